@@ -1,0 +1,3151 @@
+"""jaguar_kit: re-identify individual jaguars, and other patterned animals, from photographs.
+
+Quick start, in any notebook or folder that holds this one file:
+
+    import jaguar_kit
+    recipe = jaguar_kit.load_recipe("recipes/quickstart.yaml", ["train.epochs=5"])
+    result = jaguar_kit.run_recipe(recipe, data="folder/in/the/competition/layout")
+    result                      # the table of results; result.report is the page to look at
+
+Letters for shapes, the same in every docstring:
+    B batch   N pictures   D embedding   C identities   H W height and width in pixels
+
+A section uses only what stands above it:
+
+    # 1. Errors and registry
+    # 2. Recipe
+    # 3. Runtime
+    # 4. Data
+    # 5. Background and augmentation
+    # 6. Backbones and heads
+    # 7. Losses
+    # 8. Samplers
+    # 9. Metrics
+    # 10. Embedding and feature cache
+    # 11. Training
+    # 12. Submission
+    # 13. Plots and reports
+    # 14. Experiments
+    # 15. Command line
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import hashlib
+import html
+import inspect
+import io
+import itertools
+import json
+import math
+import os
+import random
+import re
+import shutil
+import sys
+import time
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import kornia.augmentation as kornia_augmentation
+import numpy as np
+import pandas as pd
+import timm
+import torch
+import torch.nn.functional as F
+import yaml
+from PIL import Image, ImageDraw, ImageOps
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+__version__ = "0.1.0"
+
+# fmt: off
+__all__ = [
+    # 1. Errors and registry
+    "KitError", "register", "build", "names", "settings_of",
+    # 2. Recipe
+    "Component", "Recipe", "load_recipe", "recipe_from_dict", "recipe_to_dict", "expand", "smoke",
+    # 3. Runtime
+    "on_kaggle", "find_mounted", "pick_device", "cache_dir", "atomic",
+    # 4. Data
+    "Competition", "load_competition", "make_mini_dataset", "ImageStore", "open_store", "read_picture",
+    "perceptual_hashes", "find_bursts",
+    # 5. Background and augmentation
+    "Preparation",
+    # 6. Backbones and heads
+    "Embedder", "build_embedder",
+    # 7. Losses
+    "MarginSoftmax",
+    # 8. Samplers
+    "random_batches",
+    # 9. Metrics
+    "average_precision", "identity_balanced_map", "pair_scores", "retrieval_metrics",
+    # 10. Embedding and feature cache
+    "similarity_matrix", "embed",
+    # 11. Training
+    "TrainingFailed", "load_weights",
+    # 12. Submission
+    "write_submission", "validate_submission",
+    # 13. Plots and reports
+    "contact_sheet", "write_report",
+    # 14. Experiments
+    "Result", "run_recipe", "run_kernel",
+    # 15. Command line
+    "main",
+]
+# fmt: on
+
+
+# 1. Errors and registry
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class KitError(Exception):
+    """Bad input, told in one line: where, the value, what was expected, how to mend it. Exit code 2."""
+
+
+def suggest(word: object, known: Iterable[str]) -> str:
+    """The end of an error line: the nearest known name, or all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
+    return f"did you mean '{near[0]}'?" if near else f"expected one of: {', '.join(known) or 'nothing'}"
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a number may take; `above` excludes its bound, `low` and `high` include theirs."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+
+    def __str__(self) -> str:
+        parts = [f"above {self.above:g}"] if self.above > -math.inf else []
+        parts += [f"at least {self.low:g}"] if self.low > -math.inf else []
+        parts += [f"at most {self.high:g}"] if self.high < math.inf else []
+        return " and ".join(parts)
+
+    def check(self, value: float, where: str) -> None:
+        if not (self.low <= value <= self.high and value > self.above):
+            raise KitError(f"{where}: {value!r} is out of range (expected {self})")
+
+
+Natural = Annotated[int, Range(low=0)]
+Count = Annotated[int, Range(low=1)]
+Positive = Annotated[float, Range(above=0)]
+NonNegative = Annotated[float, Range(low=0)]
+Fraction = Annotated[float, Range(low=0, high=1)]
+Angle = Annotated[float, Range(low=0, high=math.pi / 2)]  # radians
+Pixels = Annotated[int, Range(low=16, high=4096)]
+
+REGISTRY: dict[tuple[str, str], Callable] = {}
+
+
+def register(kind: str, name: str) -> Callable:
+    """Puts a function or class under a name that recipes can use.
+
+    Parameters with a default are its settings, for recipes to set; those without are what the kit supplies.
+    """
+
+    def add(factory: Callable) -> Callable:
+        REGISTRY[kind, name] = factory
+        return factory
+
+    return add
+
+
+def names(kind: str) -> list[str]:
+    """All registered names of a kind, sorted."""
+    return sorted(name for k, name in REGISTRY if k == kind)
+
+
+def lookup(kind: str, name: str, where: str = "") -> Callable:
+    if (kind, name) not in REGISTRY:
+        kinds = {k for k, _ in REGISTRY}
+        if kind not in kinds:
+            raise KitError(f"{where or 'build'}: there is no kind of part '{kind}'; {suggest(kind, kinds)}")
+        raise KitError(f"{where or kind}: there is no {kind} '{name}'; {suggest(name, names(kind))}")
+    return REGISTRY[kind, name]
+
+
+def settings_of(kind: str, name: str) -> dict[str, Any]:
+    """The settings of a registered part with their defaults."""
+    parameters = inspect.signature(lookup(kind, name)).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def hints_of(factory: Callable) -> dict[str, Any]:
+    target = factory.__init__ if inspect.isclass(factory) else factory
+    return typing.get_type_hints(target, include_extras=True)
+
+
+def build(kind: str, name: str, **settings: Any) -> Any:
+    """Builds a registered part; refuses unknown names, unknown settings, wrong types and values out of range.
+
+    >>> build("loss", "arcface", embedding_dim=256, num_identities=31, margin=0.5).scale
+    64.0
+    """
+    factory = lookup(kind, name)
+    parameters = inspect.signature(factory).parameters
+    hints = hints_of(factory)
+    for key in settings:
+        if key not in parameters:
+            raise KitError(f"{kind} {name}: unknown setting '{key}'; {suggest(key, parameters)}")
+    missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in settings]
+    if missing:
+        raise KitError(f"{kind} {name}: {', '.join(missing)} must be given")
+    optional = settings_of(kind, name)
+    return factory(
+        **{
+            key: convert(value, hints.get(key, Any), f"{kind} {name}: {key}") if key in optional else value
+            for key, value in settings.items()
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered part as a recipe names it: `{name: arcface, margin: 0.5}`, or just `arcface`."""
+
+    kind: str
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, **supplied: Any) -> Any:
+        return build(self.kind, self.name, **self.settings, **supplied)
+
+
+def component(kind: str, value: Any, where: str) -> Component:
+    """Reads a part from a recipe's plain value, a name or a mapping with a name and settings."""
+    if isinstance(value, Component):
+        return value
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise KitError(f"{where}: {value!r} names no {kind} (example: {{name: {names(kind)[0]}}})")
+    name = value["name"]
+    factory = lookup(kind, name, where)
+    known, hints = settings_of(kind, name), hints_of(factory)
+    settings = {key: given for key, given in value.items() if key != "name"}
+    for key in settings:
+        if key not in known:
+            raise KitError(f"{where}.{key}: {kind} '{name}' has no such setting; {suggest(key, known)}")
+    return Component(
+        kind, name, {key: convert(v, hints.get(key, Any), f"{where}.{key}") for key, v in settings.items()}
+    )
+
+
+EXAMPLES = {
+    float: "a number (example: 5e-4)",
+    int: "a whole number (example: 32)",
+    bool: "true or false",
+    str: "text (quote it if it looks like a number)",
+}
+
+
+def convert(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the type that `hint` asks for, or a KitError that starts with `where`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin is Annotated:
+        base, *extras = arguments
+        if base is Component:
+            return component(extras[0], value, where)
+        value = convert(value, base, where)
+        for extra in extras:
+            extra.check(value, where)
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return convert(value, next(a for a in arguments if a is not type(None)), where)
+    if origin is Literal:
+        if value not in arguments:
+            raise KitError(f"{where}: {value!r} is not known; {suggest(value, map(str, arguments))}")
+        return value
+    if origin is tuple:
+        return convert_list(value, arguments, where)
+    if origin is dict or hint is dict:
+        if not isinstance(value, Mapping):
+            raise KitError(f"{where}: {value!r} is not a mapping (expected 'key: value' lines)")
+        return {str(k): convert(v, arguments[1], f"{where}.{k}") if arguments else v for k, v in value.items()}
+    if is_dataclass(hint):
+        return convert_section(value, hint, where)
+    return convert_scalar(value, hint, where)
+
+
+def convert_scalar(value: Any, hint: type, where: str) -> Any:
+    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            number = float(value)  # YAML reads 5e-4 as text
+        except ValueError:
+            number = math.nan
+        if math.isfinite(number):
+            return number
+    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise KitError(f"{where}: {value!r} is not {EXAMPLES[hint]}")
+
+
+def convert_list(value: Any, arguments: tuple, where: str) -> tuple:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise KitError(f"{where}: {value!r} is not a list (example: [1, 2])")
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        arguments = (arguments[0],) * len(value)
+    if len(value) != len(arguments):
+        raise KitError(f"{where}: {list(value)!r} has {len(value)} values, expected {len(arguments)}")
+    return tuple(convert(v, a, f"{where}[{i}]") for i, (v, a) in enumerate(zip(value, arguments)))
+
+
+def convert_section(value: Any, section: type, where: str) -> Any:
+    if isinstance(value, section):
+        return value
+    if not isinstance(value, Mapping):
+        raise KitError(f"{where}: {value!r} is not a section (expected 'key: value' lines)")
+    hints = typing.get_type_hints(section, include_extras=True)
+    prefix = where if where.endswith(": ") else f"{where}."  # "recipes/x.yaml: " or "recipes/x.yaml: train"
+    for key in value:
+        if key not in hints:
+            raise KitError(f"{prefix}{key}: there is no such setting; {suggest(key, hints)}")
+    return section(**{key: convert(v, hints[key], f"{prefix}{key}") for key, v in value.items()})
+
+
+# 2. Recipe
+# ----------------------------------------------------------------------------------------------------------------------
+
+METRICS = ("val_loss", "map", "retrieval_map", "top1", "pair_auc", "pair_ap")  # logged for every epoch
+Metric = Literal["val_loss", "map", "retrieval_map", "top1", "pair_auc", "pair_ap"]
+
+
+@dataclass(frozen=True)
+class MiniConfig:
+    """The synthetic mini-dataset that stands in when no data folder is given."""
+
+    identities: Annotated[int, Range(low=2, high=500)] = 12
+    images: Annotated[int, Range(low=12, high=50000)] = 240  # train and test together
+    seed: Natural = 0
+    round: Literal[1, 2] = 1  # 2: background blackened, test pictures renumbered
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    root: str | None = None  # folder with the data; null: --data, a Kaggle mount, or the mini-dataset
+    competition: str = "jaguar-re-id"  # Kaggle slug; tells the right mount from others
+    mini: MiniConfig | None = None  # the synthetic mini-dataset, for when no folder is given
+    masks: str | None = None  # folder of mask pictures named like the pictures; null: masks lie in alpha
+    size: Pixels = 256  # px, side of the square in which a picture is stored
+    fit: Literal["squash", "pad", "crop"] = "squash"  # how a picture becomes that square
+    bad_images: Literal["stop", "skip"] = "stop"  # what an unreadable picture does to the run
+    split: Annotated[Component, "split"] = Component("split", "stratified")  # training and validation pictures
+    split_seed: Natural = 42  # apart from `seed`, so that seeds can vary on one split
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    backbone: str = "resnet50"  # any architecture that timm knows
+    pretrained: bool = True  # false: random weights, never silently
+    weights: str | None = None  # safetensors file of the backbone; null: looked for by the backbone's name
+    input_size: Pixels | None = None  # px that the backbone sees; null: its native size
+    freeze: bool = True  # only the head learns
+    pooling: Annotated[Component, "pooling"] = Component("pooling", "native")
+    head: Annotated[Component, "head"] = Component("head", "mlp")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    epochs: Natural = 100  # 0 with `checkpoint`: evaluate and write the submission, nothing else
+    batch_size: Annotated[int, Range(low=2)] = 64
+    lr: Positive = 5e-4  # learning rate of head and loss
+    backbone_lr: NonNegative = 1.0  # learning rate of a backbone that learns, as a multiple of lr
+    weight_decay: NonNegative = 1e-4
+    optimizer: Annotated[Component, "optimizer"] = Component("optimizer", "adamw")
+    schedule: Annotated[Component, "schedule"] = Component("schedule", "plateau")
+    select: Metric = "map"  # the epoch that is best in it gives the weights
+    monitor: Metric = "map"  # early stopping watches it
+    patience: Natural = 10  # epochs without improvement before stopping; 0: never stops early
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment: what is asked, all settings, and what varies between its runs."""
+
+    name: str  # names the result folder too
+    question: str = ""
+    hypothesis: str = ""
+    intervention: str = ""  # what varies and what stays fixed
+    protocol: str = ""  # how it is measured
+    interpretation: str = ""  # what was learned, in a person's words
+    published: dict = field(default_factory=dict)  # others' numbers, shown beside ours and marked as theirs
+    data: DataConfig = DataConfig()
+    background: Annotated[Component, "background"] = Component("background", "original")
+    augment: tuple[Annotated[Component, "augmentation"], ...] = ()
+    model: ModelConfig = ModelConfig()
+    loss: Annotated[Component, "loss"] = Component("loss", "arcface")
+    train: TrainConfig = TrainConfig()
+    checkpoint: str | None = None  # weights.safetensors of an earlier run, or its folder, to start from
+    seed: Natural = 42
+    seeds: tuple[Natural, ...] = ()  # each variant runs once with each of them
+    variants: dict = field(default_factory=dict)  # name: {why: one line, then the settings that differ}
+    grid: dict = field(default_factory=dict)  # dotted setting: list of values; every combination runs
+    overrides: tuple[str, ...] = ()  # dotted.setting=value from the command line; they win over variants
+
+
+WORDS = ("question", "hypothesis", "intervention", "protocol", "interpretation", "published")  # change no result
+
+
+class StrictLoader(yaml.SafeLoader):
+    """YAML without Python objects, and without keys that silently replace each other."""
+
+
+def strict_mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict:
+    loader.flatten_mapping(node)
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    twice = [key for i, key in enumerate(keys) if key in keys[:i]]
+    if twice:
+        raise yaml.MarkedYAMLError(
+            problem=f"key '{twice[0]}' stands twice in one section", problem_mark=node.start_mark
+        )
+    return loader.construct_mapping(node, deep=True)
+
+
+StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, strict_mapping)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, StrictLoader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise KitError(f"{where}: {line}not valid YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise KitError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def merge(base: Any, over: Any) -> Any:
+    """`over` laid upon `base`: mappings key by key, except that a part whose name changes is replaced whole."""
+    if isinstance(base, str) and isinstance(over, Mapping) and "name" not in over:
+        base = {"name": base}
+    if not isinstance(base, Mapping) or not isinstance(over, Mapping):
+        return over
+    if "name" in base and over.get("name", base["name"]) != base["name"]:
+        return over
+    return {**base, **{key: merge(base[key], value) if key in base else value for key, value in over.items()}}
+
+
+def merge_recipe(base: Mapping, over: Mapping) -> dict:
+    """`merge` at the top of a recipe, whose name does not name a part."""
+    name = over.get("name", base.get("name"))
+    return {**merge({**base, "name": name}, {**over, "name": name})}
+
+
+def nested(dotted: str, value: Any) -> dict:
+    """{"train": {"lr": 1}} from ("train.lr", 1)."""
+    for key in reversed(dotted.split(".")):
+        value = {key: value}
+    return value
+
+
+def parse_override(text: str) -> dict:
+    dotted, equals, value = text.partition("=")
+    if not equals or not all(dotted.strip().split(".")):
+        raise KitError(f"-o {text}: expected dotted.setting=value (example: -o train.epochs=3)")
+    return nested(dotted.strip(), read_yaml(value, f"-o {text}"))
+
+
+def recipe_to_dict(recipe: Recipe) -> dict:
+    """The recipe as plain YAML values, every setting spelled out."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Component):
+            settings = {**settings_of(value.kind, value.name), **value.settings}
+            return {"name": value.name, **{key: plain(v) for key, v in settings.items()}}
+        if is_dataclass(value):
+            return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+        return [plain(v) for v in value] if isinstance(value, tuple) else value
+
+    return plain(recipe)
+
+
+def recipe_from_dict(raw: Mapping, where: str = "recipe") -> Recipe:
+    """Checks plain values and makes a Recipe of them.
+
+    Raises KitError with `where`, dotted setting, value and expectation on the first fault, in variants too.
+    """
+    defaults = recipe_to_dict(Recipe(name="recipe"))
+    recipe = convert_section(merge_recipe(defaults, raw), Recipe, f"{where}: ")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+@-]*", recipe.name):
+        raise KitError(f"{where}: name: {recipe.name!r} can't name a folder (use letters, digits, '_', '-', '.')")
+    expand(recipe, where)
+    return recipe
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a YAML recipe, the one it is based on first (`base: other.yaml`, from its own folder).
+
+    `overrides` are texts like "train.epochs=3". Raises KitError on anything that is not understood.
+    """
+    recipe = read_recipe(Path(path), seen=())
+    for text in overrides:
+        raw = merge_recipe(recipe_to_dict(recipe), parse_override(text))
+        recipe = recipe_from_dict({**raw, "overrides": [*recipe.overrides, text]}, f"{path} with -o {text}")
+    return recipe
+
+
+def read_recipe(path: Path, seen: tuple[Path, ...]) -> Recipe:
+    if path in seen:
+        raise KitError(f"{path}: base: recipes are based on each other in a circle")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        near = [str(p) for p in path.parent.glob("*.yaml")]
+        raise KitError(
+            f"{path}: can't be read ({getattr(error, 'strerror', None) or error}); {suggest(path, near)}"
+        ) from None
+    raw = read_yaml(text, str(path))
+    if not isinstance(raw, Mapping):
+        raise KitError(f"{path}: holds no settings (expected 'key: value' lines)")
+    raw = {"name": path.stem, **raw}
+    base = raw.pop("base", None)
+    if base is not None:
+        below = recipe_to_dict(read_recipe(path.parent / convert(base, str, f"{path}: base"), (*seen, path)))
+        raw = merge_recipe(below, raw)
+    return recipe_from_dict(raw, str(path))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of an experiment: a variant with a seed, and a recipe without variants, grid or seeds."""
+
+    variant: str
+    why: str
+    recipe: Recipe
+
+    @property
+    def folder(self) -> str:
+        return f"{self.variant}/seed{self.recipe.seed}"
+
+
+def expand(recipe: Recipe, where: str = "recipe") -> list[Cell]:
+    """All runs of a recipe: variants x grid x seeds."""
+    variants = recipe.variants or {"default": {}}
+    dotted = list(recipe.grid)
+    for key, values in recipe.grid.items():
+        if not isinstance(values, list) or not values:
+            raise KitError(f"{where}: grid.{key}: {values!r} is not a list of values (example: [256, 512])")
+    base = {**recipe_to_dict(recipe), "variants": {}, "grid": {}, "seeds": [], "overrides": []}
+    cells = []
+    for (name, settings), values in itertools.product(variants.items(), itertools.product(*recipe.grid.values())):
+        place = f"{where}: variants.{name}"
+        settings = convert(settings if settings is not None else {}, dict, place)
+        why = convert(settings.pop("why", ""), str, f"{place}.why")
+        forbidden = {"name", "variants", "grid", "seeds", "seed", "overrides"} & set(settings)
+        if forbidden:
+            raise KitError(f"{place}.{min(forbidden)}: can't vary between variants")
+        for change in [settings, *map(nested, dotted, values), *map(parse_override, recipe.overrides)]:
+            settings = merge_recipe(settings, change)
+        settings.pop("name", None)
+        label = variant_label(str(name) if recipe.variants else "", dotted, values)
+        if not re.fullmatch(r"[A-Za-z0-9_.,=+@-]+", label) or label.startswith("."):
+            raise KitError(f"{place}: {label!r} can't name a folder (use letters, digits, '_', '-', '.')")
+        once = convert_section(merge_recipe(base, settings), Recipe, f"{place}: " if recipe.variants else f"{where}: ")
+        cells += [Cell(label, why, replace(once, seed=seed)) for seed in recipe.seeds or (once.seed,)]
+    return cells
+
+
+def variant_label(name: str, dotted: Sequence[str], values: Sequence[Any]) -> str:
+    """The folder name of a variant: "default", "arcface" or "arcface,layers=2,hidden=512"."""
+    settings = [f"{key.rpartition('.')[2]}={value}" for key, value in zip(dotted, values)]
+    return ",".join(([name] if name else []) + settings) or "default"
+
+
+def smoke(recipe: Recipe) -> Recipe:
+    """The same experiment small enough for seconds on a CPU: tiny backbone, two epochs, one seed, small pictures."""
+    tiny = [
+        "model.backbone=test_resnet",
+        "model.pretrained=false",
+        "model.weights=null",
+        "model.input_size=64",
+        "data.root=null",
+        "data.size=64",
+        "train.epochs=2",
+        "train.batch_size=16",
+        "train.patience=0",
+    ]
+    raw = merge_recipe(recipe_to_dict(recipe), {"name": f"{recipe.name}-smoke", "seeds": [], "checkpoint": None})
+    if raw["data"]["mini"] is None:
+        raw["data"]["mini"] = {}
+    return recipe_from_dict({**raw, "overrides": [*recipe.overrides, *tiny]}, f"{recipe.name} --smoke")
+
+
+# 3. Runtime
+# ----------------------------------------------------------------------------------------------------------------------
+
+KAGGLE_INPUT, KAGGLE_WORKING, KAGGLE_SCRATCH = Path("/kaggle/input"), Path("/kaggle/working"), Path("/kaggle/temp")
+WEIGHTS_VARIABLE, CACHE_VARIABLE = "JAGUAR_KIT_WEIGHTS", "JAGUAR_KIT_CACHE"
+
+
+def on_kaggle() -> bool:
+    return bool(os.environ.get("KAGGLE_KERNEL_RUN_TYPE"))
+
+
+def find_mounted(pattern: str, root: Path = KAGGLE_INPUT, depth: int = 6) -> list[Path]:
+    """Files below `root` whose name matches `pattern`, however deep a Kaggle mount puts them; nearest first.
+
+    A folder with a match, or with more than 200 folders in it, is not searched further.
+    """
+    found, level = [], [root] if root.is_dir() else []
+    for _ in range(depth):
+        below = []
+        for folder in level:
+            matches = sorted(p for p in folder.glob(pattern) if p.is_file())
+            found += matches
+            inner = [] if matches else sorted(p for p in folder.iterdir() if p.is_dir())
+            below += inner if len(inner) <= 200 else []
+        level = below
+    return found
+
+
+def cache_dir() -> Path:
+    """Where decoded pictures and features are kept: $JAGUAR_KIT_CACHE, Kaggle's scratch, or ~/.cache/jaguar_kit."""
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE])
+    return KAGGLE_SCRATCH / "jaguar_kit" if on_kaggle() else Path.home() / ".cache" / "jaguar_kit"
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device called "auto", "cpu" or "cuda"; a GPU counts only when a real operation works on it."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise KitError(f"device: {name!r} is not known; {suggest(name, ('auto', 'cpu', 'cuda'))}")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise KitError("device: 'cuda' was asked for, but torch sees no GPU; use --device cpu or auto")
+    try:
+        torch.ones(8, device="cuda").square().sum().item()
+    except RuntimeError as error:
+        gpu, built_for = torch.cuda.get_device_name(), ", ".join(torch.cuda.get_arch_list())
+        reason = str(error).splitlines()[0]
+        raise KitError(
+            f"device: torch {torch.__version__} can't use the {gpu} (built for {built_for}): {reason}; "
+            "choose another accelerator (on Kaggle: T4 x2) or --device cpu"
+        ) from None
+    return torch.device("cuda")
+
+
+def process_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary name beside `path`, renamed to it when the block ends well and removed when it fails.
+
+    What a killed process left behind under the same name is swept away first.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob_escape(path.name)}.*.tmp*"):
+        pid = left.name[len(path.name) + 2 :].partition(".")[0]
+        if pid.isdigit() and not process_alive(int(pid)):
+            remove(left)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        remove(temporary)
+
+
+def glob_escape(name: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Keeps a second process out of a result folder; the lock dies with its process."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise KitError(
+                f"{folder}: another process is at work on this run; wait for it or choose another --out"
+            ) from None
+        yield
+        remove(folder / ".lock")
+
+
+def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
+    """A progress bar with an ETA on a terminal and in a notebook, nothing elsewhere."""
+    from tqdm.auto import tqdm
+
+    quiet = not ("ipykernel" in sys.modules or sys.stderr.isatty())
+    return tqdm(items, desc=label, total=total, disable=quiet, leave=False)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hexadecimal digits that change when any of the plain values changes."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def seed_everything(*numbers: int) -> None:
+    """Seeds Python, numpy and torch from a tuple of numbers, such as (seed, epoch, step).
+
+    Every step seeds itself, so that a resumed run draws what the uninterrupted one would have drawn.
+    """
+    seed = int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:4], "little")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+# 4. Data
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Competition:
+    """Labelled training pictures and, where there is one, a test table whose pictures are query and gallery alike."""
+
+    root: Path
+    train: pd.DataFrame  # filename, identity, path (below root), and further columns of train.csv and views.csv
+    pairs: pd.DataFrame | None  # row_id, query_image, gallery_image; None when there is nothing to submit
+    test: pd.DataFrame  # filename, path of every picture that the pairs name
+    solution: pd.Series | None  # identity by test filename, where solution.csv tells it; for scoring only
+    notes: tuple[str, ...] = ()  # what is unusual but no fault
+
+    @property
+    def identities(self) -> list[str]:
+        return sorted(self.train.identity.unique())
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths below root, training pictures first, then test pictures: the order of the image store."""
+        return [*self.train.path, *self.test.path]
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(list(self.train.filename), list(self.train.identity), list(self.test.filename))
+
+
+def read_table(path: Path, columns: Sequence[str], dtypes: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """A CSV whose cells are text unless `dtypes` says otherwise; KitError when it lacks a column or has no rows."""
+    try:
+        table = pd.read_csv(path, dtype=dtypes or str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise KitError(f"{path}: there is no such file") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
+        raise KitError(f"{path}: not a readable CSV: {' '.join(str(error).split())}") from None
+    missing = [c for c in columns if c not in table.columns]
+    if missing:
+        raise KitError(
+            f"{path}: column '{missing[0]}' is missing (expected {','.join(columns)}; "
+            f"found {','.join(map(str, table.columns))})"
+        )
+    if table.empty:
+        raise KitError(f"{path}: has no rows below its header")
+    return table
+
+
+def check_names(table: Path, column: str, filenames: Iterable[str]) -> None:
+    """Refuses empty picture names and names that lead out of the data folder."""
+    for name in filenames:
+        parts = re.split(r"[/\\]", name)
+        if not name.strip() or ".." in parts or parts[0] == "" or ":" in parts[0]:
+            raise KitError(f"{table}: {column}: {name!r} is not a picture inside the data folder")
+
+
+def locate_pictures(root: Path, part: str, filenames: Iterable[str], table: Path) -> list[str]:
+    """Paths below `root` of pictures in part/part/, part/ or root itself; KitError lists all that are missing."""
+    folders = [f for f in (f"{part}/{part}", part, ".") if (root / f).is_dir()]
+    there = {folder: set(os.listdir(root / folder)) for folder in folders}
+    paths, missing = [], []
+    for name in filenames:
+        home = next((f for f in folders if name in there[f] or ("/" in name and (root / f / name).is_file())), None)
+        paths.append(str(Path(home or ".") / name))
+        missing += [name] if home is None else []
+    if missing:
+        raise KitError(f"{table}: {len(missing)} pictures are not in {root / part}: {', '.join(missing)}")
+    return paths
+
+
+def picture_suffixes() -> set[str]:
+    Image.init()
+    return {suffix for suffix, kind in Image.EXTENSION.items() if kind in Image.OPEN} - {
+        ".pdf",
+        ".ps",
+        ".eps",
+        ".mpg",
+        ".mpeg",
+    }
+
+
+def unlisted_pictures(root: Path, part: str, listed: Iterable[str]) -> list[str]:
+    """Names of pictures that lie in the folder of a part but stand in no table."""
+    folder = next((root / f for f in (f"{part}/{part}", part) if (root / f).is_dir()), None)
+    if folder is None:
+        return []
+    suffixes = picture_suffixes()
+    pictures = {entry.name for entry in os.scandir(folder) if Path(entry.name).suffix.lower() in suffixes}
+    return sorted(pictures - {name.rpartition("/")[2] for name in listed})
+
+
+def load_competition(root: str | Path) -> Competition:
+    """Reads and checks a data folder: the Jaguar Re-ID layout, or a plain folder of `identity/*.jpg`.
+
+    Every fault is found before any work begins: missing columns, duplicate rows, pictures that are not there
+    (all of them are named), names that lead out of the folder, an empty table. The pairs of test.csv may come in
+    any order and need not be complete.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise KitError(f"{root}: there is no such folder (expected one with train.csv and test.csv, or identity/*.jpg)")
+    if (root / "train.csv").is_file():
+        return load_tables(root)
+    return load_folders(root)
+
+
+def load_tables(root: Path) -> Competition:
+    table = root / "train.csv"
+    train = read_table(table, ("filename", "ground_truth")).rename(columns={"ground_truth": "identity"})
+    check_names(table, "filename", train.filename)
+    check_labels(table, train)
+    train["path"] = locate_pictures(root, "train", train.filename, table)
+    train = add_views(root, train)
+    notes = notes_on_labels(train) + notes_on_unlisted(root, "train", train.filename)
+    pairs, test, solution = None, pd.DataFrame({"filename": [], "path": []}, dtype=str), None
+    if (root / "test.csv").is_file():
+        pairs = load_pairs(root / "test.csv")
+        filenames = sorted({*pairs.query_image.cat.categories, *pairs.gallery_image.cat.categories})
+        check_names(root / "test.csv", "query_image, gallery_image", filenames)
+        paths = locate_pictures(root, "test", filenames, root / "test.csv")
+        test = pd.DataFrame({"filename": filenames, "path": paths})
+        solution = load_solution(root / "solution.csv", filenames)
+        notes += notes_on_unlisted(root, "test", filenames)
+    return Competition(root, train, pairs, test, solution, tuple(notes))
+
+
+def check_labels(table: Path, train: pd.DataFrame) -> None:
+    unlabelled = train.filename[train.identity.str.strip() == ""]
+    if len(unlabelled):
+        raise KitError(f"{table}: ground_truth: empty for {', '.join(unlabelled)}")
+    twice = train.filename[train.filename.duplicated()].unique()
+    if len(twice):
+        raise KitError(f"{table}: filename: more than one row for {', '.join(twice)}")
+    if train.identity.nunique() < 2:
+        raise KitError(f"{table}: ground_truth: only one identity, '{train.identity.iloc[0]}'; at least two are needed")
+
+
+def load_pairs(table: Path) -> pd.DataFrame:
+    """test.csv with its picture columns as categories, so that 25 million rows fit in memory."""
+    pairs = read_table(
+        table, ("row_id", "query_image", "gallery_image"), {"query_image": "category", "gallery_image": "category"}
+    )
+    twice = pairs.row_id[pairs.row_id.duplicated()].unique()
+    if len(twice):
+        raise KitError(f"{table}: row_id: more than one row for {', '.join(map(str, twice))}")
+    return pairs
+
+
+def load_solution(table: Path, filenames: Sequence[str]) -> pd.Series | None:
+    if not table.is_file():
+        return None
+    solution = read_table(table, ("filename", "ground_truth")).set_index("filename").ground_truth
+    return solution.reindex(filenames) if set(filenames) <= set(solution.index) else None
+
+
+def add_views(root: Path, train: pd.DataFrame) -> pd.DataFrame:
+    """Columns of an optional views.csv (flank, burst, sighting, ...), joined by filename."""
+    table = root / "views.csv"
+    if not table.is_file():
+        return train
+    views = read_table(table, ())
+    if "filename" not in views:
+        views["filename"] = read_table(table, ("path",)).path.str.rpartition("/")[2]
+    views = views.drop_duplicates("filename").set_index("filename")
+    return train.join(views[[c for c in views.columns if c not in train.columns]], on="filename")
+
+
+def notes_on_labels(train: pd.DataFrame) -> list[str]:
+    counts = train.identity.value_counts()
+    singles = sorted(counts.index[counts == 1])
+    return [f"{len(singles)} identities have one picture and stay in training: {', '.join(singles)}"] if singles else []
+
+
+def notes_on_unlisted(root: Path, part: str, listed: Iterable[str]) -> list[str]:
+    unlisted = unlisted_pictures(root, part, listed)
+    return (
+        [f"{len(unlisted)} pictures in {part}/ stand in no table and are not used: {', '.join(unlisted)}"]
+        if unlisted
+        else []
+    )
+
+
+def load_folders(root: Path) -> Competition:
+    suffixes = picture_suffixes()
+    pictures = sorted(p for p in root.glob("*/*") if p.suffix.lower() in suffixes and not p.parent.name.startswith("."))
+    if not pictures:
+        raise KitError(f"{root}: has neither train.csv nor folders of pictures (identity/*.jpg)")
+    paths = [str(p.relative_to(root)) for p in pictures]
+    train = pd.DataFrame({"filename": paths, "identity": [p.parent.name for p in pictures], "path": paths})
+    check_labels(root, train)
+    test = pd.DataFrame({"filename": [], "path": []}, dtype=str)
+    return Competition(root, train, None, test, None, tuple(notes_on_labels(train)))
+
+
+# pictures and their store
+
+
+def read_picture(path: str | Path, mask: str | Path | None = None) -> tuple[Image.Image, Image.Image | None]:
+    """A picture as (RGB, mask or None), upright by its EXIF tag, from any mode that PIL reads.
+
+    The mask is `mask`'s gray values, or the picture's own alpha. RGB keeps what lies under alpha = 0.
+    """
+    with Image.open(path) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I") or image.mode == "F":
+            image = Image.fromarray((np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8))  # 16 bit
+        if "transparency" in image.info and image.mode in ("P", "L", "RGB"):
+            image = image.convert("RGBA")
+        alpha = image.getchannel("A") if "A" in image.getbands() else None
+        rgb = image.convert("RGB")
+    if mask is not None:
+        with Image.open(mask) as picture:
+            alpha = ImageOps.exif_transpose(picture)
+            alpha = alpha.getchannel("A") if "A" in alpha.getbands() else alpha.convert("L")
+        if alpha.size != rgb.size:
+            raise OSError(f"its mask is {alpha.width} x {alpha.height} px, the picture {rgb.width} x {rgb.height}")
+    return rgb, alpha
+
+
+def fit_square(image: Image.Image, size: int, fit: str) -> Image.Image:
+    """The picture as a square of `size` px: squashed, padded with zeros, or cropped at the centre."""
+    shrink = partial(Image.Image.resize, resample=Image.Resampling.BICUBIC, reducing_gap=3.0)
+    if fit == "squash":
+        return shrink(image, (size, size))
+    side = max(image.size) if fit == "pad" else min(image.size)
+    width, height = (max(1, round(length * size / side)) for length in image.size)
+    square = Image.new(image.mode, (size, size))
+    square.paste(shrink(image, (width, height)), ((size - width) // 2, (size - height) // 2))
+    return square
+
+
+def decode(path: Path, mask: Path | None, size: int, fit: str, channels: int) -> np.ndarray:
+    """A picture as uint8 (S, S, 3 or 4). RGB and mask are resized apart: PIL would blacken RGB under alpha = 0."""
+    rgb, alpha = read_picture(path, mask)
+    pixels = np.full((size, size, channels), 255, np.uint8)
+    pixels[..., :3] = np.asarray(fit_square(rgb, size, fit))
+    if channels == 4:
+        alpha = Image.new("L", rgb.size, 255) if alpha is None else alpha
+        pixels[..., 3] = np.asarray(fit_square(alpha, size, fit))
+    return pixels
+
+
+def has_alpha(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return "A" in image.getbands() or "transparency" in image.info
+    except Exception:  # noqa: BLE001 - PIL raises nearly anything on a broken file; decoding will name it
+        return False
+
+
+@dataclass(frozen=True, eq=False)
+class ImageStore:
+    """Decoded pictures in one memory-mapped array; reading one is reading memory."""
+
+    pixels: np.ndarray  # uint8 (N, S, S, 3 or 4)
+    key: str  # changes when any picture, the size or the fit changes
+    broken: tuple[int, ...] = ()  # positions of unreadable pictures, stored black
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def masked(self) -> bool:
+        return self.pixels.shape[3] == 4
+
+    def read(self, positions: Sequence[int] | Tensor) -> Tensor:
+        """uint8 (B, 3 or 4, S, S) of the pictures at `positions`, channels last in memory."""
+        return torch.from_numpy(self.pixels[np.asarray(positions)]).permute(0, 3, 1, 2)
+
+    def thumbnail(self, position: int) -> Image.Image:
+        return Image.fromarray(np.ascontiguousarray(self.pixels[position][..., :3]))
+
+
+def mask_paths(root: Path, paths: Sequence[str], masks: str | None) -> list[Path | None]:
+    """The mask picture of each picture in the folder `masks` (below root, or anywhere): same name, any suffix."""
+    if masks is None:
+        return [None] * len(paths)
+    folder = root / masks
+    if not folder.is_dir():
+        raise KitError(f"data.masks: {folder}: there is no such folder")
+    by_stem = {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    stems = [Path(p).with_suffix("") for p in paths]
+    found = [by_stem.get(s.as_posix()) or by_stem.get(s.name) for s in stems]
+    missing = [p for p, mask in zip(paths, found) if mask is None]
+    if missing:
+        raise KitError(f"data.masks: {folder}: has no mask for {len(missing)} pictures: {', '.join(missing)}")
+    return found
+
+
+def open_store(
+    root: str | Path,
+    paths: Sequence[str],
+    size: int,
+    fit: str = "squash",
+    masks: str | None = None,
+    bad_images: str = "stop",
+    cache: Path | None = None,
+) -> ImageStore:
+    """The pictures at `paths` below `root`, decoded once in parallel into the cache and memory-mapped from there.
+
+    The cache is keyed by names, file sizes and modification times, so a changed picture is decoded anew. Unreadable
+    pictures stop the run with all their names, or with bad_images="skip" are stored black and listed in `.broken`.
+    """
+    root = Path(root)
+    pictures, masks_found = [root / p for p in paths], mask_paths(root, paths, masks)
+    stats = [(str(p), os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in [*pictures, *masks_found] if p is not None]
+    key = fingerprint("pictures 1", [str(p) for p in paths], stats, size, fit, masks is not None)
+    target = (cache or cache_dir()) / "pictures" / f"{key}.npy"
+    record = target.with_suffix(".json")
+    if not (target.is_file() and record.is_file()):
+        faults = write_store(target, pictures, masks_found, size, fit, bad_images)
+        write_json(record, {"root": str(root), "size": size, "fit": fit, "broken": faults})
+    broken = json.loads(record.read_text(encoding="utf-8"))["broken"]
+    if broken and bad_images == "stop":
+        raise unreadable(paths, broken)
+    return ImageStore(np.load(target, mmap_mode="r"), key, tuple(map(int, broken)))
+
+
+def unreadable(paths: Sequence[str | Path], faults: Mapping[str, str]) -> KitError:
+    listed = "; ".join(f"{paths[int(i)]} ({fault})" for i, fault in faults.items())
+    return KitError(
+        f"{len(faults)} pictures can't be read: {listed}; mend them, or leave them out with data.bad_images: skip"
+    )
+
+
+def write_store(
+    target: Path, pictures: Sequence[Path], masks: Sequence[Path | None], size: int, fit: str, bad_images: str
+) -> dict[str, str]:
+    """Decodes all pictures into one .npy file; returns {position: what is wrong with it}."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        masked = any(m is not None for m in masks) or any(pool.map(has_alpha, pictures))
+        with atomic(target) as temporary:
+            shape = (len(pictures), size, size, 4 if masked else 3)
+            pixels = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+
+            def put(position: int) -> str | None:
+                try:
+                    pixels[position] = decode(pictures[position], masks[position], size, fit, shape[3])
+                except Exception as error:  # noqa: BLE001 - PIL raises nearly anything on a broken file
+                    return " ".join(str(error).replace(str(pictures[position]), "it").split()) or type(error).__name__
+                return None
+
+            found = progress(pool.map(put, range(len(pictures))), "decoding pictures", len(pictures))
+            faults = {str(i): fault for i, fault in enumerate(found) if fault is not None}
+            if faults and bad_images == "stop":
+                raise unreadable(pictures, faults)
+            pixels.flush()
+    return faults
+
+
+# splits
+
+
+def with_singles(train: pd.DataFrame, split: Callable[[pd.DataFrame], list]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Splits the rows whose identity has two pictures or more; the others join every training part."""
+    counts = train.identity.map(train.identity.value_counts()).to_numpy()
+    several, singles = np.flatnonzero(counts > 1), np.flatnonzero(counts == 1)
+    parts = [(several[a], several[b]) for a, b in split(train.iloc[several])]
+    return [(np.sort(np.r_[a, singles]), np.sort(b)) for a, b in parts]
+
+
+@register("split", "stratified")
+def stratified_split(
+    train: pd.DataFrame,
+    hashes: Callable[[], np.ndarray],
+    split_seed: int,
+    validation: Annotated[float, Range(above=0, high=0.9)] = 0.2,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """scikit-learn's `train_test_split`, stratified by identity, on the rows in CSV order.
+
+    Returns [(training rows, validation rows)]. Identities with one picture stay in training.
+    """
+    from sklearn.model_selection import train_test_split
+
+    def split(rows: pd.DataFrame) -> list:
+        identities, held_out = rows.identity.nunique(), math.ceil(validation * len(rows))
+        if min(held_out, len(rows) - held_out) < identities:
+            raise KitError(
+                f"data.split.validation: {validation} of {len(rows)} pictures is {held_out}, but a stratified split "
+                f"needs a picture of each of {identities} identities on both sides; try "
+                f"{math.ceil(100 * identities / len(rows)) / 100} or {{name: kfold}}"
+            )
+        return [
+            train_test_split(
+                np.arange(len(rows)), test_size=validation, stratify=rows.identity, random_state=split_seed
+            )
+        ]
+
+    return with_singles(train, split)
+
+
+@register("split", "kfold")
+def kfold_split(
+    train: pd.DataFrame,
+    hashes: Callable[[], np.ndarray],
+    split_seed: int,
+    folds: Annotated[int, Range(low=2, high=20)] = 5,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Every picture is validated once, by the one of `folds` models that has not seen it."""
+    from sklearn.model_selection import StratifiedKFold
+
+    def split(rows: pd.DataFrame) -> list:
+        most = int(rows.identity.value_counts().max())
+        if most < folds:
+            raise KitError(f"data.split.folds: {folds} is more than the {most} pictures of the most frequent identity")
+        return list(StratifiedKFold(folds, shuffle=True, random_state=split_seed).split(rows, rows.identity))
+
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # rare identities can't be in every fold
+        return with_singles(train, split)
+
+
+@register("split", "burst_safe")
+def burst_safe_split(
+    train: pd.DataFrame,
+    hashes: Callable[[], np.ndarray],
+    split_seed: int,
+    validation: Fraction = 0.2,
+    column: str | None = None,
+    distance: Annotated[int, Range(low=0, high=32)] = 11,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """No burst of near-duplicates has pictures on both sides; each identity keeps at least one burst in training.
+
+    Bursts come from a column of train.csv or views.csv, or from neighbouring file numbers whose perceptual hashes
+    differ in at most `distance` of 64 bits.
+    """
+    if column is not None and column not in train.columns:
+        raise KitError(
+            f"data.split.column: {column!r} is in neither train.csv nor views.csv; {suggest(column, train.columns)}"
+        )
+    bursts = pd.factorize(train[column])[0] if column is not None else find_bursts(train, hashes(), distance)
+    rng = np.random.default_rng(split_seed)
+    held_out = np.zeros(len(train), bool)
+    for _, rows in train.reset_index(drop=True).groupby("identity"):
+        units = rng.permutation(np.unique(bursts[rows.index]))
+        for unit in units[1:]:
+            members = rows.index[bursts[rows.index] == unit]
+            if held_out[rows.index].sum() + len(members) <= validation * len(rows) + 0.5:
+                held_out[members] = True
+    return [(np.flatnonzero(~held_out), np.flatnonzero(held_out))]
+
+
+def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
+    """64 bits for each picture, bool (N, 64): signs of the lowest 8 x 8 cosine coefficients against their median.
+
+    pixels: uint8 (N, S, S, 3 or 4). Near-duplicates differ in few bits.
+    """
+    from scipy.fft import dctn
+
+    bits = np.empty((len(pixels), 64), bool)
+    for i, picture in enumerate(pixels):
+        gray = (
+            Image.fromarray(np.ascontiguousarray(picture[..., :3])).convert("L").resize((32, 32), Image.Resampling.BOX)
+        )
+        low = dctn(np.asarray(gray, np.float64), norm="ortho")[:8, :8].ravel()
+        bits[i] = low > np.median(low[1:])  # the first coefficient is the brightness
+    return bits
+
+
+def find_bursts(train: pd.DataFrame, hashes: np.ndarray, distance: int = 11) -> np.ndarray:
+    """A burst number for each row (N,): runs of one identity's neighbouring file numbers with similar hashes."""
+    number = train.filename.str.extract(r"(\d+)\D*$")[0].fillna("-1").astype(int).to_numpy()
+    order = np.lexsort((number, train.identity.to_numpy()))
+    before, after = order[:-1], order[1:]
+    identity = train.identity.to_numpy()
+    near = (
+        (identity[before] == identity[after])
+        & (number[after] - number[before] == 1)
+        & ((hashes[before] != hashes[after]).sum(1) <= distance)
+    )
+    bursts = np.empty(len(train), int)
+    bursts[order] = np.r_[0, np.cumsum(~near)]
+    return bursts
+
+
+# the synthetic mini-dataset
+
+CAT_ELLIPSES = (  # torso, shoulder, haunch, neck, head, muzzle, ears: x, y, radii; body lengths, head at +x, y down
+    (0.0, 0.0, 0.66, 0.27),
+    (0.40, 0.01, 0.28, 0.30),
+    (-0.44, 0.02, 0.27, 0.30),
+    (0.66, -0.12, 0.22, 0.18),
+    (0.86, -0.19, 0.17, 0.15),
+    (1.0, -0.14, 0.10, 0.08),
+    (0.79, -0.33, 0.05, 0.06),
+    (0.91, -0.33, 0.05, 0.06),
+)
+CAT_HIPS = ((0.50, 1), (0.36, -1), (-0.42, 1), (-0.56, -1))  # x of each leg, direction of its stride
+COAT_SCALE = 200  # px of coat texture for one body length
+SCENES = (  # colours of each place at its top and at its bottom
+    ((0.62, 0.72, 0.80), (0.35, 0.42, 0.20)),
+    ((0.20, 0.30, 0.16), (0.28, 0.22, 0.14)),
+    ((0.78, 0.70, 0.50), (0.62, 0.50, 0.30)),
+    ((0.30, 0.38, 0.42), (0.16, 0.22, 0.24)),
+    ((0.45, 0.55, 0.28), (0.55, 0.58, 0.36)),
+    ((0.50, 0.42, 0.36), (0.36, 0.20, 0.12)),
+)
+
+
+def capsule(u: np.ndarray, v: np.ndarray, start: tuple, end: tuple, radius: float) -> np.ndarray:
+    """Where (u, v) lies within `radius` of the line from start to end."""
+    du, dv = end[0] - start[0], end[1] - start[1]
+    along = np.clip(((u - start[0]) * du + (v - start[1]) * dv) / (du * du + dv * dv), 0, 1)
+    return (u - start[0] - along * du) ** 2 + (v - start[1] - along * dv) ** 2 < radius * radius
+
+
+def cat_silhouette(u: np.ndarray, v: np.ndarray, stride: float, sway: float) -> np.ndarray:
+    """Where body coordinates lie inside a cat in side view."""
+    inside = np.zeros(u.shape, bool)
+    for x, y, rx, ry in CAT_ELLIPSES:
+        inside |= ((u - x) / rx) ** 2 + ((v - y) / ry) ** 2 < 1
+    for hip, way in CAT_HIPS:
+        knee = (hip + 0.5 * way * stride, 0.36)
+        inside |= capsule(u, v, (hip, 0.15), knee, 0.09) | capsule(u, v, knee, (hip + way * stride, 0.58), 0.06)
+    tail = (-0.95, 0.05 + sway)
+    return inside | capsule(u, v, (-0.66, -0.08), tail, 0.05) | capsule(u, v, tail, (-1.15, 0.3 + sway), 0.04)
+
+
+COAT_STYLE = {
+    "spacing": (0.19, 0.40),
+    "radius": (0.05, 0.115),
+    "ring": (0.2, 0.75),
+    "length": (0.75, 1.5),
+    "dots": (0, 1),
+}
+
+
+def coat_styles(rng: np.random.Generator, identities: int) -> list[dict[str, float]]:
+    """A style for each identity, spread evenly over every range (a Latin hypercube), so that no two are much alike."""
+    spread = {
+        key: low + (high - low) * (rng.permutation(identities) + rng.uniform(size=identities)) / identities
+        for key, (low, high) in COAT_STYLE.items()
+    }
+    return [{key: float(values[i]) for key, values in spread.items()} for i in range(identities)]
+
+
+def draw_coat(rng: np.random.Generator, style: Mapping[str, float]) -> np.ndarray:
+    """One flank's rosettes as float32 (H, W, 3) in [0, 1]; `style` belongs to the animal, the places to the flank."""
+    width, height = int(2.4 * COAT_SCALE), int(1.4 * COAT_SCALE)
+    coat = Image.new("RGB", (width, height), (196, 148, 84))
+    draw = ImageDraw.Draw(coat)
+    step = style["spacing"] * COAT_SCALE
+    for row, y in enumerate(np.arange(0, height + step, 0.87 * step)):
+        for x in np.arange((row % 2) * step / 2, width + step, step):
+            centre = np.array([x, y]) + rng.normal(0, 0.2 * step, 2)
+            turn = np.linspace(0, 2 * np.pi, 14, endpoint=False)
+            radius = style["radius"] * COAT_SCALE * rng.uniform(0.75, 1.25) * (1 + rng.normal(0, 0.1, turn.size))
+            outline = np.stack([radius * np.cos(turn) * style["length"], radius * np.sin(turn) / style["length"]], 1)
+            if rng.uniform() < 0.12:
+                continue  # a gap in the pattern
+            draw.polygon([tuple(p) for p in centre + outline], fill=(58, 38, 22))
+            draw.polygon([tuple(p) for p in centre + outline * (1 - style["ring"])], fill=(158, 106, 56))
+            if rng.uniform() < style["dots"]:
+                dot = 0.25 * style["radius"] * COAT_SCALE
+                draw.ellipse((*(centre - dot), *(centre + dot)), fill=(50, 32, 20))
+    return np.asarray(coat, np.float32) / 255
+
+
+def draw_scene(rng: np.random.Generator, colours: tuple, size: tuple[int, int]) -> np.ndarray:
+    """A place in the forest as float32 (H, W, 3) in [0, 1]: from top to bottom colour, with patches and trunks."""
+    from scipy.ndimage import gaussian_filter
+
+    height, width = size
+    top, bottom = map(np.array, colours)
+    scene = top + (bottom - top) * np.linspace(0, 1, height)[:, None, None] + np.zeros((height, width, 3))
+    for sigma in (3, 12, 30):
+        patches = gaussian_filter(rng.normal(size=(height, width)), sigma)
+        scene += 0.07 * (patches / patches.std())[..., None] * (top + bottom + 0.2)
+    for _ in range(rng.integers(1, 6)):
+        x, thick = rng.integers(0, width), rng.integers(3, 14)
+        scene[:, x : x + thick] = 0.6 * scene[:, x : x + thick] + 0.4 * rng.uniform(0.05, 0.4, 3)
+    return np.clip(scene, 0, 1).astype(np.float32)
+
+
+def draw_view(rng: np.random.Generator) -> dict[str, float]:
+    """How one burst sees an animal: pose, place, light, blur and what stands before it."""
+    return {
+        "turn": rng.normal(0, 0.10),
+        "zoom": rng.uniform(0.8, 1.3),
+        "yaw": rng.uniform(0.72, 1.0),
+        "x": rng.normal(0, 0.10),
+        "y": rng.normal(0, 0.06),
+        "stride": rng.uniform(-0.12, 0.16),
+        "sway": rng.uniform(-0.15, 0.25),
+        "gain": rng.uniform(0.6, 1.35),
+        "warmth": rng.normal(0, 0.07),
+        "shade": rng.normal(0, 0.25),
+        "blur": rng.uniform(0, 0.9),
+        "leaves": int(rng.integers(0, 4)),
+        "leaf_seed": int(rng.integers(1 << 30)),
+        "scene_x": rng.uniform(),
+        "scene_y": rng.uniform(),
+        "width": int(rng.integers(150, 230)),
+        "height": int(rng.integers(112, 150)),
+    }
+
+
+def jitter_view(rng: np.random.Generator, view: Mapping[str, float]) -> dict[str, float]:
+    """The next picture of a burst: nearly the same view."""
+    return {
+        **view,
+        "turn": view["turn"] + rng.normal(0, 0.008),
+        "x": view["x"] + rng.normal(0, 0.012),
+        "y": view["y"] + rng.normal(0, 0.008),
+        "stride": view["stride"] + rng.normal(0, 0.01),
+        "gain": view["gain"] * (1 + rng.normal(0, 0.015)),
+    }
+
+
+def draw_animal(coat: np.ndarray, scene: np.ndarray, view: Mapping[str, float], facing: int) -> Image.Image:
+    """An RGBA picture of an animal in a scene: alpha is its visible mask, RGB keeps the scene around it."""
+    from scipy.ndimage import gaussian_filter, map_coordinates
+
+    width, height = 2 * view["width"], 2 * view["height"]  # drawn at twice the size, for smooth edges
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    x, y = (x / width - 0.5 - view["x"]) * facing, (y / height - 0.48 - view["y"]) * height / width
+    cos, sin, reach = math.cos(view["turn"]), math.sin(view["turn"]), 2.5 / view["zoom"]
+    u, v = (cos * x + sin * y) * reach / view["yaw"], (cos * y - sin * x) * reach
+    visible = cat_silhouette(u, v, view["stride"], view["sway"])
+    leaves = np.random.default_rng(view["leaf_seed"])
+    for _ in range(view["leaves"]):
+        foot, tip = leaves.uniform(-1.1, 1.1), leaves.normal(0, 0.25)
+        visible &= ~capsule(u, v, (foot, 0.7), (foot + tip, leaves.uniform(-0.3, 0.3)), leaves.uniform(0.02, 0.06))
+    places = [(v + 0.7) * COAT_SCALE, (u + 1.2) * COAT_SCALE]
+    fur = np.stack([map_coordinates(coat[..., c], places, order=1, mode="nearest") for c in range(3)], -1)
+    fur *= (1 + view["shade"] * np.clip(v, -0.5, 0.7))[..., None]
+    top, left = int(view["scene_y"] * (scene.shape[0] - height)), int(view["scene_x"] * (scene.shape[1] - width))
+    picture = np.where(visible[..., None], fur, scene[top : top + height, left : left + width])
+    picture = picture * view["gain"] * (1 + view["warmth"] * np.array([1, 0, -1]))
+    picture = gaussian_filter(np.clip(picture, 0, 1), (2 * view["blur"], 2 * view["blur"], 0))
+    rgba = np.dstack([picture * 255, visible * 255.0]).astype(np.uint8)
+    half = [
+        Image.fromarray(rgba[..., c]).resize((view["width"], view["height"]), Image.Resampling.BOX) for c in range(4)
+    ]
+    return Image.merge("RGBA", half)
+
+
+def long_tail(identities: int, images: int, least: int = 6) -> np.ndarray:
+    """Picture counts (C,) that fall from many to `least`, summing to `images`."""
+    weights = (np.arange(identities) + 2.0) ** -0.8
+    counts = least + np.floor(weights / weights.sum() * (images - least * identities)).astype(int)
+    counts[: images - counts.sum()] += 1
+    return counts
+
+
+def plan_identity(rng: np.random.Generator, count: int) -> list[dict[str, Any]]:
+    """The pictures of one identity: bursts of one to three on alternating flanks, about a quarter of them for test."""
+    rows, burst = [], 0
+    while len(rows) < count:
+        length = min(int(rng.choice([1, 1, 1, 1, 2, 3])), count - len(rows))
+        rows += [{"burst": burst, "flank": ("left", "right")[burst % 2]}] * length
+        burst += 1
+    held_out: list[int] = []
+    for b in rng.permutation(np.arange(2, burst)) if burst > 3 else [burst - 1]:
+        if len(held_out) < max(2, count // 5):
+            held_out += [i for i, row in enumerate(rows) if row["burst"] == b]
+    return [{**row, "split": "test" if i in held_out else "train"} for i, row in enumerate(rows)]
+
+
+def make_mini_dataset(root: str | Path, identities: int = 12, images: int = 240, seed: int = 0, round: int = 1) -> Path:
+    """Draws a small competition of spotted cats into `root`, in the layout of Jaguar Re-ID; returns `root`.
+
+    Each identity has its own rosettes, others on its left flank than on its right. Pictures differ in pose, place,
+    light, blur and occlusion; some come in bursts of near-duplicates; counts have a long tail; scenes recur, and each
+    identity has a favourite one. RGBA with the animal's mask in alpha: round 1 keeps the scene under alpha = 0,
+    round 2 blackens it and renumbers the test pictures. `images` counts training and test pictures together (at least
+    6 for each identity). views.csv tells identity, flank, burst and scene of every picture, solution.csv the test
+    identities. The same arguments draw the same pixels. A folder that holds this very dataset is left as it is.
+    """
+    root = Path(root)
+    made_with = {"identities": identities, "images": images, "seed": seed, "round": round}
+    convert_section(made_with, MiniConfig, "mini-dataset")
+    if images < 6 * identities:
+        raise KitError(
+            f"mini-dataset.images: {images} is too few for {identities} identities (expected at least {6 * identities})"
+        )
+    record = root / "mini.json"
+    if record.is_file() and json.loads(record.read_text()) == made_with:
+        return root
+    if root.exists() and any(root.iterdir()):
+        raise KitError(f"{root}: holds something else already; choose a new folder for the mini-dataset")
+    with atomic(root) as temporary:
+        draw_mini_dataset(temporary, **made_with)
+        write_json(temporary / "mini.json", made_with)
+        remove(root)
+    return root
+
+
+def draw_mini_dataset(root: Path, identities: int, images: int, seed: int, round: int) -> None:
+    rng = np.random.default_rng(seed)
+    scenes = [draw_scene(rng, colours, (420, 640)) for colours in SCENES]
+    styles = coat_styles(rng, identities)
+    rows, pictures = [], []
+    for identity, count in enumerate(long_tail(identities, images)):
+        coats = {flank: draw_coat(rng, styles[identity]) for flank in ("left", "right")}
+        home = int(rng.integers(len(SCENES)))
+        last = None
+        for row in plan_identity(rng, count):
+            if row["burst"] != last:
+                view, last = draw_view(rng), row["burst"]
+                scene = home if rng.uniform() < 0.4 else int(rng.integers(len(SCENES)))
+            else:
+                view = jitter_view(rng, view)
+            rows.append(
+                {
+                    **row,
+                    "identity": f"cat{identity:02d}",
+                    "burst": f"cat{identity:02d}-{row['burst']:02d}",
+                    "scene": scene,
+                }
+            )
+            pictures.append(
+                partial(draw_animal, coats[row["flank"]], scenes[scene], view, 1 if row["flank"] == "right" else -1)
+            )
+    views = number_pictures(pd.DataFrame(rows), rng if round == 2 else None)
+    for part in ("train", "test"):
+        (root / part / part).mkdir(parents=True)
+    for path, draw in zip(views.path, progress(pictures, "drawing the mini-dataset")):
+        picture = draw()
+        if round == 2:
+            picture = Image.composite(
+                picture, Image.new("RGBA", picture.size), picture.getchannel("A").point(lambda a: 255 * (a > 0))
+            )
+        picture.save(root / path, compress_level=1)
+    write_mini_tables(root, views)
+
+
+def number_pictures(views: pd.DataFrame, rng: np.random.Generator | None) -> pd.DataFrame:
+    """Adds filename and path, numbered by identity and burst as in the competition; `rng` shuffles the test numbers."""
+    number = views.groupby("split").cumcount() + 1
+    if rng is not None:
+        test = (views.split == "test").to_numpy()
+        number[test] = rng.permutation(number[test].to_numpy())
+    views["filename"] = views.split + "_" + number.astype(str).str.zfill(4) + ".png"
+    views["path"] = views.split + "/" + views.split + "/" + views.filename
+    return views
+
+
+def write_mini_tables(root: Path, views: pd.DataFrame) -> None:
+    solution = views[["filename", "identity"]].rename(columns={"identity": "ground_truth"})
+    test = views.split == "test"
+    solution[~test].to_csv(root / "train.csv", index=False)
+    solution[test].sort_values("filename").to_csv(root / "solution.csv", index=False)
+    views[["filename", "path", "identity", "flank", "burst", "scene", "split"]].to_csv(root / "views.csv", index=False)
+    pairs = pd.DataFrame(
+        itertools.permutations(sorted(views.filename[test]), 2), columns=["query_image", "gallery_image"]
+    )
+    pairs.insert(0, "row_id", np.arange(len(pairs)))
+    pairs.to_csv(root / "test.csv", index=False)
+    pairs[["row_id"]].assign(similarity=0.5).to_csv(root / "sample_submission.csv", index=False)
+
+
+# 5. Background and augmentation
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class Background:
+    """What takes the place of the pixels around the animal: `paint` maps RGB (B, 3, H, W) in [0, 1] to RGB like it."""
+
+    def __init__(self, paint: Callable[[Tensor], Tensor] | None, drawn: bool = False):
+        self.paint = paint  # None: nothing is replaced and no mask is needed
+        self.drawn = drawn  # drawn anew every time, so that nothing behind it may be cached
+
+    def __call__(self, rgb: Tensor, alpha: Tensor | None) -> Tensor:
+        """rgb (B, 3, H, W) in [0, 1], alpha (B, 1, H, W) in [0, 1] -> RGB (B, 3, H, W)."""
+        if self.paint is None:
+            return rgb
+        return alpha * rgb + (1 - alpha) * self.paint(rgb)
+
+
+@register("background", "original")
+def original_background() -> Background:
+    """The picture as it is."""
+    return Background(None)
+
+
+@register("background", "black")
+def black_background() -> Background:
+    """Black around the animal (segmented)."""
+    return Background(torch.zeros_like)
+
+
+@register("augmentation", "flip")
+def flip(p: Fraction = 0.5) -> nn.Module:
+    """Mirrors left and right."""
+    return kornia_augmentation.RandomHorizontalFlip(p=p)
+
+
+@register("augmentation", "affine")
+def affine(
+    degrees: NonNegative = 10.0,
+    translate: Fraction = 0.05,
+    scale: tuple[Positive, Positive] = (0.95, 1.05),
+    p: Fraction = 1.0,
+) -> nn.Module:
+    """Turns (by up to `degrees`), shifts (by up to a share `translate` of the side) and scales."""
+    return kornia_augmentation.RandomAffine(degrees, (translate, translate), scale, p=p)
+
+
+@register("augmentation", "erasing")
+def erasing(
+    p: Fraction = 0.5, area: tuple[Fraction, Fraction] = (0.02, 0.25), ratio: tuple[Positive, Positive] = (0.3, 3.3)
+) -> nn.Module:
+    """Blackens a rectangle of a share `area` of the picture, with sides in `ratio`."""
+    return kornia_augmentation.RandomErasing(scale=area, ratio=ratio, p=p)
+
+
+class Preparation:
+    """Turns stored pixels into what a backbone takes, on the pixels' own device.
+
+    uint8 (B, 3 or 4, S, S) -> background -> augmentation when training -> resize -> normalised (B, 3, H, W).
+    """
+
+    def __init__(
+        self,
+        background: Component,
+        augment: Sequence[Component],
+        input_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ):
+        self.background = background.build()
+        self.augment = nn.Sequential(*[a.build() for a in augment])
+        self.input_size, self.mean, self.std = input_size, mean, std
+
+    @property
+    def fixed(self) -> bool:
+        """Whether training pictures look the same in every epoch."""
+        return not len(self.augment) and not self.background.drawn
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor, training: bool) -> Tensor:
+        pixels = pixels.float() / 255
+        rgb = self.background(pixels[:, :3], pixels[:, 3:] if pixels.shape[1] == 4 else None)
+        if training:
+            rgb = self.augment(rgb)
+        if rgb.shape[-1] != self.input_size:
+            rgb = F.interpolate(
+                rgb, (self.input_size, self.input_size), mode="bilinear", antialias=True, align_corners=False
+            )
+        mean, std = (torch.tensor(v, device=rgb.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
+        return ((rgb - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+# 6. Backbones and heads
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
+    """What the backbone sees at each place, (B, D, h, w), whatever its family: CNN, Swin (NHWC) or ViT (tokens)."""
+    out = backbone.forward_features(images)
+    if out.ndim == 3:  # (B, prefix + h*w, D), class and register tokens first
+        out = out[:, getattr(backbone, "num_prefix_tokens", 0) :]
+        side = math.isqrt(out.shape[1])
+        return out.transpose(1, 2).reshape(out.shape[0], out.shape[2], side, -1)
+    if getattr(backbone, "output_fmt", "NCHW") == "NHWC":
+        return out.permute(0, 3, 1, 2)
+    return out
+
+
+class NativePooling(nn.Module):
+    """The backbone's own way from pictures to one vector each: timm's `forward_head(..., pre_logits=True)`."""
+
+    def forward(self, backbone: nn.Module, images: Tensor) -> Tensor:
+        return backbone.forward_head(backbone.forward_features(images), pre_logits=True)
+
+
+class GeMPooling(nn.Module):
+    """Generalised mean over places: (mean of x ** p) ** (1 / p), p learnable (Radenovic et al. 2018)."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.log_p = nn.Parameter(torch.tensor(math.log(p)))
+
+    def forward(self, backbone: nn.Module, images: Tensor) -> Tensor:
+        p = self.log_p.exp()
+        return feature_map(backbone, images).float().clamp(min=1e-6).pow(p).mean((2, 3)).pow(1 / p)
+
+
+@register("pooling", "native")
+def native_pooling() -> nn.Module:
+    """The backbone's own pooling."""
+    return NativePooling()
+
+
+@register("pooling", "gem")
+def gem_pooling(p: Annotated[float, Range(low=1, high=100)] = 3.0) -> nn.Module:
+    """Generalised mean with a learnable exponent."""
+    return GeMPooling(p)
+
+
+@register("head", "linear")
+def linear_head(in_features: int, output: Count = 256) -> nn.Module:
+    """One linear layer."""
+    return nn.Linear(in_features, output)
+
+
+@register("head", "mlp")
+def mlp_head(
+    in_features: int, layers: Count = 2, hidden: Count = 512, output: Count = 256, dropout: Fraction = 0.3
+) -> nn.Module:
+    """`layers` linear layers: each but the last with batch norm, ReLU and dropout, the last with batch norm."""
+    modules: list[nn.Module] = []
+    for width in [hidden] * (layers - 1):
+        modules += [nn.Linear(in_features, width), nn.BatchNorm1d(width), nn.ReLU(inplace=True), nn.Dropout(dropout)]
+        in_features = width
+    return nn.Sequential(*modules, nn.Linear(in_features, output), nn.BatchNorm1d(output))
+
+
+class Embedder(nn.Module):
+    """Backbone, pooling and head: normalised pictures (B, 3, H, W) to embeddings (B, D), not yet of unit length."""
+
+    def __init__(self, backbone: nn.Module, pooling: nn.Module, head: nn.Module, frozen: bool):
+        super().__init__()
+        self.backbone, self.pooling, self.head, self.frozen = backbone, pooling, head, frozen
+        backbone.requires_grad_(not frozen)
+
+    def train(self, mode: bool = True) -> Embedder:
+        super().train(mode)
+        self.backbone.train(mode and not self.frozen)  # a frozen batch norm keeps its statistics
+        return self
+
+    def pooled(self, images: Tensor) -> Tensor:
+        return self.pooling(self.backbone, images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.pooled(images))
+
+
+def create_backbone(name: str, input_size: int | None = None, online: bool = False) -> nn.Module:
+    """timm's architecture without its classifier, for pictures of `input_size` px (null: its native size)."""
+    try:
+        default = timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        default = None
+    if default is None and not timm.is_model(name):
+        raise KitError(f"model.backbone: timm {timm.__version__} has no {name!r}; {suggest(name, timm.list_models())}")
+    sized = {"img_size": input_size} if input_size is not None and fixed_size(name) else {}
+    return timm.create_model(name, pretrained=online, num_classes=0, **sized)
+
+
+def fixed_size(name: str) -> bool:
+    """Whether the architecture must be told its input size (transformers with position embeddings or windows)."""
+    cfg = timm.get_pretrained_cfg(name)
+    return bool(cfg and cfg.fixed_input_size)
+
+
+def native_size(backbone: nn.Module) -> int:
+    return backbone.pretrained_cfg["input_size"][-1]
+
+
+def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; nothing in it is executed."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict, file.metadata() or {}
+    except FileNotFoundError:
+        raise KitError(f"{path}: there is no such weights file") from None
+    except (SafetensorError, OSError) as error:
+        raise KitError(f"{path}: not a complete safetensors file: {error}") from None
+
+
+def find_backbone_weights(name: str, given: str | None) -> Path | None:
+    """The safetensors file of a backbone: the recipe's own, $JAGUAR_KIT_WEIGHTS, Kaggle's input, or weights/."""
+    if given is not None:
+        return Path(given)
+    pattern = f"{glob_escape(name)}.safetensors"
+    for folder in filter(
+        None, [os.environ.get(WEIGHTS_VARIABLE), KAGGLE_INPUT, "weights", Path(__file__).parent / "weights"]
+    ):
+        found = find_mounted(pattern, Path(folder))
+        if found:
+            return found[0]
+    return None
+
+
+def load_backbone(name: str, input_size: int | None, pretrained: bool, weights: str | None) -> nn.Module:
+    """A backbone with random weights, with those of a file, or with timm's own from the hub.
+
+    Keys that are missing from the file, or that the backbone does not know, are errors; a classifier is dropped.
+    """
+    if not pretrained:
+        return create_backbone(name, input_size)
+    path = find_backbone_weights(name, weights)
+    if path is None:
+        return download_backbone(name, input_size)
+    backbone = create_backbone(name, input_size)
+    tensors, _ = load_safetensors(path)
+    classifier = backbone.pretrained_cfg.get("classifier") or ()
+    dropped = tuple(f"{c}." for c in ([classifier] if isinstance(classifier, str) else classifier))
+    tensors = {key: value for key, value in tensors.items() if not key.startswith(dropped or "\0")}
+    load_strictly(backbone, tensors, path)
+    return backbone
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    own = module.state_dict()
+    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    other = sorted(k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape)
+    if missing or unknown or other:
+        first = (
+            f"'{missing[0]}' is missing"
+            if missing
+            else f"'{unknown[0]}' is unknown"
+            if unknown
+            else f"'{other[0]}' is {tuple(tensors[other[0]].shape)}, expected {tuple(own[other[0]].shape)}"
+        )
+        raise KitError(
+            f"{path}: weights of another architecture: {first} "
+            f"({len(missing)} missing, {len(unknown)} unknown, {len(other)} of another shape)"
+        )
+    module.load_state_dict(tensors)
+
+
+def download_backbone(name: str, input_size: int | None) -> nn.Module:
+    looked = f"${WEIGHTS_VARIABLE}, {KAGGLE_INPUT}, weights/"
+    advice = (
+        f"put {name}.safetensors into weights/, name a file in model.weights, or set model.pretrained: false "
+        "for random weights"
+    )
+    if on_kaggle() or os.environ.get("HF_HUB_OFFLINE") == "1":
+        raise KitError(f"model.backbone: no weights for {name!r} in {looked}; {advice}")
+    try:
+        return create_backbone(name, input_size, online=True)
+    except KitError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the hub's client raises many kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise KitError(
+            f"model.backbone: no weights for {name!r} in {looked}, nor from the hub ({reason}); {advice}"
+        ) from None
+
+
+def build_embedder(model: ModelConfig) -> Embedder:
+    """Backbone, pooling and head of a recipe; weights on the CPU."""
+    backbone = load_backbone(model.backbone, model.input_size, model.pretrained, model.weights)
+    return Embedder(backbone, model.pooling.build(), model.head.build(in_features=backbone.num_features), model.freeze)
+
+
+# 7. Losses
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def cosine_logits(embeddings: Tensor, weight: Tensor) -> Tensor:
+    """Cosines (B, C) between embeddings (B, D) and proxies (C, D), in fp32 also under autocast."""
+    with torch.autocast(embeddings.device.type, enabled=False):
+        return F.linear(F.normalize(embeddings.float()), F.normalize(weight.float()))
+
+
+def add_angular_margin(cosine: Tensor, margin: float) -> Tensor:
+    """cos(theta + margin) of the target's cosine; beyond pi - margin a line that keeps falling (Deng et al. 2019)."""
+    sine = (1 - cosine.square()).clamp(min=1e-12).sqrt()  # the clamp keeps the gradient finite at |cos| = 1
+    shifted = cosine * math.cos(margin) - sine * math.sin(margin)
+    return torch.where(cosine > -math.cos(margin), shifted, cosine - margin * math.sin(margin))
+
+
+class MarginSoftmax(nn.Module):
+    """Cross-entropy over scaled cosines to one proxy an identity, after a margin on the target's cosine.
+
+    Called as loss(embeddings (B, D), labels (B,) int64) -> scalar. `weight` (C, D) holds the proxies. gamma > 0 weighs
+    each term by (1 - p) ** gamma, so that what is easy counts less (focal loss, Lin et al. 2017).
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        num_identities: int,
+        margin: Callable[[Tensor], Tensor],
+        scale: float,
+        gamma: float = 0.0,
+    ):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_identities, embedding_dim))
+        nn.init.xavier_uniform_(self.weight)
+        self.margin, self.scale, self.gamma = margin, scale, gamma
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        cosine = cosine_logits(embeddings, self.weight)  # (B, C)
+        target = self.margin(cosine.gather(1, labels[:, None]))  # (B, 1)
+        terms = F.cross_entropy(self.scale * cosine.scatter(1, labels[:, None], target), labels, reduction="none")
+        if self.gamma:
+            terms = (1 - torch.exp(-terms)).clamp(min=1e-12).pow(self.gamma) * terms
+        return terms.mean()
+
+
+@register("loss", "arcface")
+def arcface(embedding_dim: int, num_identities: int, margin: Angle = 0.5, scale: Positive = 64.0) -> nn.Module:
+    """Additive angular margin, in radians (Deng et al. 2019)."""
+    return MarginSoftmax(embedding_dim, num_identities, partial(add_angular_margin, margin=margin), scale)
+
+
+@register("loss", "focal_arcface")
+def focal_arcface(
+    embedding_dim: int, num_identities: int, margin: Angle = 0.5, scale: Positive = 64.0, gamma: NonNegative = 2.0
+) -> nn.Module:
+    """ArcFace whose easy pictures count less, by (1 - p) ** gamma."""
+    return MarginSoftmax(embedding_dim, num_identities, partial(add_angular_margin, margin=margin), scale, gamma)
+
+
+# 8. Samplers
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def random_batches(rows: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """All rows once, in random order, in batches; a last batch of one row joins the one before it.
+
+    Batch norm can't learn from one row, and no row is skipped.
+    """
+    shuffled = rng.permutation(rows)
+    batches = [shuffled[i : i + batch_size] for i in range(0, len(shuffled), batch_size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [np.concatenate(batches[-2:])]
+    return batches
+
+
+# 9. Metrics
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def as_similarity(similarity: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The similarities (N, N) as an array and the labels (N,) as codes; KitError when they are unfit to be scored."""
+    similarity = similarity.detach().cpu().numpy() if isinstance(similarity, Tensor) else np.asarray(similarity)
+    labels = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if similarity.ndim != 2 or similarity.shape != (len(labels), len(labels)):
+        raise KitError(
+            f"similarity: shape {similarity.shape} does not fit {len(labels)} labels (expected N x N for N labels)"
+        )
+    if not np.isfinite(similarity).all():
+        i, j = np.argwhere(~np.isfinite(similarity))[0]
+        raise KitError(
+            f"similarity: {similarity[i, j]} at row {i}, column {j}; every similarity must be a finite number"
+        )
+    return similarity, np.unique(labels, return_inverse=True)[1]
+
+
+def tied_precision(positives: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """At each positive's similarity: the share of positives among all candidates that are at least as similar.
+
+    Both ascending; candidates include the positives. What ties is retrieved together.
+    """
+    hits = len(positives) - np.searchsorted(positives, positives, "left")
+    return hits / (len(candidates) - np.searchsorted(candidates, positives, "left"))
+
+
+def average_precision(similarity: Any, labels: Any) -> np.ndarray:
+    """Average precision of each picture as a query against all others, float64 (N,); NaN without a positive.
+
+    Pictures of equal similarity are retrieved together, as scikit-learn's `average_precision_score` has it, so the
+    result does not depend on the order of rows.
+    """
+    return query_scores(*as_similarity(similarity, labels))[0]
+
+
+def query_scores(similarity: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average precision and top-1 of every query, (N,) each; NaN without a positive."""
+    scores = np.full((2, len(codes)), np.nan)
+    for i, row in enumerate(similarity):
+        others = np.arange(len(codes)) != i
+        positives = np.sort(row[others & (codes == codes[i])])
+        if len(positives):
+            precision = tied_precision(positives, np.sort(row[others]))
+            scores[:, i] = precision.mean(), precision[-1] if positives[-1] == row[others].max() else 0.0
+    return scores[0], scores[1]
+
+
+def mean_by_identity(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Mean of the values that are not NaN for each identity code; NaN for an identity that has none."""
+    scored = ~np.isnan(values)
+    counts = np.bincount(codes[scored], minlength=codes.max() + 1)
+    with np.errstate(invalid="ignore"):
+        return np.bincount(codes[scored], values[scored], minlength=codes.max() + 1) / counts
+
+
+def mean_or_nan(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def identity_balanced_map(similarity: Any, labels: Any) -> float:
+    """Mean over identities of the mean average precision of their queries (the competition's metric).
+
+    similarity (N, N), labels (N,). The set is its own gallery: a query is not compared with itself, and one without
+    another picture of its identity is left out; NaN when that leaves none. Ties as in `average_precision`.
+
+    >>> similarity = [[1.0, 0.9, 0.1, 0.2], [0.9, 1.0, 0.3, 0.2], [0.1, 0.3, 1.0, 0.8], [0.2, 0.2, 0.8, 1.0]]
+    >>> identity_balanced_map(similarity, ["a", "a", "b", "b"])
+    1.0
+    """
+    similarity, codes = as_similarity(similarity, labels)
+    means = mean_by_identity(query_scores(similarity, codes)[0], codes)
+    return mean_or_nan(means[~np.isnan(means)])
+
+
+def pair_scores(similarity: Any, labels: Any) -> tuple[float, float]:
+    """(AUC, average precision) of telling pairs of one identity from pairs of two, over all ordered pairs."""
+    similarity, codes = as_similarity(similarity, labels)
+    pairs, same = ~np.eye(len(codes), dtype=bool), codes[:, None] == codes
+    positives, negatives = np.sort(similarity[same & pairs]), np.sort(similarity[~same])
+    if not len(positives) or not len(negatives):
+        return math.nan, math.nan
+    below, not_above = (np.searchsorted(negatives, positives, side) for side in ("left", "right"))
+    auc = float((below + not_above).sum() / (2 * len(positives) * len(negatives)))
+    return auc, float(tied_precision(positives, np.sort(np.concatenate([positives, negatives]))).mean())
+
+
+def retrieval_metrics(similarity: Any, labels: Any) -> dict[str, Any]:
+    """All retrieval metrics of a set that is its own gallery; similarity (N, N), labels (N,).
+
+    map: identity-balanced mAP. retrieval_map: plain mean over queries. top1: share of queries whose most similar
+    other picture shows the same identity. pair_auc, pair_ap: over all ordered pairs. per_identity: AP by identity.
+    """
+    values, codes = as_similarity(similarity, labels)
+    precision, first = query_scores(values, codes)
+    by_identity = mean_by_identity(precision, codes)
+    known = np.unique(labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels))
+    auc, pair_ap = pair_scores(values, codes)
+    scored = ~np.isnan(precision)
+    return {
+        "map": mean_or_nan(by_identity[~np.isnan(by_identity)]),
+        "retrieval_map": mean_or_nan(precision[scored]),
+        "top1": mean_or_nan(first[scored]),
+        "pair_auc": auc,
+        "pair_ap": pair_ap,
+        "per_identity": {str(name): float(ap) for name, ap in zip(known, by_identity) if not np.isnan(ap)},
+    }
+
+
+# 10. Embedding and feature cache
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def similarity_matrix(embeddings: Tensor | np.ndarray) -> np.ndarray:
+    """Cosines of all pairs, float32 (N, N), of embeddings (N, D)."""
+    unit = F.normalize(torch.as_tensor(embeddings).float())
+    return (unit @ unit.T).cpu().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class PixelSource:
+    """Prepared pictures, read from the store and prepared anew each time."""
+
+    store: ImageStore
+    prepare: Preparation
+    device: torch.device
+
+    def __call__(self, positions: np.ndarray, training: bool) -> Tensor:
+        return self.prepare(self.store.read(positions).to(self.device), training)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSource:
+    """Pooled features (N, D) of a frozen backbone, computed once."""
+
+    features: Tensor
+
+    def __call__(self, positions: np.ndarray, training: bool) -> Tensor:
+        return self.features[torch.from_numpy(np.asarray(positions))]
+
+
+@torch.no_grad()
+def embed(
+    network: Callable[[Tensor], Tensor], source: Callable, positions: np.ndarray, batch_size: int = 64, label: str = ""
+) -> Tensor:
+    """float32 (N, D) on the CPU: what `network` makes of the pictures at `positions`, without augmentation."""
+    batches = [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
+    batches = progress(batches, label) if label else batches
+    return torch.cat([network(source(batch, training=False)).float().cpu() for batch in batches])
+
+
+def module_fingerprint(module: nn.Module) -> str:
+    digest = hashlib.sha256(type(module).__name__.encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def cached_features(embedder: Embedder, source: PixelSource, config: Recipe) -> FeatureSource:
+    """Pooled features of every picture in the store, read from the cache if they are there."""
+    key = fingerprint(
+        "features 1",
+        source.store.key,
+        module_fingerprint(embedder.backbone),
+        config.model.backbone,
+        asdict(config.background),
+        asdict(config.model.pooling),
+        source.prepare.input_size,
+    )
+    path = cache_dir() / "features" / f"{key}.safetensors"
+    if path.is_file():
+        features = load_safetensors(path)[0]["features"]
+    else:
+        embedder.eval()
+        features = embed(embedder.pooled, source, np.arange(len(source.store)), label="extracting features")
+        with atomic(path) as temporary:
+            save_file({"features": features}, temporary)
+    return FeatureSource(features.to(source.device))
+
+
+# 11. Training
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class TrainingFailed(KitError):
+    """A run that can't go on, such as one whose loss is no longer a number."""
+
+
+@register("optimizer", "adamw")
+def adamw(parameters: list, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay."""
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """A learning-rate schedule, stepped after every epoch with the metric that it watches, if any."""
+
+    scheduler: Any
+    monitor: str | None = None
+
+    def after_epoch(self, row: Mapping[str, float]) -> None:
+        self.scheduler.step(*([row[self.monitor]] if self.monitor else []))
+
+
+@register("schedule", "none")
+def constant_schedule(optimizer: torch.optim.Optimizer, epochs: int) -> Schedule:
+    """The same learning rate throughout."""
+    return Schedule(torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0))
+
+
+@register("schedule", "plateau")
+def plateau_schedule(
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
+    factor: Annotated[float, Range(above=0, high=0.99)] = 0.5,
+    patience: Natural = 5,
+    monitor: Metric = "val_loss",
+) -> Schedule:
+    """Multiplies the learning rate by `factor` when `monitor` has not improved for `patience` epochs."""
+    mode = "min" if lower_is_better(monitor) else "max"
+    return Schedule(torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode, factor, patience), monitor)
+
+
+@register("schedule", "cosine")
+def cosine_schedule(optimizer: torch.optim.Optimizer, epochs: int, t_max: Count | None = None) -> Schedule:
+    """Half a cosine from the learning rate to zero within `t_max` epochs (null: all epochs)."""
+    return Schedule(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, t_max or max(epochs, 1)))
+
+
+def lower_is_better(metric: str) -> bool:
+    return metric.endswith("loss")
+
+
+def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
+    """Position of the best row; the earliest of equals."""
+    values = [row[metric] for row in history]
+    return values.index(min(values) if lower_is_better(metric) else max(values))
+
+
+@dataclass(eq=False)
+class Trainer:
+    """What one training run holds; everything that changes goes into its checkpoint."""
+
+    recipe: Recipe
+    embedder: Embedder
+    loss: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)  # the learned tensors of the best epoch
+    seconds: float = 0.0  # spent, over all sessions
+
+    def learned(self) -> dict[str, Tensor]:
+        """Copies of all that training changes: head, loss, and the backbone unless it is frozen."""
+        state = {
+            f"embedder.{k}": v
+            for k, v in self.embedder.state_dict().items()
+            if not (self.embedder.frozen and k.startswith("backbone."))
+        }
+        state.update({f"loss.{k}": v for k, v in self.loss.state_dict().items()})
+        return {key: detached(value) for key, value in state.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        for prefix, module in (("embedder.", self.embedder), ("loss.", self.loss)):
+            module.load_state_dict(
+                {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}, strict=False
+            )
+
+    def save(self, path: Path) -> None:
+        tensors: dict[str, Tensor] = {}
+        state = {
+            "learned": self.learned(),
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.scheduler.state_dict(),
+            "history": self.history,
+            "seconds": self.seconds,
+        }
+        skeleton = pack(state, "", tensors)
+        with atomic(path) as temporary:
+            save_file(tensors, temporary, {"state": json.dumps(skeleton)})
+
+    def load(self, path: Path) -> None:
+        tensors, metadata = load_safetensors(path)
+        state = unpack(json.loads(metadata["state"]), tensors)
+        self.restore(state["learned"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.scheduler.load_state_dict(state["schedule"])
+        self.best, self.history, self.seconds = state["best"], state["history"], state["seconds"]
+
+
+def detached(tensor: Tensor) -> Tensor:
+    """A copy on the CPU, laid out as safetensors wants it."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def pack(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
+    """Nested state as JSON, its tensors moved into `tensors` under their place; `unpack` reverses it."""
+    if isinstance(value, Tensor):
+        tensors[place] = detached(value)
+        return {"tensor": place}
+    if isinstance(value, Mapping):
+        return {"map": [[key, pack(v, f"{place}/{key}", tensors)] for key, v in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return {"list": [pack(v, f"{place}/{i}", tensors) for i, v in enumerate(value)]}
+    return value
+
+
+def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    if "map" in value:
+        return {key: unpack(v, tensors) for key, v in value["map"]}
+    return [unpack(v, tensors) for v in value["list"]]
+
+
+def make_trainer(recipe: Recipe, embedder: Embedder, loss: nn.Module) -> Trainer:
+    config = recipe.train
+    groups = [{"params": [*embedder.head.parameters(), *embedder.pooling.parameters(), *loss.parameters()]}]
+    if not embedder.frozen:
+        groups.append({"params": list(embedder.backbone.parameters()), "lr": config.lr * config.backbone_lr})
+    optimizer = config.optimizer.build(parameters=groups, lr=config.lr, weight_decay=config.weight_decay)
+    return Trainer(recipe, embedder, loss, optimizer, config.schedule.build(optimizer=optimizer, epochs=config.epochs))
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a trainer learns from: network inputs by store position, labels, and who trains and validates."""
+
+    source: Callable  # (positions, training) -> inputs of `network`
+    network: nn.Module  # inputs -> embeddings; the embedder, or its head alone on cached features
+    labels: Tensor  # (N,) int64 on the CPU, by store position of training pictures
+    train: np.ndarray  # positions
+    validation: np.ndarray  # positions
+
+
+def validate(trainer: Trainer, task: Task) -> tuple[dict[str, float], Tensor]:
+    """Metrics of the validation pictures as their own gallery, and their embeddings (N, D)."""
+    trainer.embedder.eval()
+    trainer.loss.eval()
+    embeddings = embed(task.network, task.source, task.validation)
+    labels = task.labels[torch.from_numpy(task.validation)]
+    device = next(trainer.loss.parameters()).device
+    with torch.no_grad():
+        val_loss = float(trainer.loss(embeddings.to(device), labels.to(device)))
+    metrics = retrieval_metrics(similarity_matrix(embeddings), labels)
+    return {"val_loss": val_loss, **{m: metrics[m] for m in METRICS if m != "val_loss"}}, embeddings
+
+
+def train_epoch(trainer: Trainer, task: Task, epoch: int) -> float:
+    """One pass over the training pictures; the mean loss."""
+    trainer.embedder.train()
+    trainer.loss.train()
+    seed = trainer.recipe.seed
+    batches = random_batches(task.train, trainer.recipe.train.batch_size, np.random.default_rng((seed, epoch)))
+    total = torch.zeros((), dtype=torch.float64)
+    for step, positions in enumerate(progress(batches, f"epoch {epoch}")):
+        seed_everything(seed, epoch, step)
+        inputs = task.source(positions, training=True)
+        labels = task.labels[torch.from_numpy(positions)].to(inputs.device)
+        loss = trainer.loss(task.network(inputs), labels)
+        trainer.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        trainer.optimizer.step()
+        total = total + len(positions) * loss.detach().double().cpu()
+    return float(total / len(task.train))
+
+
+def fit(trainer: Trainer, task: Task, folder: Path) -> None:
+    """Trains to the end or to early stopping; goes on from the checkpoint of an interrupted run.
+
+    Afterwards trainer.best holds the learned tensors of the best epoch and trainer.history a row for each epoch, the
+    first of them (epoch 0) measured before training.
+    """
+    config, checkpoint = trainer.recipe.train, folder / "checkpoint.safetensors"
+    if checkpoint.is_file():
+        trainer.load(checkpoint)
+        say(f"  going on after epoch {trainer.history[-1]['epoch']} from {checkpoint}")
+    else:
+        trainer.history = [
+            {"epoch": 0, "train_loss": math.nan, **validate(trainer, task)[0], "lr": config.lr, "seconds": 0.0}
+        ]
+        trainer.best = trainer.learned()
+    saving, saved = 0.0, time.monotonic()
+    while not finished(trainer):
+        start = time.monotonic()
+        epoch = trainer.history[-1]["epoch"] + 1
+        lr = trainer.optimizer.param_groups[0]["lr"]
+        train_loss = train_epoch(trainer, task, epoch)
+        if not math.isfinite(train_loss):
+            raise TrainingFailed(
+                f"{folder}: the loss is no longer a number in epoch {epoch}; lower train.lr (now {config.lr:g})"
+            )
+        metrics, _ = validate(trainer, task)
+        seconds = time.monotonic() - start
+        row = {"epoch": epoch, "train_loss": train_loss, **metrics, "lr": lr, "seconds": seconds}
+        trainer.history.append(row)
+        trainer.seconds += seconds
+        if best_epoch(trainer.history[1:], config.select) == epoch - 1:
+            trainer.best = trainer.learned()
+        trainer.schedule.after_epoch(row)
+        write_log(folder / "log.csv", trainer.history)
+        if time.monotonic() - saved >= 20 * saving:  # at most a twentieth of the time goes into checkpoints
+            begin = time.monotonic()
+            trainer.save(checkpoint)
+            saved = time.monotonic()
+            saving = saved - begin
+
+
+def finished(trainer: Trainer) -> bool:
+    config, trained = trainer.recipe.train, trainer.history[1:]
+    if len(trained) >= config.epochs:
+        return True
+    stale = len(trained) - 1 - best_epoch(trained, config.monitor) if trained else 0
+    return bool(config.patience) and stale >= config.patience
+
+
+def write_log(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+    with atomic(path) as temporary:
+        pd.DataFrame(history).to_csv(temporary, index=False)
+
+
+def save_weights(path: Path, trainer: Trainer, identities: Sequence[str], metrics: Mapping[str, float]) -> None:
+    """The best epoch's tensors with recipe, identities and metrics as metadata.
+
+    A frozen backbone with pretrained weights is left out: it is read again from where it came from.
+    """
+    tensors = dict(trainer.best)
+    if trainer.embedder.frozen and not trainer.recipe.model.pretrained:
+        tensors.update(
+            {f"embedder.backbone.{k}": detached(v) for k, v in trainer.embedder.backbone.state_dict().items()}
+        )
+    metadata = {
+        "format": "jaguar_kit 1",
+        "recipe": json.dumps(recipe_to_dict(trainer.recipe)),
+        "identities": json.dumps(list(identities)),
+        "metrics": json.dumps(metrics),
+    }
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata (recipe, identities, metrics) of a trained run: its folder, or its weights.safetensors."""
+    path = Path(path)
+    path = path / "weights.safetensors" if path.is_dir() else path
+    tensors, metadata = load_safetensors(path)
+    if metadata.get("format") != "jaguar_kit 1":
+        raise KitError(f"{path}: not written by a run of this kit (for a backbone's weights use model.weights)")
+    return tensors, {key: json.loads(metadata[key]) for key in ("recipe", "identities", "metrics")}
+
+
+def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]]:
+    """The recipe's embedder, with the learned tensors and the identities of its checkpoint, if it names one."""
+    if recipe.checkpoint is None:
+        return build_embedder(recipe.model), {}, []
+    tensors, metadata = load_weights(recipe.checkpoint)
+    whole = any(key.startswith("embedder.backbone.") for key in tensors)
+    model = replace(recipe.model, pretrained=False) if whole else recipe.model
+    embedder = build_embedder(model)
+    own = {k: v for k, v in embedder.state_dict().items() if whole or not k.startswith("backbone.")}
+    given = {k[len("embedder.") :]: v for k, v in tensors.items() if k.startswith("embedder.")}
+    other = [
+        k for k in sorted(own.keys() | given.keys()) if k not in own or k not in given or own[k].shape != given[k].shape
+    ]
+    if other:
+        raise KitError(
+            f"{recipe.checkpoint}: weights of another model: '{other[0]}' differs; model should be as in its recipe: "
+            f"{json.dumps(metadata['recipe']['model'])}"
+        )
+    embedder.load_state_dict(given, strict=False)
+    return embedder, tensors, metadata["identities"]
+
+
+# 12. Submission
+# ----------------------------------------------------------------------------------------------------------------------
+
+CHUNK = 1 << 20  # rows of a submission that are formatted at a time
+DIGIT_GROUPS = np.frombuffer("".join(f"{i:03d}" for i in range(1000)).encode(), "S3")
+
+
+def unit_interval(similarity: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The increasing affine map that takes these similarities into [0, 1]: (s + 1) / 2 for any within [-1, 1].
+
+    Computed in float64 so that different similarities stay different; clipping would tie them.
+    """
+    low, high = min(-1.0, float(similarity.min())), max(1.0, float(similarity.max()))
+    return lambda values: (values.astype(np.float64) - low) / (high - low)
+
+
+def format_unit(values: np.ndarray) -> np.ndarray:
+    """float64 in [0, 1] -> bytes like b"0.512345678901234", 15 decimals: more than a float32 tells apart."""
+    scaled = np.rint(values * 1e15).astype(np.int64)
+    text = np.empty((len(values), 6), "S3")
+    text[:, 0] = np.where(scaled == 10**15, b"1.", b"0.")
+    for column in range(5, 0, -1):
+        scaled, group = np.divmod(scaled, 1000)
+        text[:, column] = DIGIT_GROUPS[group]
+    text[:, 0] = np.where(text[:, 0] == b"1.", b"1.", b"0.")
+    return text
+
+
+def load_test_pairs(test: pd.DataFrame | str | Path) -> pd.DataFrame:
+    if not isinstance(test, pd.DataFrame):
+        return load_pairs(Path(test))
+    missing = [c for c in ("row_id", "query_image", "gallery_image") if c not in test]
+    if missing:
+        raise KitError(f"test: column '{missing[0]}' is missing (expected row_id,query_image,gallery_image)")
+    return test
+
+
+def picture_positions(column: pd.Series, images: Sequence[str]) -> np.ndarray:
+    """Where each row's picture stands in `images`, (rows,)."""
+    column = column.astype("category")
+    places = pd.Index(images).get_indexer(column.cat.categories)
+    if (places < 0).any():
+        raise KitError(
+            f"test: {column.name}: no similarity is known for {', '.join(map(str, column.cat.categories[places < 0]))}"
+        )
+    return places[column.cat.codes]
+
+
+def write_submission(path: str | Path, similarity: Any, images: Sequence[str], test: pd.DataFrame | str | Path) -> Path:
+    """Writes `row_id,similarity` for every pair of the test table, joined by picture names, and validates the file.
+
+    similarity (N, N) with rows as queries, in the order of `images` (N names); `test` is the table or its path, with
+    rows in any order. Cosines are mapped affinely to [0, 1] (s -> (s + 1) / 2), never clipped or rounded into ties.
+    Raises KitError on NaN, on a wrong shape, and on pictures without a similarity.
+    """
+    similarity, _ = as_similarity(similarity, images)
+    pairs = load_test_pairs(test)
+    query, gallery = (picture_positions(pairs[c], images) for c in ("query_image", "gallery_image"))
+    to_unit = unit_interval(similarity)
+    with atomic(path) as temporary:
+        with open(temporary, "wb") as file:
+            file.write(b"row_id,similarity\n")
+            for start in range(0, len(pairs), CHUNK):
+                rows = slice(start, start + CHUNK)
+                values = to_unit(similarity[query[rows], gallery[rows]])
+                file.write(
+                    b"".join(b"%s,%.15f\n" % (str(i).encode(), v) for i, v in zip(pairs.row_id.iloc[rows], values))
+                )
+        validate_submission(temporary, pairs, shown=path)
+    return Path(path)
+
+
+def validate_submission(
+    path: str | Path, test: pd.DataFrame | str | Path, shown: str | Path | None = None
+) -> dict[str, int]:
+    """Reads a submission back: its columns, every row_id of the test table once, finite values in [0, 1].
+
+    Returns {"rows": rows, "distinct": distinct similarities}; raises KitError naming the first fault.
+    """
+    pairs, shown = load_test_pairs(test), shown or path
+    table = read_table(Path(path), ("row_id", "similarity"), {"row_id": str(pairs.row_id.dtype), "similarity": "str"})
+    if list(table.columns) != ["row_id", "similarity"]:
+        raise KitError(f"{shown}: columns {','.join(map(str, table.columns))} (expected row_id,similarity)")
+    twice = table.row_id[table.row_id.duplicated()]
+    if len(twice):
+        raise KitError(f"{shown}: row_id {twice.iloc[0]} stands more than once")
+    missing, unknown = set(pairs.row_id) - set(table.row_id), set(table.row_id) - set(pairs.row_id)
+    if missing or unknown:
+        raise KitError(
+            f"{shown}: {len(missing)} row_ids of the test table are missing and {len(unknown)} are unknown "
+            f"(first: {sorted(map(str, missing or unknown))[0]}); expected {len(pairs)} rows, found {len(table)}"
+        )
+    values = pd.to_numeric(table.similarity, errors="coerce").to_numpy(np.float64)
+    wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))
+    if len(wrong):
+        raise KitError(
+            f"{shown}: row_id {table.row_id.iloc[wrong[0]]}: similarity: {table.similarity.iloc[wrong[0]]!r} "
+            "is not a number in [0, 1]"
+        )
+    return {"rows": len(table), "distinct": len(np.unique(values))}
+
+
+# 13. Plots and reports
+# ----------------------------------------------------------------------------------------------------------------------
+
+GREEN, RED, INK, PAPER = "#2a9d3a", "#d1383d", "#222222", "#ffffff"
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2em auto; padding: 0 1em; }
+h1 { font-size: 1.7em; margin-bottom: .2em; } h2 { margin-top: 2em; border-bottom: 1px solid #ddd; }
+table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .25em .8em; text-align: right; border-bottom: 1px solid #eee; } th { background: #f6f6f4; }
+th:first-child, td:first-child { text-align: left; } .words dt { font-weight: 600; } .words dd { margin: 0 0 .6em; }
+img { max-width: 100%; } pre { background: #f6f6f4; padding: 1em; overflow-x: auto; font-size: 13px; }
+.note { color: #555; } .wide { overflow-x: auto; }
+"""
+
+
+def new_figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+    """A matplotlib figure (inches) and its axes, apart from any global state."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), layout="constrained")
+    axes = figure.subplots(1, columns)
+    for ax in np.ravel(axes):
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def figure_tag(figure: Any, caption: str) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return picture_tag(buffer.getvalue(), caption)
+
+
+def picture_tag(png: bytes, caption: str) -> str:
+    source, words = base64.b64encode(png).decode(), html.escape(caption)
+    image = f'<img alt="{words}" src="data:image/png;base64,{source}">'
+    return f'<figure>{image}<figcaption class="note">{words}</figcaption></figure>'
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def contact_sheet(
+    images: Sequence[Image.Image],
+    labels: Sequence[str],
+    similarity: np.ndarray,
+    queries: Sequence[int],
+    captions: Sequence[str],
+    nearest: int = 5,
+    side: int = 120,
+) -> Image.Image:
+    """A row for each query: the query, then its nearest pictures, framed green (same identity) or red.
+
+    images, labels: N pictures and their identities; similarity (N, N); queries: positions of the rows; captions: one
+    for each query. `side` is the side of a picture in px.
+    """
+    from PIL import ImageFont
+
+    nearest = min(nearest, len(images) - 1)
+    cell, font = side + 12, ImageFont.load_default(12)
+    sheet = Image.new("RGB", ((nearest + 1) * cell + 24, len(queries) * (cell + 18)), PAPER)
+    draw = ImageDraw.Draw(sheet)
+
+    def place(position: int, x: int, y: int, colour: str, caption: str) -> None:
+        draw.rectangle((x + 2, y + 2, x + side + 9, y + side + 9), fill=colour)
+        sheet.paste(ImageOps.fit(images[position].convert("RGB"), (side, side)), (x + 6, y + 6))
+        draw.text((x + 6, y + side + 12), caption[: side // 6], INK, font)
+
+    for row, (query, caption) in enumerate(zip(queries, captions)):
+        y = row * (cell + 18)
+        place(query, 0, y, INK, caption)
+        scores = similarity[query].copy()
+        scores[query] = -np.inf
+        for column, other in enumerate(np.argsort(-scores, kind="stable")[:nearest]):
+            colour = GREEN if labels[other] == labels[query] else RED
+            place(other, 24 + (column + 1) * cell, y, colour, f"{labels[other]}  {scores[other]:.2f}")
+    return sheet
+
+
+def curves_figure(logs: Mapping[str, pd.DataFrame]) -> Any:
+    """Loss and mAP by epoch, a line for each run."""
+    figure, (left, right) = new_figure(10, 3.6, 2)
+    for i, (name, log) in enumerate(logs.items()):
+        colour = f"C{i % 10}"
+        left.plot(log.epoch, log.train_loss, color=colour, label=f"{name}, training")
+        left.plot(log.epoch, log.val_loss, color=colour, linestyle="--", label=f"{name}, validation")
+        right.plot(log.epoch, log["map"], color=colour, label=name)
+    left.set(xlabel="epoch", ylabel="loss")
+    right.set(xlabel="epoch", ylabel="validation mAP (identity-balanced)", ylim=(0, 1.02))
+    if len(logs) <= 10:
+        left.legend(fontsize=7, frameon=False)
+        right.legend(fontsize=7, frameon=False)
+    return figure
+
+
+def identity_figure(per_identity: Mapping[str, float]) -> Any:
+    """Average precision of each identity, weakest on top."""
+    ranked = sorted(per_identity.items(), key=lambda item: -item[1])
+    figure, ax = new_figure(7, 1 + 0.2 * len(ranked))
+    bars = ax.barh([name for name, _ in ranked], [ap for _, ap in ranked], color="#4c78a8")
+    ax.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    ax.set(xlabel="average precision", xlim=(0, 1.08))
+    ax.tick_params(axis="y", labelsize=8)
+    ax.margins(y=0.01)
+    return figure
+
+
+def similarity_figure(similarity: np.ndarray, labels: np.ndarray) -> Any:
+    """How alike pictures of one identity are, and pictures of two."""
+    figure, ax = new_figure(7, 3.2)
+    same, pairs = labels[:, None] == labels, ~np.eye(len(labels), dtype=bool)
+    edges = np.linspace(min(similarity.min(), 0), 1, 61)
+    for mask, name, colour in ((~same, "different identities", RED), (same & pairs, "same identity", GREEN)):
+        ax.hist(
+            similarity[mask], edges, density=True, alpha=0.6, color=colour, label=f"{name} ({mask.sum() // 2} pairs)"
+        )
+    ax.set(xlabel="similarity (cosine)", ylabel="density")
+    ax.legend(frameon=False)
+    return figure
+
+
+def map_figure(embeddings: np.ndarray, labels: np.ndarray) -> Any:
+    """The embeddings in two dimensions by t-SNE (van der Maaten & Hinton 2008), one colour an identity."""
+    from matplotlib import colormaps
+    from sklearn.manifold import TSNE
+
+    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    places = TSNE(perplexity=min(30, (len(unit) - 1) / 3), init="pca", random_state=0).fit_transform(unit)
+    figure, ax = new_figure(8, 6)
+    known = sorted(set(labels))
+    for i, name in enumerate(known):
+        rows = labels == name
+        ax.scatter(
+            *places[rows].T, s=26, color=colormaps["turbo"]((i + 0.5) / len(known)), marker="osD^v"[i % 5], label=name
+        )
+    ax.set(xticks=[], yticks=[], title="validation embeddings (t-SNE; distances between far groups mean little)")
+    ax.title.set_fontsize(9)
+    if len(known) <= 40:
+        ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), ncols=1 + len(known) // 25)
+    return figure
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    rows = [[show_value(v) for v in row] for row in table.itertuples(index=False)]
+    return "\n".join(
+        "| " + " | ".join(row) + " |" for row in [list(map(str, table.columns)), ["---"] * table.shape[1], *rows]
+    )
+
+
+def show_value(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+    return str(value)
+
+
+def html_table(table: pd.DataFrame) -> str:
+    head = "".join(f"<th>{html.escape(str(c))}</th>" for c in table.columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(show_value(v))}</td>" for v in row) + "</tr>"
+        for row in table.itertuples(index=False)
+    )
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def published_rows(published: Mapping[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame({"published by others": list(published), "value": [str(v) for v in published.values()]})
+
+
+def write_report(
+    folder: Path, recipe: Recipe, table: pd.DataFrame, details: Sequence[Mapping[str, Any]], notes: Sequence[str]
+) -> Path:
+    """Writes results.csv, report.md and the self-contained report.html of an experiment; returns the page's path.
+
+    `details` has for each run to be shown: name, log, labels, embeddings, similarity, metrics and sheet (a picture).
+    """
+    with atomic(folder / "results.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    words = [(w, getattr(recipe, w)) for w in WORDS if w != "published" and getattr(recipe, w)]
+    lines = [f"# {recipe.name}", *[f"**{w.capitalize()}.** {text.strip()}" for w, text in words], markdown_table(table)]
+    if recipe.published:
+        lines.append(markdown_table(published_rows(recipe.published)))
+    write_text(folder / "report.md", "\n\n".join([*lines, *[f"Note: {n}" for n in notes]]) + "\n")
+    write_text(folder / "report.html", report_page(recipe, words, table, details, notes))
+    return folder / "report.html"
+
+
+def report_page(
+    recipe: Recipe,
+    words: Sequence[tuple[str, str]],
+    table: pd.DataFrame,
+    details: Sequence[Mapping[str, Any]],
+    notes: Sequence[str],
+) -> str:
+    parts = [
+        f"<h1>{html.escape(recipe.name)}</h1>",
+        '<dl class="words">',
+        *[f"<dt>{w.capitalize()}</dt><dd>{html.escape(text)}</dd>" for w, text in words],
+        "</dl>",
+        "<h2>Results</h2>",
+        html_table(table),
+        '<p class="note">map: identity-balanced mAP on the validation pictures, each a query against all others; '
+        "untrained: the same before training.</p>",
+    ]
+    if recipe.published:
+        parts += [
+            "<h3>Published by others</h3>",
+            '<p class="note">Measured by somebody else, on other data or machines; not ours.</p>',
+            html_table(published_rows(recipe.published)),
+        ]
+    parts += [f'<p class="note">Note: {html.escape(n)}</p>' for n in notes]
+    parts += [
+        "<h2>Curves</h2>",
+        figure_tag(
+            curves_figure({d["name"]: d["log"] for d in details}), "Loss and mAP by epoch; epoch 0 is before training."
+        ),
+    ]
+    for detail in details:
+        parts += report_detail(detail)
+    settings = yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False, allow_unicode=True)
+    parts += ["<h2>Settings</h2>", f"<pre>{html.escape(settings)}</pre>"]
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(recipe.name)}</title>'
+        f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def report_detail(detail: Mapping[str, Any]) -> list[str]:
+    labels = np.asarray(detail["labels"])
+    return [
+        f"<h2>{html.escape(detail['name'])}</h2>",
+        picture_tag(
+            png_bytes(detail["sheet"]),
+            "Queries (left) and their five nearest pictures, worst queries first: "
+            "green frames show the same identity, red another; AP is the query's average precision.",
+        ),
+        figure_tag(
+            identity_figure(detail["metrics"]["per_identity"]), "Average precision by identity, weakest on top."
+        ),
+        figure_tag(similarity_figure(detail["similarity"], labels), "Similarity of validation pairs."),
+        figure_tag(map_figure(detail["embeddings"], labels), "Two-dimensional map of the validation embeddings."),
+    ]
+
+
+# 14. Experiments
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What an experiment left behind."""
+
+    folder: Path
+    table: pd.DataFrame  # a row for each run
+    report: Path
+
+    def _repr_html_(self) -> str:
+        return html_table(self.table) + f"<p>report: {html.escape(str(self.report))}</p>"
+
+
+def find_data(recipe: Recipe, data: str | Path | None) -> Path:
+    """The data folder: the one given, the recipe's, the competition's Kaggle mount, or the mini-dataset."""
+    given = data if data is not None else recipe.data.root
+    if given is not None:
+        return Path(given)
+    mounted = [p.parent for p in find_mounted("train.csv") if (p.parent / "test.csv").is_file()]
+    named = [p for p in mounted if recipe.data.competition in p.parts] or mounted
+    if len(named) > 1:
+        raise KitError(
+            f"data.root: several mounts could be the data: {', '.join(map(str, named))}; name one in data.root"
+        )
+    if named:
+        return named[0]
+    if recipe.data.mini is None:
+        raise KitError(
+            f"{recipe.name}: no data: give its folder with --data DIR (train.csv, test.csv, train/, test/), "
+            f"or try the recipe on synthetic pictures with --smoke"
+        )
+    mini = recipe.data.mini
+    root = cache_dir() / "mini" / f"{mini.identities}x{mini.images}-seed{mini.seed}-round{mini.round}"
+    return make_mini_dataset(root, **asdict(mini))
+
+
+def open_data(recipe: Recipe, competition: Competition) -> tuple[Competition, ImageStore]:
+    """The image store of a competition; unreadable training pictures leave its table with `bad_images: skip`."""
+    data = recipe.data
+    store = open_store(competition.root, competition.paths, data.size, data.fit, data.masks, data.bad_images)
+    if recipe.background.build().paint is not None and not store.masked:
+        raise KitError(
+            f"background: {recipe.background.name!r} needs masks, but the pictures in {competition.root} have no "
+            "alpha; name the masks' folder in data.masks or use background: original"
+        )
+    broken = [competition.paths[i] for i in store.broken]
+    if broken:
+        note = f"{len(broken)} unreadable pictures left out (test pictures count as black): {', '.join(broken)}"
+        keep = ~competition.train.path.isin(broken)
+        positions = np.r_[np.flatnonzero(keep), np.arange(len(keep), len(store))]
+        store = replace(store, pixels=store.pixels[positions])
+        competition = replace(
+            competition, train=competition.train[keep].reset_index(drop=True), notes=(*competition.notes, note)
+        )
+    return competition, store
+
+
+def run_recipe(
+    recipe: Recipe | str | Path,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    force: bool = False,
+) -> Result:
+    """Runs every variant and seed of a recipe and writes results, submissions and a report below out/<recipe>/.
+
+    recipe: a Recipe or the path of one. data: a folder in the competition's layout. out: "runs" unless given. A run
+    that is finished is not run again, an interrupted one goes on; `force` sets the old result aside and starts anew.
+    Raises KitError on bad input before any work begins.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    chosen = pick_device(device)
+    root = find_data(recipe, data)
+    competition = load_competition(root)
+    folder = Path(out or "runs") / (recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}")
+    cells = expand(recipe)
+    check_earlier(folder, cells, competition, force)
+    say(
+        f"{recipe.name}: {len(competition.train)} training pictures of {len(competition.identities)} identities, "
+        f"{len(competition.test)} test pictures in {root}; {len(cells)} run{'s' * (len(cells) > 1)} on {chosen}"
+    )
+    for note in competition.notes:
+        say(f"  note: {note}")
+    for number, cell in enumerate(cells, 1):
+        place = folder / cell.folder
+        if is_finished(place):
+            say(f"  {cell.folder}: finished before")
+            continue
+        say(f"  {cell.folder} ({number} of {len(cells)})")
+        with only_one(place):
+            run_cell(cell, competition, place, chosen)
+    return finish_experiment(recipe, cells, competition, folder)
+
+
+def is_finished(place: Path) -> bool:
+    return (place / "metrics.json").is_file()
+
+
+def settings_that_count(recipe: Recipe | Mapping) -> dict[str, Any]:
+    """What a run's result depends on, flat by dotted name."""
+    raw = recipe_to_dict(recipe) if isinstance(recipe, Recipe) else recipe
+    flat: dict[str, Any] = {}
+
+    def walk(value: Any, dotted: str) -> None:
+        if isinstance(value, Mapping) and value:
+            for key, inner in value.items():
+                walk(inner, f"{dotted}.{key}" if dotted else key)
+        else:
+            flat[dotted] = list(value) if isinstance(value, tuple) else value
+
+    walk({k: v for k, v in raw.items() if k not in (*WORDS, "name")}, "")
+    return flat
+
+
+def check_earlier(folder: Path, cells: Sequence[Cell], competition: Competition, force: bool) -> None:
+    """Refuses to mix results of other settings or other data; with `force` sets all earlier results aside."""
+    for cell in cells:
+        place = folder / cell.folder
+        if not (place / "recipe.yaml").is_file():
+            continue
+        if force:
+            set_aside(place)
+            continue
+        earlier = yaml.safe_load((place / "recipe.yaml").read_text(encoding="utf-8"))
+        told = earlier.pop("data_fingerprint", competition.fingerprint)
+        then, now = (
+            settings_that_count(json.loads(json.dumps(earlier))),
+            settings_that_count(json.loads(json.dumps(recipe_to_dict(cell.recipe)))),
+        )
+        changed = [
+            f"{key}: {then.get(key)} there, {now.get(key)} now"
+            for key in sorted(then.keys() | now.keys())
+            if then.get(key) != now.get(key)
+        ]
+        changed += ["the data: other pictures or labels"] if told != competition.fingerprint else []
+        if changed:
+            raise KitError(
+                f"{place}: holds a run with other settings ({'; '.join(changed)}); choose another --out, "
+                "or set it aside with --force"
+            )
+
+
+def set_aside(place: Path) -> None:
+    """Renames an earlier result, so that nothing is lost."""
+    number = next(n for n in itertools.count(1) if not place.with_name(f"{place.name}.old{n}").exists())
+    place.rename(place.with_name(f"{place.name}.old{number}"))
+    say(f"  earlier result moved to {place.with_name(f'{place.name}.old{number}')}")
+
+
+def run_cell(cell: Cell, competition: Competition, place: Path, device: torch.device) -> None:
+    """Trains and evaluates one variant with one seed; with several folds, each in a folder of its own."""
+    recipe = cell.recipe
+    competition, store = open_data(recipe, competition)
+    told = {**recipe_to_dict(recipe), "data_fingerprint": competition.fingerprint}
+    write_text(place / "recipe.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
+    hashes = partial(perceptual_hashes, store.pixels[: len(competition.train)])
+    splits = recipe.data.split.build(train=competition.train, hashes=hashes, split_seed=recipe.data.split_seed)
+    if len(splits) == 1:
+        run_split(recipe, competition, store, splits[0], place, device)
+        return
+    for number, split in enumerate(splits):
+        if not is_finished(place / f"fold{number}"):
+            say(f"    fold {number + 1} of {len(splits)}")
+            (place / f"fold{number}").mkdir(exist_ok=True)
+            run_split(recipe, competition, store, split, place / f"fold{number}", device)
+    combine_folds(competition, place, len(splits))
+
+
+def check_split(train: np.ndarray, validation: np.ndarray, codes: np.ndarray) -> None:
+    if len(train) < 2 or not len(validation) or np.bincount(codes[validation]).max() < 2:
+        raise KitError(
+            f"data.split: {len(train)} training and {len(validation)} validation pictures; validation needs at "
+            "least one identity with two pictures (more pictures, or a larger data.split.validation)"
+        )
+
+
+def run_split(
+    recipe: Recipe,
+    competition: Competition,
+    store: ImageStore,
+    split: tuple[np.ndarray, np.ndarray],
+    place: Path,
+    device: torch.device,
+) -> None:
+    """One trained model: log, weights, embeddings, submission, and last of all metrics.json, the mark of a finished run."""
+    identities = competition.identities
+    codes = pd.Categorical(competition.train.identity, categories=identities).codes.astype(np.int64)
+    check_split(*split, codes)
+    seed_everything(recipe.seed)
+    embedder, tensors, known = embedder_for(recipe)
+    embedder.to(device, memory_format=torch.channels_last)
+    loss = recipe.loss.build(embedding_dim=embedding_dim(embedder), num_identities=len(identities)).to(device)
+    trainer = make_trainer(recipe, embedder, loss)
+    if tensors and known == identities:
+        trainer.restore(tensors)
+    task = make_task(recipe, embedder, store, torch.from_numpy(codes), split, device)
+    fit(trainer, task, place)
+    write_log(place / "log.csv", trainer.history)
+    trainer.restore(trainer.best)
+    metrics, embeddings = validate(trainer, task)
+    labels = competition.train.identity.to_numpy()[split[1]]
+    rows = competition.train.filename.to_numpy()[split[1]]
+    save_embeddings(place / "validation.npz", embeddings, rows, labels)
+    metrics = {
+        **metrics,
+        **{k: v for k, v in retrieval_metrics(similarity_matrix(embeddings), labels).items() if k == "per_identity"},
+    }
+    if competition.pairs is not None:
+        metrics.update(write_test_results(competition, trainer, task, place, len(competition.train)))
+    save_weights(
+        place / "weights.safetensors", trainer, identities, {k: v for k, v in metrics.items() if k != "per_identity"}
+    )
+    write_json(place / "metrics.json", {**metrics, **run_facts(trainer)})
+    remove(place / "checkpoint.safetensors")
+
+
+def embedding_dim(embedder: Embedder) -> int:
+    """The length D of an embedder's embeddings."""
+    return next(m.out_features for m in reversed(list(embedder.head.modules())) if isinstance(m, nn.Linear))
+
+
+def make_task(
+    recipe: Recipe,
+    embedder: Embedder,
+    store: ImageStore,
+    labels: Tensor,
+    split: tuple[np.ndarray, np.ndarray],
+    device: torch.device,
+) -> Task:
+    """Whole pictures, or the cached features of a frozen backbone where nothing before it is random or learns."""
+    size = recipe.model.input_size or native_size(embedder.backbone)
+    cfg = embedder.backbone.pretrained_cfg
+    prepare = Preparation(recipe.background, recipe.augment, size, cfg["mean"], cfg["std"])
+    source: Callable = PixelSource(store, prepare, device)
+    network: nn.Module = embedder
+    if embedder.frozen and prepare.fixed and not list(embedder.pooling.parameters()):
+        source, network = cached_features(embedder, source, recipe), embedder.head
+    return Task(source, network, labels, *split)
+
+
+def save_embeddings(path: Path, embeddings: Tensor, images: Sequence[str], labels: Sequence[str] | None = None) -> None:
+    arrays = {"embeddings": embeddings.numpy(), "images": np.asarray(images, str)}
+    if labels is not None:
+        arrays["labels"] = np.asarray(labels, str)
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def write_test_results(
+    competition: Competition, trainer: Trainer, task: Task, place: Path, first: int
+) -> dict[str, float]:
+    """Test embeddings and submission; the test's mAP where a solution is known."""
+    trainer.embedder.eval()
+    embeddings = embed(task.network, task.source, first + np.arange(len(competition.test)))
+    save_embeddings(place / "test.npz", embeddings, competition.test.filename)
+    return submit(competition, similarity_matrix(embeddings), place)
+
+
+def submit(competition: Competition, similarity: np.ndarray, place: Path) -> dict[str, float]:
+    write_submission(place / "submission.csv", similarity, list(competition.test.filename), competition.pairs)
+    if competition.solution is None:
+        return {}
+    return {"test_map": identity_balanced_map(similarity, competition.solution.to_numpy(str))}
+
+
+def run_facts(trainer: Trainer) -> dict[str, Any]:
+    trained = trainer.history[1:]
+    parameters = list(trainer.embedder.parameters()) + list(trainer.loss.parameters())
+    return {
+        "untrained": {m: trainer.history[0][m] for m in METRICS},
+        "epochs": len(trained),
+        "best_epoch": best_epoch(trained, trainer.recipe.train.select) + 1 if trained else 0,
+        "seconds": trainer.seconds,
+        "parameters": sum(p.numel() for p in parameters),
+        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "versions": {
+            "jaguar_kit": __version__,
+            "python": sys.version.split()[0],
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+        },
+    }
+
+
+def combine_folds(competition: Competition, place: Path, folds: int) -> None:
+    """Mean metrics over folds, out-of-fold similarities, and a submission from the mean of the folds' similarities."""
+    told = [json.loads((place / f"fold{k}" / "metrics.json").read_text(encoding="utf-8")) for k in range(folds)]
+    held_out = [np.load(place / f"fold{k}" / "validation.npz", allow_pickle=False) for k in range(folds)]
+    with atomic(place / "oof_similarity.npz") as temporary, open(temporary, "wb") as file:
+        blocks = {f"similarity{k}": similarity_matrix(fold["embeddings"]) for k, fold in enumerate(held_out)}
+        np.savez(file, **blocks, **{f"images{k}": fold["images"] for k, fold in enumerate(held_out)})
+    metrics = {m: float(np.mean([t[m] for t in told])) for m in METRICS}
+    by_identity = pd.DataFrame([t["per_identity"] for t in told]).mean()
+    facts = {key: told[0][key] for key in ("parameters", "trainable_parameters", "versions")}
+    facts.update(
+        untrained={m: float(np.mean([t["untrained"][m] for t in told])) for m in METRICS},
+        epochs=sum(t["epochs"] for t in told),
+        seconds=sum(t["seconds"] for t in told),
+        best_epoch=float(np.mean([t["best_epoch"] for t in told])),
+        folds=folds,
+    )
+    if competition.pairs is not None:
+        tests = [np.load(place / f"fold{k}" / "test.npz", allow_pickle=False)["embeddings"] for k in range(folds)]
+        facts.update(submit(competition, np.mean([similarity_matrix(t) for t in tests], 0), place))
+    write_json(place / "metrics.json", {**metrics, "per_identity": by_identity.to_dict(), **facts})
+
+
+def results_table(cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
+    rows = []
+    for cell in cells:
+        told = json.loads((folder / cell.folder / "metrics.json").read_text(encoding="utf-8"))
+        rows.append(
+            {
+                "variant": cell.variant,
+                "seed": cell.recipe.seed,
+                "map": told["map"],
+                "untrained": told["untrained"]["map"],
+                **{m: told[m] for m in ("retrieval_map", "top1", "pair_auc", "pair_ap", "val_loss")},
+                **({"test_map": told["test_map"]} if "test_map" in told else {}),
+                "best_epoch": told["best_epoch"],
+                "epochs": told["epochs"],
+                "seconds": told["seconds"],
+                "parameters": told["parameters"],
+                "trainable": told["trainable_parameters"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def run_details(cell: Cell, competition: Competition, folder: Path, rows: int = 10) -> dict[str, Any]:
+    """What the report shows of one run (of its first fold, where there are folds)."""
+    place = folder / cell.folder
+    place = place / "fold0" if (place / "fold0").is_dir() else place
+    kept = np.load(place / "validation.npz", allow_pickle=False)
+    labels, similarity = kept["labels"], similarity_matrix(kept["embeddings"])
+    competition, store = open_data(cell.recipe, competition)
+    position = {name: i for i, name in enumerate(competition.train.filename)}
+    images = [store.thumbnail(position[name]) for name in kept["images"]]
+    precision = average_precision(similarity, labels)
+    worst = [i for i in np.argsort(precision, kind="stable") if not np.isnan(precision[i])][:rows]
+    sheet = contact_sheet(images, labels, similarity, worst, [f"{labels[i]}  AP {precision[i]:.2f}" for i in worst])
+    return {
+        "name": cell.folder,
+        "log": pd.read_csv(place / "log.csv"),
+        "labels": labels,
+        "similarity": similarity,
+        "sheet": sheet,
+        "embeddings": kept["embeddings"],
+        "metrics": json.loads((place / "metrics.json").read_text(encoding="utf-8")),
+    }
+
+
+def finish_experiment(recipe: Recipe, cells: Sequence[Cell], competition: Competition, folder: Path) -> Result:
+    """Table and report over all runs; the report shows the best run of each variant in detail."""
+    table = results_table(cells, folder)
+    best = [cells[i] for i in table.groupby("variant", sort=False)["map"].idxmax()]
+    details = [run_details(cell, competition, folder) for cell in best[:12]]
+    report = write_report(folder, recipe, table, details, competition.notes)
+    for row in table.itertuples():
+        test = f"; test mAP {row.test_map:.4f}" if hasattr(row, "test_map") else ""
+        say(
+            f"  {row.variant}/seed{row.seed}: validation mAP {row.map:.4f} (untrained {row.untrained:.4f}), "
+            f"epoch {row.best_epoch} of {row.epochs}, {row.seconds:.0f} s{test}"
+        )
+    written = [
+        p
+        for c in cells
+        for p in (folder / c.folder / "weights.safetensors", folder / c.folder / "submission.csv")
+        if p.is_file()
+    ]
+    for path in [*written, folder / "results.csv", folder / "report.md", report]:
+        say(f"  wrote {path}")
+    return Result(folder, table, report)
+
+
+def check_manifest(kit: Path) -> None:
+    """Compares the packaged kit with its manifest; KitError names what is missing or damaged."""
+    manifest = json.loads((kit / "manifest.json").read_text(encoding="utf-8"))
+    for name, told in manifest["files"].items():
+        path = kit / name
+        if not path.is_file():
+            raise KitError(f"{path}: is missing from the packaged kit; upload the dataset again")
+        if path.stat().st_size != told["bytes"] or file_sha256(path) != told["sha256"]:
+            raise KitError(f"{path}: differs from the packaged kit's manifest; upload the dataset again")
+
+
+def run_kernel(name: str) -> Result:
+    """Runs recipes/<name>.yaml of the packaged kit in a Kaggle session; leaves submission.csv in the working folder.
+
+    With JAGUAR_KIT_SMOKE=1 in the environment it runs the recipe's small version, to see that everything is attached.
+    """
+    kit = Path(__file__).resolve().parent
+    if (kit / "manifest.json").is_file():
+        check_manifest(kit)
+    recipe = load_recipe(kit / "recipes" / f"{name}.yaml")
+    recipe = smoke(recipe) if os.environ.get("JAGUAR_KIT_SMOKE") == "1" else recipe
+    working = KAGGLE_WORKING if KAGGLE_WORKING.is_dir() else Path.cwd()
+    result = run_recipe(recipe, out=working / "runs")
+    best = result.table.loc[result.table["map"].idxmax()]
+    for source in (result.folder / best.variant / f"seed{best.seed}" / "submission.csv", result.report):
+        if source.is_file():
+            with atomic(working / source.name) as temporary:
+                shutil.copyfile(source, temporary)
+            say(f"  wrote {working / source.name}")
+    return result
+
+
+# 15. Command line
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def run_command(argv: Sequence[str] | None = None) -> int:
+    """`tools/run_recipe.py RECIPE [--data DIR] [--out DIR] [--device D] [-o dotted=value ...] [--smoke] [--force]`."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="run_recipe.py", description="Runs a recipe: trains, validates, writes submission and report."
+    )
+    parser.add_argument("recipe", help="YAML file, such as recipes/quickstart.yaml")
+    parser.add_argument("--data", help="folder in the competition's layout, or of identity/*.jpg")
+    parser.add_argument("--out", help="folder for results (runs)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument(
+        "-o",
+        dest="overrides",
+        metavar="dotted.setting=value",
+        action="append",
+        default=[],
+        help="overrides a setting of the recipe",
+    )
+    parser.add_argument(
+        "--smoke", action="store_true", help="seconds instead of hours: tiny backbone, two epochs, synthetic pictures"
+    )
+    parser.add_argument("--force", action="store_true", help="set finished results aside and run again")
+    given = parser.parse_args(argv)
+    recipe = load_recipe(given.recipe, given.overrides)
+    run_recipe(smoke(recipe) if given.smoke else recipe, given.data, given.out, given.device, given.force)
+    return 0
+
+
+def main(command: Callable[[Sequence[str] | None], int] = run_command, argv: Sequence[str] | None = None) -> int:
+    """Runs a command; bad input ends in one line and exit code 2, an interrupt in one line and 130."""
+    try:
+        return command(argv)
+    except KitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
