@@ -26,7 +26,8 @@ A section uses only what stands above it:
     # 12. Submission
     # 13. Plots and reports
     # 14. Experiments
-    # 15. Command line
+    # 15. Kaggle
+    # 16. Command line
 """
 
 from __future__ import annotations
@@ -73,9 +74,9 @@ __version__ = "0.1.0"
 # fmt: off
 __all__ = [
     # 1. Errors and registry
-    "KitError", "register", "build", "names", "settings_of",
+    "KitError", "register", "build", "names", "settings_of", "Component",
     # 2. Recipe
-    "Component", "Recipe", "load_recipe", "recipe_from_dict", "recipe_to_dict", "expand", "smoke",
+    "Recipe", "Cell", "load_recipe", "recipe_from_dict", "recipe_to_dict", "expand", "smoke",
     # 3. Runtime
     "on_kaggle", "find_mounted", "pick_device", "cache_dir", "atomic",
     # 4. Data
@@ -100,8 +101,10 @@ __all__ = [
     # 13. Plots and reports
     "contact_sheet", "write_report",
     # 14. Experiments
-    "Result", "run_recipe", "run_kernel",
-    # 15. Command line
+    "Result", "run_recipe",
+    # 15. Kaggle
+    "package_kit", "run_kernel",
+    # 16. Command line
     "main",
 ]
 # fmt: on
@@ -345,6 +348,7 @@ class DataConfig:
     competition: str = "jaguar-re-id"  # Kaggle slug; tells the right mount from others
     mini: MiniConfig | None = None  # the synthetic mini-dataset, for when no folder is given
     masks: str | None = None  # folder of mask pictures named like the pictures; null: masks lie in alpha
+    unmasked: Literal["stop", "keep"] = "stop"  # keep: without masks the background stays; stop: that is an error
     size: Pixels = 256  # px, side of the square in which a picture is stored
     fit: Literal["squash", "pad", "crop"] = "squash"  # how a picture becomes that square
     bad_images: Literal["stop", "skip"] = "stop"  # what an unreadable picture does to the run
@@ -498,9 +502,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     recipe = read_recipe(Path(path), seen=())
     for text in overrides:
-        raw = merge_recipe(recipe_to_dict(recipe), parse_override(text))
-        recipe = recipe_from_dict({**raw, "overrides": [*recipe.overrides, text]}, f"{path} with -o {text}")
+        recipe = override(recipe, text, f"{path} with -o {text}")
     return recipe
+
+
+def override(recipe: Recipe, text: str, where: str) -> Recipe:
+    raw = merge_recipe(recipe_to_dict(recipe), parse_override(text))
+    return recipe_from_dict({**raw, "overrides": [*recipe.overrides, text]}, where)
 
 
 def read_recipe(path: Path, seen: tuple[Path, ...]) -> Recipe:
@@ -570,29 +578,31 @@ def variant_label(name: str, dotted: Sequence[str], values: Sequence[Any]) -> st
     return ",".join(([name] if name else []) + settings) or "default"
 
 
+SMOKE_SETTINGS = (
+    "data.root=null",
+    "data.size=64",
+    "model.backbone=test_resnet",
+    "model.pretrained=false",
+    "model.weights=null",
+    "model.input_size=64",
+    "train.epochs=2",
+    "train.batch_size=16",
+)
+
+
 def smoke(recipe: Recipe) -> Recipe:
     """The same experiment small enough for seconds on a CPU: tiny backbone, two epochs, one seed, small pictures."""
-    tiny = [
-        "model.backbone=test_resnet",
-        "model.pretrained=false",
-        "model.weights=null",
-        "model.input_size=64",
-        "data.root=null",
-        "data.size=64",
-        "train.epochs=2",
-        "train.batch_size=16",
-        "train.patience=0",
-    ]
-    raw = merge_recipe(recipe_to_dict(recipe), {"name": f"{recipe.name}-smoke", "seeds": [], "checkpoint": None})
-    if raw["data"]["mini"] is None:
-        raw["data"]["mini"] = {}
-    return recipe_from_dict({**raw, "overrides": [*recipe.overrides, *tiny]}, f"{recipe.name} --smoke")
+    name, mini = f"{recipe.name}-smoke", recipe.data.mini or MiniConfig()
+    recipe = replace(recipe, name=name, seeds=(), checkpoint=None, data=replace(recipe.data, mini=mini))
+    for text in SMOKE_SETTINGS:
+        recipe = override(recipe, text, name)
+    return recipe
 
 
 # 3. Runtime
 # ----------------------------------------------------------------------------------------------------------------------
 
-KAGGLE_INPUT, KAGGLE_WORKING, KAGGLE_SCRATCH = Path("/kaggle/input"), Path("/kaggle/working"), Path("/kaggle/temp")
+KAGGLE_INPUT, KAGGLE_WORKING, KAGGLE_SCRATCH = Path("/kaggle/input"), Path("/kaggle/working"), Path("/tmp")
 WEIGHTS_VARIABLE, CACHE_VARIABLE = "JAGUAR_KIT_WEIGHTS", "JAGUAR_KIT_CACHE"
 
 
@@ -708,8 +718,10 @@ def only_one(folder: Path) -> Iterator[None]:
             raise KitError(
                 f"{folder}: another process is at work on this run; wait for it or choose another --out"
             ) from None
-        yield
-        remove(folder / ".lock")
+        try:
+            yield
+        finally:
+            remove(folder / ".lock")
 
 
 def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
@@ -1514,8 +1526,8 @@ class Background:
         self.drawn = drawn  # drawn anew every time, so that nothing behind it may be cached
 
     def __call__(self, rgb: Tensor, alpha: Tensor | None) -> Tensor:
-        """rgb (B, 3, H, W) in [0, 1], alpha (B, 1, H, W) in [0, 1] -> RGB (B, 3, H, W)."""
-        if self.paint is None:
+        """rgb (B, 3, H, W) in [0, 1], alpha (B, 1, H, W) in [0, 1] or None -> RGB (B, 3, H, W)."""
+        if self.paint is None or alpha is None:
             return rgb
         return alpha * rgb + (1 - alpha) * self.paint(rgb)
 
@@ -1672,6 +1684,10 @@ class Embedder(nn.Module):
         self.backbone.train(mode and not self.frozen)  # a frozen batch norm keeps its statistics
         return self
 
+    @property
+    def embedding_dim(self) -> int:
+        return next(m.out_features for m in reversed(list(self.head.modules())) if isinstance(m, nn.Linear))
+
     def pooled(self, images: Tensor) -> Tensor:
         return self.pooling(self.backbone, images)
 
@@ -1681,20 +1697,20 @@ class Embedder(nn.Module):
 
 def create_backbone(name: str, input_size: int | None = None, online: bool = False) -> nn.Module:
     """timm's architecture without its classifier, for pictures of `input_size` px (null: its native size)."""
-    try:
-        default = timm.get_pretrained_cfg(name)
-    except RuntimeError:
-        default = None
-    if default is None and not timm.is_model(name):
-        raise KitError(f"model.backbone: timm {timm.__version__} has no {name!r}; {suggest(name, timm.list_models())}")
-    sized = {"img_size": input_size} if input_size is not None and fixed_size(name) else {}
+    check_backbone(name)
+    cfg = timm.get_pretrained_cfg(name)
+    sized = {"img_size": input_size} if input_size is not None and cfg and cfg.fixed_input_size else {}
     return timm.create_model(name, pretrained=online, num_classes=0, **sized)
 
 
-def fixed_size(name: str) -> bool:
-    """Whether the architecture must be told its input size (transformers with position embeddings or windows)."""
-    cfg = timm.get_pretrained_cfg(name)
-    return bool(cfg and cfg.fixed_input_size)
+def check_backbone(name: str) -> None:
+    """Refuses architectures, and tags of pretrained weights behind the dot, that timm does not know."""
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise KitError(f"model.backbone: timm {timm.__version__} has no {name!r}; {suggest(name, timm.list_models())}")
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        raise KitError(f"model.backbone: timm {timm.__version__} has no {name!r}; {suggest(tag, tags)}")
 
 
 def native_size(backbone: nn.Module) -> int:
@@ -1705,7 +1721,8 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file; nothing in it is executed."""
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict, file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+            return tensors, file.metadata() or {}
     except FileNotFoundError:
         raise KitError(f"{path}: there is no such weights file") from None
     except (SafetensorError, OSError) as error:
@@ -2239,7 +2256,7 @@ def train_epoch(trainer: Trainer, task: Task, epoch: int) -> float:
     return float(total / len(task.train))
 
 
-def fit(trainer: Trainer, task: Task, folder: Path) -> None:
+def run_training(trainer: Trainer, task: Task, folder: Path) -> None:
     """Trains to the end or to early stopping; goes on from the checkpoint of an interrupted run.
 
     Afterwards trainer.best holds the learned tensors of the best epoch and trainer.history a row for each epoch, the
@@ -2452,10 +2469,11 @@ def validate_submission(
 
 GREEN, RED, INK, PAPER = "#2a9d3a", "#d1383d", "#222222", "#ffffff"
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2em auto; padding: 0 1em; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1240px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.7em; margin-bottom: .2em; } h2 { margin-top: 2em; border-bottom: 1px solid #ddd; }
 table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25em .8em; text-align: right; border-bottom: 1px solid #eee; } th { background: #f6f6f4; }
+th, td { padding: .25em .6em; font-size: 13.5px; text-align: right; border-bottom: 1px solid #eee; }
+th { background: #f6f6f4; }
 th:first-child, td:first-child { text-align: left; } .words dt { font-weight: 600; } .words dd { margin: 0 0 .6em; }
 img { max-width: 100%; } pre { background: #f6f6f4; padding: 1em; overflow-x: auto; font-size: 13px; }
 .note { color: #555; } .wide { overflow-x: auto; }
@@ -2601,7 +2619,7 @@ def markdown_table(table: pd.DataFrame) -> str:
 def show_value(value: Any) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
-    return str(value)
+    return f"{value:,}" if isinstance(value, (int, np.integer)) and value > 9999 else str(value)
 
 
 def html_table(table: pd.DataFrame) -> str:
@@ -2731,15 +2749,32 @@ def find_data(recipe: Recipe, data: str | Path | None) -> Path:
     return make_mini_dataset(root, **asdict(mini))
 
 
-def open_data(recipe: Recipe, competition: Competition) -> tuple[Competition, ImageStore]:
-    """The image store of a competition; unreadable training pictures leave its table with `bad_images: skip`."""
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """The data of a run: its tables, its decoded pictures, and its splits."""
+
+    competition: Competition
+    store: ImageStore
+    splits: list[tuple[np.ndarray, np.ndarray]]
+
+
+def data_key(recipe: Recipe) -> str:
+    """Runs with the same key share their pictures and splits."""
+    return fingerprint(asdict(recipe.data), recipe.background.name)
+
+
+def open_data(recipe: Recipe, competition: Competition) -> Pictures:
+    """Decodes (or finds) the pictures and splits them; unreadable ones leave the table with `bad_images: skip`."""
     data = recipe.data
     store = open_store(competition.root, competition.paths, data.size, data.fit, data.masks, data.bad_images)
     if recipe.background.build().paint is not None and not store.masked:
-        raise KitError(
-            f"background: {recipe.background.name!r} needs masks, but the pictures in {competition.root} have no "
-            "alpha; name the masks' folder in data.masks or use background: original"
-        )
+        name = recipe.background.name
+        found = f"background: {name!r} needs masks, but the pictures in {competition.root} have no alpha"
+        if data.unmasked == "stop":
+            raise KitError(
+                f"{found}; name the masks' folder in data.masks, or set background: original or data.unmasked: keep"
+            )
+        competition = replace(competition, notes=(*competition.notes, f"{found}: it stays as it is"))
     broken = [competition.paths[i] for i in store.broken]
     if broken:
         note = f"{len(broken)} unreadable pictures left out (test pictures count as black): {', '.join(broken)}"
@@ -2749,7 +2784,26 @@ def open_data(recipe: Recipe, competition: Competition) -> tuple[Competition, Im
         competition = replace(
             competition, train=competition.train[keep].reset_index(drop=True), notes=(*competition.notes, note)
         )
-    return competition, store
+    hashes = partial(perceptual_hashes, store.pixels[: len(competition.train)])
+    splits = data.split.build(train=competition.train, hashes=hashes, split_seed=data.split_seed)
+    for split in splits:
+        check_split(*split, competition.train.identity)
+    return Pictures(competition, store, splits)
+
+
+def check_split(train: np.ndarray, validation: np.ndarray, identity: pd.Series) -> None:
+    if len(train) < 2 or not identity.iloc[validation].duplicated().any():
+        raise KitError(
+            f"data.split: {len(train)} training and {len(validation)} validation pictures; validation needs at "
+            "least one identity with two pictures (more pictures, or a larger data.split.validation)"
+        )
+
+
+def check_model(recipe: Recipe) -> None:
+    """Refuses an unknown backbone and a checkpoint that can't be read, before any work."""
+    check_backbone(recipe.model.backbone)
+    if recipe.checkpoint is not None:
+        load_weights(recipe.checkpoint)
 
 
 def run_recipe(
@@ -2771,12 +2825,15 @@ def run_recipe(
     competition = load_competition(root)
     folder = Path(out or "runs") / (recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}")
     cells = expand(recipe)
+    for cell in cells:
+        check_model(cell.recipe)
     check_earlier(folder, cells, competition, force)
     say(
         f"{recipe.name}: {len(competition.train)} training pictures of {len(competition.identities)} identities, "
         f"{len(competition.test)} test pictures in {root}; {len(cells)} run{'s' * (len(cells) > 1)} on {chosen}"
     )
-    for note in competition.notes:
+    opened = {data_key(cell.recipe): open_data(cell.recipe, competition) for cell in cells}
+    for note in {note: None for pictures in opened.values() for note in pictures.competition.notes}:
         say(f"  note: {note}")
     for number, cell in enumerate(cells, 1):
         place = folder / cell.folder
@@ -2785,8 +2842,8 @@ def run_recipe(
             continue
         say(f"  {cell.folder} ({number} of {len(cells)})")
         with only_one(place):
-            run_cell(cell, competition, place, chosen)
-    return finish_experiment(recipe, cells, competition, folder)
+            run_cell(cell, opened[data_key(cell.recipe)], place, chosen)
+    return finish_experiment(recipe, cells, opened, folder)
 
 
 def is_finished(place: Path) -> bool:
@@ -2844,54 +2901,38 @@ def set_aside(place: Path) -> None:
     say(f"  earlier result moved to {place.with_name(f'{place.name}.old{number}')}")
 
 
-def run_cell(cell: Cell, competition: Competition, place: Path, device: torch.device) -> None:
+def run_cell(cell: Cell, pictures: Pictures, place: Path, device: torch.device) -> None:
     """Trains and evaluates one variant with one seed; with several folds, each in a folder of its own."""
-    recipe = cell.recipe
-    competition, store = open_data(recipe, competition)
-    told = {**recipe_to_dict(recipe), "data_fingerprint": competition.fingerprint}
+    recipe, splits = cell.recipe, pictures.splits
+    told = {**recipe_to_dict(recipe), "data_fingerprint": pictures.competition.fingerprint}
     write_text(place / "recipe.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
-    hashes = partial(perceptual_hashes, store.pixels[: len(competition.train)])
-    splits = recipe.data.split.build(train=competition.train, hashes=hashes, split_seed=recipe.data.split_seed)
     if len(splits) == 1:
-        run_split(recipe, competition, store, splits[0], place, device)
+        run_split(recipe, pictures, splits[0], place, device)
         return
     for number, split in enumerate(splits):
-        if not is_finished(place / f"fold{number}"):
+        fold = place / f"fold{number}"
+        if not is_finished(fold):
             say(f"    fold {number + 1} of {len(splits)}")
-            (place / f"fold{number}").mkdir(exist_ok=True)
-            run_split(recipe, competition, store, split, place / f"fold{number}", device)
-    combine_folds(competition, place, len(splits))
-
-
-def check_split(train: np.ndarray, validation: np.ndarray, codes: np.ndarray) -> None:
-    if len(train) < 2 or not len(validation) or np.bincount(codes[validation]).max() < 2:
-        raise KitError(
-            f"data.split: {len(train)} training and {len(validation)} validation pictures; validation needs at "
-            "least one identity with two pictures (more pictures, or a larger data.split.validation)"
-        )
+            fold.mkdir(exist_ok=True)
+            run_split(recipe, pictures, split, fold, device)
+    combine_folds(pictures.competition, place, len(splits))
 
 
 def run_split(
-    recipe: Recipe,
-    competition: Competition,
-    store: ImageStore,
-    split: tuple[np.ndarray, np.ndarray],
-    place: Path,
-    device: torch.device,
+    recipe: Recipe, pictures: Pictures, split: tuple[np.ndarray, np.ndarray], place: Path, device: torch.device
 ) -> None:
-    """One trained model: log, weights, embeddings, submission, and last of all metrics.json, the mark of a finished run."""
-    identities = competition.identities
+    """One trained model: log, weights, embeddings, submission, and metrics.json, which marks the run as finished."""
+    competition, identities = pictures.competition, pictures.competition.identities
     codes = pd.Categorical(competition.train.identity, categories=identities).codes.astype(np.int64)
-    check_split(*split, codes)
     seed_everything(recipe.seed)
     embedder, tensors, known = embedder_for(recipe)
     embedder.to(device, memory_format=torch.channels_last)
-    loss = recipe.loss.build(embedding_dim=embedding_dim(embedder), num_identities=len(identities)).to(device)
+    loss = recipe.loss.build(embedding_dim=embedder.embedding_dim, num_identities=len(identities)).to(device)
     trainer = make_trainer(recipe, embedder, loss)
     if tensors and known == identities:
         trainer.restore(tensors)
-    task = make_task(recipe, embedder, store, torch.from_numpy(codes), split, device)
-    fit(trainer, task, place)
+    task = make_task(recipe, embedder, pictures.store, torch.from_numpy(codes), split, device)
+    run_training(trainer, task, place)
     write_log(place / "log.csv", trainer.history)
     trainer.restore(trainer.best)
     metrics, embeddings = validate(trainer, task)
@@ -2909,11 +2950,6 @@ def run_split(
     )
     write_json(place / "metrics.json", {**metrics, **run_facts(trainer)})
     remove(place / "checkpoint.safetensors")
-
-
-def embedding_dim(embedder: Embedder) -> int:
-    """The length D of an embedder's embeddings."""
-    return next(m.out_features for m in reversed(list(embedder.head.modules())) if isinstance(m, nn.Linear))
 
 
 def make_task(
@@ -3024,15 +3060,14 @@ def results_table(cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def run_details(cell: Cell, competition: Competition, folder: Path, rows: int = 10) -> dict[str, Any]:
+def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) -> dict[str, Any]:
     """What the report shows of one run (of its first fold, where there are folds)."""
     place = folder / cell.folder
     place = place / "fold0" if (place / "fold0").is_dir() else place
     kept = np.load(place / "validation.npz", allow_pickle=False)
     labels, similarity = kept["labels"], similarity_matrix(kept["embeddings"])
-    competition, store = open_data(cell.recipe, competition)
-    position = {name: i for i, name in enumerate(competition.train.filename)}
-    images = [store.thumbnail(position[name]) for name in kept["images"]]
+    position = {name: i for i, name in enumerate(pictures.competition.train.filename)}
+    images = [pictures.store.thumbnail(position[name]) for name in kept["images"]]
     precision = average_precision(similarity, labels)
     worst = [i for i in np.argsort(precision, kind="stable") if not np.isnan(precision[i])][:rows]
     sheet = contact_sheet(images, labels, similarity, worst, [f"{labels[i]}  AP {precision[i]:.2f}" for i in worst])
@@ -3047,12 +3082,13 @@ def run_details(cell: Cell, competition: Competition, folder: Path, rows: int = 
     }
 
 
-def finish_experiment(recipe: Recipe, cells: Sequence[Cell], competition: Competition, folder: Path) -> Result:
+def finish_experiment(recipe: Recipe, cells: Sequence[Cell], opened: Mapping[str, Pictures], folder: Path) -> Result:
     """Table and report over all runs; the report shows the best run of each variant in detail."""
     table = results_table(cells, folder)
     best = [cells[i] for i in table.groupby("variant", sort=False)["map"].idxmax()]
-    details = [run_details(cell, competition, folder) for cell in best[:12]]
-    report = write_report(folder, recipe, table, details, competition.notes)
+    details = [run_details(cell, opened[data_key(cell.recipe)], folder) for cell in best[:12]]
+    notes = list({note: None for pictures in opened.values() for note in pictures.competition.notes})
+    report = write_report(folder, recipe, table, details, notes)
     for row in table.itertuples():
         test = f"; test mAP {row.test_map:.4f}" if hasattr(row, "test_map") else ""
         say(
@@ -3070,28 +3106,88 @@ def finish_experiment(recipe: Recipe, cells: Sequence[Cell], competition: Compet
     return Result(folder, table, report)
 
 
+# 15. Kaggle
+# ----------------------------------------------------------------------------------------------------------------------
+
+PLACEHOLDER = "YOUR-KAGGLE-NAME"
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+
+
+def package_kit(out: str | Path, user: str, weights: Sequence[str | Path] = (), slug: str = "jaguar-kit") -> Path:
+    """Builds the folder of a Kaggle Dataset: module, recipes, weights, dataset-metadata.json and a manifest.
+
+    All files lie side by side, since Kaggle's client leaves folders out unless told otherwise. Weights must be
+    safetensors files. An earlier package in `out` is replaced; anything else there is left alone. Raises KitError.
+    """
+    out, kit = Path(out), Path(__file__).resolve().parent
+    if not re.fullmatch(r"[A-Za-z0-9-]+", user):
+        raise KitError(
+            f"--user: {user!r} is not a Kaggle user name (letters, digits and '-', as in your profile's address)"
+        )
+    if out.exists() and not (out / "manifest.json").is_file() and any(out.iterdir()):
+        raise KitError(f"{out}: holds something other than a package; choose a new folder")
+    files = [Path(__file__).resolve(), *sorted((kit / "recipes").glob("*.yaml")), *map(Path, weights)]
+    for path in files[1:]:
+        check_packaged(path)
+    names = [path.name for path in files]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise KitError(f"--weights: two files are called {twice[0]}; rename one")
+    with atomic(out) as temporary:
+        temporary.mkdir()
+        for path in progress(files, "packaging"):
+            shutil.copyfile(path, temporary / path.name)
+        metadata = {"id": f"{user}/{slug}", "title": slug, "licenses": [{"name": "other"}]}
+        write_json(temporary / "dataset-metadata.json", metadata)
+        facts = {path.name: file_facts(temporary / path.name) for path in files}
+        write_json(temporary / "manifest.json", {"jaguar_kit": __version__, "files": facts})
+        remove(out)
+    return out
+
+
+def check_packaged(path: Path) -> None:
+    """Refuses what must not travel: pickled or damaged weights, and recipes that do not load."""
+    if path.suffix == ".yaml":
+        load_recipe(path)
+    elif path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "pt") as file:
+                file.keys()
+        except (SafetensorError, OSError) as error:
+            raise KitError(f"{path}: not a complete safetensors file: {error}") from None
+    else:
+        raise KitError(
+            f"{path}: only safetensors weights are packaged, nothing pickled; save it with safetensors first"
+        )
+
+
 def check_manifest(kit: Path) -> None:
-    """Compares the packaged kit with its manifest; KitError names what is missing or damaged."""
+    """Compares a packaged kit with its manifest; KitError names what is missing or damaged."""
     manifest = json.loads((kit / "manifest.json").read_text(encoding="utf-8"))
-    for name, told in manifest["files"].items():
+    for name, told in progress(manifest["files"].items(), "checking the kit"):
         path = kit / name
         if not path.is_file():
             raise KitError(f"{path}: is missing from the packaged kit; upload the dataset again")
-        if path.stat().st_size != told["bytes"] or file_sha256(path) != told["sha256"]:
+        if file_facts(path) != told:
             raise KitError(f"{path}: differs from the packaged kit's manifest; upload the dataset again")
 
 
 def run_kernel(name: str) -> Result:
-    """Runs recipes/<name>.yaml of the packaged kit in a Kaggle session; leaves submission.csv in the working folder.
+    """Runs recipe `name` of the packaged kit in a Kaggle session.
 
-    With JAGUAR_KIT_SMOKE=1 in the environment it runs the recipe's small version, to see that everything is attached.
+    Leaves submission.csv and report.html in the working folder, and all results in runs/ there. With
+    JAGUAR_KIT_SMOKE=1 in the environment it runs the recipe's small version, to see that everything is attached.
     """
     kit = Path(__file__).resolve().parent
     if (kit / "manifest.json").is_file():
         check_manifest(kit)
-    recipe = load_recipe(kit / "recipes" / f"{name}.yaml")
+    folder = kit if (kit / f"{name}.yaml").is_file() else kit / "recipes"
+    recipe = load_recipe(folder / f"{name}.yaml")
     recipe = smoke(recipe) if os.environ.get("JAGUAR_KIT_SMOKE") == "1" else recipe
-    working = KAGGLE_WORKING if KAGGLE_WORKING.is_dir() else Path.cwd()
+    working = KAGGLE_WORKING if on_kaggle() else Path.cwd()
     result = run_recipe(recipe, out=working / "runs")
     best = result.table.loc[result.table["map"].idxmax()]
     for source in (result.folder / best.variant / f"seed{best.seed}" / "submission.csv", result.report):
@@ -3102,7 +3198,7 @@ def run_kernel(name: str) -> Result:
     return result
 
 
-# 15. Command line
+# 16. Command line
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -3132,6 +3228,28 @@ def run_command(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     recipe = load_recipe(given.recipe, given.overrides)
     run_recipe(smoke(recipe) if given.smoke else recipe, given.data, given.out, given.device, given.force)
+    return 0
+
+
+def kernel_command(argv: Sequence[str]) -> int:
+    """What the code file of a kernel calls: runs the recipe named in argv."""
+    run_kernel(*argv)
+    return 0
+
+
+def package_command(argv: Sequence[str] | None = None) -> int:
+    """`tools/package.py --user NAME [--weights FILE ...] [--out DIR]`."""
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="package.py", description="Builds the Kaggle Dataset folder of the kit.")
+    parser.add_argument("--user", required=True, help="your Kaggle user name")
+    parser.add_argument("--weights", nargs="*", default=[], help="safetensors files: backbones, or trained weights")
+    parser.add_argument("--out", default="dist/jaguar-kit", help="folder to build (dist/jaguar-kit)")
+    given = parser.parse_args(argv)
+    out = package_kit(given.out, given.user, given.weights)
+    for path in sorted(out.iterdir()):
+        say(f"  wrote {path} ({path.stat().st_size:,} bytes)")
+    say(f"upload it: kaggle datasets create -p {out}   (the next time: kaggle datasets version -p {out} -m update)")
     return 0
 
 

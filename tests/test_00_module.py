@@ -1,0 +1,112 @@
+"""The module as a whole: its table of contents, its order, and what importing it does."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jaguar_kit
+
+SOURCE = Path(jaguar_kit.__file__).read_text(encoding="utf-8")
+TREE = ast.parse(SOURCE)
+BANNER = re.compile(r"^# (\d+\. [A-Z].*)\n# -{118}$", re.MULTILINE)
+
+
+def section_of_line() -> dict[str, int]:
+    """Line at which each section begins, by its title."""
+    return {m.group(1): SOURCE[: m.start()].count("\n") + 1 for m in BANNER.finditer(SOURCE)}
+
+
+def definitions() -> dict[str, int]:
+    """Line of each top-level definition."""
+    found = {}
+    for node in TREE.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found[node.name] = node.lineno
+        elif isinstance(node, ast.Assign):
+            targets = [n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+            found.update(dict.fromkeys(targets, node.lineno))
+    return found
+
+
+def section_number(line: int) -> int:
+    return sum(start <= line for start in section_of_line().values())
+
+
+def test_table_of_contents_banners_and_all_agree():
+    contents = re.findall(r"^    # (\d+\. .*)$", ast.get_docstring(TREE, clean=False), re.MULTILINE)
+    exported = re.findall(
+        r"^    # (\d+\. .*)$", SOURCE[SOURCE.index("__all__") : SOURCE.index("# fmt: on")], re.MULTILINE
+    )
+    assert contents == list(section_of_line()) == exported
+    assert [int(title.split(".")[0]) for title in contents] == list(range(1, len(contents) + 1))
+
+
+def test_exported_names_stand_in_the_section_that_lists_them():
+    lines = SOURCE[SOURCE.index("__all__") : SOURCE.index("# fmt: on")].splitlines()
+    where, number = definitions(), 0
+    for line in lines:
+        if title := re.match(r"^    # (\d+)\. ", line):
+            number = int(title.group(1))
+        for name in re.findall(r'"(\w+)"', line):
+            assert name in jaguar_kit.__all__
+            assert section_number(where[name]) == number, f"{name} is listed under section {number}"
+
+
+def test_each_section_uses_only_what_stands_above_it():
+    where, late = definitions(), []
+    for node in TREE.body:
+        here = section_number(node.lineno)
+        used = [n for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and n.id in where]
+        late += [f"line {n.lineno}: {n.id}" for n in used if section_number(where[n.id]) > here]
+    assert not late
+
+
+def test_public_functions_have_docstrings():
+    bare = [n for n in jaguar_kit.__all__ if not (getattr(jaguar_kit, n).__doc__ or "").strip()]
+    assert not [n for n in bare if n != "on_kaggle"]
+
+
+def test_registered_parts_have_a_docstring_and_checked_settings():
+    for (kind, name), factory in jaguar_kit.REGISTRY.items():
+        assert factory.__doc__, f"{kind} {name}"
+        hints = jaguar_kit.hints_of(factory)
+        for setting in jaguar_kit.settings_of(kind, name):
+            assert setting in hints, f"{kind} {name}: {setting} has no type"
+
+
+def test_every_default_of_a_registered_part_passes_its_own_check():
+    for kind, name in jaguar_kit.REGISTRY:
+        settings = jaguar_kit.settings_of(kind, name)
+        given = jaguar_kit.component(kind, {"name": name, **settings}, "here").settings
+        assert {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in given.items()} == settings
+
+
+IMPORT_AUDIT = """
+import sys, threading
+import kornia.augmentation, numpy, pandas, safetensors.torch, timm, torch, yaml, PIL.Image, PIL.ImageDraw, PIL.ImageOps
+before = threading.active_count()
+opened = []
+def hook(event, arguments):
+    if event == "open" and isinstance(arguments[0], str) and not arguments[0].endswith((".py", ".pyc")):
+        opened.append(arguments[0])
+    if event in ("socket.connect", "subprocess.Popen"):
+        opened.append(event)
+sys.addaudithook(hook)
+sys.argv = ["notebook", "--strange", "arguments"]
+import jaguar_kit
+assert not opened, opened
+assert threading.active_count() == before
+assert not torch.cuda.is_initialized()
+heavy = {"matplotlib.pyplot", "optuna", "kaggle", "sklearn", "scipy.ndimage"} & set(sys.modules)
+print("HEAVY", sorted(heavy - LOADED), file=sys.stderr)
+"""
+
+
+def test_import_is_quiet_and_opens_nothing():
+    script = IMPORT_AUDIT.replace("before =", "LOADED = set(sys.modules)\nbefore =", 1)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1] == "HEAVY []"

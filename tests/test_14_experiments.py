@@ -1,0 +1,351 @@
+"""Whole runs through the real command: results, resuming after a kill, refusals with their one line."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+import jaguar_kit
+from jaguar_kit import load_recipe, recipe_from_dict, run_recipe
+
+COMMAND = [sys.executable, str(Path(jaguar_kit.__file__).parent / "tools" / "run_recipe.py")]
+TINY = {
+    "name": "tiny",
+    "data": {"size": 32},
+    "background": "black",
+    "augment": ["flip", {"name": "affine", "degrees": 5}],
+    "model": {
+        "backbone": "test_resnet",
+        "pretrained": False,
+        "input_size": 32,
+        "freeze": False,
+        "head": {"name": "mlp", "layers": 2, "hidden": 32, "output": 16},
+    },
+    "loss": {"name": "arcface", "margin": 0.2, "scale": 16},
+    "train": {"epochs": 4, "batch_size": 16, "lr": 2e-3},
+}
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+def command(*arguments, **kwargs):
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, **kwargs)
+
+
+def metrics_of(folder: Path) -> dict:
+    told = json.loads((folder / "metrics.json").read_text())
+    told.pop("seconds")
+    return told
+
+
+def recipe_of(**changes):
+    return recipe_from_dict(jaguar_kit.merge_recipe(TINY, changes))
+
+
+@pytest.fixture(scope="module")
+def finished(mini, tmp_path_factory):
+    """The folder of results of one finished run."""
+    return run_recipe(recipe_of(), data=mini, out=tmp_path_factory.mktemp("finished"))
+
+
+def test_a_run_leaves_everything_behind(finished, mini):
+    place = finished.folder / "default" / "seed42"
+    left = {p.name for p in place.iterdir()}
+    assert left == {
+        "recipe.yaml",
+        "log.csv",
+        "metrics.json",
+        "weights.safetensors",
+        "validation.npz",
+        "test.npz",
+        "submission.csv",
+    }
+    assert {p.name for p in finished.folder.iterdir()} == {"default", "results.csv", "report.md", "report.html"}
+    told, log = metrics_of(place), pd.read_csv(place / "log.csv")
+    assert told["map"] == pytest.approx(log["map"][1:].max())
+    assert told["untrained"]["map"] == pytest.approx(log["map"][0])
+    assert told["best_epoch"] == log["map"][1:].idxmax()
+    rows = jaguar_kit.validate_submission(place / "submission.csv", mini / "test.csv")["rows"]
+    assert rows == len(pd.read_csv(mini / "test.csv"))
+
+
+def test_the_reported_map_follows_from_the_saved_embeddings(finished):
+    place = finished.folder / "default" / "seed42"
+    kept = np.load(place / "validation.npz")
+    similarity = jaguar_kit.similarity_matrix(kept["embeddings"])
+    assert jaguar_kit.identity_balanced_map(similarity, kept["labels"]) == pytest.approx(metrics_of(place)["map"])
+
+
+def test_the_test_map_follows_from_the_submission(finished, mini):
+    place = finished.folder / "default" / "seed42"
+    table = pd.read_csv(mini / "test.csv").merge(pd.read_csv(place / "submission.csv"), on="row_id")
+    square = table.pivot(index="query_image", columns="gallery_image", values="similarity")
+    truth = pd.read_csv(mini / "solution.csv").set_index("filename").ground_truth
+    square = square.loc[square.index, square.index].fillna(0).to_numpy()
+    labels = truth[sorted(truth.index)].to_numpy()
+    assert jaguar_kit.identity_balanced_map(square, labels) == pytest.approx(metrics_of(place)["test_map"])
+
+
+def test_the_report_is_self_contained(finished):
+    page = finished.report.read_text()
+    assert page.count("data:image/png;base64,") == 5
+    assert "http" not in page.replace("data:", "")
+    assert f"{finished.table['map'][0]:.4f}" in page
+
+
+def test_a_finished_run_is_not_run_again(finished, mini):
+    place = finished.folder / "default" / "seed42"
+    before = {p.name: p.stat().st_mtime_ns for p in place.iterdir()}
+    run_recipe(recipe_of(), data=mini, out=finished.folder.parent)
+    assert {p.name: p.stat().st_mtime_ns for p in place.iterdir()} == before
+
+
+def test_force_sets_the_old_result_aside_and_repeats_it_exactly(mini, tmp_path):
+    first = run_recipe(recipe_of(train={"epochs": 1}), data=mini, out=tmp_path)
+    run_recipe(recipe_of(train={"epochs": 1}), data=mini, out=tmp_path, force=True)
+    folder = first.folder / "default"
+    assert metrics_of(folder / "seed42") == metrics_of(folder / "seed42.old1")
+    assert (folder / "seed42.old1" / "weights.safetensors").is_file()
+
+
+def test_other_settings_never_overwrite_a_result(finished, mini):
+    with pytest.raises(jaguar_kit.KitError, match=r"train\.epochs: 4 there, 5 now"):
+        run_recipe(recipe_of(train={"epochs": 5}), data=mini, out=finished.folder.parent)
+
+
+def test_other_words_are_no_other_experiment(finished, mini):
+    run_recipe(recipe_of(interpretation="Training helped."), data=mini, out=finished.folder.parent)
+    assert "Training helped." in (finished.folder / "report.md").read_text()
+
+
+def test_other_data_never_mixes_with_a_result(finished, mini, tmp_path):
+    other = shutil.copytree(mini, tmp_path / mini.name)
+    table = pd.read_csv(other / "train.csv").iloc[1:]
+    table.to_csv(other / "train.csv", index=False)
+    with pytest.raises(jaguar_kit.KitError, match="other pictures or labels"):
+        run_recipe(recipe_of(), data=other, out=finished.folder.parent)
+
+
+def test_a_submission_is_made_again_from_weights_without_training(finished, mini, tmp_path):
+    weights = finished.folder / "default" / "seed42"
+    recipe = recipe_of(checkpoint=str(weights), train={"epochs": 0})
+    again = run_recipe(recipe, data=mini, out=tmp_path)
+    place = again.folder / "default" / "seed42"
+    assert (place / "submission.csv").read_bytes() == (weights / "submission.csv").read_bytes()
+    assert metrics_of(place)["map"] == metrics_of(weights)["map"]
+
+
+def test_a_checkpoint_of_another_model_is_refused(finished, mini, tmp_path):
+    recipe = recipe_of(
+        checkpoint=str(finished.folder / "default" / "seed42"), model={"head": {"name": "mlp", "hidden": 64}}
+    )
+    with pytest.raises(jaguar_kit.KitError, match="weights of another model"):
+        run_recipe(recipe, data=mini, out=tmp_path)
+
+
+def test_variants_and_seeds_each_get_a_folder_and_a_row(mini, tmp_path):
+    variants = {"small": {"why": "less", "train": {"epochs": 1}}, "large": {"train": {"epochs": 2}}}
+    result = run_recipe(recipe_of(variants=variants, seeds=[1, 2]), data=mini, out=tmp_path)
+    assert list(zip(result.table.variant, result.table.seed)) == [
+        ("small", 1),
+        ("small", 2),
+        ("large", 1),
+        ("large", 2),
+    ]
+    assert list(result.table.epochs) == [1, 1, 2, 2]
+
+
+def test_folds_validate_every_picture_once_and_share_a_submission(mini, tmp_path):
+    recipe = recipe_of(data={"split": {"name": "kfold", "folds": 3}}, train={"epochs": 1})
+    place = run_recipe(recipe, data=mini, out=tmp_path).folder / "default" / "seed42"
+    kept = np.load(place / "oof_similarity.npz")
+    images = np.concatenate([kept[f"images{k}"] for k in range(3)])
+    assert sorted(images) == sorted(pd.read_csv(mini / "train.csv").filename)
+    assert kept["similarity0"].shape == (len(kept["images0"]),) * 2
+    jaguar_kit.validate_submission(place / "submission.csv", mini / "test.csv")
+    told = [metrics_of(place / f"fold{k}")["map"] for k in range(3)]
+    assert metrics_of(place)["map"] == pytest.approx(np.mean(told))
+
+
+def test_frozen_features_are_extracted_once_and_train_as_whole_pictures_do(mini, tmp_path, monkeypatch):
+    frozen = {"model": {"freeze": True}, "augment": [], "train": {"epochs": 2}}
+    cached = run_recipe(recipe_of(**frozen), data=mini, out=tmp_path / "cached")
+    monkeypatch.setattr(jaguar_kit.Preparation, "fixed", False)
+    whole = run_recipe(recipe_of(**frozen), data=mini, out=tmp_path / "whole")
+    assert cached.table["map"][0] == pytest.approx(whole.table["map"][0], abs=1e-4)
+
+
+def test_plain_folders_of_identities_train_without_a_test_set(mini, tmp_path):
+    views = pd.read_csv(mini / "views.csv").query("split == 'train'")
+    for row in views.itertuples():
+        target = tmp_path / "cats" / row.identity / row.filename
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(mini / row.path, target)
+    result = run_recipe(recipe_of(train={"epochs": 1}), data=tmp_path / "cats", out=tmp_path)
+    place = result.folder / "default" / "seed42"
+    assert not (place / "submission.csv").exists()
+    assert metrics_of(place)["map"] > 0
+
+
+def test_the_loss_that_is_no_number_stops_the_run(mini, tmp_path):
+    with pytest.raises(jaguar_kit.TrainingFailed, match="no longer a number in epoch 1"):
+        run_recipe(recipe_of(train={"lr": 1e30}), data=mini, out=tmp_path)
+
+
+def test_every_recipe_has_a_smoke_run(mini, tmp_path):
+    for path in sorted((Path(jaguar_kit.__file__).parent / "recipes").glob("*.yaml")):
+        result = run_recipe(jaguar_kit.smoke(load_recipe(path)), data=mini, out=tmp_path)
+        assert result.table["map"].between(0, 1).all()
+
+
+def test_killed_runs_end_with_the_same_metrics(tiny, mini, tmp_path):
+    arguments = [tiny, "--data", mini, "-o", "train.epochs=8"]
+    assert command(*arguments, "--out", tmp_path / "whole").returncode == 0
+    for moment in ("recipe.yaml", "log.csv", "checkpoint.safetensors"):
+        place = tmp_path / "killed" / f"tiny@{mini.name}" / "default" / "seed42"
+        line = [*COMMAND, *map(str, arguments), "--out", str(tmp_path / "killed")]
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while not (place / moment).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (place / "metrics.json").exists(), "the run ended before it was killed"
+    done = command(*arguments, "--out", tmp_path / "killed")
+    assert done.returncode == 0, done.stderr
+    assert "going on after epoch" in done.stdout
+    assert metrics_of(place) == metrics_of(tmp_path / "whole" / place.relative_to(tmp_path / "killed"))
+    assert not [p for p in place.iterdir() if p.name.startswith(".")]
+
+
+ALONE = """
+import jaguar_kit, pathlib
+root = jaguar_kit.make_mini_dataset("mini", identities=4, images=40)
+recipe = jaguar_kit.recipe_from_dict({"name": "alone", "data": {"size": 32}, "train": {"epochs": 1, "batch_size": 8},
+    "model": {"backbone": "test_resnet", "pretrained": False, "input_size": 32, "freeze": False}})
+result = jaguar_kit.run_recipe(recipe, data=root)
+assert pathlib.Path(jaguar_kit.__file__).parent == pathlib.Path.cwd()
+assert result.report.is_file()
+"""
+
+
+def test_the_module_alone_in_an_empty_folder_makes_data_and_trains(tmp_path):
+    shutil.copy(jaguar_kit.__file__, tmp_path)
+    settings = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE], cwd=tmp_path, env=settings, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def spoil_column(folder, recipe):
+    table = folder / "train.csv"
+    table.write_text(table.read_text().replace("ground_truth", "label"))
+
+
+def spoil_pictures(folder, recipe):
+    for name in ("train_0001.png", "train_0002.png"):
+        (folder / "train" / "train" / name).unlink()
+
+
+def spoil_broken(folder, recipe):
+    picture = folder / "train" / "train" / "train_0003.png"
+    picture.write_bytes(picture.read_bytes()[:200])
+
+
+def spoil_duplicate(folder, recipe):
+    table = folder / "train.csv"
+    table.write_text(table.read_text() + "train_0001.png,cat00\n")
+
+
+def spoil_empty(folder, recipe):
+    (folder / "train.csv").write_text("filename,ground_truth\n")
+
+
+def spoil_escape(folder, recipe):
+    table = folder / "train.csv"
+    table.write_text(table.read_text() + "../../secret.png,cat00\n")
+
+
+def spoil_test_pair(folder, recipe):
+    table = folder / "test.csv"
+    table.write_text(table.read_text() + "999999,test_0001.png,test_9999.png\n")
+
+
+def spoil_masks(folder, recipe):
+    for picture in folder.glob("*/*/*.png"):
+        Image.open(picture).convert("RGB").save(picture)
+
+
+def spoil_number(folder, recipe):
+    recipe.write_text(recipe.read_text() + "seed: [1]\n")
+
+
+def spoil_setting(folder, recipe):
+    recipe.write_text(recipe.read_text().replace("batch_size", "batchsize"))
+
+
+def spoil_yaml(folder, recipe):
+    recipe.write_text("name: [tiny")
+
+
+def spoil_folder(folder, recipe):
+    shutil.rmtree(folder)
+
+
+FAULTS = [
+    (spoil_column, [], r"train\.csv: column 'ground_truth' is missing"),
+    (spoil_pictures, [], r"2 pictures are not in .*: train_0001\.png, train_0002\.png"),
+    (spoil_broken, [], r"1 pictures can't be read: .*train_0003\.png.*data\.bad_images: skip"),
+    (spoil_duplicate, [], r"filename: more than one row for train_0001\.png"),
+    (spoil_empty, [], r"train\.csv: has no rows"),
+    (spoil_escape, [], r"'\.\./\.\./secret\.png' is not a picture inside"),
+    (spoil_test_pair, [], r"test\.csv: 1 pictures are not in .*test_9999\.png"),
+    (spoil_masks, [], r"background: 'black' needs masks"),
+    (spoil_number, [], r"tiny\.yaml: seed: \[1\] is not a whole number"),
+    (spoil_setting, [], r"tiny\.yaml: train\.batchsize: there is no such setting; did you mean 'batch_size'"),
+    (spoil_yaml, [], r"tiny\.yaml: line 1: not valid YAML"),
+    (spoil_folder, [], r"there is no such folder"),
+    (None, ["-o", "train.lr=abc"], r"train\.lr: 'abc' is not a number \(example: 5e-4\)"),
+    (None, ["-o", "loss.margin=9"], r"loss\.margin: 9\.0 is out of range"),
+    (None, ["-o", "loss=arcfase"], r"there is no loss 'arcfase'; did you mean 'arcface'"),
+    (None, ["-o", "model.backbone=resnet51"], r"no 'resnet51'; did you mean 'resnet"),
+    (None, ["--device", "tpu"], r"device: 'tpu' is not known"),
+    (None, ["-o", "checkpoint=nowhere.safetensors"], r"nowhere\.safetensors: there is no such"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "arguments", "words"), FAULTS)
+def test_bad_input_is_told_in_one_line_and_leaves_nothing(spoil, arguments, words, mini, tiny, tmp_path, capsys):
+    folder = Path(shutil.copytree(mini, tmp_path / "data"))
+    if spoil:
+        spoil(folder, tiny)
+    argv = [str(tiny), "--data", str(folder), "--out", str(tmp_path / "out"), *arguments]
+    assert jaguar_kit.main(jaguar_kit.run_command, argv) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1
+    assert told[0].startswith("error: ")
+    assert re.search(words, told[0]), told[0]
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+
+
+def test_the_command_exits_with_2(tiny):
+    done = command(tiny, "-o", "train.lr=abc")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
