@@ -1,0 +1,40 @@
+"""Fixtures for all sections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+import jaguar_kit as jk
+
+
+@pytest.fixture(autouse=True, scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache that begins empty and ends with the tests, so that neither can mislead the other."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAGUAR_KIT_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small mini-dataset; it is shared, so only read it."""
+    return jk.make_mini_dataset(tmp_path_factory.mktemp("mini") / "round1", identities=6, images=72, seed=0, round=1)
+
+
+@pytest.fixture
+def write_recipe(tmp_path: Path) -> Callable[..., Path]:
+    """write_recipe("train: {lr: 1}", name="x.yaml") -> path; plain values are written as YAML."""
+
+    def write(content: str | Mapping, name: str = "recipe.yaml") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = content if isinstance(content, str) else yaml.safe_dump(dict(content), sort_keys=False)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write

@@ -1,0 +1,233 @@
+"""Background, augmentation and Preparation: from stored pixels to what a backbone takes."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaguar_kit
+from jaguar_kit import Component, KitError, Preparation
+
+PROPERTY = settings(deadline=None, max_examples=60)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def stored(batch: int, channels: int = 4, size: int = 16, seed: int = 0) -> torch.Tensor:
+    shape = (batch, channels, size, size)
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+
+
+def preparation(background="original", augment=(), size=16, mean=MEAN, std=STD) -> Preparation:
+    parts = [jaguar_kit.component("augmentation", a, "augment") for a in augment]
+    return Preparation(Component("background", background), parts, size, mean, std)
+
+
+def plain(background="original", augment=(), size=16) -> Preparation:
+    """Without normalisation, so that results are RGB in [0, 1]."""
+    return preparation(background, augment, size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def normalised(rgb: torch.Tensor) -> np.ndarray:
+    return (rgb.double().numpy() / 255 - np.reshape(MEAN, (1, 3, 1, 1))) / np.reshape(STD, (1, 3, 1, 1))
+
+
+def test_original_keeps_every_pixel_whatever_the_mask():
+    pixels = stored(3)
+    np.testing.assert_allclose(preparation()(pixels, training=False).numpy(), normalised(pixels[:, :3]), atol=1e-5)
+
+
+def test_original_needs_no_mask():
+    pixels = stored(2, channels=3)
+    np.testing.assert_allclose(preparation()(pixels, training=True).numpy(), normalised(pixels), atol=1e-5)
+
+
+def test_black_weighs_each_pixel_with_its_mask():
+    pixels = stored(3)
+    expected = pixels[:, :3].double() * pixels[:, 3:].double() / 255
+    np.testing.assert_allclose(preparation("black")(pixels, training=False).numpy(), normalised(expected), atol=1e-5)
+
+
+def test_black_is_black_where_the_mask_is_empty_and_the_picture_where_it_is_full():
+    pixels = stored(1)
+    pixels[:, 3, :8], pixels[:, 3, 8:] = 0, 255
+    rgb = plain("black")(pixels, training=False)
+    assert (rgb[:, :, :8] == 0).all()
+    torch.testing.assert_close(rgb[:, :, 8:], pixels[:, :3, 8:].float() / 255)
+
+
+@PROPERTY
+@given(rgb=st.integers(0, 255), alpha=st.integers(0, 255))
+def test_black_follows_its_formula_at_every_value(rgb, alpha):
+    pixels = torch.tensor([rgb, rgb, rgb, alpha], dtype=torch.uint8).view(1, 4, 1, 1)
+    value = plain("black", size=1)(pixels, training=False)
+    assert value.flatten().tolist() == pytest.approx([rgb / 255 * alpha / 255] * 3, abs=1e-6)
+
+
+def test_stored_pixels_are_not_changed():
+    pixels = stored(4)
+    before = pixels.clone()
+    preparation("black", ["flip", "affine", "erasing"])(pixels, training=True)
+    assert torch.equal(pixels, before)
+
+
+def test_result_has_the_layout_that_a_backbone_takes():
+    prepared = preparation("black", size=24)(stored(5), training=False)
+    assert prepared.shape == (5, 3, 24, 24)
+    assert prepared.dtype == torch.float32
+    assert prepared.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("size", [7, 16, 40])
+def test_resizing_keeps_a_plain_colour(size):
+    pixels = torch.full((1, 3, 16, 16), 90, dtype=torch.uint8)
+    rgb = plain(size=size)(pixels, training=False)
+    assert rgb.shape[-2:] == (size, size)
+    torch.testing.assert_close(rgb, torch.full_like(rgb, 90 / 255))
+
+
+def test_shrinking_averages_instead_of_skipping_pixels():
+    lines = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    lines[..., ::8] = 255
+    inner = plain(size=8)(lines, training=False)[..., 1:-1]
+    torch.testing.assert_close(inner, torch.full_like(inner, 1 / 8), atol=0.01, rtol=0)
+
+
+def test_each_channel_has_its_own_mean_and_deviation():
+    prepare = preparation(mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25))
+    prepared = prepare(torch.full((1, 3, 16, 16), 255, dtype=torch.uint8), training=False)
+    assert [prepared[0, c].unique().tolist() for c in range(3)] == [[1.0], [1.0], [0.0]]
+
+
+def test_flip_mirrors_left_and_right():
+    pixels = stored(3)
+    once, mirrored = plain()(pixels, training=True), plain(augment=[{"name": "flip", "p": 1.0}])(pixels, training=True)
+    torch.testing.assert_close(mirrored, once.flip(-1))
+
+
+def test_mask_is_applied_before_the_picture_moves():
+    pixels = stored(2)
+    still = plain("black")(pixels, training=True)
+    flipped = plain("black", [{"name": "flip", "p": 1.0}])(pixels, training=True)
+    torch.testing.assert_close(flipped, still.flip(-1))
+
+
+def test_affine_without_any_movement_changes_nothing():
+    unmoved = {"name": "affine", "degrees": 0, "translate": 0, "scale": [1, 1]}
+    pixels = stored(2)
+    torch.testing.assert_close(
+        plain(augment=[unmoved])(pixels, training=True), plain()(pixels, training=True), atol=1e-4, rtol=0
+    )
+
+
+def test_affine_shifts_by_no_more_than_its_share_of_the_side():
+    pixels = torch.zeros(64, 3, 40, 40, dtype=torch.uint8)
+    pixels[:, :, 20, 20] = 255
+    shift_only = {"name": "affine", "degrees": 0, "translate": 0.1, "scale": [1, 1]}
+    rgb = plain(augment=[shift_only], size=40)(pixels, training=True)[:, 0]
+    weight = rgb / rgb.sum((1, 2), keepdim=True)
+    places = torch.arange(40.0)
+    shifts = torch.stack([(weight.sum(2) * places).sum(1) - 20, (weight.sum(1) * places).sum(1) - 20])
+    assert shifts.abs().max() <= 4.2  # some releases of kornia stretch a shift by 40 / 39
+    assert shifts.abs().max() > 2
+
+
+def test_erasing_blackens_a_rectangle_of_the_asked_share():
+    white = torch.full((64, 3, 50, 50), 255, dtype=torch.uint8)
+    rgb = plain(augment=[{"name": "erasing", "p": 1.0, "area": [0.1, 0.2]}], size=50)(white, training=True)
+    assert set(rgb.unique().tolist()) == {0.0, 1.0}
+    erased = rgb[:, 0] == 0
+    for picture, share in zip(erased, erased.float().mean((1, 2))):
+        rows, columns = torch.nonzero(picture.any(1)), torch.nonzero(picture.any(0))
+        box = (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
+        assert picture.sum() == box
+        assert 0.06 < share < 0.24  # whole pixels, and a long rectangle is cut at the border
+
+
+@pytest.mark.parametrize("name", ["flip", "affine", "erasing"])
+def test_augmentation_of_probability_zero_does_nothing(name):
+    pixels = stored(4)
+    never = plain(augment=[{"name": name, "p": 0.0}])(pixels, training=True)
+    torch.testing.assert_close(never, plain()(pixels, training=True))
+
+
+@pytest.mark.parametrize("name", ["flip", "affine", "erasing"])
+def test_augmentation_is_for_training_only(name):
+    pixels = stored(8)
+    prepare = plain(augment=[{"name": name, "p": 1.0}])
+    assert torch.equal(prepare(pixels, training=False), plain()(pixels, training=False))
+    assert not torch.equal(prepare(pixels, training=True), plain()(pixels, training=True))
+
+
+@pytest.mark.parametrize("name", ["flip", "affine", "erasing"])
+def test_augmentation_draws_for_each_picture_of_a_batch(name):
+    pixels = stored(1).expand(32, -1, -1, -1)
+    rgb = plain(augment=[name])(pixels, training=True)
+    assert not torch.equal(rgb, rgb[:1].expand_as(rgb))
+
+
+@pytest.mark.parametrize("name", ["flip", "affine", "erasing"])
+def test_augmentation_follows_the_seed(name):
+    pixels, prepare = stored(16), plain(augment=[name])
+
+    def drawn(seed: int) -> torch.Tensor:
+        jaguar_kit.seed_everything(seed, 0, 0)
+        return prepare(pixels, training=True)
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
+
+
+def test_flip_mirrors_its_share_of_the_pictures():
+    pixels = stored(1).expand(400, -1, -1, -1)
+    rgb = plain(augment=[{"name": "flip", "p": 0.25}])(pixels, training=True)
+    unchanged = (rgb == plain()(pixels, training=False)).flatten(1).all(1).float().mean()
+    assert 0.65 < unchanged < 0.85
+
+
+def test_augmented_colours_stay_in_range():
+    rgb = plain("black", ["flip", "affine", "erasing"])(stored(16), training=True)
+    assert rgb.min() >= -1e-5
+    assert rgb.max() <= 1 + 1e-5
+
+
+def test_preparation_is_fixed_exactly_when_nothing_is_drawn():
+    assert preparation("black").fixed
+    assert preparation("original").fixed
+    assert not preparation("black", ["flip"]).fixed
+
+
+def test_background_that_is_drawn_is_not_fixed():
+    prepare = preparation()
+    prepare.background = jaguar_kit.Background(torch.rand_like, drawn=True)
+    assert not prepare.fixed
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("flip", {"p": 1.5}),
+        ("flip", {"p": "often"}),
+        ("flip", {"chance": 0.5}),
+        ("affine", {"translate": -0.1}),
+        ("affine", {"scale": [0, 1]}),
+        ("affine", {"scale": [1]}),
+        ("affine", {"degrees": 400}),
+        ("erasing", {"area": [0.1, 1.1]}),
+        ("erasing", {"area": [0.5, 0.1]}),
+        ("erasing", {"ratio": [3.0, 0.5]}),
+    ],
+)
+def test_unfit_setting_of_an_augmentation_is_refused(name, settings):
+    with pytest.raises(KitError, match=next(iter(settings))):
+        jaguar_kit.component("augmentation", {"name": name, **settings}, "augment").build()
+
+
+def test_misspelt_background_is_answered_with_the_nearest_name():
+    with pytest.raises(KitError, match="did you mean 'black'"):
+        Component("background", "blakc").build()

@@ -1,0 +1,538 @@
+"""Measures the kit against other ways to do the same: python tools/bench.py retrieval (--help lists the options).
+
+`retrieval` times the steps that follow the embeddings, for each N in --sizes:
+
+    identity_balanced_map   peers: a loop over queries; the ranked matrix of re-ID toolboxes; pytorch-metric-learning
+    k_reciprocal_rerank     peers: loops over all pairs; the paper's inverted index; faiss as in re-ID toolboxes
+    query_expansion         peer: a loop over rows
+    write_submission        peer: a loop over rows; the kit also reads its file back to validate it, the loop does not
+
+What stands in for the toolboxes and for the paper's algorithm is code of this file, in numpy; compiled versions that
+some toolboxes have, for the ranking above all, were not used. pytorch-metric-learning is itself, set to rank all N - 1
+others and to take the mean per identity; it starts from embeddings, so its time includes the search for neighbours.
+It and faiss are measured where they are installed (`pip install .[bench]`).
+
+Data: seeded, N pictures of long-tailed identities, D = 256, float32; pictures whose order of neighbours would hang on
+rounding are drawn again, since no two implementations need agree on those.
+
+Correctness comes first: each implementation is called once and compared with the reference, the first peer that runs at
+that N; a difference over 1e-5 ends the benchmark with exit code 1. Then it is timed, best of --repeat; one that took
+longer than 20 s is not called again (marked *). Each has a fresh process with one thread to itself. Peak memory is what
+the first call needs beyond what was there before it, its result included.
+
+Letters for shapes: N pictures, D embedding, K neighbours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+IDENTITIES = {371: 31, 2000: 100, 5000: 300}  # other sizes: one for every 15 pictures
+DIMENSIONS = 256
+SPREAD = 2.0  # standard deviation within an identity, that of the identities' centres being 1
+K1, K2, LAMBDA = 20, 6, 0.3  # of re-ranking
+HALF = round(K1 / 2) + 1  # length of the lists by which neighbours of neighbours join
+EXPANSION_K, EXPANSION_ALPHA = 3, 0.0
+TOLERANCE = 1e-5
+ONCE = 20.0  # seconds; slower calls are not repeated
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
+)
+
+
+# Data
+
+
+def unit_rows(embeddings: np.ndarray) -> np.ndarray:
+    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+
+def nearly_tied(embeddings: np.ndarray, margin: float = 1e-6) -> np.ndarray:
+    """Rows whose nearest K1 + 1 neighbours are not all told apart by `margin` in cosine."""
+    unit = unit_rows(embeddings)
+    nearest = np.sort(np.partition(-(unit @ unit.T), K1 + 1, axis=1)[:, : K1 + 2], axis=1)
+    return np.flatnonzero((np.diff(nearest, axis=1) < margin).any(axis=1))
+
+
+def clustered(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings (N, D) and labels (N,); the k-th identity has about 1/k as many pictures as the first."""
+    random = np.random.default_rng(size)
+    identities = IDENTITIES.get(size, max(2, size // 15))
+    shares = 1 / np.arange(1, identities + 1)
+    shares[-1] = 0  # the last has a single picture, which has no positive to find
+    drawn = random.choice(identities, size - identities, p=shares / shares.sum())
+    labels = random.permutation(np.concatenate([np.arange(identities), drawn]))
+    centres = random.standard_normal((identities, DIMENSIONS))
+    embeddings = np.empty((size, DIMENSIONS), np.float32)
+    rows = np.arange(size)
+    while len(rows):
+        embeddings[rows] = centres[labels[rows]] + SPREAD * random.standard_normal((len(rows), DIMENSIONS))
+        rows = nearly_tied(embeddings)
+    return embeddings, labels
+
+
+def write_inputs(folder: Path, size: int) -> str:
+    """Saves what the implementations take; returns a line that describes it."""
+    embeddings, labels = clustered(size)
+    unit = unit_rows(embeddings)
+    arrays = {"embeddings": embeddings, "unit": unit, "similarity": unit @ unit.T, "labels": labels}
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    counts = np.bincount(labels)
+    score = map_loop(arrays["similarity"], labels)
+    return f"N = {size}: {len(counts)} identities of {counts.min()} to {counts.max()} pictures, mAP {score:.4f}"
+
+
+def read_input(folder: Path, name: str) -> Any:
+    if name == "output":
+        return folder / "submission.csv"
+    if name == "pairs":
+        return all_pairs(read_input(folder, "images"))
+    if name == "images":
+        return [f"test_{i:05d}.jpg" for i in range(len(read_input(folder, "labels")))]
+    return np.load(folder / f"{name}.npy")
+
+
+def all_pairs(images: list[str]) -> pd.DataFrame:
+    """The test table: every ordered pair of two pictures."""
+    query, gallery = np.nonzero(~np.eye(len(images), dtype=bool))
+    columns = {"query_image": query, "gallery_image": gallery}
+    named = {key: pd.Categorical.from_codes(codes, images) for key, codes in columns.items()}
+    return pd.DataFrame({"row_id": np.arange(len(query)), **named})
+
+
+# Mean average precision
+
+
+def mean_over_identities(precision: np.ndarray, labels: np.ndarray) -> float:
+    scored = ~np.isnan(precision)
+    return float(np.mean([precision[scored & (labels == k)].mean() for k in np.unique(labels[scored])]))
+
+
+def map_loop(similarity: np.ndarray, labels: np.ndarray) -> float:
+    """Query by query; what ties is retrieved together."""
+    precision = np.full(len(labels), np.nan)
+    for query, row in enumerate(similarity):
+        distance, match = -np.delete(row, query), np.delete(labels, query) == labels[query]
+        if match.any():
+            order = np.argsort(distance)
+            distance, match = distance[order], match[order]
+            retrieved = np.searchsorted(distance, distance[match], "right")
+            precision[query] = (np.cumsum(match)[retrieved - 1] / retrieved).mean()
+    return mean_over_identities(precision, labels)
+
+
+def map_ranked_matrix(similarity: np.ndarray, labels: np.ndarray) -> float:
+    """Ranks the whole distance matrix, then counts matches query by query; ties fall in any order."""
+    order = np.argsort(1 - similarity, axis=1)
+    matches = labels[order] == labels[:, None]
+    precision = np.full(len(labels), np.nan)
+    for query in range(len(labels)):
+        found = matches[query, order[query] != query]
+        if found.any():
+            precision[query] = (found.cumsum() / np.arange(1, len(labels)))[found].mean()
+    return mean_over_identities(precision, labels)
+
+
+def map_metric_learning(unit: np.ndarray, labels: np.ndarray) -> float:
+    """k=None ranks all others; "max_bin_count" would stop at the size of the largest identity."""
+    import torch
+    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+
+    wanted = "mean_average_precision"
+    calculator = AccuracyCalculator(include=(wanted,), avg_of_avgs=True, k=None, device=torch.device("cpu"))
+    return calculator.get_accuracy(unit, labels)[wanted]
+
+
+# Re-ranking
+
+
+def relative_distance(unit: np.ndarray) -> np.ndarray:
+    """2 - 2 cos, each row divided by its maximum, (N, N)."""
+    distance = 2 - 2 * (unit @ unit.T)
+    return distance / distance.max(axis=1, keepdims=True)
+
+
+def final_similarity(shared: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """From the sums of minima of each two rows' weights, (N, N), and the relative distances."""
+    jaccard = 1 - shared / (2 - shared)
+    return 1 - ((1 - LAMBDA) * jaccard + LAMBDA * distance)
+
+
+def rerank_loops(embeddings: np.ndarray) -> np.ndarray:
+    """Word by word, in float64: sets, a dense matrix of weights, and minima over all pairs."""
+    distance = relative_distance(unit_rows(embeddings.astype(np.float64)))
+    order = np.argsort(distance, axis=1)
+
+    def mutual(i: int, length: int) -> set[int]:
+        return {j for j in order[i, :length].tolist() if i in order[j, :length]}
+
+    weights = np.zeros_like(distance)
+    for i in range(len(order)):
+        neighbours = mutual(i, K1 + 1)
+        members = set(neighbours)
+        for j in neighbours:
+            half = mutual(j, HALF)
+            if 3 * len(half & neighbours) > 2 * len(half):
+                members |= half
+        for j in members:
+            weights[i, j] = np.exp(-distance[i, j])
+        weights[i] /= weights[i].sum()
+    weights = np.stack([weights[nearest].mean(axis=0) for nearest in order[:, :K2]])
+    shared = np.stack([np.minimum(row, weights).sum(axis=1) for row in weights])
+    return final_similarity(shared, distance)
+
+
+def mutual_neighbours(lists: np.ndarray, i: int, length: int) -> np.ndarray:
+    near = lists[i, :length]
+    return near[(lists[near, :length] == i).any(axis=1)]
+
+
+def expanded_neighbours(lists: np.ndarray, i: int) -> np.ndarray:
+    """The mutual neighbours of i, joined by those of a neighbour that lie mostly among them."""
+    neighbours = mutual_neighbours(lists, i, K1 + 1)
+    parts = [neighbours]
+    for j in neighbours:
+        half = mutual_neighbours(lists, j, HALF)
+        if 3 * len(np.intersect1d(half, neighbours, assume_unique=True)) > 2 * len(half):
+            parts.append(half)
+    return np.unique(np.concatenate(parts))
+
+
+def normalised_weights(distance: np.ndarray) -> np.ndarray:
+    weights = np.exp(-distance)
+    return weights / weights.sum()
+
+
+def rerank_inverted_index(embeddings: np.ndarray) -> np.ndarray:
+    """In the manner of the paper's authors: a dense matrix of weights, minima only where both are not zero."""
+    distance = relative_distance(unit_rows(embeddings))
+    lists = np.argpartition(distance, np.arange(K1 + 1), axis=1)[:, : K1 + 1]
+    weights = np.zeros_like(distance)
+    for i in range(len(lists)):
+        members = expanded_neighbours(lists, i)
+        weights[i, members] = normalised_weights(distance[i, members])
+    weights = np.stack([weights[nearest].mean(axis=0) for nearest in lists[:, :K2]])
+    holders = [np.flatnonzero(column) for column in weights.T]
+    shared = np.zeros_like(distance)
+    for i, row in enumerate(weights):
+        for j in np.flatnonzero(row):
+            shared[i, holders[j]] += np.minimum(row[j], weights[holders[j], j])
+    return final_similarity(shared, distance)
+
+
+def rerank_faiss(embeddings: np.ndarray) -> np.ndarray:
+    """As re-ID toolboxes do with faiss: it finds the neighbours, and only weights that are not zero are kept."""
+    import faiss
+
+    unit = unit_rows(embeddings)
+    index = faiss.IndexFlatIP(unit.shape[1])
+    index.add(unit)
+    lists = index.search(unit, K1 + 1)[1]
+    distance = relative_distance(unit)
+    members = [expanded_neighbours(lists, i) for i in range(len(lists))]
+    weights = [normalised_weights(distance[i, near]) for i, near in enumerate(members)]
+    spread = [mean_of_sparse([members[j] for j in near], [weights[j] for j in near]) for near in lists[:, :K2]]
+    rows = np.repeat(np.arange(len(lists)), [len(columns) for columns, _ in spread])
+    columns, values = (np.concatenate(part) for part in zip(*spread))
+    by_column = np.argsort(columns, kind="stable")
+    ends = np.cumsum(np.bincount(columns, minlength=len(lists)))[:-1]
+    holders, held = np.split(rows[by_column], ends), np.split(values[by_column], ends)
+    shared = np.zeros_like(distance)
+    for i, (near, own) in enumerate(spread):
+        for j, weight in zip(near, own):
+            shared[i, holders[j]] += np.minimum(weight, held[j])
+    return final_similarity(shared, distance)
+
+
+def mean_of_sparse(columns: list[np.ndarray], values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of sparse rows, as the columns and values that are not zero."""
+    found, places = np.unique(np.concatenate(columns), return_inverse=True)
+    return found, (np.bincount(places, np.concatenate(values)) / len(columns)).astype(values[0].dtype)
+
+
+# Query expansion and submission
+
+
+def expansion_loop(embeddings: np.ndarray) -> np.ndarray:
+    """Each row as the mean of itself and its K nearest others, weighted by cosine ** alpha, scaled to length 1."""
+    unit = unit_rows(embeddings)
+    expanded = np.empty_like(unit)
+    for i, row in enumerate(unit):
+        cosines = unit @ row
+        nearest = np.argsort(-cosines)[: EXPANSION_K + 1]
+        total = (np.maximum(cosines[nearest], 0)[:, None] ** EXPANSION_ALPHA * unit[nearest]).sum(axis=0)
+        expanded[i] = total / np.linalg.norm(total)
+    return expanded
+
+
+def submission_loop(path: Path, similarity: np.ndarray, images: list[str], pairs: pd.DataFrame) -> Path:
+    position = {name: i for i, name in enumerate(images)}
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row_id", "similarity"])
+        for row in pairs.itertuples(index=False):
+            cosine = float(similarity[position[row.query_image], position[row.gallery_image]])
+            writer.writerow([row.row_id, (cosine + 1) / 2])
+    return path
+
+
+# Measuring
+
+
+@dataclass(frozen=True)
+class Implementation:
+    name: str
+    run: Callable
+    takes: tuple[str, ...]
+    modules: tuple[str, ...] = ()  # to be installed; imported before the clock starts
+
+
+def ours(function: str, takes: tuple[str, ...], **settings: Any) -> Implementation:
+    def run(*arguments: Any) -> Any:
+        return getattr(import_module("jaguar_kit"), function)(*arguments, **settings)
+
+    return Implementation("ours", run, takes, ("jaguar_kit",))
+
+
+MAP, RERANK, EXPANSION = ("similarity", "labels"), ("embeddings",), ("embeddings",)
+SUBMISSION = ("output", "similarity", "images", "pairs")
+METRIC_LEARNING = ("torch", "faiss", "pytorch_metric_learning.utils.accuracy_calculator")
+
+# The first peer that runs is the reference; the kit comes last.
+FUNCTIONS = {
+    "identity_balanced_map": (
+        Implementation("loop", map_loop, MAP),
+        Implementation("ranked matrix", map_ranked_matrix, MAP),
+        Implementation("pytorch-metric-learning", map_metric_learning, ("unit", "labels"), METRIC_LEARNING),
+        ours("identity_balanced_map", MAP),
+    ),
+    "k_reciprocal_rerank": (
+        Implementation("loops", rerank_loops, RERANK),
+        Implementation("inverted index", rerank_inverted_index, RERANK),
+        Implementation("faiss", rerank_faiss, RERANK, ("faiss",)),
+        ours("k_reciprocal_rerank", RERANK, k1=K1, k2=K2, lambda_value=LAMBDA),
+    ),
+    "query_expansion": (
+        Implementation("loop", expansion_loop, EXPANSION),
+        ours("query_expansion", EXPANSION, k=EXPANSION_K, alpha=EXPANSION_ALPHA),
+    ),
+    "write_submission": (
+        Implementation("loop", submission_loop, SUBMISSION),
+        ours("write_submission", SUBMISSION),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    name: str
+    not_run: str = ""  # why, where it was not
+    seconds: float = 0.0
+    repeats: int = 0  # the best of which is the time; 0: the call that was checked is the one that was timed
+    peak_mb: float = 0.0
+    difference: float = 0.0  # largest absolute one from the reference
+
+
+def one_thread() -> None:
+    """The environment has set the numerical libraries; torch and faiss are told as well, where they are loaded."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    if "faiss" in sys.modules:
+        sys.modules["faiss"].omp_set_num_threads(1)
+
+
+def reset_peak() -> None:
+    """Sets the kernel's record of this process's peak memory back to what is in use now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> float:
+    """Largest resident memory since the last reset, in MB.
+
+    VmHWM and not getrusage's ru_maxrss: that one keeps the peak of the process that started this one, and both would
+    hide a call behind the peak of loading its inputs, had they not been reset.
+    """
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) * 1024 / 1e6
+
+
+def as_values(result: Any) -> np.ndarray:
+    """A result as float64; a submission as its similarities in the order of row_id."""
+    if isinstance(result, Path):
+        return pd.read_csv(result, index_col="row_id").similarity.sort_index().to_numpy(np.float64)
+    return np.asarray(result, np.float64)
+
+
+def largest_difference(values: np.ndarray, reference: Path) -> float:
+    """From the saved reference, which these values become where there is none; infinite where one is not finite."""
+    if not reference.is_file():
+        np.save(reference, values)
+    expected = np.load(reference)
+    if expected.shape != values.shape:
+        return float("inf")
+    return float(np.nan_to_num(np.abs(values - expected), nan=np.inf).max())
+
+
+def measure(function: str, name: str, folder: Path, repeat: int) -> Measurement:
+    """Checks and times one implementation; to be called in a process of its own."""
+    chosen = next(i for i in FUNCTIONS[function] if i.name == name)
+    for module in chosen.modules:
+        import_module(module)
+    one_thread()
+    arguments = [read_input(folder, takes) for takes in chosen.takes]
+    reset_peak()
+    before = peak_memory()
+    started = time.perf_counter()
+    result = chosen.run(*arguments)
+    seconds, repeats = time.perf_counter() - started, 0
+    peak = peak_memory() - before
+    difference = largest_difference(as_values(result), folder / f"{function}.npy")
+    del result
+    if difference <= TOLERANCE and seconds <= ONCE:
+        seconds, repeats = min(seconds_of(chosen.run, arguments) for _ in range(repeat)), repeat
+    return Measurement(name, "", seconds, repeats, peak, difference)
+
+
+def seconds_of(function: Callable, arguments: list[Any]) -> float:
+    started = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - started
+
+
+def in_fresh_process(function: Callable, *arguments: Any) -> Any:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def installed(module: str) -> bool:
+    return find_spec(module.partition(".")[0]) is not None
+
+
+def reason_not_to_run(chosen: Implementation, size: int, naive_limit: int) -> str:
+    missing = [m.partition(".")[0] for m in chosen.modules if not installed(m)]
+    if missing:
+        return f"{missing[0]} is not installed"
+    return f"N over {naive_limit}" if chosen.run is rerank_loops and size > naive_limit else ""
+
+
+def compare(function: str, size: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """A row of the table; the process ends with exit code 1 where an implementation differs."""
+    measured = []
+    for chosen in FUNCTIONS[function]:
+        reason = reason_not_to_run(chosen, size, options.naive_limit)
+        if reason:
+            measured.append(Measurement(chosen.name, reason))
+            continue
+        measured.append(in_fresh_process(measure, function, chosen.name, folder, options.repeat))
+        if measured[-1].difference > TOLERANCE:
+            sys.exit(f"error: {function}, N = {size}: '{chosen.name}' differs by {measured[-1].difference:.2g}")
+    run = [m for m in measured if not m.not_run]
+    return {
+        "function": function,
+        "size": size,
+        "reference": run[0].name,
+        "ratio": run[-1].seconds / min(m.seconds for m in run[:-1]),
+        "difference": max(m.difference for m in run),
+        "implementations": [asdict(m) for m in measured],
+    }
+
+
+# Showing
+
+
+def machine() -> dict[str, str]:
+    """Hardware and versions."""
+    information = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in information if line.startswith("model name")), "unknown")
+    packages = ("numpy", "torch", "pandas", "faiss-cpu", "pytorch-metric-learning")
+    versions = {p: metadata.version(p) for p in packages if list(metadata.distributions(name=p))}
+    return {"CPU": f"{model}, 1 core used", "python": platform.python_version(), **versions}
+
+
+def in_words(row: dict[str, Any]) -> str:
+    *peers, kit_row = (
+        f"{m['name']} not run ({m['not_run']})"
+        if m["not_run"]
+        else f"{m['name']} {m['seconds']:.4g} s{'' if m['repeats'] else '*'} {m['peak_mb']:.0f} MB"
+        for m in row["implementations"]
+    )
+    facts = f"{row['function']:<22}{row['size']:>6}  {kit_row:<26}{row['ratio']:>7.2f}{row['difference']:>9.1e}"
+    return f"{facts}  {'; '.join(peers)}"
+
+
+def retrieval(options: argparse.Namespace) -> None:
+    told = machine()
+    print(", ".join(f"{key} {value}" for key, value in told.items()))
+    print(f"best of {options.repeat}; * called once; ratio: ours / fastest peer; MB: peak of a call beyond its inputs")
+    print(f"{'function':<22}{'N':>6}  {'kit':<26}{'ratio':>7}{'differs':>9}  peers", flush=True)
+    rows = []
+    for size in options.sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            print(in_fresh_process(write_inputs, Path(folder), size), flush=True)
+            for function in options.functions:
+                rows.append(compare(function, size, Path(folder), options))
+                print(in_words(rows[-1]), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps({"machine": told, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+
+
+def whole_number(text: str, least: int = 0) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return int(text)
+
+
+def output_file(text: str) -> Path:
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file in an existing folder")
+    return path
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench.py", description="Measures the kit against other ways to do the same.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("retrieval", help="mAP, re-ranking, query expansion, submission: checked, then timed")
+    command.set_defaults(run=retrieval)
+    size, count, sizes = partial(whole_number, least=2 * K1), partial(whole_number, least=1), [*IDENTITIES]
+    add = command.add_argument
+    add("--sizes", type=size, nargs="+", default=sizes, metavar="N", help="numbers of pictures (371 2000 5000)")
+    add("--functions", choices=FUNCTIONS, nargs="+", default=[*FUNCTIONS], metavar="F", help="only these (all four)")
+    add("--repeat", type=count, default=3, metavar="R", help="timed calls, the best of which counts (3)")
+    add("--naive-limit", type=whole_number, default=2000, metavar="N", help="largest N to re-rank by loops (2000)")
+    add("--json", type=output_file, metavar="FILE", help="file for the rows as JSON")
+    options = parser.parse_args(argv)
+    if not installed("jaguar_kit"):
+        parser.error("jaguar_kit is not installed (expected: pip install -e . in the project's folder)")
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parse(argv)
+    os.environ.update(ONE_THREAD)  # read by the processes started from here, before they import numpy or torch
+    options.run(options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
