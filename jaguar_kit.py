@@ -944,9 +944,14 @@ def check_labels(table: Path, train: pd.DataFrame) -> None:
 
 def load_pairs(table: Path) -> pd.DataFrame:
     """test.csv with its picture columns as categories, so that 25 million rows fit in memory."""
-    pairs = read_table(
-        table, ("row_id", "query_image", "gallery_image"), {"query_image": "category", "gallery_image": "category"}
+    columns, types = (
+        ("row_id", "query_image", "gallery_image"),
+        dict.fromkeys(("query_image", "gallery_image"), "category"),
     )
+    pairs = read_table(table, columns, types)
+    written = pd.read_csv(table, dtype=str, nrows=1000, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+    if not (pairs.row_id.iloc[:1000].astype(str) == written.row_id).all():  # such as 0007, which is not 7
+        pairs = read_table(table, columns, {**types, "row_id": "str"})
     twice = pairs.row_id[pairs.row_id.duplicated()].unique()
     if len(twice):
         raise KitError(f"{table}: row_id: more than one row for {', '.join(map(str, twice))}")
@@ -1619,7 +1624,7 @@ def flip(p: Fraction = 0.5) -> nn.Module:
 
 @register("augmentation", "affine")
 def affine(
-    degrees: NonNegative = 10.0,
+    degrees: Annotated[float, Range(low=0, high=180)] = 10.0,
     translate: Fraction = 0.05,
     scale: tuple[Positive, Positive] = (0.95, 1.05),
     p: Fraction = 1.0,
@@ -1633,6 +1638,9 @@ def erasing(
     p: Fraction = 0.5, area: tuple[Fraction, Fraction] = (0.02, 0.25), ratio: tuple[Positive, Positive] = (0.3, 3.3)
 ) -> nn.Module:
     """Blackens a rectangle of a share `area` of the picture, with sides in `ratio`."""
+    for setting, (low, high) in (("area", area), ("ratio", ratio)):
+        if low > high:
+            raise KitError(f"augmentation erasing: {setting}: [{low}, {high}] falls (expected [smallest, largest])")
     return kornia_augmentation.RandomErasing(scale=area, ratio=ratio, p=p)
 
 
@@ -1692,6 +1700,9 @@ def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
 class NativePooling(nn.Module):
     """The backbone's own way from pictures to one vector each: timm's `forward_head(..., pre_logits=True)`."""
 
+    def width(self, backbone: nn.Module) -> int:
+        return getattr(backbone, "head_hidden_size", None) or backbone.num_features
+
     def forward(self, backbone: nn.Module, images: Tensor) -> Tensor:
         return backbone.forward_head(backbone.forward_features(images), pre_logits=True)
 
@@ -1703,9 +1714,14 @@ class GeMPooling(nn.Module):
         super().__init__()
         self.log_p = nn.Parameter(torch.tensor(math.log(p)))
 
+    def width(self, backbone: nn.Module) -> int:
+        return backbone.num_features
+
     def forward(self, backbone: nn.Module, images: Tensor) -> Tensor:
         p = self.log_p.exp()
-        return feature_map(backbone, images).float().clamp(min=1e-6).pow(p).mean((2, 3)).pow(1 / p)
+        places = feature_map(backbone, images).float().clamp(min=1e-6)  # (B, D, h, w)
+        largest = places.detach().amax((2, 3), keepdim=True)  # taken out, so that no power overflows or vanishes
+        return (places / largest).pow(p).mean((2, 3)).pow(1 / p) * largest[..., 0, 0]
 
 
 @register("pooling", "native")
@@ -1825,7 +1841,8 @@ def load_backbone(name: str, input_size: int | None, pretrained: bool, weights: 
     classifier = backbone.pretrained_cfg.get("classifier") or ()
     dropped = tuple(f"{c}." for c in ([classifier] if isinstance(classifier, str) else classifier))
     tensors = {key: value for key, value in tensors.items() if not key.startswith(dropped or "\0")}
-    load_strictly(backbone, tensors, path)
+    adapt = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)  # position embeddings
+    load_strictly(backbone, adapt(tensors, backbone) if adapt else tensors, path)
     return backbone
 
 
@@ -1870,7 +1887,8 @@ def download_backbone(name: str, input_size: int | None) -> nn.Module:
 def build_embedder(model: ModelConfig) -> Embedder:
     """Backbone, pooling and head of a recipe; weights on the CPU."""
     backbone = load_backbone(model.backbone, model.input_size, model.pretrained, model.weights)
-    return Embedder(backbone, model.pooling.build(), model.head.build(in_features=backbone.num_features), model.freeze)
+    pooling = model.pooling.build()
+    return Embedder(backbone, pooling, model.head.build(in_features=pooling.width(backbone)), model.freeze)
 
 
 # 7. Losses
@@ -1915,7 +1933,7 @@ class MarginSoftmax(nn.Module):
         target = self.margin(cosine.gather(1, labels[:, None]))  # (B, 1)
         terms = F.cross_entropy(self.scale * cosine.scatter(1, labels[:, None], target), labels, reduction="none")
         if self.gamma:
-            terms = (1 - torch.exp(-terms)).clamp(min=1e-12).pow(self.gamma) * terms
+            terms = (-torch.expm1(-terms)).clamp(min=1e-12).pow(self.gamma) * terms
         return terms.mean()
 
 
@@ -1960,14 +1978,17 @@ CMC_RANKS = (1, 5, 10)
 def as_matrix(values: Any, name: str = "similarity") -> Tensor:
     """A finite matrix as a float32 or float64 tensor on its own device; KitError names what is not finite."""
     if not isinstance(values, Tensor):
-        values = torch.from_numpy(np.require(values, requirements=("C", "W")))
+        array = np.require(values, requirements=("C", "W"))
+        if array.dtype.kind not in "fiub":
+            raise KitError(f"{name}: holds {array.dtype}, expected numbers")
+        values = torch.from_numpy(array)
     matrix = values.detach() if values.dtype in (torch.float32, torch.float64) else values.detach().float()
     if matrix.ndim != 2:
         raise KitError(f"{name}: shape {tuple(matrix.shape)} is not a matrix")
     for start in range(0, len(matrix), rows_at_a_time(matrix.shape[1])):
         block = matrix[start : start + rows_at_a_time(matrix.shape[1])]
-        if not torch.isfinite(block).all():
-            i, j = torch.nonzero(~torch.isfinite(block))[0].tolist()
+        if not torch.isfinite(block.sum()) and len(wrong := torch.nonzero(~torch.isfinite(block))):
+            i, j = wrong[0].tolist()
             raise KitError(f"{name}: {block[i, j].item()} in row {start + i}, column {j}; every value must be finite")
     return matrix
 
@@ -1991,12 +2012,28 @@ def as_labelled(similarity: Any, labels: Any) -> tuple[Tensor, np.ndarray, np.nd
     return matrix, codes.reshape(-1), known
 
 
-def sort_rows(matrix: Tensor) -> Tensor:
-    """Each row ascending; numpy's vectorised sort on the CPU, in place."""
-    if matrix.device.type == "cpu":
-        matrix.numpy().sort(axis=1)
-        return matrix
-    return matrix.sort(dim=1).values
+def count_at_least(block: Tensor, values: Tensor) -> Tensor:
+    """How many entries of each row (R, N) are at least as large as each of its values (R, P), ascending: int64 (R, P).
+
+    The values must be among the row's entries. On the CPU rows are sorted as 16-bit codes, by radix in a fifth of the
+    time that floats take; where several entries share a value's code, they are counted exactly.
+    """
+    if block.device.type != "cpu":
+        return block.shape[1] - torch.searchsorted(block.sort(dim=1).values, values)
+    low, spread = values[:, :1], (values[:, -1:] - values[:, :1]).clamp(min=torch.finfo(values.dtype).tiny)
+    codes, wanted = (codes_within(x, low, spread) for x in (block, values))
+    ordered = torch.from_numpy(np.sort(codes.numpy(), axis=1, kind="stable"))
+    first, after = (torch.searchsorted(ordered, wanted, right=side) for side in (False, True))
+    counts = block.shape[1] - after + 1
+    entries, numbers = block.numpy(), values.numpy()
+    for row, column in (after - first > 1).nonzero().tolist():
+        counts[row, column] = np.count_nonzero(entries[row] >= numbers[row, column])
+    return counts
+
+
+def codes_within(values: Tensor, low: Tensor, spread: Tensor) -> Tensor:
+    """int16 codes that never fall where values (R, N) rise; below `low` (R, 1) all are the lowest."""
+    return ((values - low) / spread).mul_(65534).floor_().clamp_(-1, 65534).sub_(32767).to(torch.int16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -2011,8 +2048,8 @@ class QueryScores:
 def score_queries(matrix: Tensor, codes: np.ndarray) -> QueryScores:
     """Scores every row as a query against all other columns, one identity at a time.
 
-    Only values are sorted, and only positives are looked up in them: for each, how many candidates, and how many of
-    them positives, are at least as similar.
+    Nothing is ranked: for each positive it is counted how many candidates, and how many of them positives, are at
+    least as similar.
     """
     total, device = len(codes), matrix.device
     scores = np.full((3, total), np.nan)
@@ -2025,8 +2062,8 @@ def score_queries(matrix: Tensor, codes: np.ndarray) -> QueryScores:
             queries = torch.from_numpy(rows).to(device)
             block = matrix[queries]
             block[torch.arange(len(rows), device=device), queries] = -torch.inf  # a query is no candidate of its own
-            mine = sort_rows(block[:, torch.from_numpy(members).to(device)])[:, 1:].contiguous()
-            at_least = total - torch.searchsorted(sort_rows(block), mine)
+            mine = block[:, torch.from_numpy(members).to(device)].sort(dim=1).values[:, 1:].contiguous()
+            at_least = count_at_least(block, mine)
             hits = positives - torch.searchsorted(mine, mine)
             scores[0, rows] = (hits / at_least.double()).mean(1).cpu().numpy()
             scores[1, rows] = (at_least[:, -1] - hits[:, -1] + 1).cpu().numpy()
@@ -2170,11 +2207,19 @@ def bootstrap_interval(
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def unit_vectors(queries: Any, gallery: Any) -> tuple[Tensor, Tensor]:
+    """Both sets of embeddings (Q, D) and (M, D) at unit length, in one type and on one device."""
+    unit = F.normalize(as_matrix(queries, "embeddings"))
+    others = unit if gallery is None else F.normalize(as_matrix(gallery, "gallery").to(unit))
+    if unit.shape[1] != others.shape[1]:
+        raise KitError(f"gallery: embeddings of length {others.shape[1]}, but the queries' have {unit.shape[1]}")
+    return unit, others
+
+
 def similarity_matrix(embeddings: Any, gallery: Any = None) -> Any:
     """Cosines (N, M) of embeddings (N, D) with gallery (M, D), or among themselves (N, N)."""
-    queries = F.normalize(as_matrix(embeddings, "embeddings"))
-    others = queries if gallery is None else F.normalize(as_matrix(gallery, "gallery"))
-    return like(queries @ others.T, embeddings)
+    unit, others = unit_vectors(embeddings, gallery)
+    return like(unit @ others.T, embeddings)
 
 
 def top_k(queries: Any, gallery: Any, k: int) -> tuple[Any, Any]:
@@ -2182,7 +2227,9 @@ def top_k(queries: Any, gallery: Any, k: int) -> tuple[Any, Any]:
 
     queries (Q, D), gallery (M, D). Works through the queries in blocks and never holds Q x M similarities.
     """
-    unit, others = F.normalize(as_matrix(queries, "queries")), F.normalize(as_matrix(gallery, "gallery"))
+    unit, others = unit_vectors(queries, gallery)
+    if k < 1:
+        raise KitError(f"top_k: k: {k} is out of range (expected at least 1)")
     k = min(k, len(others))
     values, positions = unit.new_empty(len(unit), k), torch.empty(len(unit), k, dtype=torch.int64, device=unit.device)
     step = rows_at_a_time(len(others))
@@ -2291,21 +2338,20 @@ def expanded_reciprocal_keys(ranked: Tensor, half: int) -> Tensor:
     return torch.unique(torch.cat(joined))
 
 
-def expanded_weights(keys: Tensor, values: Tensor, ranked: Tensor, k2: int) -> tuple[Tensor, Tensor]:
-    """Mean of the sparse rows of each row's k2 nearest, itself among them: sorted keys and values."""
-    total = len(ranked)
+def expanded_weights(keys: Tensor, values: Tensor, nearest: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over each row's nearest (N, k2), itself among them, of their sparse rows: sorted keys and values."""
+    total, k2 = nearest.shape
     pointer = torch.searchsorted(keys, torch.arange(total + 1, device=keys.device) * total)
-    nearest = ranked[:, :k2]
     all_keys, all_values = [], []
     longest = max(1, int(pointer.diff().max()))
     step = max(1, BLOCK // (4 * longest * k2))
     for start in range(0, total, step):
         sources = nearest[start : start + step].flatten()
         entry, source = ragged(pointer[sources], pointer[sources + 1])
-        row = start + source // nearest.shape[1]
+        row = start + source // k2
         merged, place = torch.unique(row * total + keys[entry] % total, return_inverse=True)
         all_keys.append(merged)
-        all_values.append(values.new_zeros(len(merged)).index_add_(0, place, values[entry] / nearest.shape[1]))
+        all_values.append(values.new_zeros(len(merged)).index_add_(0, place, values[entry] / k2))
     return torch.cat(all_keys), torch.cat(all_values)
 
 
@@ -2381,10 +2427,9 @@ def k_reciprocal_rerank(
             "lambda_value in [0, 1])"
         )
     if similarity is None:
-        unit = F.normalize(as_matrix(embeddings, "embeddings"))
+        unit, others = unit_vectors(embeddings, gallery)
         if gallery is not None:
-            queries = len(unit)
-            unit = torch.cat([unit, F.normalize(as_matrix(gallery, "gallery")).to(unit)])
+            queries, unit = len(unit), torch.cat([unit, others])
         matrix = unit @ unit.T
     else:
         matrix = as_matrix(similarity)
@@ -2392,6 +2437,8 @@ def k_reciprocal_rerank(
             raise KitError(
                 f"similarity: shape {tuple(matrix.shape)} is not square (one set, or queries and gallery together)"
             )
+    if queries is not None and not 0 < queries < len(matrix):
+        raise KitError(f"k_reciprocal_rerank: queries: {queries} of {len(matrix)} rows (expected at least 1, not all)")
     reranked = rerank_square(matrix, k1, k2, lambda_value)
     return like(reranked if queries is None else reranked[:queries, queries:].clone(), given)
 
@@ -2401,14 +2448,16 @@ def rerank_square(similarity: Tensor, k1: int, k2: int, lambda_value: float) -> 
     total = len(similarity)
     if not total:
         return similarity.clone()
-    farthest = (2 - 2 * similarity.amin(1)).clamp(min=torch.finfo(similarity.dtype).tiny)  # (N,) each row's maximum
-    ranked = ranked_neighbours(similarity, min(k1 + 1, total))
+    farthest = 2 - 2 * similarity.amin(1)  # (N,) each row's maximum
+    farthest[farthest <= 1e-6] = torch.inf  # rows that are like all others: every distance is 0, not rounding noise
+    nearest = ranked_neighbours(similarity, min(max(k1 + 1, k2), total))
+    ranked = nearest[:, : k1 + 1]
     keys = expanded_reciprocal_keys(ranked, min(round(k1 / 2) + 1, ranked.shape[1]))
     rows = keys // total
     weights = torch.exp(-(2 - 2 * similarity[rows, keys % total]) / farthest[rows])
     weights = weights / similarity.new_zeros(total).index_add_(0, rows, weights)[rows]
     if k2 > 1:
-        keys, weights = expanded_weights(keys, weights, ranked, min(k2, ranked.shape[1]))
+        keys, weights = expanded_weights(keys, weights, nearest[:, :k2])
     shared = sum_of_minima(keys, weights, total)
     # similarity = 1 - (1 - lambda) (1 - m / (2 - m)) - lambda (2 - 2 cos) / farthest, with m the sum of minima
     slope = (2 * lambda_value / farthest)[:, None]
@@ -3057,6 +3106,10 @@ def digit_columns(numbers: np.ndarray, groups: int) -> np.ndarray:
     return text
 
 
+def quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if re.search('[",\\r\\n]', text) else text
+
+
 def format_rows(row_ids: np.ndarray, values: np.ndarray) -> bytes:
     """Lines `row_id,0.512345678901234`; values float64 in [0, 1] with more decimals than a float32 tells apart."""
     scaled = np.rint(values * 10**DECIMALS).astype(np.int64)
@@ -3065,7 +3118,8 @@ def format_rows(row_ids: np.ndarray, values: np.ndarray) -> bytes:
     tail[:, 1] = ord("0") + (scaled == 10**DECIMALS)
     tail[:, 3:-1] = digit_columns(scaled % 10**DECIMALS, DECIMALS // GROUP)
     if row_ids.dtype.kind not in "iu" or row_ids.min() < 0:
-        return b"".join(str(i).encode() + line.tobytes() for i, line in zip(row_ids, tail))
+        return b"".join(quoted(str(i)).encode() + line.tobytes() for i, line in zip(row_ids, tail))
+    row_ids = row_ids.astype(np.int64)
     lengths = np.searchsorted(10 ** np.arange(1, 19), row_ids, "right") + 1
     lines = np.concatenate([digit_columns(row_ids, -(-int(lengths.max()) // GROUP)), tail], axis=1)
     unused = lines.shape[1] - tail.shape[1] - lengths  # leading zeros
@@ -3080,13 +3134,22 @@ def load_test_pairs(test: pd.DataFrame | str | Path) -> pd.DataFrame:
     missing = [c for c in ("row_id", "query_image", "gallery_image") if c not in test]
     if missing:
         raise KitError(f"test: column '{missing[0]}' is missing (expected row_id,query_image,gallery_image)")
+    if test.empty:
+        raise KitError("test: the table has no rows")
+    twice = test.row_id[test.row_id.duplicated()]
+    if len(twice):
+        raise KitError(f"test: row_id: more than one row for {twice.iloc[0]}")
     return test
 
 
 def picture_positions(column: pd.Series, images: Sequence[str]) -> Callable[[slice], np.ndarray]:
     """A function from rows of a test column to where their pictures stand in `images`."""
-    column = column.astype("category")
-    places = pd.Index(images).get_indexer(column.cat.categories)
+    column, known = column.astype("category"), pd.Index(images)
+    if known.has_duplicates:
+        raise KitError(f"images: {known[known.duplicated()][0]} is named more than once")
+    if (column.cat.codes < 0).any():
+        raise KitError(f"test: {column.name}: row {int(np.argmax(column.cat.codes < 0))} names no picture")
+    places = known.get_indexer(column.cat.categories)
     used = np.unique(column.cat.codes)
     unknown = [str(column.cat.categories[code]) for code in used if places[code] < 0]
     if unknown:
@@ -3099,9 +3162,9 @@ def write_submission(path: str | Path, similarity: Any, images: Sequence[str], t
     """Writes `row_id,similarity` for every pair of the test table, joined by picture names, and reads the file back.
 
     similarity (N, N) with rows as queries, in the order of `images` (N names); `test` is the table or its path, with
-    rows in any order. Cosines are mapped affinely to [0, 1] (s -> (s + 1) / 2), never clipped or rounded into ties.
-    Works in chunks of rows, so that 25 million pairs need little memory. Raises KitError on NaN, on a wrong shape, and
-    on pictures without a similarity.
+    rows in any order. Cosines are mapped affinely to [0, 1] (s -> (s + 1) / 2) and written with 15 decimals, never
+    clipped, so that only what agrees to 2e-15 ties. Works in chunks of rows, so that 25 million pairs need little
+    memory. Raises KitError on NaN, on a wrong shape, and on pictures without a similarity.
     """
     matrix = as_matrix(similarity)
     if matrix.shape != (len(images), len(images)):

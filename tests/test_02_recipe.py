@@ -83,7 +83,7 @@ def test_a_byte_order_mark_is_no_fault(tmp_path):
         ("loss: arcfase", "loss: there is no loss 'arcfase'; did you mean 'arcface'?"),
         ("loss: {margin: x}", "loss.margin: 'x' is not a number (example: 5e-4)"),
         ("loss: {margn: 1}", "loss.margn: loss 'arcface' has no such setting; did you mean 'margin'?"),
-        ("augment: flip", "augment: 'flip' is not a list (example: [1, 2])"),
+        ("augment: 3", "augment: 3 is not a list (example: [1, 2])"),
         ("augment: [flip, flop]", "augment[1]: there is no augmentation 'flop'; did you mean 'flip'?"),
         (
             "augment: [{name: affine, scale: [1]}]",

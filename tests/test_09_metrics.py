@@ -8,6 +8,7 @@ import slow
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import jaguar_kit
@@ -325,3 +326,46 @@ def test_shape_that_does_not_fit_the_labels_is_refused(score, shape):
 def test_similarity_that_is_text_is_refused():
     with pytest.raises(KitError, match="similarity"):
         identity_balanced_map([["high", "low"], ["low", "high"]], list("aa"))
+
+
+# intervals
+
+
+def clustered(count=60, identities=8, noise=1.0, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(identities, size=count)
+    embeddings = rng.normal(size=(identities, 10))[labels] + noise * rng.normal(size=(count, 10))
+    return jaguar_kit.similarity_matrix(embeddings), labels
+
+
+@pytest.mark.parametrize("over", ["identities", "queries"])
+def test_bootstrap_interval_holds_the_estimate_and_is_repeatable(over):
+    similarity, labels = clustered()
+    low, high = jaguar_kit.bootstrap_interval(similarity, labels, over=over)
+    assert low < jaguar_kit.identity_balanced_map(similarity, labels) < high
+    assert (low, high) == jaguar_kit.bootstrap_interval(similarity, labels, over=over)
+    narrow = jaguar_kit.bootstrap_interval(similarity, labels, over=over, level=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+def test_bootstrap_interval_over_identities_agrees_with_scipy():
+    similarity, labels = clustered()
+    means = list(slow.per_identity(similarity, labels).values())
+    drawn = stats.bootstrap((means,), np.mean, n_resamples=20000, method="percentile", rng=0).confidence_interval
+    low, high = jaguar_kit.bootstrap_interval(similarity, labels, rounds=20000)
+    assert (low, high) == pytest.approx((drawn.low, drawn.high), abs=0.01)
+
+
+def test_interval_of_a_difference_is_paired():
+    similarity, labels = clustered()
+    worse = similarity + 0.05 * np.random.default_rng(0).normal(size=similarity.shape)
+    assert jaguar_kit.bootstrap_interval(similarity, labels, baseline=similarity) == (0, 0)
+    low, high = jaguar_kit.bootstrap_interval(similarity, labels, baseline=worse)
+    alone = jaguar_kit.bootstrap_interval(similarity, labels)
+    assert high - low < alone[1] - alone[0]
+
+
+def test_interval_without_anything_to_score_is_not_a_number():
+    assert all(np.isnan(jaguar_kit.bootstrap_interval(np.eye(3), [1, 2, 3])))
+    with pytest.raises(jaguar_kit.KitError, match="over: 'pictures'"):
+        jaguar_kit.bootstrap_interval(np.eye(3), [1, 1, 2], over="pictures")

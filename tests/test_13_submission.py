@@ -331,7 +331,7 @@ def test_two_pictures_of_one_name_are_refused(tmp_path):
 
 
 def test_two_rows_of_one_row_id_are_refused(tmp_path):
-    assert_refused(tmp_path / "out", "row_id 4 ", pairs=table([0, 1, 2, 3, 4, 4, 6, 7, 8, 9, 10, 11]))
+    assert_refused(tmp_path / "out", "more than one row for 4", pairs=table([0, 1, 2, 3, 4, 4, 6, 7, 8, 9, 10, 11]))
 
 
 def test_table_without_rows_is_refused(tmp_path):

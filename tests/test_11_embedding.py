@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import slow
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 import jaguar_kit
-from jaguar_kit import Component, ImageStore, KitError, ModelConfig, Preparation, Recipe, embed, similarity_matrix
+from jaguar_kit import Component, ImageStore, ModelConfig, Preparation, Recipe, embed
 
 PROPERTY = settings(deadline=None, max_examples=40)
 CPU = torch.device("cpu")
@@ -19,138 +18,6 @@ CPU = torch.device("cpu")
 
 def vectors(count=7, dim=5, seed=0):
     return np.random.default_rng(seed).normal(size=(count, dim))
-
-
-# cosines
-
-
-@PROPERTY
-@given(st.integers(1, 12), st.integers(1, 8), st.integers(0, 999))
-def test_similarity_is_the_cosine(count, dim, seed):
-    embeddings = vectors(count, dim, seed)
-    np.testing.assert_allclose(similarity_matrix(embeddings), slow.cosines(embeddings), atol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_result_is_of_the_kind_that_was_given(dtype):
-    embeddings = vectors().astype(dtype)
-    array, tensor = similarity_matrix(embeddings), similarity_matrix(torch.from_numpy(embeddings))
-    assert isinstance(array, np.ndarray)
-    assert isinstance(tensor, torch.Tensor)
-    assert array.dtype == max(np.dtype(np.float32), np.dtype(dtype))
-    for similarity in (array, tensor.numpy()):
-        np.testing.assert_allclose(similarity, slow.cosines(embeddings), atol=1e-6)
-
-
-def test_bfloat16_embeddings_are_accepted():
-    embeddings = torch.from_numpy(vectors()).bfloat16()
-    np.testing.assert_allclose(similarity_matrix(embeddings), slow.cosines(embeddings.double()), atol=1e-6)
-
-
-def test_embeddings_that_learn_are_accepted():
-    assert similarity_matrix(torch.eye(3).requires_grad_()).tolist() == np.eye(3).tolist()
-
-
-def test_embeddings_of_a_read_only_file_are_accepted(tmp_path):
-    np.save(tmp_path / "x.npy", vectors())
-    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    np.testing.assert_allclose(similarity_matrix(mapped), slow.cosines(vectors()), atol=1e-12)
-
-
-def test_queries_against_a_gallery_are_rows_against_columns():
-    everything = vectors(9)
-    np.testing.assert_allclose(
-        similarity_matrix(everything[:3], everything[3:]), slow.cosines(everything)[:3, 3:], atol=1e-12
-    )
-
-
-def test_embedding_that_is_no_number_is_refused_with_its_place():
-    embeddings = vectors()
-    embeddings[4, 2] = np.nan
-    with pytest.raises(KitError, match="embeddings: nan in row 4, column 2"):
-        similarity_matrix(embeddings)
-
-
-def test_lengths_of_embeddings_do_not_matter():
-    lengths = np.array([[1e-6], [1e-3], [1], [2], [10], [1e3], [1e6]])
-    np.testing.assert_allclose(similarity_matrix(lengths * vectors()), similarity_matrix(vectors()), atol=1e-6)
-
-
-def test_embedding_of_length_zero_is_like_nothing():
-    embeddings = vectors()
-    embeddings[3] = 0
-    similarity = similarity_matrix(embeddings)
-    assert not similarity[3].any()
-    assert not similarity[:, 3].any()
-    assert np.isfinite(similarity).all()
-
-
-def test_embeddings_are_not_changed():
-    embeddings = vectors().astype(np.float32)
-    kept = embeddings.copy()
-    similarity_matrix(embeddings)
-    assert np.array_equal(embeddings, kept)
-
-
-# re-ranking
-
-
-def assert_close(got, expected):
-    np.testing.assert_allclose(np.asarray(got), expected, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("k", [1, 3, 50])
-@pytest.mark.parametrize("alpha", [0.0, 1.0, 3.0])
-def test_query_expansion_is_that_of_the_slow_loops(k, alpha):
-    embeddings = vectors(20)
-    expected = slow.query_expansion(embeddings, k, alpha)
-    assert_close(jaguar_kit.query_expansion(embeddings, k, alpha), expected)
-    assert_close(jaguar_kit.query_expansion(torch.from_numpy(embeddings).float(), k, alpha), expected)
-
-
-@pytest.mark.parametrize("count", [2, 5, 30])
-@pytest.mark.parametrize(("k1", "k2"), [(20, 6), (1, 1), (5, 3), (7, 1), (5, 9), (60, 2)])
-def test_re_ranking_is_that_of_the_slow_loops(count, k1, k2):
-    embeddings = vectors(count, 4) + 2 * vectors(count, 4, seed=1)[np.arange(count) // 4]  # clusters of four
-    similarity = slow.cosines(embeddings)
-    expected = slow.k_reciprocal_rerank(similarity, k1, k2, 0.3)
-    assert_close(jaguar_kit.k_reciprocal_rerank(embeddings, k1=k1, k2=k2), expected)
-    assert_close(jaguar_kit.k_reciprocal_rerank(similarity=similarity, k1=k1, k2=k2), expected)
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
-def test_re_ranking_weighs_the_original_distance(weight):
-    embeddings = vectors(25)
-    expected = slow.k_reciprocal_rerank(slow.cosines(embeddings), 6, 3, weight)
-    assert_close(jaguar_kit.k_reciprocal_rerank(embeddings, k1=6, k2=3, lambda_value=weight), expected)
-
-
-@pytest.mark.parametrize("queries", [1, 8, 24])
-def test_re_ranking_of_queries_against_a_gallery_is_that_of_the_slow_loops(queries):
-    embeddings = vectors(25)
-    expected = slow.k_reciprocal_rerank_two_sets(embeddings[:queries], embeddings[queries:], 6, 3)
-    got = jaguar_kit.k_reciprocal_rerank(embeddings[:queries], embeddings[queries:], k1=6, k2=3)
-    assert got.shape == (queries, 25 - queries)
-    assert_close(got, expected)
-    similarity = slow.cosines(embeddings)
-    assert_close(jaguar_kit.k_reciprocal_rerank(similarity=similarity, queries=queries, k1=6, k2=3), expected)
-
-
-@PROPERTY
-@given(st.integers(2, 10), st.integers(0, 999), st.integers(1, 8), st.integers(1, 9))
-def test_re_ranking_orders_ties_like_the_slow_loops(count, seed, k1, k2):
-    similarity = np.random.default_rng(seed).integers(-2, 4, (count, count)) / 4
-    similarity = np.maximum(similarity, similarity.T)
-    np.fill_diagonal(similarity, 1)
-    expected = slow.k_reciprocal_rerank(similarity, k1, k2)
-    assert_close(jaguar_kit.k_reciprocal_rerank(similarity=similarity, k1=k1, k2=k2), expected)
-
-
-@pytest.mark.parametrize("count", [1, 2, 10])
-@pytest.mark.parametrize("seed", range(2))
-def test_pictures_that_are_all_alike_stay_all_alike(count, seed):
-    embeddings = np.repeat(vectors(1, 7, seed), count, axis=0).astype(np.float32)
-    np.testing.assert_allclose(jaguar_kit.k_reciprocal_rerank(embeddings), np.ones((count, count)), atol=1e-5)
 
 
 # embed

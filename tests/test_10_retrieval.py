@@ -1,0 +1,423 @@
+"""Section 10: similarities, expansion, re-ranking, calibration, fusion and the steps of a recipe."""
+
+import numpy as np
+import pytest
+import slow
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import jaguar_kit
+from jaguar_kit import Component, KitError, identity_balanced_map, similarity_matrix
+
+PROPERTY = settings(deadline=None, max_examples=40)
+
+
+def vectors(count=7, dim=5, seed=0):
+    return np.random.default_rng(seed).normal(size=(count, dim))
+
+
+def clusters(count=40, identities=6, dim=16, noise=0.6, seed=0):
+    """Embeddings (N, D) around a centre for each identity, and their labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(identities, size=count)
+    return rng.normal(size=(identities, dim))[labels] + noise * rng.normal(size=(count, dim)), labels
+
+
+# cosines
+
+
+@PROPERTY
+@given(st.integers(1, 12), st.integers(1, 8), st.integers(0, 999))
+def test_similarity_is_the_cosine(count, dim, seed):
+    embeddings = vectors(count, dim, seed)
+    np.testing.assert_allclose(similarity_matrix(embeddings), slow.cosines(embeddings), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_result_is_of_the_kind_that_was_given(dtype):
+    embeddings = vectors().astype(dtype)
+    array, tensor = similarity_matrix(embeddings), similarity_matrix(torch.from_numpy(embeddings))
+    assert isinstance(array, np.ndarray)
+    assert isinstance(tensor, torch.Tensor)
+    assert array.dtype == max(np.dtype(np.float32), np.dtype(dtype))
+    for similarity in (array, tensor.numpy()):
+        np.testing.assert_allclose(similarity, slow.cosines(embeddings), atol=1e-6)
+
+
+def test_bfloat16_embeddings_are_accepted():
+    embeddings = torch.from_numpy(vectors()).bfloat16()
+    np.testing.assert_allclose(similarity_matrix(embeddings), slow.cosines(embeddings.double()), atol=1e-6)
+
+
+def test_embeddings_that_learn_are_accepted():
+    assert similarity_matrix(torch.eye(3).requires_grad_()).tolist() == np.eye(3).tolist()
+
+
+def test_embeddings_of_a_read_only_file_are_accepted(tmp_path):
+    np.save(tmp_path / "x.npy", vectors())
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    np.testing.assert_allclose(similarity_matrix(mapped), slow.cosines(vectors()), atol=1e-12)
+
+
+def test_queries_against_a_gallery_are_rows_against_columns():
+    everything = vectors(9)
+    np.testing.assert_allclose(
+        similarity_matrix(everything[:3], everything[3:]), slow.cosines(everything)[:3, 3:], atol=1e-12
+    )
+
+
+def test_embedding_that_is_no_number_is_refused_with_its_place():
+    embeddings = vectors()
+    embeddings[4, 2] = np.nan
+    with pytest.raises(KitError, match="embeddings: nan in row 4, column 2"):
+        similarity_matrix(embeddings)
+
+
+def test_lengths_of_embeddings_do_not_matter():
+    lengths = np.array([[1e-6], [1e-3], [1], [2], [10], [1e3], [1e6]])
+    np.testing.assert_allclose(similarity_matrix(lengths * vectors()), similarity_matrix(vectors()), atol=1e-6)
+
+
+def test_embedding_of_length_zero_is_like_nothing():
+    embeddings = vectors()
+    embeddings[3] = 0
+    similarity = similarity_matrix(embeddings)
+    assert not similarity[3].any()
+    assert not similarity[:, 3].any()
+    assert np.isfinite(similarity).all()
+
+
+def test_embeddings_are_not_changed():
+    embeddings = vectors().astype(np.float32)
+    kept = embeddings.copy()
+    similarity_matrix(embeddings)
+    assert np.array_equal(embeddings, kept)
+
+
+# re-ranking
+
+
+def assert_close(got, expected):
+    np.testing.assert_allclose(np.asarray(got), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 3, 50])
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 3.0])
+def test_query_expansion_is_that_of_the_slow_loops(k, alpha):
+    embeddings = vectors(20)
+    expected = slow.query_expansion(embeddings, k, alpha)
+    assert_close(jaguar_kit.query_expansion(embeddings, k, alpha), expected)
+    assert_close(jaguar_kit.query_expansion(torch.from_numpy(embeddings).float(), k, alpha), expected)
+
+
+@pytest.mark.parametrize("count", [2, 5, 30])
+@pytest.mark.parametrize(("k1", "k2"), [(20, 6), (1, 1), (5, 3), (7, 1), (5, 9), (60, 2)])
+def test_re_ranking_is_that_of_the_slow_loops(count, k1, k2):
+    embeddings = vectors(count, 4) + 2 * vectors(count, 4, seed=1)[np.arange(count) // 4]  # clusters of four
+    similarity = slow.cosines(embeddings)
+    expected = slow.k_reciprocal_rerank(similarity, k1, k2, 0.3)
+    assert_close(jaguar_kit.k_reciprocal_rerank(embeddings, k1=k1, k2=k2), expected)
+    assert_close(jaguar_kit.k_reciprocal_rerank(similarity=similarity, k1=k1, k2=k2), expected)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_re_ranking_weighs_the_original_distance(weight):
+    embeddings = vectors(25)
+    expected = slow.k_reciprocal_rerank(slow.cosines(embeddings), 6, 3, weight)
+    assert_close(jaguar_kit.k_reciprocal_rerank(embeddings, k1=6, k2=3, lambda_value=weight), expected)
+
+
+@pytest.mark.parametrize("queries", [1, 8, 24])
+def test_re_ranking_of_queries_against_a_gallery_is_that_of_the_slow_loops(queries):
+    embeddings = vectors(25)
+    expected = slow.k_reciprocal_rerank_two_sets(embeddings[:queries], embeddings[queries:], 6, 3)
+    got = jaguar_kit.k_reciprocal_rerank(embeddings[:queries], embeddings[queries:], k1=6, k2=3)
+    assert got.shape == (queries, 25 - queries)
+    assert_close(got, expected)
+    similarity = slow.cosines(embeddings)
+    assert_close(jaguar_kit.k_reciprocal_rerank(similarity=similarity, queries=queries, k1=6, k2=3), expected)
+
+
+@PROPERTY
+@given(st.integers(2, 10), st.integers(0, 999), st.integers(1, 8), st.integers(1, 9))
+def test_re_ranking_orders_ties_like_the_slow_loops(count, seed, k1, k2):
+    similarity = np.random.default_rng(seed).integers(-2, 4, (count, count)) / 4
+    similarity = np.maximum(similarity, similarity.T)
+    np.fill_diagonal(similarity, 1)
+    expected = slow.k_reciprocal_rerank(similarity, k1, k2)
+    assert_close(jaguar_kit.k_reciprocal_rerank(similarity=similarity, k1=k1, k2=k2), expected)
+
+
+@pytest.mark.parametrize("count", [1, 2, 10])
+@pytest.mark.parametrize("seed", range(2))
+def test_pictures_that_are_all_alike_stay_all_alike(count, seed):
+    embeddings = np.repeat(vectors(1, 7, seed), count, axis=0).astype(np.float32)
+    np.testing.assert_allclose(jaguar_kit.k_reciprocal_rerank(embeddings), np.ones((count, count)), atol=1e-5)
+
+
+@PROPERTY
+@given(st.integers(2, 25), st.integers(0, 999))
+def test_re_ranking_does_not_depend_on_the_order_of_rows(count, seed):
+    embeddings, order = vectors(count, 6, seed), np.random.default_rng(seed).permutation(count)
+    result = jaguar_kit.k_reciprocal_rerank(embeddings, k1=5, k2=3)
+    assert_close(jaguar_kit.k_reciprocal_rerank(embeddings[order], k1=5, k2=3), result[np.ix_(order, order)])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_and_tensors_agree_and_come_back_as_they_were(dtype):
+    embeddings = clusters()[0].astype(dtype)
+    functions = [
+        jaguar_kit.query_expansion,
+        jaguar_kit.database_augmentation,
+        jaguar_kit.k_reciprocal_rerank,
+        lambda x: jaguar_kit.rank_average(similarity_matrix(x)),
+        lambda x: jaguar_kit.shortlist_rescore(similarity_matrix(x), lambda q, c: (q + c) % 7, k=5),
+    ]
+    for function in functions:
+        array, tensor = function(embeddings), function(torch.from_numpy(embeddings))
+        assert isinstance(array, np.ndarray)
+        assert isinstance(tensor, torch.Tensor)
+        np.testing.assert_array_equal(array, tensor.numpy())
+
+
+def test_half_precision_is_computed_in_single():
+    embeddings = clusters()[0]
+    half = embeddings.astype(np.float16)
+    assert_close(jaguar_kit.k_reciprocal_rerank(half), jaguar_kit.k_reciprocal_rerank(half.astype(np.float32)))
+
+
+def test_what_is_no_number_is_refused_everywhere():
+    embeddings = vectors()
+    embeddings[2, 1] = np.inf
+    for function in (jaguar_kit.query_expansion, jaguar_kit.database_augmentation, jaguar_kit.k_reciprocal_rerank):
+        with pytest.raises(KitError, match="inf in row 2, column 1"):
+            function(embeddings)
+
+
+@pytest.mark.parametrize("wrong", [{"k1": 0}, {"k2": 0}, {"lambda_value": 1.5}, {"queries": 7}])
+def test_re_ranking_refuses_what_it_can_not_do(wrong):
+    with pytest.raises(KitError, match="k_reciprocal_rerank"):
+        jaguar_kit.k_reciprocal_rerank(similarity=np.eye(7), **wrong)
+
+
+def test_re_ranking_helps_where_neighbours_tell_more_than_pairs():
+    embeddings, labels = clusters(120, 10, 12, noise=1.1, seed=3)
+    raw = identity_balanced_map(similarity_matrix(embeddings), labels)
+    assert identity_balanced_map(jaguar_kit.k_reciprocal_rerank(embeddings, k1=8, k2=4), labels) > raw + 0.05
+
+
+@PROPERTY
+@given(st.integers(1, 20), st.integers(1, 30), st.integers(1, 40), st.integers(0, 99))
+def test_top_k_is_the_head_of_a_full_sort(queries, gallery, k, seed):
+    first, second = vectors(queries, 4, seed), vectors(gallery, 4, seed + 1)
+    values, positions = jaguar_kit.top_k(first, second, k)
+    full = similarity_matrix(first, second)
+    assert positions.shape == (queries, min(k, gallery))
+    np.testing.assert_allclose(values, -np.sort(-full, axis=1)[:, :k], atol=1e-12)
+    np.testing.assert_allclose(np.take_along_axis(full, positions, 1), values, atol=1e-12)
+
+
+def test_top_k_works_in_blocks_that_hold_few_similarities(monkeypatch):
+    first, second = vectors(50, 4), vectors(60, 4, seed=1)
+    whole = jaguar_kit.top_k(first, second, 5)
+    monkeypatch.setattr(jaguar_kit, "BLOCK", 130)
+    for expected, got in zip(whole, jaguar_kit.top_k(first, second, 5)):
+        np.testing.assert_allclose(expected, got, atol=1e-12)
+
+
+def test_small_blocks_change_no_result(monkeypatch):
+    embeddings, labels = clusters()
+    similarity = similarity_matrix(embeddings)
+    whole = [jaguar_kit.k_reciprocal_rerank(embeddings), jaguar_kit.average_precision(similarity, labels)]
+    monkeypatch.setattr(jaguar_kit, "BLOCK", 100)
+    monkeypatch.setattr(jaguar_kit, "MEETINGS", 50)
+    assert_close(jaguar_kit.k_reciprocal_rerank(embeddings), whole[0])
+    assert_close(jaguar_kit.average_precision(similarity, labels), whole[1])
+
+
+def test_database_augmentation_weighs_neighbours_by_rank():
+    unit = slow.unit_rows(vectors(9))
+    cosines = unit @ unit.T
+    expected = []
+    for i in range(9):
+        others = sorted((j for j in range(9) if j != i), key=lambda j, i=i: -cosines[i, j])
+        expected.append(unit[i] + 2 / 3 * unit[others[0]] + 1 / 3 * unit[others[1]])
+    assert_close(jaguar_kit.database_augmentation(vectors(9), k=2), slow.unit_rows(np.array(expected)))
+
+
+# blending, calibration, fusion
+
+
+def test_blend_is_the_weighted_mean():
+    raw, reranked = vectors(4, 4), vectors(4, 4, seed=1)
+    np.testing.assert_allclose(jaguar_kit.blend(raw, reranked, 0.2), 0.2 * raw + 0.8 * reranked)
+    with pytest.raises(KitError, match="raw_weight"):
+        jaguar_kit.blend(raw, reranked, 1.2)
+
+
+@PROPERTY
+@given(st.integers(2, 12), st.integers(0, 999))
+def test_rank_average_sees_only_the_order_of_each_matrix(count, seed):
+    first, second = vectors(count, count, seed), vectors(count, count, seed + 1)
+    mean = jaguar_kit.rank_average(first, second)
+    np.testing.assert_allclose(mean, jaguar_kit.rank_average(np.exp(first), 5 * second - 3))
+    np.testing.assert_allclose(np.diag(mean), 1)
+    assert mean.min() >= 0
+    assert mean.max() <= 1
+
+
+def test_rank_average_by_hand():
+    first = np.array([[9.0, 0.1, 0.4], [0.2, 9.0, 0.3], [0.2, 0.9, 9.0]])
+    expected = np.array([[1, 0, 4 / 5], [1.5 / 5, 1, 3 / 5], [1.5 / 5, 1, 1]])
+    np.testing.assert_allclose(jaguar_kit.rank_average(first), expected)
+
+
+@pytest.mark.parametrize("kind", ["isotonic", "logistic"])
+def test_calibrated_scores_keep_their_order_and_become_probabilities(kind):
+    rng = np.random.default_rng(0)
+    same = rng.uniform(size=4000) < 0.3
+    scores = rng.normal(same * 1.5, 1.0)
+    calibrator = jaguar_kit.fit_calibration(scores, same, kind)
+    new = np.linspace(-9, 9, 2001)
+    probability = calibrator(new)
+    assert (np.diff(probability) > 0).all()
+    assert probability.min() >= 0
+    assert probability.max() <= 1
+    fitted = calibrator(scores)
+    for low in (0.1, 0.3, 0.5):
+        among = (fitted >= low) & (fitted < low + 0.2)
+        assert abs(same[among].mean() - fitted[among].mean()) < 0.05
+
+
+def test_isotonic_calibration_is_that_of_pooled_violators_up_to_the_plateaus_slope():
+    scores, same = np.array([1.0, 2, 3, 4, 5, 6]), np.array([0, 1, 0, 0, 1, 1])
+    fitted = jaguar_kit.fit_calibration(scores, same)(scores)
+    np.testing.assert_allclose(fitted, [0, 1 / 3, 1 / 3, 1 / 3, 1, 1], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("scores", "same"), [([1.0, 2.0], [True, True]), ([1.0, np.nan], [True, False]), ([1.0], [True, False])]
+)
+def test_calibration_needs_pairs_of_both_kinds(scores, same):
+    with pytest.raises(KitError, match="fit_calibration"):
+        jaguar_kit.fit_calibration(scores, same)
+
+
+def test_fusing_two_weak_scores_beats_each():
+    rng = np.random.default_rng(1)
+    labels = np.arange(60) % 12
+    same = labels[:, None] == labels
+    pairs = ~np.eye(60, dtype=bool)
+    scores = [same + rng.normal(size=(60, 60)), 100 * np.exp(same + rng.normal(size=(60, 60)))]
+    calibrators = [jaguar_kit.fit_calibration(score[pairs], same[pairs]) for score in scores]
+    fused = identity_balanced_map(jaguar_kit.fuse(scores, calibrators), labels)
+    assert fused > max(identity_balanced_map(score, labels) for score in scores) + 0.05
+    with pytest.raises(KitError, match="one for each"):
+        jaguar_kit.fuse(scores, calibrators[:1])
+
+
+@PROPERTY
+@given(st.integers(3, 15), st.integers(2, 20), st.integers(0, 999))
+def test_shortlist_is_reordered_by_the_pair_function_and_stays_in_front(count, k, seed):
+    similarity = similarity_matrix(vectors(count, 4, seed))
+    pair_scores = vectors(count, count, seed + 1)
+    result = jaguar_kit.shortlist_rescore(similarity, lambda q, c: pair_scores[q, c], k)
+    for i in range(count):
+        others = [j for j in np.argsort(-similarity[i], kind="stable") if j != i]
+        short, rest = others[:k], others[k:]
+        assume(len(set(pair_scores[i, short])) == len(short))
+        assert sorted(short, key=lambda j, i=i: -result[i, j]) == sorted(short, key=lambda j, i=i: -pair_scores[i, j])
+        np.testing.assert_array_equal(result[i, rest], similarity[i, rest])
+        assert not rest or result[i, short].min() >= result[i, rest].max() - 1e-12
+
+
+# steps of a recipe
+
+
+def steps(*names, **settings_of_last):
+    parts = [Component("postprocess", name) for name in names]
+    return (*parts[:-1], Component("postprocess", names[-1], settings_of_last)) if settings_of_last else tuple(parts)
+
+
+def no_views(scales, flip):
+    raise AssertionError("no step asked for other views")
+
+
+def test_steps_are_applied_in_order():
+    embeddings = torch.from_numpy(vectors(20, 6))
+    got = jaguar_kit.postprocess(
+        steps("query_expansion", "k_reciprocal", "blend", raw_weight=0.4), embeddings, no_views
+    )
+    reranked = jaguar_kit.k_reciprocal_rerank(jaguar_kit.query_expansion(embeddings))
+    assert_close(got, 0.4 * similarity_matrix(embeddings) + 0.6 * reranked)
+    assert_close(jaguar_kit.postprocess((), embeddings, no_views), similarity_matrix(embeddings))
+
+
+def test_auto_takes_the_simplest_steps_that_gain_and_raw_when_none_does():
+    embeddings, labels = clusters(120, 10, 12, noise=1.1, seed=3)
+    embeddings = torch.from_numpy(embeddings)
+    chosen, rows = jaguar_kit.choose_steps(steps("auto"), embeddings, lambda scales, flip: embeddings, labels)
+    assert [row["used"] for row in rows].count(True) == 1
+    assert len(chosen) == 1
+    gaining = [row for row in rows if row["low"] > 0 and "," not in row["steps"]]
+    assert max(gaining, key=lambda row: row["map"])["used"]
+    apart, labels = torch.eye(8).repeat_interleave(4, 0), np.repeat(np.arange(8), 4)
+    chosen, rows = jaguar_kit.choose_steps(steps("auto"), apart, lambda scales, flip: apart, labels)
+    assert chosen == ()
+    assert rows[0]["used"]
+
+
+def test_fixed_steps_are_used_even_when_they_lose():
+    embeddings, labels = clusters()
+    shuffled = np.random.default_rng(0).permutation(embeddings)
+    chosen, rows = jaguar_kit.choose_steps(
+        steps("tta"), torch.from_numpy(embeddings), lambda scales, flip: torch.from_numpy(shuffled), labels
+    )
+    assert chosen == steps("tta")
+    assert rows[1]["used"]
+    assert rows[1]["gain"] < 0
+
+
+@pytest.mark.parametrize("wrong", [["k_reciprocal", "query_expansion"], ["query_expansion", "tta"], ["auto", "tta"]])
+def test_steps_that_go_back_are_refused(wrong):
+    with pytest.raises(KitError, match="postprocess"):
+        jaguar_kit.recipe_from_dict({"name": "x", "postprocess": wrong})
+
+
+# views
+
+
+def mean_colour(images):
+    """An embedding that tells where in the picture the light is."""
+    return torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)
+
+
+def test_flip_tta_is_the_mean_of_both_unit_embeddings_from_one_forward():
+    calls, images = [], torch.rand(3, 3, 16, 16)
+
+    def network(batch):
+        calls.append(len(batch))
+        return mean_colour(batch)
+
+    normalize = torch.nn.functional.normalize
+    expected = normalize(normalize(mean_colour(images)) + normalize(mean_colour(images.flip(-1))))
+    assert torch.allclose(jaguar_kit.flip_tta(network, images), expected, atol=1e-6)
+    assert calls == [6]
+
+
+def test_flip_tta_makes_mirrored_pictures_alike():
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.allclose(
+        jaguar_kit.flip_tta(mean_colour, images), jaguar_kit.flip_tta(mean_colour, images.flip(-1)), atol=1e-6
+    )
+
+
+def test_scales_zoom_about_the_centre():
+    images = torch.zeros(1, 1, 32, 32)
+    images[..., 12:20, 12:20] = 1
+    closer, farther = jaguar_kit.zoom(images, 2.0), jaguar_kit.zoom(images, 0.5)
+    assert closer.sum() == pytest.approx(4 * 64, rel=0.1)
+    assert farther.sum() == pytest.approx(64 / 4, rel=0.1)
+    assert closer[0, 0, 15, 15] == farther[0, 0, 15, 15] == 1
+    assert jaguar_kit.multi_scale_tta(mean_colour, images, (0.5, 1, 2)).shape == (1, 16)
