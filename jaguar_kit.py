@@ -952,10 +952,16 @@ def load_pairs(table: Path) -> pd.DataFrame:
     written = pd.read_csv(table, dtype=str, nrows=1000, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     if not (pairs.row_id.iloc[:1000].astype(str) == written.row_id).all():  # such as 0007, which is not 7
         pairs = read_table(table, columns, {**types, "row_id": "str"})
-    twice = pairs.row_id[pairs.row_id.duplicated()].unique()
+    check_unique(pairs.row_id, table)
+    return pairs
+
+
+def check_unique(row_ids: pd.Series, table: str | Path) -> None:
+    if row_ids.dtype.kind in "iu" and (np.diff(row_ids.to_numpy()) > 0).all():
+        return  # rising numbers, as nearly always; hashing them all takes a hundred times longer
+    twice = row_ids[row_ids.duplicated()].unique()
     if len(twice):
         raise KitError(f"{table}: row_id: more than one row for {', '.join(map(str, twice))}")
-    return pairs
 
 
 def load_solution(table: Path, filenames: Sequence[str]) -> pd.Series | None:
@@ -3084,8 +3090,8 @@ def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]
 # ----------------------------------------------------------------------------------------------------------------------
 
 CHUNK = 1 << 19  # rows of a submission that are formatted at a time
-DECIMALS, GROUP = 15, 5  # written digits behind the point, and how many are looked up together
-DIGITS = np.frombuffer("".join(f"{i:0{GROUP}d}" for i in range(10**GROUP)).encode(), np.uint8).reshape(-1, GROUP)
+DECIMALS = 16  # written digits behind the point
+FOUR_DIGITS = np.frombuffer("".join(f"{i:04d}" for i in range(10000)).encode(), np.uint32)  # four characters each
 
 
 def unit_interval(similarity: Tensor) -> Callable[[np.ndarray], np.ndarray]:
@@ -3098,12 +3104,13 @@ def unit_interval(similarity: Tensor) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def digit_columns(numbers: np.ndarray, groups: int) -> np.ndarray:
-    """The last groups * GROUP decimal digits of whole numbers as characters, uint8 (rows, digits)."""
-    text = np.empty((len(numbers), groups * GROUP), np.uint8)
+    """The last 4 * groups decimal digits of whole numbers as characters, uint8 (rows, digits)."""
+    text = np.empty((len(numbers), groups), np.uint32)
     for group in range(groups - 1, -1, -1):
-        numbers, rest = np.divmod(numbers, 10**GROUP)
-        text[:, group * GROUP : (group + 1) * GROUP] = DIGITS[rest]
-    return text
+        left = numbers // 10000
+        text[:, group] = FOUR_DIGITS[numbers - left * 10000]
+        numbers = left
+    return text.view(np.uint8)
 
 
 def quoted(text: str) -> str:
@@ -3111,17 +3118,17 @@ def quoted(text: str) -> str:
 
 
 def format_rows(row_ids: np.ndarray, values: np.ndarray) -> bytes:
-    """Lines `row_id,0.512345678901234`; values float64 in [0, 1] with more decimals than a float32 tells apart."""
+    """Lines `row_id,0.5123456789012345`; values float64 in [0, 1] with more decimals than a float32 tells apart."""
     scaled = np.rint(values * 10**DECIMALS).astype(np.int64)
     tail = np.empty((len(values), DECIMALS + 4), np.uint8)
     tail[:, 0], tail[:, 2], tail[:, -1] = ord(","), ord("."), ord("\n")
     tail[:, 1] = ord("0") + (scaled == 10**DECIMALS)
-    tail[:, 3:-1] = digit_columns(scaled % 10**DECIMALS, DECIMALS // GROUP)
+    tail[:, 3:-1] = digit_columns(scaled, DECIMALS // 4)
     if row_ids.dtype.kind not in "iu" or row_ids.min() < 0:
         return b"".join(quoted(str(i)).encode() + line.tobytes() for i, line in zip(row_ids, tail))
     row_ids = row_ids.astype(np.int64)
     lengths = np.searchsorted(10 ** np.arange(1, 19), row_ids, "right") + 1
-    lines = np.concatenate([digit_columns(row_ids, -(-int(lengths.max()) // GROUP)), tail], axis=1)
+    lines = np.concatenate([digit_columns(row_ids, math.ceil(lengths.max() / 4)), tail], axis=1)
     unused = lines.shape[1] - tail.shape[1] - lengths  # leading zeros
     if (unused == unused[0]).all():
         return lines[:, unused[0] :].tobytes()
@@ -3136,9 +3143,7 @@ def load_test_pairs(test: pd.DataFrame | str | Path) -> pd.DataFrame:
         raise KitError(f"test: column '{missing[0]}' is missing (expected row_id,query_image,gallery_image)")
     if test.empty:
         raise KitError("test: the table has no rows")
-    twice = test.row_id[test.row_id.duplicated()]
-    if len(twice):
-        raise KitError(f"test: row_id: more than one row for {twice.iloc[0]}")
+    check_unique(test.row_id, "test")
     return test
 
 
@@ -3162,8 +3167,8 @@ def write_submission(path: str | Path, similarity: Any, images: Sequence[str], t
     """Writes `row_id,similarity` for every pair of the test table, joined by picture names, and reads the file back.
 
     similarity (N, N) with rows as queries, in the order of `images` (N names); `test` is the table or its path, with
-    rows in any order. Cosines are mapped affinely to [0, 1] (s -> (s + 1) / 2) and written with 15 decimals, never
-    clipped, so that only what agrees to 2e-15 ties. Works in chunks of rows, so that 25 million pairs need little
+    rows in any order. Cosines are mapped affinely to [0, 1] (s -> (s + 1) / 2) and written with 16 decimals, never
+    clipped, so that only what agrees to 2e-16 ties. Works in chunks of rows, so that 25 million pairs need little
     memory. Raises KitError on NaN, on a wrong shape, and on pictures without a similarity.
     """
     matrix = as_matrix(similarity)
@@ -3178,33 +3183,34 @@ def write_submission(path: str | Path, similarity: Any, images: Sequence[str], t
             for start in progress(range(0, len(pairs), CHUNK), "writing the submission"):
                 rows = slice(start, start + CHUNK)
                 file.write(format_rows(row_ids[rows], to_unit(values[query(rows), gallery(rows)])))
-        validate_submission(temporary, pairs, shown=path)
+        read_back(temporary, pairs.row_id, path)
     return Path(path)
 
 
-def validate_submission(
-    path: str | Path, test: pd.DataFrame | str | Path, shown: str | Path | None = None
-) -> dict[str, int]:
-    """Reads a submission back: its columns, every row_id of the test table once, finite values in [0, 1].
+def validate_submission(path: str | Path, test: pd.DataFrame | str | Path) -> dict[str, int]:
+    """Checks a submission: its columns, every row_id of the test table once, finite values in [0, 1].
 
-    Returns {"rows": how many}; raises KitError naming the first fault. `shown` is the name that errors give the file.
+    Returns {"rows": how many}; raises KitError naming the first fault.
     """
-    pairs, shown = load_test_pairs(test), shown or path
-    kind = "int64" if pairs.row_id.dtype.kind in "iu" else "str"
+    return {"rows": read_back(Path(path), load_test_pairs(test).row_id, path)}
+
+
+def read_back(path: Path, expected: pd.Series, shown: str | Path) -> int:
+    """Reads a submission in chunks and checks it; the number of rows. `shown` is the name that errors give the file."""
+    types = {"row_id": "int64" if expected.dtype.kind in "iu" else "str", "similarity": "float64"}
     row_ids = []
     try:
-        types = {"row_id": kind, "similarity": "float64"}
         for chunk in pd.read_csv(path, dtype=types, keep_default_na=False, chunksize=CHUNK, encoding="utf-8-sig"):
             check_submission_values(chunk, shown)
             row_ids.append(chunk.row_id.to_numpy())
     except (OSError, ValueError):  # not even numbers: look again, as text, for what to tell
-        chunk = read_table(Path(path), ())
+        chunk = read_table(path, ())
         check_submission_values(chunk, shown)
         row_ids = [chunk.row_id.to_numpy()]
     found = np.concatenate(row_ids)
-    if not np.array_equal(found, pairs.row_id.to_numpy()):
-        check_row_ids(pd.Series(found), pairs.row_id, shown)
-    return {"rows": len(found)}
+    if not np.array_equal(found, expected.to_numpy()):
+        check_row_ids(pd.Series(found), expected, shown)
+    return len(found)
 
 
 def check_submission_values(chunk: pd.DataFrame, shown: str | Path) -> None:
@@ -3245,6 +3251,23 @@ th:first-child, td:first-child { text-align: left; } .words dt { font-weight: 60
 img { max-width: 100%; } pre { background: #f6f6f4; padding: 1em; overflow-x: auto; font-size: 13px; }
 .note { color: #555; } .wide { overflow-x: auto; }
 """
+
+
+PAGE_COLUMNS = (  # results.csv has them all
+    "variant",
+    "seed",
+    "map",
+    "untrained",
+    "map_postprocessed",
+    "test_map",
+    "test_map_postprocessed",
+    "top1",
+    "pair_auc",
+    "best_epoch",
+    "epochs",
+    "seconds",
+    "trainable",
+)
 
 
 def new_figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
@@ -3390,7 +3413,7 @@ def show_value(value: Any) -> str:
 
 
 def html_table(table: pd.DataFrame) -> str:
-    head = "".join(f"<th>{html.escape(str(c))}</th>" for c in table.columns)
+    head = "".join(f"<th>{html.escape(str(c).replace('_', ' '))}</th>" for c in table.columns)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(show_value(v))}</td>" for v in row) + "</tr>"
         for row in table.itertuples(index=False)
@@ -3433,9 +3456,9 @@ def report_page(
         *[f"<dt>{w.capitalize()}</dt><dd>{html.escape(text)}</dd>" for w, text in words],
         "</dl>",
         "<h2>Results</h2>",
-        html_table(table),
+        html_table(table[[c for c in PAGE_COLUMNS if c in table]]),
         '<p class="note">map: identity-balanced mAP on the validation pictures, each a query against all others; '
-        "untrained: the same before training.</p>",
+        "untrained: the same before training; results.csv has more columns.</p>",
     ]
     if recipe.published:
         parts += [
