@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import base64
 import difflib
+import errno
 import hashlib
 import html
 import inspect
@@ -50,11 +51,12 @@ import sys
 import time
 import types
 import typing
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from functools import partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -148,12 +150,22 @@ class Range:
             raise KitError(f"{where}: {value!r} is out of range (expected {self})")
 
 
+class Rising:
+    """A pair whose second number is not below its first."""
+
+    def check(self, pair: tuple[float, float], where: str) -> None:
+        if pair[0] > pair[1]:
+            raise KitError(f"{where}: {list(pair)} falls (expected [smallest, largest])")
+
+
 Natural = Annotated[int, Range(low=0)]
 Count = Annotated[int, Range(low=1)]
 Positive = Annotated[float, Range(above=0)]
 NonNegative = Annotated[float, Range(low=0)]
 Fraction = Annotated[float, Range(low=0, high=1)]
 Angle = Annotated[float, Range(low=0, high=math.pi / 2)]  # radians
+Span = Annotated[tuple[Positive, Positive], Rising()]
+FractionSpan = Annotated[tuple[Fraction, Fraction], Rising()]
 Pixels = Annotated[int, Range(low=16, high=4096)]
 
 REGISTRY: dict[tuple[str, str], Callable] = {}
@@ -342,8 +354,8 @@ def convert_section(value: Any, section: type, where: str) -> Any:
 # 2. Recipe
 # ----------------------------------------------------------------------------------------------------------------------
 
-METRICS = ("val_loss", "map", "retrieval_map", "top1", "pair_auc", "pair_ap")  # logged for every epoch
-Metric = Literal["val_loss", "map", "retrieval_map", "top1", "pair_auc", "pair_ap"]
+Metric = Literal["val_loss", "map", "retrieval_map", "top1", "pair_auc", "pair_ap"]  # logged for every epoch
+METRICS = typing.get_args(Metric)
 
 
 @dataclass(frozen=True)
@@ -508,7 +520,6 @@ def recipe_from_dict(raw: Mapping, where: str = "recipe") -> Recipe:
     """
     defaults = recipe_to_dict(Recipe(name="recipe"))
     recipe = convert_section(merge_recipe(defaults, raw), Recipe, f"{where}: ")
-    check_steps(recipe.postprocess, f"{where}: postprocess")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+@-]*", recipe.name):
         raise KitError(f"{where}: name: {recipe.name!r} can't name a folder (use letters, digits, '_', '-', '.')")
     expand(recipe, where)
@@ -535,7 +546,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     recipe = read_recipe(Path(path), seen=())
     for text in overrides:
-        recipe = override(recipe, text, f"{path} with -o {text}")
+        where = f"{path} with -o {text}"
+        if text.partition("=")[0].strip() in recipe.grid:
+            raise KitError(f"{where}: the recipe's grid varies it; override grid instead")
+        recipe = override(recipe, text, where)
     return recipe
 
 
@@ -562,7 +576,7 @@ def read_recipe(path: Path, seen: tuple[Path, ...]) -> Recipe:
     base = raw.pop("base", None)
     if base is not None:
         below = recipe_to_dict(read_recipe(path.parent / convert(base, str, f"{path}: base"), (*seen, path.resolve())))
-        raw = merge_recipe(below, raw)
+        raw = merge_recipe({**below, "seeds": []} if "seed" in raw else below, raw)
     return recipe_from_dict(raw, str(path))
 
 
@@ -604,6 +618,7 @@ def expand(recipe: Recipe, where: str = "recipe") -> list[Cell]:
         if not re.fullmatch(r"[A-Za-z0-9_.,=+@-]+", label) or label.startswith("."):
             raise KitError(f"{place}: {label!r} can't name a folder (use letters, digits, '_', '-', '.')")
         once = convert_section(merge_recipe(base, settings), Recipe, f"{place}: " if recipe.variants else f"{where}: ")
+        check_steps(once.postprocess, f"{place if recipe.variants else where}: postprocess")
         cells += [Cell(label, why, replace(once, seed=seed)) for seed in recipe.seeds or (once.seed,)]
     folders = [cell.folder for cell in cells]
     if len(set(folders)) < len(folders):
@@ -638,7 +653,8 @@ def smoke(recipe: Recipe) -> Recipe:
     """The same experiment small enough for seconds on a CPU: tiny backbone, two epochs, one seed, small pictures."""
     name, mini = f"{recipe.name}-smoke", recipe.data.mini or MiniConfig()
     recipe = replace(recipe, name=name, seeds=(), checkpoint=None, data=replace(recipe.data, mini=mini))
-    for text in SMOKE_SETTINGS:
+    column = ["data.split.column=burst"] if recipe.data.split.settings.get("column") else []  # the mini-dataset's
+    for text in [*SMOKE_SETTINGS, *column]:
         recipe = override(recipe, text, name)
     return recipe
 
@@ -679,7 +695,10 @@ def cache_dir() -> Path:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device called "auto", "cpu" or "cuda"; a GPU counts only when a real operation works on it."""
+    """The device called "auto", "cpu" or "cuda"; "auto" takes the GPU that torch sees.
+
+    A GPU on which a real operation fails, such as one too old for this torch, is refused with its name.
+    """
     if name not in ("auto", "cpu", "cuda"):
         raise KitError(f"device: {name!r} is not known; {suggest(name, ('auto', 'cpu', 'cuda'))}")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
@@ -708,24 +727,43 @@ def process_alive(pid: int) -> bool:
     return True
 
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+
+
+@contextmanager
+def told_if_unwritable(path: Path) -> Iterator[None]:
+    """Turns a full disk, or a place that may not be written to, into one line."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in UNWRITABLE:
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise KitError(
+            f"{path}: can't be written: {reason}; make room, or choose another --out or ${CACHE_VARIABLE}"
+        ) from None
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yields a temporary name beside `path`, renamed to it when the block ends well and removed when it fails.
 
-    What a killed process left behind under the same name is swept away first.
+    What a killed process left behind under the same name is swept away first. KitError when the disk is full or may
+    not be written to.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob_escape(path.name)}.*.tmp*"):
-        pid = left.name[len(path.name) + 2 :].partition(".")[0]
-        if pid.isdigit() and (int(pid) == os.getpid() or not process_alive(int(pid))):
-            remove(left)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        remove(temporary)
+    with told_if_unwritable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob_escape(path.name)}.*.tmp*"):
+            pid = left.name[len(path.name) + 2 :].partition(".")[0]
+            if pid.isdigit() and (int(pid) == os.getpid() or not process_alive(int(pid))):
+                remove(left)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            remove(temporary)
 
 
 def glob_escape(name: str) -> str:
@@ -750,22 +788,30 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Keeps a second process out of a result folder; the lock dies with its process."""
+def only_one(path: Path, wait: bool = False) -> Iterator[None]:
+    """Keeps a second process away from a file or folder, or makes it wait; the lock dies with its process."""
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise KitError(
-                f"{folder}: another process is at work on this run; wait for it or choose another --out"
-            ) from None
-        try:
-            yield
-        finally:
-            remove(folder / ".lock")
+    lock = path.with_name(f".{path.name}.lock")
+    with told_if_unwritable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = open(lock, "w")  # noqa: SIM115 - held until the block ends
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                file.close()
+                raise KitError(
+                    f"{path}: another process is at work on it; wait for it or choose another --out"
+                ) from None
+            if lock.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+                break
+            file.close()  # the one before us removed it as we opened it
+    try:
+        yield
+    finally:
+        remove(lock)
+        file.close()
 
 
 def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
@@ -828,18 +874,23 @@ class Competition:
         """Paths below root, training pictures first, then test pictures: the order of the image store."""
         return [*self.train.path, *self.test.path]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        return fingerprint(list(self.train.filename), list(self.train.identity), list(self.test.filename))
+        """Changes with names, labels and file sizes, so that results of other data are not taken for these."""
+        tables = [name for name in ("train.csv", "test.csv") if (self.root / name).is_file()]
+        sizes = [os.stat(self.root / path).st_size for path in [*self.paths, *tables]]
+        return fingerprint(list(self.train.filename), list(self.train.identity), list(self.test.filename), sizes)
 
 
 def read_table(path: Path, columns: Sequence[str], dtypes: Mapping[str, str] | None = None) -> pd.DataFrame:
     """A CSV whose cells are text unless `dtypes` says otherwise; KitError when it lacks a column or has no rows."""
     try:
-        table = pd.read_csv(path, dtype=dtypes or str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with more cells than the header
+            table = pd.read_csv(path, dtype=dtypes or str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except FileNotFoundError:
         raise KitError(f"{path}: there is no such file") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
+    except (pd.errors.ParserWarning, UnicodeDecodeError, ValueError) as error:
         raise KitError(f"{path}: not a readable CSV: {' '.join(str(error).split())}") from None
     missing = [c for c in columns if c not in table.columns]
     if missing:
@@ -957,7 +1008,7 @@ def load_pairs(table: Path) -> pd.DataFrame:
 
 
 def check_unique(row_ids: pd.Series, table: str | Path) -> None:
-    if row_ids.dtype.kind in "iu" and (np.diff(row_ids.to_numpy()) > 0).all():
+    if row_ids.dtype.kind in "iu" and (row_ids.to_numpy()[1:] > row_ids.to_numpy()[:-1]).all():
         return  # rising numbers, as nearly always; hashing them all takes a hundred times longer
     twice = row_ids[row_ids.duplicated()].unique()
     if len(twice):
@@ -1002,18 +1053,18 @@ def notes_on_unlisted(root: Path, part: str, listed: Iterable[str]) -> list[str]
 
 def load_folders(root: Path) -> Competition:
     suffixes = picture_suffixes()
-    pictures = sorted(
-        p
-        for p in root.glob("*/*")
-        if p.suffix.lower() in suffixes and p.is_file() and "." not in (p.name[0], p.parent.name[0])
-    )
-    if not pictures or {p.parent.name for p in pictures} <= {"train", "test"}:
+    below = [p.relative_to(root) for p in sorted(root.rglob("*")) if p.suffix.lower() in suffixes and p.is_file()]
+    pictures = [p for p in below if len(p.parts) > 1 and not any(part.startswith(".") for part in p.parts)]
+    identities = [p.parts[0] for p in pictures]
+    if not pictures or set(identities) <= {"train", "test"}:
         raise KitError(f"{root}: has neither train.csv nor folders of pictures (identity/*.jpg)")
-    paths = [str(p.relative_to(root)) for p in pictures]
-    train = pd.DataFrame({"filename": paths, "identity": [p.parent.name for p in pictures], "path": paths})
+    paths = [str(p) for p in pictures]
+    train = pd.DataFrame({"filename": paths, "identity": identities, "path": paths})
     check_labels(root, train)
     test = pd.DataFrame({"filename": [], "path": []}, dtype=str)
-    return Competition(root, train, None, test, None, tuple(notes_on_labels(train)))
+    loose = [p.name for p in below if len(p.parts) == 1]
+    notes = [f"{len(loose)} pictures lie in no identity's folder and are not used: {', '.join(loose)}"] if loose else []
+    return Competition(root, train, None, test, None, (*notes_on_labels(train), *notes))
 
 
 # pictures and their store
@@ -1149,7 +1200,11 @@ def open_store(
     broken = json.loads(record.read_text(encoding="utf-8"))["broken"]
     if broken and bad_images == "stop":
         raise unreadable(paths, broken)
-    return ImageStore(np.load(target, mmap_mode="r"), key, tuple(map(int, broken)))
+    try:
+        return ImageStore(np.load(target, mmap_mode="r"), key, tuple(map(int, broken)))
+    except ValueError:  # cut short by a full disk or a careless hand
+        remove(record)
+        return open_store(root, paths, size, fit, masks, bad_images, cache)
 
 
 def unreadable(paths: Sequence[str | Path], faults: Mapping[str, str]) -> KitError:
@@ -1157,6 +1212,13 @@ def unreadable(paths: Sequence[str | Path], faults: Mapping[str, str]) -> KitErr
     return KitError(
         f"{len(faults)} pictures can't be read: {listed}; mend them, or leave them out with data.bad_images: skip"
     )
+
+
+def reserve_disk(path: Path) -> None:
+    """Takes a sparse file's room on the disk; a full disk would else kill the process at some later write."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def write_store(
@@ -1168,6 +1230,7 @@ def write_store(
         with atomic(target) as temporary:
             shape = (len(pictures), size, size, 4 if masked else 3)
             pixels = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            reserve_disk(temporary)
 
             def put(position: int) -> str | None:
                 try:
@@ -1234,7 +1297,10 @@ def kfold_split(
     split_seed: int,
     folds: Annotated[int, Range(low=2, high=20)] = 5,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Every picture is validated once, by the one of `folds` models that has not seen it."""
+    """Every picture is validated once, by the one of `folds` models that has not seen it.
+
+    Identities with one picture stay in every training part.
+    """
     from sklearn.model_selection import StratifiedKFold
 
     def split(rows: pd.DataFrame) -> list:
@@ -1242,8 +1308,6 @@ def kfold_split(
         if most < folds:
             raise KitError(f"data.split.folds: {folds} is more than the {most} pictures of the most frequent identity")
         return list(StratifiedKFold(folds, shuffle=True, random_state=split_seed).split(rows, rows.identity))
-
-    import warnings
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # rare identities can't be in every fold
@@ -1268,16 +1332,26 @@ def burst_safe_split(
         raise KitError(
             f"data.split.column: {column!r} is in neither train.csv nor views.csv; {suggest(column, train.columns)}"
         )
-    bursts = pd.factorize(train[column])[0] if column is not None else find_bursts(train, hashes(), distance)
-    rng = np.random.default_rng(split_seed)
-    held_out = np.zeros(len(train), bool)
-    for _, rows in train.reset_index(drop=True).groupby("identity"):
-        units = rng.permutation(np.unique(bursts[rows.index]))
-        for unit in units[1:]:
-            members = rows.index[bursts[rows.index] == unit]
-            if held_out[rows.index].sum() + len(members) <= validation * len(rows) + 0.5:
-                held_out[members] = True
+    bursts = column_groups(train[column]) if column is not None else find_bursts(train, hashes(), distance)
+    identities = pd.factorize(train.identity)[0]
+    counts = np.bincount(identities)
+    held_out, held = np.zeros(len(train), bool), np.zeros(len(counts))
+    for burst in np.random.default_rng(split_seed).permutation(np.unique(bursts)):
+        members = bursts == burst
+        after = held + np.bincount(identities[members], minlength=len(counts))
+        here = after > held
+        if (after[here] <= validation * counts[here] + 0.5).all() and (after[here] < counts[here]).all():
+            held_out, held = held_out | members, after
     return [(np.flatnonzero(~held_out), np.flatnonzero(held_out))]
+
+
+def column_groups(values: pd.Series) -> np.ndarray:
+    """A group number for each row (N,); rows without a value are groups of their own."""
+    values = values.fillna("").astype(str).str.strip()
+    groups = pd.factorize(values)[0]
+    alone = (values == "").to_numpy()
+    groups[alone] = len(groups) + np.arange(alone.sum())
+    return groups
 
 
 def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
@@ -1521,10 +1595,12 @@ def make_mini_dataset(root: str | Path, identities: int = 12, images: int = 240,
         return root
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise KitError(f"{root}: holds something else already; choose a new folder for the mini-dataset")
-    with atomic(root) as temporary:
-        draw_mini_dataset(temporary, **made_with)
-        write_json(temporary / "mini.json", made_with)
-        remove(root)
+    with only_one(root, wait=True):
+        if not record.is_file():  # nobody made it while we waited
+            with atomic(root) as temporary:
+                draw_mini_dataset(temporary, **made_with)
+                write_json(temporary / "mini.json", made_with)
+                remove(root)
     return root
 
 
@@ -1632,7 +1708,7 @@ def flip(p: Fraction = 0.5) -> nn.Module:
 def affine(
     degrees: Annotated[float, Range(low=0, high=180)] = 10.0,
     translate: Fraction = 0.05,
-    scale: tuple[Positive, Positive] = (0.95, 1.05),
+    scale: Span = (0.95, 1.05),
     p: Fraction = 1.0,
 ) -> nn.Module:
     """Turns (by up to `degrees`), shifts (by up to a share `translate` of the side) and scales."""
@@ -1640,13 +1716,8 @@ def affine(
 
 
 @register("augmentation", "erasing")
-def erasing(
-    p: Fraction = 0.5, area: tuple[Fraction, Fraction] = (0.02, 0.25), ratio: tuple[Positive, Positive] = (0.3, 3.3)
-) -> nn.Module:
+def erasing(p: Fraction = 0.5, area: FractionSpan = (0.02, 0.25), ratio: Span = (0.3, 3.3)) -> nn.Module:
     """Blackens a rectangle of a share `area` of the picture, with sides in `ratio`."""
-    for setting, (low, high) in (("area", area), ("ratio", ratio)):
-        if low > high:
-            raise KitError(f"augmentation erasing: {setting}: [{low}, {high}] falls (expected [smallest, largest])")
     return kornia_augmentation.RandomErasing(scale=area, ratio=ratio, p=p)
 
 
@@ -1806,30 +1877,50 @@ def native_size(backbone: nn.Module) -> int:
     return backbone.pretrained_cfg["input_size"][-1]
 
 
-def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file; nothing in it is executed."""
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[Any]:
+    """An open safetensors file; KitError when it is missing, cut short, or of another kind."""
     try:
         with safe_open(path, "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-            return tensors, file.metadata() or {}
+            yield file
     except FileNotFoundError:
         raise KitError(f"{path}: there is no such weights file") from None
     except (SafetensorError, OSError) as error:
         raise KitError(f"{path}: not a complete safetensors file: {error}") from None
 
 
+def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; nothing in it is executed."""
+    with open_safetensors(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
+
+
 def find_backbone_weights(name: str, given: str | None) -> Path | None:
-    """The safetensors file of a backbone: the recipe's own, $JAGUAR_KIT_WEIGHTS, Kaggle's input, or weights/."""
+    """The safetensors file of a backbone: the recipe's own, $JAGUAR_KIT_WEIGHTS, Kaggle's input, or weights/.
+
+    None where there is none but the hub may be asked; KitError where it may not.
+    """
     if given is not None:
+        if not Path(given).is_file():
+            raise KitError(f"model.weights: {given}: there is no such weights file")
         return Path(given)
     pattern = f"{glob_escape(name)}.safetensors"
-    for folder in filter(
-        None, [os.environ.get(WEIGHTS_VARIABLE), KAGGLE_INPUT, "weights", Path(__file__).parent / "weights"]
-    ):
+    folders = [os.environ.get(WEIGHTS_VARIABLE), KAGGLE_INPUT, "weights", Path(__file__).parent / "weights"]
+    for folder in filter(None, folders):
         found = find_mounted(pattern, Path(folder))
         if found:
             return found[0]
+    if on_kaggle() or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        raise no_weights(name)
     return None
+
+
+def no_weights(name: str, reason: str = "") -> KitError:
+    return KitError(
+        f"model.backbone: no weights for {name!r} in ${WEIGHTS_VARIABLE}, {KAGGLE_INPUT}, weights/{reason}; put "
+        f"{name}.safetensors into weights/, name a file in model.weights, or set model.pretrained: false for "
+        "random weights"
+    )
 
 
 def load_backbone(name: str, input_size: int | None, pretrained: bool, weights: str | None) -> nn.Module:
@@ -1872,22 +1963,13 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
 
 
 def download_backbone(name: str, input_size: int | None) -> nn.Module:
-    looked = f"${WEIGHTS_VARIABLE}, {KAGGLE_INPUT}, weights/"
-    advice = (
-        f"put {name}.safetensors into weights/, name a file in model.weights, or set model.pretrained: false "
-        "for random weights"
-    )
-    if on_kaggle() or os.environ.get("HF_HUB_OFFLINE") == "1":
-        raise KitError(f"model.backbone: no weights for {name!r} in {looked}; {advice}")
     try:
         return create_backbone(name, input_size, online=True)
     except KitError:
         raise
     except Exception as error:  # noqa: BLE001 - the hub's client raises many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise KitError(
-            f"model.backbone: no weights for {name!r} in {looked}, nor from the hub ({reason}); {advice}"
-        ) from None
+        raise no_weights(name, f", nor from the hub ({reason})") from None
 
 
 def build_embedder(model: ModelConfig) -> Embedder:
@@ -2383,7 +2465,7 @@ def sum_of_minima(keys: Tensor, values: Tensor, total: int) -> Tensor:
     met_rows, met_values, offsets = rows[by_column], values[by_column], rows * total
     meetings = (ends - place).cumsum(0)
     bounds = torch.arange(0, int(meetings[-1]) + MEETINGS, MEETINGS, device=keys.device)
-    bounds = torch.searchsorted(meetings, bounds).unique().tolist()
+    bounds = [*torch.searchsorted(meetings, bounds).unique().tolist(), len(keys)]
     result = values.new_zeros(total * total)
     for start, end in itertools.pairwise(bounds):
         met, entry = ragged(place[start:end], ends[start:end])
@@ -3037,10 +3119,10 @@ def write_log(path: Path, history: Sequence[Mapping[str, float]]) -> None:
 def save_weights(path: Path, trainer: Trainer, identities: Sequence[str], metrics: Mapping[str, float]) -> None:
     """The best epoch's tensors with recipe, identities and metrics as metadata.
 
-    A frozen backbone with pretrained weights is left out: it is read again from where it came from.
+    A frozen backbone is left out when its weights are those of a file or the hub, to be read from there again.
     """
     tensors = dict(trainer.best)
-    if trainer.embedder.frozen and not trainer.recipe.model.pretrained:
+    if trainer.embedder.frozen and (trainer.recipe.checkpoint or not trainer.recipe.model.pretrained):
         tensors.update(
             {f"embedder.backbone.{k}": detached(v) for k, v in trainer.embedder.backbone.state_dict().items()}
         )
@@ -3054,11 +3136,15 @@ def save_weights(path: Path, trainer: Trainer, identities: Sequence[str], metric
         save_file(tensors, temporary, metadata)
 
 
+def weights_path(path: str | Path) -> Path:
+    """The weights file of a trained run, from its folder or its own name."""
+    path = Path(path)
+    return path / "weights.safetensors" if path.is_dir() else path
+
+
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata (recipe, identities, metrics) of a trained run: its folder, or its weights.safetensors."""
-    path = Path(path)
-    path = path / "weights.safetensors" if path.is_dir() else path
-    tensors, metadata = load_safetensors(path)
+    tensors, metadata = load_safetensors(weights_path(path))
     if metadata.get("format") != "jaguar_kit 1":
         raise KitError(f"{path}: not written by a run of this kit (for a backbone's weights use model.weights)")
     return tensors, {key: json.loads(metadata[key]) for key in ("recipe", "identities", "metrics")}
@@ -3070,6 +3156,11 @@ def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]
         return build_embedder(recipe.model), {}, []
     tensors, metadata = load_weights(recipe.checkpoint)
     whole = any(key.startswith("embedder.backbone.") for key in tensors)
+    there = metadata["recipe"]["model"]
+    if there["backbone"] != recipe.model.backbone:
+        raise KitError(
+            f"{recipe.checkpoint}: trained on backbone {there['backbone']!r}, the recipe's is {recipe.model.backbone!r}"
+        )
     model = replace(recipe.model, pretrained=False) if whole else recipe.model
     embedder = build_embedder(model)
     own = {k: v for k, v in embedder.state_dict().items() if whole or not k.startswith("backbone.")}
@@ -3080,7 +3171,7 @@ def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]
     if other:
         raise KitError(
             f"{recipe.checkpoint}: weights of another model: '{other[0]}' differs; model should be as in its recipe: "
-            f"{json.dumps(metadata['recipe']['model'])}"
+            f"{json.dumps(there)}"
         )
     embedder.load_state_dict(given, strict=False)
     return embedder, tensors, metadata["identities"]
@@ -3283,7 +3374,9 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]
 
 def figure_tag(figure: Any, caption: str) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # names in scripts that the font lacks become boxes
+        figure.savefig(buffer, format="png", dpi=110)
     return picture_tag(buffer.getvalue(), caption)
 
 
@@ -3332,18 +3425,25 @@ def contact_sheet(
         scores[query] = -np.inf
         for column, other in enumerate(np.argsort(-scores, kind="stable")[:nearest]):
             colour = GREEN if labels[other] == labels[query] else RED
-            place(other, 24 + (column + 1) * cell, y, colour, f"{labels[other]}  {scores[other]:.2f}")
+            place(other, 24 + (column + 1) * cell, y, colour, f"{scores[other]:.2f}  {labels[other]}")
     return sheet
+
+
+def plain_label(name: str) -> str:
+    """A name as matplotlib shows it to the letter: no formula at a $, no hiding at a leading underscore."""
+    return name.replace("$", r"\$") if not name.startswith("_") else " " + name.replace("$", r"\$")
 
 
 def curves_figure(logs: Mapping[str, pd.DataFrame]) -> Any:
     """Loss and mAP by epoch, a line for each run."""
     figure, (left, right) = new_figure(10, 3.6, 2)
     for i, (name, log) in enumerate(logs.items()):
-        colour = f"C{i % 10}"
-        left.plot(log.epoch, log.train_loss, color=colour, label=f"{name}, training")
-        left.plot(log.epoch, log.val_loss, color=colour, linestyle="--", label=f"{name}, validation")
-        right.plot(log.epoch, log["map"], color=colour, label=name)
+        name, look = plain_label(name), {"color": f"C{i % 10}", "marker": "o" if len(log) < 5 else None}
+        left.plot(log.epoch, log.train_loss, label=f"{name}, training", **look)
+        left.plot(log.epoch, log.val_loss, linestyle="--", label=f"{name}, validation", **look)
+        right.plot(log.epoch, log["map"], label=name, **look)
+    for ax in (left, right):
+        ax.xaxis.get_major_locator().set_params(integer=True)
     left.set(xlabel="epoch", ylabel="loss")
     right.set(xlabel="epoch", ylabel="validation mAP (identity-balanced)", ylim=(0, 1.02))
     if len(logs) <= 10:
@@ -3356,7 +3456,7 @@ def identity_figure(per_identity: Mapping[str, float]) -> Any:
     """Average precision of each identity, weakest on top."""
     ranked = sorted(per_identity.items(), key=lambda item: -item[1])
     figure, ax = new_figure(7, 1 + 0.2 * len(ranked))
-    bars = ax.barh([name for name, _ in ranked], [ap for _, ap in ranked], color="#4c78a8")
+    bars = ax.barh([plain_label(name) for name, _ in ranked], [ap for _, ap in ranked], color="#4c78a8")
     ax.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
     ax.set(xlabel="average precision", xlim=(0, 1.08))
     ax.tick_params(axis="y", labelsize=8)
@@ -3384,13 +3484,18 @@ def map_figure(embeddings: np.ndarray, labels: np.ndarray) -> Any:
     from sklearn.manifold import TSNE
 
     unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    unit = np.pad(unit, ((0, 0), (0, max(0, 2 - unit.shape[1]))))  # t-SNE wants two dimensions to begin with
     places = TSNE(perplexity=min(30, (len(unit) - 1) / 3), init="pca", random_state=0).fit_transform(unit)
     figure, ax = new_figure(8, 6)
     known = sorted(set(labels))
     for i, name in enumerate(known):
         rows = labels == name
         ax.scatter(
-            *places[rows].T, s=26, color=colormaps["turbo"]((i + 0.5) / len(known)), marker="osD^v"[i % 5], label=name
+            *places[rows].T,
+            s=26,
+            color=colormaps["turbo"]((i + 0.5) / len(known)),
+            marker="osD^v"[i % 5],
+            label=plain_label(name),
         )
     ax.set(xticks=[], yticks=[], title="validation embeddings (t-SNE; distances between far groups mean little)")
     ax.title.set_fontsize(9)
@@ -3467,10 +3572,14 @@ def report_page(
             html_table(published_rows(recipe.published)),
         ]
     parts += [f'<p class="note">Note: {html.escape(n)}</p>' for n in notes]
+    whys = pd.DataFrame({d["variant"]: [d["why"]] for d in details if d["why"]}, index=["why"]).T.reset_index()
+    if len(whys):
+        parts += ["<h3>Variants</h3>", html_table(whys.rename(columns={"index": "variant"}))]
     parts += [
         "<h2>Curves</h2>",
         figure_tag(
-            curves_figure({d["name"]: d["log"] for d in details}), "Loss and mAP by epoch; epoch 0 is before training."
+            curves_figure({d["name"]: d["log"] for d in details}),
+            "Loss and mAP by epoch, of each variant's best seed; epoch 0 is before training.",
         ),
     ]
     for detail in details:
@@ -3553,6 +3662,7 @@ class Pictures:
     competition: Competition
     store: ImageStore
     splits: list[tuple[np.ndarray, np.ndarray]]
+    fingerprint: str  # of the data as they were found, unreadable pictures included
 
 
 def data_key(recipe: Recipe) -> str:
@@ -3562,7 +3672,7 @@ def data_key(recipe: Recipe) -> str:
 
 def open_data(recipe: Recipe, competition: Competition) -> Pictures:
     """Decodes (or finds) the pictures and splits them; unreadable ones leave the table with `bad_images: skip`."""
-    data = recipe.data
+    data, found_as = recipe.data, competition.fingerprint
     store = open_store(competition.root, competition.paths, data.size, data.fit, data.masks, data.bad_images)
     if recipe.background.build().paint is not None and not store.masked:
         name = recipe.background.name
@@ -3585,7 +3695,7 @@ def open_data(recipe: Recipe, competition: Competition) -> Pictures:
     splits = data.split.build(train=competition.train, hashes=hashes, split_seed=data.split_seed)
     for split in splits:
         check_split(*split, competition.train.identity)
-    return Pictures(competition, store, splits)
+    return Pictures(competition, store, splits, found_as)
 
 
 def check_split(train: np.ndarray, validation: np.ndarray, identity: pd.Series) -> None:
@@ -3596,11 +3706,21 @@ def check_split(train: np.ndarray, validation: np.ndarray, identity: pd.Series) 
         )
 
 
+def load_competitions(cells: Sequence[Cell], data: str | Path | None) -> dict[str, Competition]:
+    """The data of every run by its `data_key`, each folder read once."""
+    load = cache(load_competition)
+    return {data_key(cell.recipe): load(find_data(cell.recipe, data)) for cell in cells}
+
+
 def check_model(recipe: Recipe) -> None:
-    """Refuses an unknown backbone and a checkpoint that can't be read, before any work."""
+    """Refuses an unknown backbone, and weights or a checkpoint that are not there, before any work."""
     check_backbone(recipe.model.backbone)
+    whole = False
     if recipe.checkpoint is not None:
-        load_weights(recipe.checkpoint)
+        with open_safetensors(weights_path(recipe.checkpoint)) as file:
+            whole = any(key.startswith("embedder.backbone.") for key in file.keys())  # noqa: SIM118 - not a dict
+    if recipe.model.pretrained and not whole:
+        find_backbone_weights(recipe.model.backbone, recipe.model.weights)
 
 
 def run_recipe(
@@ -3618,28 +3738,34 @@ def run_recipe(
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     chosen = pick_device(device)
-    root = find_data(recipe, data)
-    competition = load_competition(root)
     folder = Path(out or "runs") / (recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}")
     cells = expand(recipe)
+    competitions = load_competitions(cells, data)
     for cell in cells:
         check_model(cell.recipe)
-    check_earlier(folder, cells, competition, force)
-    say(
-        f"{recipe.name}: {len(competition.train)} training pictures of {len(competition.identities)} identities, "
-        f"{len(competition.test)} test pictures in {root}; {len(cells)} run{'s' * (len(cells) > 1)} on {chosen}"
-    )
-    opened = {data_key(cell.recipe): open_data(cell.recipe, competition) for cell in cells}
+    check_earlier(folder, cells, competitions, force)
+    say(f"{recipe.name}: {len(cells)} run{'s' * (len(cells) > 1)} on {chosen}")
+    for competition in {id(c): c for c in competitions.values()}.values():
+        say(
+            f"  {competition.root}: {len(competition.train)} training pictures of {len(competition.identities)} "
+            f"identities, {len(competition.test)} test pictures"
+        )
+    opened = {}
+    for cell in cells:
+        key = data_key(cell.recipe)
+        opened[key] = opened.get(key) or open_data(cell.recipe, competitions[key])
     for note in {note: None for pictures in opened.values() for note in pictures.competition.notes}:
         say(f"  note: {note}")
     for number, cell in enumerate(cells, 1):
         place = folder / cell.folder
-        if is_finished(place):
-            say(f"  {cell.folder}: finished before")
-            continue
-        say(f"  {cell.folder} ({number} of {len(cells)})")
         with only_one(place):
-            run_cell(cell, opened[data_key(cell.recipe)], place, chosen)
+            if force and place.exists():
+                set_aside(place)
+            if is_finished(place):
+                say(f"  {cell.folder}: finished before")
+            else:
+                say(f"  {cell.folder} ({number} of {len(cells)})")
+                run_cell(cell, opened[data_key(cell.recipe)], place, chosen)
     return finish_experiment(recipe, cells, opened, folder)
 
 
@@ -3663,14 +3789,17 @@ def settings_that_count(recipe: Recipe | Mapping) -> dict[str, Any]:
     return flat
 
 
-def check_earlier(folder: Path, cells: Sequence[Cell], competition: Competition, force: bool) -> None:
-    """Refuses to mix results of other settings or other data; with `force` sets all earlier results aside."""
+def check_earlier(folder: Path, cells: Sequence[Cell], competitions: Mapping[str, Competition], force: bool) -> None:
+    """Refuses to mix results of other settings or other data, unless `force` is going to set them aside."""
     for cell in cells:
-        place = folder / cell.folder
-        if not (place / "recipe.yaml").is_file():
-            continue
-        if force:
-            set_aside(place)
+        place, competition = folder / cell.folder, competitions[data_key(cell.recipe)]
+        if (
+            force
+            and cell.recipe.checkpoint
+            and place.resolve() in weights_path(cell.recipe.checkpoint).resolve().parents
+        ):
+            raise KitError(f"checkpoint: {cell.recipe.checkpoint}: --force would set it aside; choose another --out")
+        if force or not (place / "recipe.yaml").is_file() or not has_results(place):
             continue
         earlier = yaml.safe_load((place / "recipe.yaml").read_text(encoding="utf-8"))
         told = earlier.pop("data_fingerprint", competition.fingerprint)
@@ -3691,6 +3820,11 @@ def check_earlier(folder: Path, cells: Sequence[Cell], competition: Competition,
             )
 
 
+def has_results(place: Path) -> bool:
+    """Whether there is anything in a result folder that took time."""
+    return any(True for name in ("checkpoint.safetensors", "metrics.json") for _ in place.rglob(name))
+
+
 def set_aside(place: Path) -> None:
     """Renames an earlier result, so that nothing is lost."""
     number = next(n for n in itertools.count(1) if not place.with_name(f"{place.name}.old{n}").exists())
@@ -3701,18 +3835,23 @@ def set_aside(place: Path) -> None:
 def run_cell(cell: Cell, pictures: Pictures, place: Path, device: torch.device) -> None:
     """Trains and evaluates one variant with one seed; with several folds, each in a folder of its own."""
     recipe, splits = cell.recipe, pictures.splits
-    told = {**recipe_to_dict(recipe), "data_fingerprint": pictures.competition.fingerprint}
+    told = {**recipe_to_dict(recipe), "data_fingerprint": pictures.fingerprint}
     write_text(place / "recipe.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
-    if len(splits) == 1:
-        run_split(recipe, pictures, splits[0], place, device)
-        return
-    for number, split in enumerate(splits):
-        fold = place / f"fold{number}"
-        if not is_finished(fold):
-            say(f"    fold {number + 1} of {len(splits)}")
-            fold.mkdir(exist_ok=True)
-            run_split(recipe, pictures, split, fold, device)
-    combine_folds(pictures.competition, place, len(splits))
+    try:
+        if len(splits) == 1:
+            run_split(recipe, pictures, splits[0], place, device)
+            return
+        for number, split in enumerate(splits):
+            fold = place / f"fold{number}"
+            if not is_finished(fold):
+                say(f"    fold {number + 1} of {len(splits)}")
+                fold.mkdir(exist_ok=True)
+                run_split(recipe, pictures, split, fold, device)
+        combine_folds(pictures.competition, place, len(splits))
+    except KitError:
+        if not has_results(place):
+            remove(place)  # nothing was trained yet
+        raise
 
 
 def run_split(
@@ -3769,9 +3908,12 @@ def make_task(
 
 def embed_views(embedder: Embedder, pixels: PixelSource, positions: np.ndarray) -> Callable:
     """(scales, flip) -> embeddings (N, D) of the pictures at `positions`, averaged over such views."""
-    return lambda scales, flip: embed(
-        partial(multi_scale_tta, embedder, scales=scales, flip=flip), pixels, positions, batch_size=32
-    )
+
+    @cache  # several candidates for post-processing begin with the same views
+    def views(scales: tuple[float, ...], flip: bool) -> Tensor:
+        return embed(partial(multi_scale_tta, embedder, scales=scales, flip=flip), pixels, positions, batch_size=32)
+
+    return views
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:
@@ -3793,18 +3935,23 @@ def write_test_results(
     similarity = postprocess(steps, embeddings, embed_views(trainer.embedder, task.pixels, positions)).numpy()
     images = competition.test.filename
     save_arrays(place / "test.npz", embeddings=embeddings.numpy(), images=images, similarity=similarity)
-    scores = submit(competition, similarity, place)
-    if scores and steps:
-        raw = identity_balanced_map(similarity_matrix(embeddings), competition.solution.to_numpy(str))
-        return {"test_map": raw, "test_map_postprocessed": scores["test_map"]}
-    return scores
+    return submit(
+        competition, similarity, similarity_matrix(embeddings.numpy()) if trainer.recipe.postprocess else None, place
+    )
 
 
-def submit(competition: Competition, similarity: Any, place: Path) -> dict[str, float]:
-    write_submission(place / "submission.csv", similarity, list(competition.test.filename), competition.pairs)
+def submit(competition: Competition, final: np.ndarray, raw: np.ndarray | None, place: Path) -> dict[str, float]:
+    """Writes the submission; mAP on the test pictures, where a solution is known, of raw and of final similarities."""
+    write_submission(place / "submission.csv", final, list(competition.test.filename), competition.pairs)
     if competition.solution is None:
         return {}
-    return {"test_map": identity_balanced_map(similarity, competition.solution.to_numpy(str))}
+    truth = competition.solution.to_numpy(str)
+    if raw is None:
+        return {"test_map": identity_balanced_map(final, truth)}
+    return {
+        "test_map": identity_balanced_map(raw, truth),
+        "test_map_postprocessed": identity_balanced_map(final, truth),
+    }
 
 
 def run_facts(trainer: Trainer) -> dict[str, Any]:
@@ -3839,16 +3986,18 @@ def combine_folds(competition: Competition, place: Path, folds: int) -> None:
     facts = {key: told[0][key] for key in ("parameters", "trainable_parameters", "versions")}
     facts.update(
         untrained={m: float(np.mean([t["untrained"][m] for t in told])) for m in METRICS},
-        epochs=sum(t["epochs"] for t in told),
+        epochs=float(np.mean([t["epochs"] for t in told])),
         seconds=sum(t["seconds"] for t in told),
         best_epoch=float(np.mean([t["best_epoch"] for t in told])),
         folds=folds,
     )
     if competition.pairs is not None:
-        tests = [np.load(place / f"fold{k}" / "test.npz", allow_pickle=False)["similarity"] for k in range(folds)]
-        used = {row["steps"] for t in told for row in t.get("postprocess", []) if row["used"]}
-        fused = np.mean(tests, 0) if len(used) <= 1 else rank_average(*tests)  # other steps, other scales
-        facts.update(submit(competition, fused, place))
+        tests = [np.load(place / f"fold{k}" / "test.npz", allow_pickle=False) for k in range(folds)]
+        used = {row["steps"] for t in told for row in t.get("postprocess", []) if row["used"]} or {"raw"}
+        final = [test["similarity"] for test in tests]
+        fused = np.mean(final, 0) if len(used) == 1 else rank_average(*final)  # other steps, other scales
+        raw = np.mean([similarity_matrix(test["embeddings"]) for test in tests], 0)
+        facts.update(submit(competition, fused, raw if "postprocess" in told[0] else None, place))
     if "map_postprocessed" in told[0]:
         facts["map_postprocessed"] = float(np.mean([t["map_postprocessed"] for t in told]))
     write_json(place / "metrics.json", {**metrics, "per_identity": by_identity.to_dict(), **facts})
@@ -3886,9 +4035,11 @@ def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) ->
     images = [pictures.store.thumbnail(position[name]) for name in kept["images"]]
     precision = average_precision(similarity, labels)
     worst = [i for i in np.argsort(precision, kind="stable") if not np.isnan(precision[i])][:rows]
-    sheet = contact_sheet(images, labels, similarity, worst, [f"{labels[i]}  AP {precision[i]:.2f}" for i in worst])
+    sheet = contact_sheet(images, labels, similarity, worst, [f"AP {precision[i]:.2f}  {labels[i]}" for i in worst])
     return {
-        "name": cell.folder,
+        "name": f"{cell.folder} (its first fold)" if place.name == "fold0" else cell.folder,
+        "variant": cell.variant,
+        "why": cell.why,
         "log": pd.read_csv(place / "log.csv"),
         "labels": labels,
         "similarity": similarity,
@@ -3898,19 +4049,24 @@ def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) ->
     }
 
 
+SHOWN = 12  # variants that a report shows in detail
+
+
 def finish_experiment(recipe: Recipe, cells: Sequence[Cell], opened: Mapping[str, Pictures], folder: Path) -> Result:
     """Table and report over all runs; the report shows the best run of each variant in detail."""
     table = results_table(cells, folder)
     best = [cells[i] for i in table.groupby("variant", sort=False)["map"].idxmax()]
-    details = [run_details(cell, opened[data_key(cell.recipe)], folder) for cell in best[:12]]
+    details = [run_details(cell, opened[data_key(cell.recipe)], folder) for cell in best[:SHOWN]]
     notes = list({note: None for pictures in opened.values() for note in pictures.competition.notes})
+    notes += [f"only the first {SHOWN} of {len(best)} variants are shown in detail"] if len(best) > SHOWN else []
     report = write_report(folder, recipe, table, details, notes)
     for row in table.itertuples():
-        after = f", {row.map_postprocessed:.4f} after post-processing" if hasattr(row, "map_postprocessed") else ""
-        test = f"; test mAP {row.test_map:.4f}" if hasattr(row, "test_map") else ""
+        processed, tested = getattr(row, "map_postprocessed", math.nan), getattr(row, "test_map", math.nan)
+        after = "" if math.isnan(processed) else f", {processed:.4f} after post-processing"
+        test = "" if math.isnan(tested) else f"; test mAP {tested:.4f}"
         say(
             f"  {row.variant}/seed{row.seed}: validation mAP {row.map:.4f} (untrained {row.untrained:.4f}){after}, "
-            f"epoch {row.best_epoch} of {row.epochs}, {row.seconds:.0f} s{test}"
+            f"epoch {row.best_epoch:g} of {row.epochs:g}, {row.seconds:.0f} s{test}"
         )
     written = [
         p
@@ -3970,11 +4126,8 @@ def check_packaged(path: Path) -> None:
     if path.suffix == ".yaml":
         load_recipe(path)
     elif path.suffix == ".safetensors":
-        try:
-            with safe_open(path, "pt") as file:
-                file.keys()
-        except (SafetensorError, OSError) as error:
-            raise KitError(f"{path}: not a complete safetensors file: {error}") from None
+        with open_safetensors(path):
+            pass
     else:
         raise KitError(
             f"{path}: only safetensors weights are packaged, nothing pickled; save it with safetensors first"
@@ -4006,7 +4159,8 @@ def run_kernel(name: str) -> Result:
     recipe = smoke(recipe) if os.environ.get("JAGUAR_KIT_SMOKE") == "1" else recipe
     working = KAGGLE_WORKING if on_kaggle() else Path.cwd()
     result = run_recipe(recipe, out=working / "runs")
-    best = result.table.loc[result.table["map"].idxmax()]
+    submitted = result.table.get("map_postprocessed", result.table["map"]).fillna(result.table["map"])
+    best = result.table.loc[submitted.idxmax()]
     for source in (result.folder / best.variant / f"seed{best.seed}" / "submission.csv", result.report):
         if source.is_file():
             with atomic(working / source.name) as temporary:
@@ -4039,7 +4193,9 @@ def run_command(argv: Sequence[str] | None = None) -> int:
         help="overrides a setting of the recipe",
     )
     parser.add_argument(
-        "--smoke", action="store_true", help="seconds instead of hours: tiny backbone, two epochs, synthetic pictures"
+        "--smoke",
+        action="store_true",
+        help="seconds instead of hours: tiny backbone, two epochs, and synthetic pictures unless there is data",
     )
     parser.add_argument("--force", action="store_true", help="set finished results aside and run again")
     given = parser.parse_args(argv)

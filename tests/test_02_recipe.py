@@ -328,8 +328,11 @@ def test_the_last_override_wins(write_recipe):
 
 def test_overrides_win_over_variants_and_grid(write_recipe):
     path = write_recipe("variants: {a: {train: {epochs: 7}}, b: {}}\ngrid: {train.lr: [1e-3, 1e-2]}")
-    cells = expand(load_recipe(path, ["train.epochs=2", "train.lr=1"]))
-    assert {(cell.recipe.train.epochs, cell.recipe.train.lr) for cell in cells} == {(2, 1.0)}
+    with pytest.raises(KitError, match="the recipe's grid varies it"):
+        load_recipe(path, ["train.lr=1"])
+    cells = expand(load_recipe(path, ["train.epochs=2", "train.batch_size=8"]))
+    assert {(cell.recipe.train.epochs, cell.recipe.train.batch_size) for cell in cells} == {(2, 8)}
+    assert {cell.recipe.train.lr for cell in cells} == {1e-3, 1e-2}
 
 
 def test_an_override_may_exchange_a_part_that_a_variant_sets(write_recipe):

@@ -262,7 +262,7 @@ def test_a_folder_named_like_a_picture_is_no_picture(tmp_path):
     assert load_competition(tmp_path).paths == ["x/a.jpg", "y/b.jpg"]
 
 
-@pytest.mark.parametrize("names", [(), ("a.jpg", "b.jpg"), ("x/y/a.jpg",), ("x/notes.txt",)])
+@pytest.mark.parametrize("names", [(), ("a.jpg", "b.jpg"), ("train/y/a.jpg",), ("x/notes.txt",)])
 def test_a_folder_without_data_is_refused(tmp_path, names):
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -1194,3 +1194,34 @@ def test_arguments_that_can_not_be_are_refused_before_any_drawing(tmp_path, argu
         make_mini_dataset(tmp_path / "mini", **{**SMALL, **arguments})
     assert str(error.value) == line
     assert os.listdir(tmp_path) == []
+
+
+def test_folders_within_an_identity_belong_to_it_and_loose_pictures_are_told(tmp_path):
+    for name in ("ana/2021/left/a.png", "ana/b.png", "bo/c.png", "loose.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    competition = load_competition(tmp_path)
+    assert list(competition.train.identity) == ["ana", "ana", "bo"]
+    assert any("loose.png" in note for note in competition.notes)
+
+
+def test_a_row_with_more_cells_than_the_header_is_refused(tmp_path):
+    (tmp_path / "train.csv").write_text("filename,ground_truth\na.png,x,left\nb.png,y,left\n")
+    with pytest.raises(KitError, match=r"train\.csv: not a readable CSV"):
+        load_competition(tmp_path)
+
+
+def test_a_burst_of_two_identities_stays_on_one_side():
+    train = pd.DataFrame({"identity": ["a", "b"] * 40, "sighting": np.repeat(np.arange(40), 2).astype(str)})
+    split = jk.build("split", "burst_safe", train=train, hashes=None, split_seed=0, validation=0.25, column="sighting")
+    (rows, held_out), sightings = split[0], train.sighting.to_numpy()
+    assert not set(sightings[rows]) & set(sightings[held_out])
+    assert 14 <= len(held_out) <= 22
+
+
+def test_a_cut_cache_is_decoded_again(mini, tmp_path):
+    paths = list(load_competition(mini).paths)[:3]
+    whole = open_store(mini, paths, 16, cache=tmp_path).pixels.copy()
+    stored = next((tmp_path / "pictures").glob("*.npy"))
+    stored.write_bytes(stored.read_bytes()[:200])
+    assert np.array_equal(open_store(mini, paths, 16, cache=tmp_path).pixels, whole)

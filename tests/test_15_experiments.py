@@ -19,6 +19,7 @@ from PIL import Image
 import jaguar_kit
 from jaguar_kit import load_recipe, recipe_from_dict, run_recipe
 
+CAN_MOUNT = shutil.which("unshare") and subprocess.run(["unshare", "-rm", "true"], check=False).returncode == 0
 COMMAND = [sys.executable, str(Path(jaguar_kit.__file__).parent / "tools" / "run_recipe.py")]
 TINY = {
     "name": "tiny",
@@ -140,6 +141,106 @@ def test_other_data_never_mixes_with_a_result(finished, mini, tmp_path):
     table.to_csv(other / "train.csv", index=False)
     with pytest.raises(jaguar_kit.KitError, match="other pictures or labels"):
         run_recipe(recipe_of(), data=other, out=finished.folder.parent)
+
+
+def test_the_other_round_is_other_data(finished, mini, tmp_path):
+    other = jaguar_kit.make_mini_dataset(tmp_path / mini.name, identities=6, images=72, seed=0, round=2)
+    with pytest.raises(jaguar_kit.KitError, match="other pictures or labels"):
+        run_recipe(recipe_of(), data=other, out=finished.folder.parent)
+
+
+def test_a_picture_that_is_skipped_does_not_make_the_data_others(mini, tmp_path):
+    data = Path(shutil.copytree(mini, tmp_path / "data"))
+    picture = data / "train" / "train" / "train_0003.png"
+    picture.write_bytes(picture.read_bytes()[:200])
+    recipe = recipe_of(data={"bad_images": "skip"}, train={"epochs": 1})
+    first = run_recipe(recipe, data=data, out=tmp_path)
+    assert run_recipe(recipe, data=data, out=tmp_path).table.equals(first.table)
+    assert "train_0003.png" in first.report.read_text()
+
+
+def test_each_variant_may_have_data_of_its_own(mini, tmp_path):
+    other = jaguar_kit.make_mini_dataset(tmp_path / "other", identities=5, images=60, seed=3)
+    variants = {"one": {"data": {"root": str(mini)}}, "two": {"data": {"root": str(other)}}}
+    table = run_recipe(recipe_of(variants=variants, train={"epochs": 1}), out=tmp_path).table
+    assert table["untrained"].nunique() == 2
+
+
+def test_names_that_plots_could_misread_do_no_harm(mini, tmp_path):
+    data = Path(shutil.copytree(mini, tmp_path / "data"))
+    table = pd.read_csv(data / "train.csv")
+    table["ground_truth"] = table.ground_truth.replace({"cat00": "_under $a^$", "cat01": "<b>雪豹</b>"})
+    table.to_csv(data / "train.csv", index=False)
+    (data / "solution.csv").unlink()
+    result = run_recipe(recipe_of(train={"epochs": 1}), data=data, out=tmp_path)
+    assert "<b>雪豹" not in result.report.read_text()
+
+
+def test_a_frozen_backbone_from_a_checkpoint_travels_with_its_weights(finished, mini, tmp_path):
+    first = finished.folder / "default" / "seed42"
+    frozen = {"model": {"freeze": True, "pretrained": True}, "augment": [], "train": {"epochs": 1}}
+    stage = (
+        run_recipe(recipe_of(checkpoint=str(first), **frozen), data=mini, out=tmp_path).folder / "default" / "seed42"
+    )
+    last = recipe_of(name="last", checkpoint=str(stage), model={"pretrained": True}, train={"epochs": 0})
+    again = run_recipe(last, data=mini, out=tmp_path)
+    assert again.table["map"][0] == pytest.approx(metrics_of(stage)["map"], abs=1e-6)
+
+
+def test_force_never_sets_aside_the_checkpoint_it_starts_from(finished, mini):
+    place = finished.folder / "default" / "seed42"
+    recipe = recipe_of(checkpoint=str(place), train={"epochs": 0})
+    with pytest.raises(jaguar_kit.KitError, match="--force would set it aside"):
+        run_recipe(recipe, data=mini, out=finished.folder.parent, force=True)
+    assert (place / "weights.safetensors").is_file()
+
+
+def test_what_failed_before_training_may_be_tried_again_with_other_settings(mini, tmp_path):
+    with pytest.raises(jaguar_kit.TrainingFailed):
+        run_recipe(recipe_of(train={"lr": 1e30}), data=mini, out=tmp_path)
+    assert run_recipe(recipe_of(train={"epochs": 1}), data=mini, out=tmp_path).report.is_file()
+
+
+def test_steps_of_a_variant_are_checked_before_work():
+    with pytest.raises(jaguar_kit.KitError, match=r"variants\.b: postprocess: .* out of order"):
+        recipe_of(variants={"a": {}, "b": {"postprocess": ["k_reciprocal", "tta"]}})
+
+
+def test_post_processing_is_measured_beside_raw_and_submitted(mini, tmp_path):
+    result = run_recipe(recipe_of(postprocess=["query_expansion"], train={"epochs": 1}), data=mini, out=tmp_path)
+    place = result.folder / "default" / "seed42"
+    told, kept, test = metrics_of(place), np.load(place / "validation.npz"), np.load(place / "test.npz")
+    expanded = jaguar_kit.similarity_matrix(jaguar_kit.query_expansion(kept["embeddings"]))
+    assert told["map_postprocessed"] == pytest.approx(jaguar_kit.identity_balanced_map(expanded, kept["labels"]))
+    assert [row["steps"] for row in told["postprocess"]] == ["raw", "query_expansion (k 3, alpha 0.0)"]
+    final = jaguar_kit.similarity_matrix(jaguar_kit.query_expansion(test["embeddings"]))
+    np.testing.assert_allclose(test["similarity"], final, atol=1e-6)
+    assert told["test_map"] != told["test_map_postprocessed"]
+
+
+def test_a_second_process_is_kept_out(mini, tmp_path):
+    place = tmp_path / f"tiny@{mini.name}" / "default" / "seed42"
+    with jaguar_kit.only_one(place), pytest.raises(jaguar_kit.KitError, match="another process is at work"):
+        run_recipe(recipe_of(), data=mini, out=tmp_path, force=True)
+
+
+FULL_DISK = 'mount -t tmpfs -o size=300k tmpfs "$0" && exec "$@"'
+
+
+@pytest.mark.skipif(not CAN_MOUNT, reason="needs user and mount namespaces (unshare -rm)")
+@pytest.mark.parametrize("full", ["--out", "cache"])
+def test_a_full_disk_is_told_in_one_line(full, tiny, mini, tmp_path):
+    (tmp_path / "small").mkdir()
+    small, settings = str(tmp_path / "small"), dict(os.environ)
+    arguments = [str(tiny), "--data", str(mini), "--out", small if full == "--out" else str(tmp_path / "out")]
+    if full == "cache":
+        settings[jaguar_kit.CACHE_VARIABLE] = small
+        arguments += ["-o", "data.size=256"]
+    line = ["unshare", "-rm", "bash", "-c", FULL_DISK, small, *COMMAND, *arguments]
+    done = subprocess.run(line, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "can't be written" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_submission_is_made_again_from_weights_without_training(finished, mini, tmp_path):
