@@ -3763,6 +3763,7 @@ def run_recipe(
                 set_aside(place)
             if is_finished(place):
                 say(f"  {cell.folder}: finished before")
+                remove(place / "checkpoint.safetensors")  # of a process that was killed as it finished
             else:
                 say(f"  {cell.folder} ({number} of {len(cells)})")
                 run_cell(cell, opened[data_key(cell.recipe)], place, chosen)
