@@ -67,6 +67,7 @@ import timm
 import torch
 import torch.nn.functional as F
 import yaml
+from kornia.filters import gaussian_blur2d
 from PIL import Image, ImageDraw, ImageOps
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -86,13 +87,14 @@ __all__ = [
     "Competition", "load_competition", "make_mini_dataset", "ImageStore", "open_store", "read_picture",
     "perceptual_hashes", "find_bursts",
     # 5. Background and augmentation
-    "Preparation",
+    "Background", "Preparation",
     # 6. Backbones and heads
     "Embedder", "build_embedder",
     # 7. Losses
-    "MarginSoftmax",
+    "IdentityLoss", "CrossEntropy", "MarginSoftmax", "AdaFace", "Triplet", "Circle", "SupervisedContrastive",
+    "ProxyAnchor", "SumOfLosses",
     # 8. Samplers
-    "random_batches",
+    "random_batches", "balanced_batches", "pk_batches",
     # 9. Metrics
     "average_precision", "identity_balanced_map", "retrieval_metrics", "bootstrap_interval",
     # 10. Re-ranking and fusion
@@ -169,6 +171,7 @@ FractionSpan = Annotated[tuple[Fraction, Fraction], Rising()]
 Pixels = Annotated[int, Range(low=16, high=4096)]
 
 REGISTRY: dict[tuple[str, str], Callable] = {}
+SUPPLIED = ("counts",)  # has a default, yet comes from the kit: the training pictures of each identity
 
 
 def register(kind: str, name: str) -> Callable:
@@ -201,7 +204,7 @@ def lookup(kind: str, name: str, where: str = "") -> Callable:
 def settings_of(kind: str, name: str) -> dict[str, Any]:
     """The settings of a registered part with their defaults."""
     parameters = inspect.signature(lookup(kind, name)).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
+    return {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in SUPPLIED}
 
 
 def hints_of(factory: Callable) -> dict[str, Any]:
@@ -242,7 +245,9 @@ class Component:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, **supplied: Any) -> Any:
-        return build(self.kind, self.name, **self.settings, **supplied)
+        """Builds the part from its settings and from what it asks for of that which the kit supplies."""
+        wanted = inspect.signature(lookup(self.kind, self.name)).parameters
+        return build(self.kind, self.name, **self.settings, **{k: v for k, v in supplied.items() if k in wanted})
 
 
 def component(kind: str, value: Any, where: str) -> Component:
@@ -396,7 +401,8 @@ class ModelConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     epochs: Natural = 100  # 0 with `checkpoint`: evaluate and write the submission, nothing else
-    batch_size: Annotated[int, Range(low=2)] = 64
+    batch_size: Annotated[int, Range(low=2)] = 64  # the pk sampler has its own
+    sampler: Annotated[Component, "sampler"] = Component("sampler", "random")
     lr: Positive = 5e-4  # learning rate of head and loss
     backbone_lr: NonNegative = 1.0  # learning rate of a backbone that learns, as a multiple of lr
     weight_decay: NonNegative = 1e-4
@@ -1673,17 +1679,36 @@ def write_mini_tables(root: Path, views: pd.DataFrame) -> None:
 
 
 class Background:
-    """What takes the place of the pixels around the animal: `paint` maps RGB (B, 3, H, W) in [0, 1] to RGB like it."""
+    """What becomes of the pixels around the animal.
 
-    def __init__(self, paint: Callable[[Tensor], Tensor] | None, drawn: bool = False):
-        self.paint = paint  # None: nothing is replaced and no mask is needed
+    Called with RGB (B, 3, H, W) in [0, 1] and alpha (B, 1, H, W) in [0, 1], or None without masks; gives RGB.
+    """
+
+    def __init__(self, change: Callable[[Tensor, Tensor], Tensor] | None, drawn: bool = False):
+        self.change = change  # None: nothing is changed and no mask is needed
         self.drawn = drawn  # drawn anew every time, so that nothing behind it may be cached
 
     def __call__(self, rgb: Tensor, alpha: Tensor | None) -> Tensor:
-        """rgb (B, 3, H, W) in [0, 1], alpha (B, 1, H, W) in [0, 1] or None -> RGB (B, 3, H, W)."""
-        if self.paint is None or alpha is None:
-            return rgb
-        return alpha * rgb + (1 - alpha) * self.paint(rgb)
+        return rgb if self.change is None or alpha is None else self.change(rgb, alpha)
+
+
+def behind(paint: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The animal before what `paint` makes of RGB and alpha."""
+    return lambda rgb, alpha: alpha * rgb + (1 - alpha) * paint(rgb, alpha)
+
+
+def spread_colours(rgb: Tensor, weight: Tensor, radius: float) -> Tensor:
+    """A Gaussian blur that sees only pixels by their weight (B, 1, H, W); `radius`: sigma as a share of the side."""
+    sigma = radius * rgb.shape[-1]
+    kernel = 2 * max(1, min(round(3 * sigma), min(rgb.shape[-2:]) - 1)) + 1
+    blurred = gaussian_blur2d(torch.cat([rgb * weight, weight], 1), (kernel, kernel), (sigma, sigma), "replicate")
+    mean = (rgb * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp(min=1e-6)
+    faint = 1e-3  # where nothing that counts is near, the colours fade into their mean
+    return ((blurred[:, :3] + faint * mean) / (blurred[:, 3:] + faint)).clamp(0, 1)
+
+
+Radius = Annotated[float, Range(low=0.005, high=0.3)]  # share of the side
+Degrees = Annotated[float, Range(low=0, high=180)]
 
 
 @register("background", "original")
@@ -1695,7 +1720,76 @@ def original_background() -> Background:
 @register("background", "black")
 def black_background() -> Background:
     """Black around the animal (segmented)."""
-    return Background(torch.zeros_like)
+    return Background(lambda rgb, alpha: alpha * rgb)
+
+
+@register("background", "gray")
+def gray_background(level: Fraction = 0.5) -> Background:
+    """One gray around the animal."""
+    return Background(behind(lambda rgb, alpha: torch.full_like(rgb, level)))
+
+
+@register("background", "mean_colour")
+def mean_colour_background() -> Background:
+    """The animal's own mean colour around it."""
+
+    def mean_colour(rgb: Tensor, alpha: Tensor) -> Tensor:
+        return (rgb * alpha).sum((2, 3), keepdim=True) / alpha.sum((2, 3), keepdim=True).clamp(min=1e-6)
+
+    return Background(behind(mean_colour))
+
+
+@register("background", "blur")
+def blur_background(radius: Radius = 0.08) -> Background:
+    """The surroundings blurred (sigma: a share of the side), without the animal's colours in them."""
+    return Background(behind(lambda rgb, alpha: spread_colours(rgb, 1 - alpha, radius)))
+
+
+@register("background", "noise")
+def noise_background(strength: Fraction = 0.3) -> Background:
+    """Gaussian noise added to the surroundings, of that standard deviation in [0, 1]; drawn anew each time."""
+
+    def add_noise(rgb: Tensor, alpha: Tensor) -> Tensor:
+        return (rgb + strength * torch.randn_like(rgb)).clamp(0, 1)
+
+    return Background(behind(add_noise), drawn=True)
+
+
+@register("background", "random")
+def random_background() -> Background:
+    """Uniform RGB noise around the animal; drawn anew each time."""
+    return Background(behind(lambda rgb, alpha: torch.rand_like(rgb)), drawn=True)
+
+
+@register("background", "swap")
+def swap_background(radius: Radius = 0.08) -> Background:
+    """The surroundings of another picture of the batch, its animal filled in from them; drawn anew each time."""
+
+    def swapped(rgb: Tensor, alpha: Tensor) -> Tensor:
+        other = (torch.arange(len(rgb)) + int(torch.randint(1, max(2, len(rgb)), ()))) % len(rgb)
+        other = other.to(rgb.device)
+        rgb, alpha = rgb[other], alpha[other]
+        return (1 - alpha) * rgb + alpha * spread_colours(rgb, 1 - alpha, radius)
+
+    return Background(behind(swapped), drawn=True)
+
+
+@register("background", "inpaint")
+def inpaint_background(radius: Radius = 0.08) -> Background:
+    """The animal's colours spread outwards, so that the surroundings are gone and no edge is left."""
+    return Background(behind(lambda rgb, alpha: spread_colours(rgb, alpha, radius)))
+
+
+@register("background", "background_only")
+def background_only(radius: Radius = 0.08) -> Background:
+    """The animal removed and filled in from its surroundings: what can be told without it."""
+    return Background(lambda rgb, alpha: (1 - alpha) * rgb + alpha * spread_colours(rgb, 1 - alpha, radius))
+
+
+@register("background", "silhouette_only")
+def silhouette_only() -> Background:
+    """The mask alone, white on black: what can be told from the outline."""
+    return Background(lambda rgb, alpha: alpha.expand_as(rgb))
 
 
 @register("augmentation", "flip")
@@ -1706,7 +1800,7 @@ def flip(p: Fraction = 0.5) -> nn.Module:
 
 @register("augmentation", "affine")
 def affine(
-    degrees: Annotated[float, Range(low=0, high=180)] = 10.0,
+    degrees: Degrees = 10.0,
     translate: Fraction = 0.05,
     scale: Span = (0.95, 1.05),
     p: Fraction = 1.0,
@@ -1719,6 +1813,91 @@ def affine(
 def erasing(p: Fraction = 0.5, area: FractionSpan = (0.02, 0.25), ratio: Span = (0.3, 3.3)) -> nn.Module:
     """Blackens a rectangle of a share `area` of the picture, with sides in `ratio`."""
     return kornia_augmentation.RandomErasing(scale=area, ratio=ratio, p=p)
+
+
+class BySize(nn.Module):
+    """An augmentation that must know the side of the pictures, made when the first of that size come."""
+
+    def __init__(self, make: Callable[[int], nn.Module]):
+        super().__init__()
+        self.make = cache(make)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.make(images.shape[-1])(images)
+
+
+@register("augmentation", "rotation")
+def rotation(degrees: Degrees = 20.0, p: Fraction = 1.0) -> nn.Module:
+    """Turns by up to `degrees` either way."""
+    return kornia_augmentation.RandomRotation(degrees, p=p)
+
+
+@register("augmentation", "perspective")
+def perspective(distortion: Fraction = 0.2, p: Fraction = 0.5) -> nn.Module:
+    """Moves the corners inwards, by up to half the side times `distortion`."""
+    return kornia_augmentation.RandomPerspective(distortion, p=p)
+
+
+@register("augmentation", "elastic")
+def elastic(alpha: NonNegative = 50.0, sigma: Positive = 5.0, p: Fraction = 0.5) -> nn.Module:
+    """Warps by smoothed noise; `alpha` and `sigma` in torchvision's pixel units (kornia's alpha is alpha / side)."""
+    kernel = 2 * math.ceil(4 * sigma) + 1
+    return BySize(
+        lambda side: kornia_augmentation.RandomElasticTransform(
+            (kernel, kernel), (sigma, sigma), (alpha / side, alpha / side), padding_mode="zeros", p=p
+        )
+    )
+
+
+@register("augmentation", "resized_crop")
+def resized_crop(area: FractionSpan = (0.5, 1.0), ratio: Span = (0.75, 1.3333)) -> nn.Module:
+    """A part of the picture, of a share `area` and sides in `ratio`, at full size; of every picture."""
+    return BySize(lambda side: kornia_augmentation.RandomResizedCrop((side, side), scale=area, ratio=ratio, p=1.0))
+
+
+@register("augmentation", "colour_jitter")
+def colour_jitter(
+    brightness: Fraction = 0.2,
+    contrast: Fraction = 0.2,
+    saturation: Fraction = 0.2,
+    hue: Annotated[float, Range(low=0, high=0.5)] = 0.02,
+    p: Fraction = 0.8,
+) -> nn.Module:
+    """Brightness, contrast and saturation by factors of 1 plus or minus the value; hue as a share of the circle."""
+    return kornia_augmentation.ColorJitter(brightness, contrast, saturation, hue, p=p)
+
+
+@register("augmentation", "grayscale")
+def grayscale(p: Fraction = 0.1) -> nn.Module:
+    """Takes the colour away."""
+    return kornia_augmentation.RandomGrayscale(p=p)
+
+
+@register("augmentation", "gaussian_blur")
+def gaussian_blur(sigma: Span = (0.1, 2.0), p: Fraction = 0.2) -> nn.Module:
+    """Blurs with a standard deviation drawn from `sigma`, in px."""
+    kernel = 2 * math.ceil(3 * sigma[1]) + 1
+    return kornia_augmentation.RandomGaussianBlur((kernel, kernel), sigma, p=p)
+
+
+@register("augmentation", "affine_erasing")
+def affine_erasing() -> nn.Module:
+    """The published policy: flip, a slight affine map, erasing with p = 0.7."""
+    return nn.Sequential(flip(), affine(10.0, 0.05, (0.95, 1.05)), erasing(0.7, (0.02, 0.25), (0.3, 3.3)))
+
+
+@register("augmentation", "elastic_rotation_perspective")
+def elastic_rotation_perspective() -> nn.Module:
+    """The published policy: flip, elastic warp, rotation by up to 20 degrees, perspective."""
+    return nn.Sequential(flip(), elastic(50.0, 5.0, 1.0), rotation(20.0), perspective(0.2, 0.5))
+
+
+@register("augmentation", "mimic_camera")
+def mimic_camera() -> nn.Module:
+    """The published policy: flip, elastic warp, perspective, rotation by up to 30 degrees, erasing."""
+    return nn.Sequential(
+        flip(), elastic(35.0, 8.0, 0.5), perspective(0.3, 0.5), rotation(30.0), erasing(0.5, (0.02, 0.3), (0.3, 3.3))
+    )
 
 
 class Preparation:
@@ -1982,24 +2161,76 @@ def build_embedder(model: ModelConfig) -> Embedder:
 # 7. Losses
 # ----------------------------------------------------------------------------------------------------------------------
 
-
-def cosine_logits(embeddings: Tensor, weight: Tensor) -> Tensor:
-    """Cosines (B, C) between embeddings (B, D) and proxies (C, D), in fp32 also under autocast."""
-    with torch.autocast(embeddings.device.type, enabled=False):
-        return F.linear(F.normalize(embeddings.float()), F.normalize(weight.float()))
+Counts = Sequence[int]  # training pictures of each identity (C,), which the kit supplies
+Beta = Annotated[float, Range(low=0, high=0.99999)]
 
 
-def add_angular_margin(cosine: Tensor, margin: float) -> Tensor:
-    """cos(theta + margin) of the target's cosine; beyond pi - margin a line that keeps falling (Deng et al. 2019)."""
-    sine = (1 - cosine.square()).clamp(min=1e-12).sqrt()  # the clamp keeps the gradient finite at |cos| = 1
-    shifted = cosine * math.cos(margin) - sine * math.sin(margin)
-    return torch.where(cosine > -math.cos(margin), shifted, cosine - margin * math.sin(margin))
+def full_precision(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
-class MarginSoftmax(nn.Module):
-    """Cross-entropy over scaled cosines to one proxy an identity, after a margin on the target's cosine.
+def unit(embeddings: Tensor) -> Tensor:
+    """Embeddings (B, D) at unit length, in fp32 or better also under autocast."""
+    return F.normalize(full_precision(embeddings), dim=-1)
 
-    Called as loss(embeddings (B, D), labels (B,) int64) -> scalar. `weight` (C, D) holds the proxies. gamma > 0 weighs
+
+def class_weights(counts: Counts, beta: float) -> Tensor:
+    """A weight for each identity (C,), by effective number of pictures and of mean 1 (Cui et al. 2019)."""
+    weights = (1 - beta) / (1 - beta ** torch.tensor(counts, dtype=torch.float64))
+    return (weights / weights.mean()).float()
+
+
+class IdentityLoss(nn.Module):
+    """Called as loss(embeddings (B, D), labels (B,) int64) -> scalar, computed in fp32 or better.
+
+    A loss says in `terms` what each picture contributes (B,) and which pictures count, bool (B,); the loss is the mean
+    over those that count, each weighted by its identity when classes are balanced.
+    """
+
+    def __init__(self, num_identities: int, beta: float, counts: Counts | None):
+        super().__init__()
+        if beta and (counts is None or len(counts) != num_identities or min(counts) < 1):
+            raise KitError(
+                f"loss: beta: {beta} needs counts, at least one picture for each of {num_identities} identities"
+            )
+        balance = class_weights(counts, beta) if beta else torch.ones(num_identities)
+        self.register_buffer("balance", balance, persistent=False)
+
+    def terms(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(embeddings.device.type, enabled=False):
+            terms, counted = self.terms(full_precision(embeddings), labels)
+            weighted = torch.where(counted, self.balance.to(terms)[labels] * terms, 0)
+            return weighted.sum() / counted.sum().clamp(min=1)
+
+
+def all_count(terms: Tensor) -> tuple[Tensor, Tensor]:
+    return terms, torch.ones_like(terms, dtype=torch.bool)
+
+
+class CrossEntropy(IdentityLoss):
+    """Cross-entropy of a linear classifier on the embeddings."""
+
+    def __init__(
+        self, embedding_dim: int, num_identities: int, label_smoothing: float, beta: float, counts: Counts | None
+    ):
+        super().__init__(num_identities, beta, counts)
+        self.weight = nn.Parameter(torch.empty(num_identities, embedding_dim))
+        self.bias = nn.Parameter(torch.zeros(num_identities))
+        nn.init.xavier_uniform_(self.weight)
+        self.label_smoothing = label_smoothing
+
+    def terms(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = F.linear(embeddings, self.weight.to(embeddings), self.bias.to(embeddings))  # (B, C)
+        return all_count(F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing))
+
+
+class MarginSoftmax(IdentityLoss):
+    """Cross-entropy over scaled cosines to each identity's proxies, after a margin on the target's cosine.
+
+    `weight` holds the proxies, (C, D), or (C, K, D) for K sub-centres, of which the nearest counts. gamma > 0 weighs
     each term by (1 - p) ** gamma, so that what is easy counts less (focal loss, Lin et al. 2017).
     """
 
@@ -2009,55 +2240,452 @@ class MarginSoftmax(nn.Module):
         num_identities: int,
         margin: Callable[[Tensor], Tensor],
         scale: float,
+        beta: float,
+        counts: Counts | None,
         gamma: float = 0.0,
+        subcenters: int = 0,
     ):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_identities, embedding_dim))
+        super().__init__(num_identities, beta, counts)
+        shape = (num_identities, subcenters, embedding_dim) if subcenters else (num_identities, embedding_dim)
+        self.weight = nn.Parameter(torch.empty(shape))
         nn.init.xavier_uniform_(self.weight)
         self.margin, self.scale, self.gamma = margin, scale, gamma
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        cosine = cosine_logits(embeddings, self.weight)  # (B, C)
-        target = self.margin(cosine.gather(1, labels[:, None]))  # (B, 1)
-        terms = F.cross_entropy(self.scale * cosine.scatter(1, labels[:, None], target), labels, reduction="none")
+    def target(self, cosine: Tensor, embeddings: Tensor) -> Tensor:
+        """The target's cosine (B, 1) after the margin."""
+        return self.margin(cosine)
+
+    def terms(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        cosine = torch.matmul(
+            unit(embeddings), unit(self.weight).to(embeddings).flatten(0, -2).T
+        )  # (B, C) or (B, C * K)
+        if self.weight.ndim == 3:
+            cosine = cosine.view(len(embeddings), *self.weight.shape[:2]).amax(2)
+        target = self.target(cosine.gather(1, labels[:, None]), embeddings)
+        logits = self.scale * cosine.scatter(1, labels[:, None], target)
+        terms = F.cross_entropy(logits, labels, reduction="none")
         if self.gamma:
             terms = (-torch.expm1(-terms)).clamp(min=1e-12).pow(self.gamma) * terms
-        return terms.mean()
+        return all_count(terms)
+
+
+def add_angular_margin(cosine: Tensor, margin: float) -> Tensor:
+    """cos(theta + margin) of the target's cosine; beyond pi - margin a line that keeps falling (Deng et al. 2019)."""
+    sine = (1 - cosine.square()).clamp(min=1e-12).sqrt()  # the clamp keeps the gradient finite at |cos| = 1
+    shifted = cosine * math.cos(margin) - sine * math.sin(margin)
+    return torch.where(cosine > -math.cos(margin), shifted, cosine - margin * math.sin(margin))
+
+
+def subtract_margin(cosine: Tensor, margin: float) -> Tensor:
+    return cosine - margin
+
+
+def safe_angle(cosine: Tensor) -> Tensor:
+    """The angle in radians, with a finite gradient at |cos| = 1."""
+    return torch.arccos(cosine.clamp(-1 + 1e-6, 1 - 1e-6))
+
+
+def multiply_angle(cosine: Tensor, margin: float) -> Tensor:
+    """(-1) ** k cos(margin * theta) - 2 k with k = floor(margin * theta / pi): falls over the whole half turn."""
+    angle = margin * safe_angle(cosine)
+    turns = (angle / math.pi).floor().detach()
+    return (1 - 2 * (turns % 2)) * torch.cos(angle) - 2 * turns
+
+
+class AdaFace(MarginSoftmax):
+    """Margins that grow with the embedding's norm, as a sign of the picture's quality (Kim et al. 2022)."""
+
+    def __init__(self, *arguments: Any, strength: float, h: float, momentum: float):
+        super().__init__(*arguments)
+        self.strength, self.h, self.momentum = strength, h, momentum
+        self.register_buffer("mean", torch.tensor(20.0))
+        self.register_buffer("std", torch.tensor(100.0))
+
+    def target(self, cosine: Tensor, embeddings: Tensor) -> Tensor:
+        norms = embeddings.detach().norm(dim=1, keepdim=True).clamp(1e-3, 100)  # (B, 1)
+        if self.training and len(norms) > 1:
+            self.mean.lerp_(norms.mean().to(self.mean), self.momentum)
+            self.std.lerp_(norms.std().to(self.std), self.momentum)
+        quality = ((norms - self.mean) / (self.std + 1e-3) * self.h).clamp(-1, 1)
+        angle = (safe_angle(cosine) - self.strength * quality).clamp(1e-3, math.pi - 1e-3)
+        return torch.cos(angle) - self.strength * quality - self.strength
+
+
+def same_identity(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Which pairs of a batch show one identity, a picture with itself left out, and which show two: bool (B, B)."""
+    same = labels[:, None] == labels
+    return same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device), ~same
+
+
+class Triplet(IdentityLoss):
+    """Hinge on how much nearer a positive is than a negative, by Euclidean distance of unit embeddings.
+
+    batch_hard: each anchor's farthest positive and nearest negative (Hermans et al. 2017). semi_hard: for each positive
+    the nearest negative beyond it, or the farthest if there is none (Schroff et al. 2015).
+    """
+
+    def __init__(self, num_identities: int, margin: float, mining: str, beta: float, counts: Counts | None):
+        super().__init__(num_identities, beta, counts)
+        self.margin, self.mining = margin, mining
+
+    def terms(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        vectors = unit(embeddings)
+        distance = (2 - 2 * vectors @ vectors.T).clamp(min=1e-12).sqrt()  # (B, B); the clamp spares the root's gradient
+        positive, negative = same_identity(labels)
+        counted = positive.any(1) & negative.any(1)
+        if self.mining == "batch_hard":
+            farthest = distance.masked_fill(~positive, -torch.inf).amax(1)
+            nearest = distance.masked_fill(~negative, torch.inf).amin(1)
+            return torch.where(counted, F.relu(self.margin + farthest - nearest), 0), counted
+        beyond = negative[:, None, :] & (distance[:, None, :] > distance[:, :, None])  # (anchor, positive, negative)
+        next_one = distance[:, None, :].masked_fill(~beyond, torch.inf).amin(2)  # (B, B)
+        farthest = distance.masked_fill(~negative, -torch.inf).amax(1, keepdim=True).expand_as(next_one)
+        chosen = torch.where(beyond.any(2), next_one, farthest)
+        hinges = torch.where(positive & counted[:, None], F.relu(self.margin + distance - chosen), 0)
+        return hinges.sum(1) / positive.sum(1).clamp(min=1), counted
+
+
+class Circle(IdentityLoss):
+    """Pairs pulled and pushed the harder the farther they are from where they should be (Sun et al. 2020)."""
+
+    def __init__(self, num_identities: int, margin: float, scale: float, beta: float, counts: Counts | None):
+        super().__init__(num_identities, beta, counts)
+        self.margin, self.scale = margin, scale
+
+    def terms(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        vectors = unit(embeddings)
+        cosine = vectors @ vectors.T  # (B, B)
+        positive, negative = same_identity(labels)
+        pull = -self.scale * F.relu(1 + self.margin - cosine.detach()) * (cosine - 1 + self.margin)
+        push = self.scale * F.relu(cosine.detach() + self.margin) * (cosine - self.margin)
+        counted = positive.any(1) & negative.any(1)
+        lowest = torch.finfo(cosine.dtype).min / 4  # in place of -inf, whose gradient would not be a number
+        both = pull.masked_fill(~positive, lowest).logsumexp(1) + push.masked_fill(~negative, lowest).logsumexp(1)
+        return F.softplus(both), counted
+
+
+class SupervisedContrastive(IdentityLoss):
+    """Each positive against all other pictures of the batch, L_out of Khosla et al. 2020."""
+
+    def __init__(self, num_identities: int, temperature: float, beta: float, counts: Counts | None):
+        super().__init__(num_identities, beta, counts)
+        self.temperature = temperature
+
+    def terms(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        vectors = unit(embeddings)
+        logits = vectors @ vectors.T / self.temperature  # (B, B)
+        itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+        lowest = torch.finfo(logits.dtype).min / 4
+        log_share = logits - logits.masked_fill(itself, lowest).logsumexp(1, keepdim=True)
+        positive, _ = same_identity(labels)
+        return -torch.where(positive, log_share, 0).sum(1) / positive.sum(1).clamp(min=1), positive.any(1)
+
+
+class ProxyAnchor(IdentityLoss):
+    """Each proxy pulls its identity's pictures and pushes all others, the hardest most (Kim et al. 2020)."""
+
+    def __init__(
+        self, embedding_dim: int, num_identities: int, margin: float, scale: float, beta: float, counts: Counts | None
+    ):
+        super().__init__(num_identities, beta, counts)
+        self.weight = nn.Parameter(torch.empty(num_identities, embedding_dim))
+        nn.init.kaiming_normal_(self.weight, mode="fan_out")
+        self.margin, self.scale = margin, scale
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(embeddings.device.type, enabled=False):
+            vectors = unit(embeddings)
+            cosine = vectors @ unit(self.weight).to(vectors).T  # (B, C)
+            own = labels[:, None] == torch.arange(len(self.weight), device=labels.device)
+            pull = self.softplus_sum(-self.scale * (cosine - self.margin), own)  # (C,)
+            push = self.softplus_sum(self.scale * (cosine + self.margin), ~own)
+            balance = self.balance.to(cosine)
+            return (balance * pull).sum() / own.any(0).sum() + (balance * push).mean()
+
+    def softplus_sum(self, exponents: Tensor, counted: Tensor) -> Tensor:
+        """log(1 + sum of exp over the rows that count) of each column; 0 where none does."""
+        lowest = torch.finfo(exponents.dtype).min / 4
+        return F.softplus(exponents.masked_fill(~counted, lowest).logsumexp(0))
+
+
+class SumOfLosses(nn.Module):
+    """A weighted sum of losses."""
+
+    def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]):
+        super().__init__()
+        self.losses, self.weights = nn.ModuleList(losses), tuple(weights)
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        return sum(weight * loss(embeddings, labels) for weight, loss in zip(self.weights, self.losses))
+
+
+@register("loss", "cross_entropy")
+def cross_entropy(
+    embedding_dim: int,
+    num_identities: int,
+    label_smoothing: Annotated[float, Range(low=0, high=0.9)] = 0.0,
+    beta: Beta = 0.0,
+    counts: Counts | None = None,
+) -> nn.Module:
+    """Softmax classification, with label smoothing."""
+    return CrossEntropy(embedding_dim, num_identities, label_smoothing, beta, counts)
 
 
 @register("loss", "arcface")
-def arcface(embedding_dim: int, num_identities: int, margin: Angle = 0.5, scale: Positive = 64.0) -> nn.Module:
+def arcface(
+    embedding_dim: int,
+    num_identities: int,
+    margin: Angle = 0.5,
+    scale: Positive = 64.0,
+    beta: Beta = 0.0,
+    counts: Counts | None = None,
+) -> nn.Module:
     """Additive angular margin, in radians (Deng et al. 2019)."""
-    return MarginSoftmax(embedding_dim, num_identities, partial(add_angular_margin, margin=margin), scale)
+    return MarginSoftmax(embedding_dim, num_identities, partial(add_angular_margin, margin=margin), scale, beta, counts)
 
 
 @register("loss", "focal_arcface")
 def focal_arcface(
-    embedding_dim: int, num_identities: int, margin: Angle = 0.5, scale: Positive = 64.0, gamma: NonNegative = 2.0
+    embedding_dim: int,
+    num_identities: int,
+    margin: Angle = 0.5,
+    scale: Positive = 64.0,
+    gamma: NonNegative = 2.0,
+    beta: Beta = 0.0,
+    counts: Counts | None = None,
 ) -> nn.Module:
     """ArcFace whose easy pictures count less, by (1 - p) ** gamma."""
-    return MarginSoftmax(embedding_dim, num_identities, partial(add_angular_margin, margin=margin), scale, gamma)
+    return MarginSoftmax(
+        embedding_dim, num_identities, partial(add_angular_margin, margin=margin), scale, beta, counts, gamma
+    )
+
+
+@register("loss", "subcenter_arcface")
+def subcenter_arcface(
+    embedding_dim: int,
+    num_identities: int,
+    margin: Angle = 0.5,
+    scale: Positive = 64.0,
+    subcenters: Annotated[int, Range(low=1, high=50)] = 3,
+    beta: Beta = 0.0,
+    counts: Counts | None = None,
+) -> nn.Module:
+    """ArcFace to the nearest of several proxies an identity; the margin comes after the maximum (Deng et al. 2020)."""
+    margin_of = partial(add_angular_margin, margin=margin)
+    return MarginSoftmax(embedding_dim, num_identities, margin_of, scale, beta, counts, subcenters=subcenters)
+
+
+@register("loss", "cosface")
+def cosface(
+    embedding_dim: int,
+    num_identities: int,
+    margin: Fraction = 0.35,
+    scale: Positive = 64.0,
+    beta: Beta = 0.0,
+    counts: Counts | None = None,
+) -> nn.Module:
+    """Additive margin on the cosine (Wang et al. 2018)."""
+    return MarginSoftmax(embedding_dim, num_identities, partial(subtract_margin, margin=margin), scale, beta, counts)
+
+
+@register("loss", "sphereface")
+def sphereface(
+    embedding_dim: int,
+    num_identities: int,
+    margin: Annotated[float, Range(low=1, high=8)] = 1.5,
+    scale: Positive = 30.0,
+    beta: Beta = 0.0,
+    counts: Counts | None = None,
+) -> nn.Module:
+    """The angle multiplied by `margin` (Liu et al. 2017, on unit embeddings with a scale)."""
+    return MarginSoftmax(embedding_dim, num_identities, partial(multiply_angle, margin=margin), scale, beta, counts)
+
+
+@register("loss", "adaface")
+def adaface(
+    embedding_dim: int,
+    num_identities: int,
+    margin: Angle = 0.4,
+    scale: Positive = 64.0,
+    h: Positive = 0.333,
+    momentum: Fraction = 0.01,
+    beta: Beta = 0.0,
+    counts: Counts | None = None,
+) -> nn.Module:
+    """Margin by the embedding's norm, between angular and additive (Kim et al. 2022)."""
+    arguments = (embedding_dim, num_identities, subtract_margin, scale, beta, counts)
+    return AdaFace(*arguments, strength=margin, h=h, momentum=momentum)
+
+
+@register("loss", "triplet")
+def triplet(
+    embedding_dim: int,
+    num_identities: int,
+    margin: NonNegative = 0.3,
+    mining: Literal["batch_hard", "semi_hard"] = "batch_hard",
+    beta: Beta = 0.0,
+    counts: Counts | None = None,
+) -> nn.Module:
+    """Positives nearer than negatives by a margin of Euclidean distance."""
+    return Triplet(num_identities, margin, mining, beta, counts)
+
+
+@register("loss", "cross_entropy_triplet")
+def cross_entropy_triplet(
+    embedding_dim: int,
+    num_identities: int,
+    label_smoothing: Annotated[float, Range(low=0, high=0.9)] = 0.1,
+    triplet_weight: NonNegative = 0.2,
+    margin: NonNegative = 0.2,
+    beta: Beta = 0.0,
+    counts: Counts | None = None,
+) -> nn.Module:
+    """Classification plus a batch-hard triplet loss."""
+    losses = [
+        CrossEntropy(embedding_dim, num_identities, label_smoothing, beta, counts),
+        Triplet(num_identities, margin, "batch_hard", beta, counts),
+    ]
+    return SumOfLosses(losses, (1.0, triplet_weight))
+
+
+@register("loss", "circle")
+def circle(
+    embedding_dim: int,
+    num_identities: int,
+    margin: Fraction = 0.25,
+    scale: Positive = 80.0,
+    beta: Beta = 0.0,
+    counts: Counts | None = None,
+) -> nn.Module:
+    """Pair similarities weighted by how far they are off (Sun et al. 2020)."""
+    return Circle(num_identities, margin, scale, beta, counts)
+
+
+@register("loss", "supcon")
+def supcon(
+    embedding_dim: int,
+    num_identities: int,
+    temperature: Positive = 0.1,
+    beta: Beta = 0.0,
+    counts: Counts | None = None,
+) -> nn.Module:
+    """Supervised contrastive loss (Khosla et al. 2020)."""
+    return SupervisedContrastive(num_identities, temperature, beta, counts)
+
+
+@register("loss", "proxy_anchor")
+def proxy_anchor(
+    embedding_dim: int,
+    num_identities: int,
+    margin: Fraction = 0.1,
+    scale: Positive = 32.0,
+    beta: Beta = 0.0,
+    counts: Counts | None = None,
+) -> nn.Module:
+    """Proxies as anchors over the whole batch (Kim et al. 2020)."""
+    return ProxyAnchor(embedding_dim, num_identities, margin, scale, beta, counts)
+
+
+@register("loss", "sum")
+def sum_of_losses(
+    embedding_dim: int,
+    num_identities: int,
+    parts: tuple[Annotated[Component, "loss"], ...] = (
+        Component("loss", "cross_entropy"),
+        Component("loss", "triplet"),
+    ),
+    weights: tuple[Positive, ...] = (1.0, 0.2),
+    beta: Beta = 0.0,
+    counts: Counts | None = None,
+) -> nn.Module:
+    """Other losses, weighted and added; beta balances each part that sets none of its own."""
+    if len(parts) != len(weights) or not parts:
+        raise KitError(f"loss sum: {len(parts)} parts and {len(weights)} weights (expected one weight for each part)")
+    supplied = {"embedding_dim": embedding_dim, "num_identities": num_identities, "counts": counts}
+    losses = [replace(part, settings={"beta": beta, **part.settings}).build(**supplied) for part in parts]
+    return SumOfLosses(losses, weights)
 
 
 # 8. Samplers
 # ----------------------------------------------------------------------------------------------------------------------
 
+# A sampler is called once an epoch: (rows (N,), identity codes (N,), batch size, generator) -> batches of rows.
+Sampler = Callable[[np.ndarray, np.ndarray, int, np.random.Generator], list[np.ndarray]]
 
-def random_batches(rows: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """All rows once, in random order, in batches; a last batch of one row joins the one before it.
 
-    Batch norm can't learn from one row, and no row is skipped.
-    """
-    shuffled = rng.permutation(rows)
-    batches = [shuffled[i : i + batch_size] for i in range(0, len(shuffled), batch_size)]
+def cut_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Rows in batches; a last batch of one row joins the one before it: batch norm can't learn from one row."""
+    batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [np.concatenate(batches[-2:])]
     return batches
 
 
+def random_batches(rows: np.ndarray, codes: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """All rows once, in random order."""
+    return cut_batches(rng.permutation(rows), batch_size)
+
+
+def repeat_rows(rows: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    """`length` of the rows in random order, each drawn again only when all have been."""
+    rounds = [rng.permutation(rows) for _ in range(math.ceil(length / len(rows)))]
+    return np.concatenate(rounds)[:length]
+
+
+def balanced_batches(
+    rows: np.ndarray, codes: np.ndarray, batch_size: int, rng: np.random.Generator, per_identity: int | None
+) -> list[np.ndarray]:
+    """The same number of rows of every identity, in random order; by default as many as the largest has."""
+    members = [rows[codes == code] for code in np.unique(codes)]
+    length = per_identity or max(map(len, members))
+    drawn = np.concatenate([repeat_rows(own, length, rng) for own in members])
+    return cut_batches(rng.permutation(drawn), batch_size)
+
+
+def pk_batches(
+    rows: np.ndarray, codes: np.ndarray, batch_size: int, rng: np.random.Generator, identities: int, images: int
+) -> list[np.ndarray]:
+    """Batches of `identities` x `images` rows, until every row has been in one.
+
+    Each identity's rows are cut into groups of `images`, the last filled up with rows of that identity. A batch takes a
+    group of each of the identities with most groups left, and rows drawn again of others where too few have any left.
+    """
+    members = {code: rows[codes == code] for code in np.unique(codes)}
+    identities = min(identities, len(members))
+    waiting = {}
+    for code, own in members.items():
+        filled = repeat_rows(own, math.ceil(len(own) / images) * images, rng)
+        waiting[code] = list(filled.reshape(-1, images))
+    batches = []
+    while any(waiting.values()):
+        order = sorted(rng.permutation(list(members)), key=lambda code: -len(waiting[code]))[:identities]
+        groups = [waiting[code].pop() if waiting[code] else repeat_rows(members[code], images, rng) for code in order]
+        batches.append(np.concatenate(groups))
+    return batches
+
+
+@register("sampler", "random")
+def random_sampler() -> Sampler:
+    """Every picture once an epoch."""
+    return random_batches
+
+
+@register("sampler", "class_balanced")
+def class_balanced_sampler(per_identity: Count | None = None) -> Sampler:
+    """As many pictures of every identity; an epoch is identities x per_identity long (null: those of the largest)."""
+    return partial(balanced_batches, per_identity=per_identity)
+
+
+@register("sampler", "pk")
+def pk_sampler(identities: Annotated[int, Range(low=2)] = 8, images: Annotated[int, Range(low=2)] = 4) -> Sampler:
+    """Batches of `identities` x `images` pictures for losses on pairs; every picture at least once an epoch."""
+    return partial(pk_batches, identities=identities, images=images)
+
+
 # 9. Metrics
 # ----------------------------------------------------------------------------------------------------------------------
 
+CACHED = 1 << 18  # numbers that a processor's cache holds
 BLOCK = 1 << 24  # similarities that are worked on at a time, to bound the memory beyond input and result
 FALSE_MATCH_RATES = (0.001, 0.01, 0.1)
 CMC_RANKS = (1, 5, 10)
@@ -2146,7 +2774,7 @@ def score_queries(matrix: Tensor, codes: np.ndarray) -> QueryScores:
         positives = len(members) - 1
         if positives < 1:
             continue
-        for rows in np.array_split(members, math.ceil(len(members) / rows_at_a_time(total))):
+        for rows in np.array_split(members, math.ceil(len(members) * total / CACHED)):
             queries = torch.from_numpy(rows).to(device)
             block = matrix[queries]
             block[torch.arange(len(rows), device=device), queries] = -torch.inf  # a query is no candidate of its own
@@ -2809,8 +3437,11 @@ def embed(
 ) -> Tensor:
     """float32 (N, D) on the CPU: what `network` makes of the pictures at `positions`, without augmentation."""
     batches = [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
-    batches = progress(batches, label) if label else batches
-    return torch.cat([network(source(batch, training=False)).float().cpu() for batch in batches])
+    rows = []
+    for batch in progress(batches, label) if label else batches:
+        seed_everything(*batch[:1])  # backgrounds that are drawn are the same at every evaluation
+        rows.append(network(source(batch, training=False)).float().cpu())
+    return torch.cat(rows)
 
 
 def flip_tta(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -3036,7 +3667,7 @@ def validate(trainer: Trainer, task: Task) -> tuple[dict[str, float], Tensor]:
     trainer.loss.eval()
     embeddings = embed(task.network, task.source, task.validation)
     labels = task.labels[torch.from_numpy(task.validation)]
-    device = next(trainer.loss.parameters()).device
+    device = next(trainer.embedder.parameters()).device
     with torch.no_grad():
         val_loss = float(trainer.loss(embeddings.to(device), labels.to(device)))
     metrics = retrieval_metrics(similarity_matrix(embeddings), labels)
@@ -3048,8 +3679,10 @@ def train_epoch(trainer: Trainer, task: Task, epoch: int) -> float:
     trainer.embedder.train()
     trainer.loss.train()
     seed = trainer.recipe.seed
-    batches = random_batches(task.train, trainer.recipe.train.batch_size, np.random.default_rng((seed, epoch)))
-    total = torch.zeros((), dtype=torch.float64)
+    codes = task.labels[torch.from_numpy(task.train)].numpy()
+    rng = np.random.default_rng((seed, epoch))
+    batches = trainer.recipe.train.sampler.build()(task.train, codes, trainer.recipe.train.batch_size, rng)
+    total, seen = torch.zeros((), dtype=torch.float64), sum(map(len, batches))
     for step, positions in enumerate(progress(batches, f"epoch {epoch}")):
         seed_everything(seed, epoch, step)
         inputs = task.source(positions, training=True)
@@ -3059,7 +3692,7 @@ def train_epoch(trainer: Trainer, task: Task, epoch: int) -> float:
         loss.backward()
         trainer.optimizer.step()
         total = total + len(positions) * loss.detach().double().cpu()
-    return float(total / len(task.train))
+    return float(total / seen)
 
 
 def run_training(trainer: Trainer, task: Task, folder: Path) -> None:
@@ -3674,7 +4307,7 @@ def open_data(recipe: Recipe, competition: Competition) -> Pictures:
     """Decodes (or finds) the pictures and splits them; unreadable ones leave the table with `bad_images: skip`."""
     data, found_as = recipe.data, competition.fingerprint
     store = open_store(competition.root, competition.paths, data.size, data.fit, data.masks, data.bad_images)
-    if recipe.background.build().paint is not None and not store.masked:
+    if recipe.background.build().change is not None and not store.masked:
         name = recipe.background.name
         found = f"background: {name!r} needs masks, but the pictures in {competition.root} have no alpha"
         if data.unmasked == "stop":
@@ -3864,7 +4497,9 @@ def run_split(
     seed_everything(recipe.seed)
     embedder, tensors, known = embedder_for(recipe)
     embedder.to(device, memory_format=torch.channels_last)
-    loss = recipe.loss.build(embedding_dim=embedder.embedding_dim, num_identities=len(identities)).to(device)
+    counts = np.bincount(codes[split[0]], minlength=len(identities)).tolist()
+    sizes = {"embedding_dim": embedder.embedding_dim, "num_identities": len(identities), "counts": counts}
+    loss = recipe.loss.build(**sizes).to(device)
     trainer = make_trainer(recipe, embedder, loss)
     if tensors and known == identities:
         trainer.restore(tensors)

@@ -204,7 +204,7 @@ def test_preparation_is_fixed_exactly_when_nothing_is_drawn():
 
 def test_background_that_is_drawn_is_not_fixed():
     prepare = preparation()
-    prepare.background = jaguar_kit.Background(torch.rand_like, drawn=True)
+    prepare.background = jaguar_kit.Background(lambda rgb, alpha: torch.rand_like(rgb), drawn=True)
     assert not prepare.fixed
 
 
@@ -231,3 +231,156 @@ def test_unfit_setting_of_an_augmentation_is_refused(name, settings):
 def test_misspelt_background_is_answered_with_the_nearest_name():
     with pytest.raises(KitError, match="did you mean 'black'"):
         Component("background", "blakc").build()
+
+
+# every background
+
+
+def scene(pictures=3, side=32):
+    """Animals of several colours before plain walls of a colour for each picture: RGB, alpha, walls (B, 3, 1, 1)."""
+    generator = torch.Generator().manual_seed(0)
+    alpha = torch.zeros(pictures, 1, side, side)
+    alpha[..., 8:24, 10:26] = 1
+    walls = torch.linspace(0.1, 0.9, 3 * pictures).view(pictures, 3, 1, 1)
+    animal = torch.rand(pictures, 3, side, side, generator=generator)
+    return alpha * animal + (1 - alpha) * walls, alpha, walls
+
+
+def changed(name, rgb, alpha, seed=0, **settings):
+    torch.manual_seed(seed)
+    return jaguar_kit.build("background", name, **settings)(rgb, alpha)
+
+
+BEHIND = sorted(set(jaguar_kit.names("background")) - {"background_only", "silhouette_only"})
+
+
+@pytest.mark.parametrize("name", BEHIND)
+def test_the_animal_itself_is_never_changed(name):
+    rgb, alpha, _ = scene()
+    torch.testing.assert_close(alpha * changed(name, rgb, alpha), alpha * rgb)
+
+
+@pytest.mark.parametrize("name", jaguar_kit.names("background"))
+def test_colours_stay_between_0_and_1_also_without_an_animal_or_without_surroundings(name):
+    rgb = torch.rand(2, 3, 32, 32).round()
+    for alpha in (torch.zeros(2, 1, 32, 32), torch.ones(2, 1, 32, 32), torch.rand(2, 1, 32, 32)):
+        out = changed(name, rgb, alpha)
+        assert out.shape == rgb.shape
+        assert torch.isfinite(out).all()
+        assert out.min() >= 0
+        assert out.max() <= 1
+
+
+@pytest.mark.parametrize("name", jaguar_kit.names("background"))
+def test_what_is_drawn_is_drawn_anew_and_repeats_with_its_seed(name):
+    rgb, alpha, _ = scene()
+    background = jaguar_kit.build("background", name)
+    torch.testing.assert_close(changed(name, rgb, alpha, 1), changed(name, rgb, alpha, 1), rtol=0, atol=0)
+    drawn = {changed(name, rgb, alpha, seed).sum().item() for seed in range(6)}
+    assert (len(drawn) > 1) == background.drawn
+
+
+def test_gray_and_mean_colour_are_what_they_say():
+    rgb, alpha, _ = scene()
+    mean = (rgb * alpha).sum((2, 3), keepdim=True) / alpha.sum((2, 3), keepdim=True)
+    torch.testing.assert_close(changed("gray", rgb, alpha, level=0.25), alpha * rgb + (1 - alpha) * 0.25)
+    torch.testing.assert_close(changed("mean_colour", rgb, alpha), alpha * rgb + (1 - alpha) * mean)
+
+
+def test_blurred_surroundings_hold_no_colour_of_the_animal():
+    rgb, alpha, walls = scene()
+    torch.testing.assert_close(changed("blur", rgb, alpha), alpha * rgb + (1 - alpha) * walls, rtol=0, atol=2e-3)
+
+
+def test_removing_the_animal_leaves_only_its_surroundings():
+    rgb, alpha, walls = scene()
+    torch.testing.assert_close(changed("background_only", rgb, alpha), walls.expand_as(rgb), rtol=0, atol=2e-3)
+
+
+def test_painting_the_surroundings_over_leaves_only_the_animals_colours():
+    rgb, alpha, walls = scene()
+    other, same = scene()[0] * alpha + (1 - alpha) * (1 - walls), changed("inpaint", rgb, alpha)
+    torch.testing.assert_close(changed("inpaint", other, alpha), same)
+
+
+def test_the_silhouette_is_the_mask():
+    rgb, alpha, _ = scene()
+    torch.testing.assert_close(changed("silhouette_only", rgb, alpha), alpha.expand_as(rgb))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_swapped_surroundings_are_those_of_another_picture(seed):
+    rgb, alpha, walls = scene(4)
+    out = changed("swap", rgb, alpha, seed)
+    corners = out[:, :, 0, 0]
+    for i, corner in enumerate(corners):
+        nearest = (walls[:, :, 0, 0] - corner).abs().sum(1).argmin()
+        torch.testing.assert_close(corner, walls[nearest, :, 0, 0])
+        assert nearest != i
+
+
+def test_noise_has_the_strength_it_says():
+    rgb, alpha = torch.full((1, 3, 256, 256), 0.5), torch.zeros(1, 1, 256, 256)
+    assert changed("noise", rgb, alpha, strength=0.1).std().item() == pytest.approx(0.1, rel=0.02)
+
+
+def test_a_blur_as_wide_as_it_may_be_works_on_small_pictures():
+    rgb, alpha = torch.rand(1, 3, 16, 16), torch.rand(1, 1, 16, 16)
+    assert torch.isfinite(changed("blur", rgb, alpha, radius=0.3)).all()
+
+
+# every augmentation
+
+AUGMENTATIONS = jaguar_kit.names("augmentation")
+
+
+def augmented(name, images, seed=0, **settings):
+    torch.manual_seed(seed)
+    return jaguar_kit.build("augmentation", name, **settings)(images)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_augmentations_draw_for_each_picture_and_repeat_with_their_seed(name):
+    images = torch.rand(1, 3, 48, 48).expand(12, -1, -1, -1).contiguous()
+    settings = {"p": 0.5} if "p" in jaguar_kit.settings_of("augmentation", name) else {}
+    first, again = (augmented(name, images, 3, **settings) for _ in range(2))
+    assert first.shape == images.shape
+    assert torch.isfinite(first).all()
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert len({picture.sum().item() for picture in first}) >= 2
+    assert not torch.equal(first, augmented(name, images, 4, **settings))
+
+
+@pytest.mark.parametrize("name", [n for n in AUGMENTATIONS if "p" in jaguar_kit.settings_of("augmentation", n)])
+def test_probability_is_that_of_each_picture(name):
+    images = torch.rand(1, 3, 32, 32).expand(200, -1, -1, -1).contiguous()
+    torch.testing.assert_close(augmented(name, images, p=0.0), images)
+    same = (augmented(name, images, p=0.5) - images).abs().amax((1, 2, 3)) < 1e-4
+    assert 0.3 < same.float().mean() < 0.7
+
+
+@pytest.mark.parametrize("side", [64, 128])
+def test_elastic_moves_as_far_as_torchvision_for_the_same_numbers(side):
+    from torchvision.transforms import v2
+
+    ramp = torch.linspace(0, side - 1, side).expand(1, 1, side, side)
+    torch.manual_seed(0)
+    inner = slice(side // 4, -side // 4)
+    theirs = [v2.ElasticTransform(50.0, 5.0)(ramp) - ramp for _ in range(12)]
+    ours = [augmented("elastic", ramp, seed, alpha=50.0, sigma=5.0, p=1.0) - ramp for seed in range(12)]
+    expected, got = (torch.stack(moves)[..., inner, inner].std().item() for moves in (theirs, ours))
+    assert got == pytest.approx(expected, rel=0.25)
+
+
+def test_colour_jitter_leaves_every_pixel_where_it_is():
+    images = (torch.rand(4, 1, 16, 16) > 0.5).float().expand(-1, 3, -1, -1).contiguous()
+    out = augmented("colour_jitter", images, p=1.0, contrast=0.0)
+    bright, dark = (out.masked_select(mask) for mask in (images > 0.5, images < 0.5))
+    assert bright.min() > dark.max()
+
+
+def test_policies_are_made_of_the_parts_they_name():
+    parts = [type(module).__name__ for module in jaguar_kit.build("augmentation", "affine_erasing")]
+    assert parts == ["RandomHorizontalFlip", "RandomAffine", "RandomErasing"]
+    warp = jaguar_kit.build("augmentation", "elastic_rotation_perspective")
+    assert [type(module).__name__ for module in warp][2:] == ["RandomRotation", "RandomPerspective"]

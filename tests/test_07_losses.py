@@ -205,8 +205,13 @@ def test_one_learned_proxy_for_each_identity():
 
 
 def test_defaults_are_those_of_the_paper():
-    assert jaguar_kit.settings_of("loss", "arcface") == {"margin": 0.5, "scale": 64.0}
-    assert jaguar_kit.settings_of("loss", "focal_arcface") == {"margin": 0.5, "scale": 64.0, "gamma": 2.0}
+    assert jaguar_kit.settings_of("loss", "arcface") == {"margin": 0.5, "scale": 64.0, "beta": 0.0}
+    assert jaguar_kit.settings_of("loss", "focal_arcface") == {
+        "margin": 0.5,
+        "scale": 64.0,
+        "gamma": 2.0,
+        "beta": 0.0,
+    }
 
 
 @pytest.mark.parametrize(

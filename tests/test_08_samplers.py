@@ -1,17 +1,19 @@
-"""random_batches: every row once an epoch, and never a batch of one."""
+"""Samplers: how long an epoch is, that nothing is skipped, and never a batch of one."""
+
+from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaguar_kit import random_batches
+from jaguar_kit import Component, balanced_batches, pk_batches, random_batches
 
 PROPERTY = settings(deadline=None, max_examples=100)
 
 
 def batches_of(rows, batch_size, seed=0):
-    return random_batches(rows, batch_size, np.random.default_rng(seed))
+    return random_batches(rows, np.zeros(len(rows)), batch_size, np.random.default_rng(seed))
 
 
 @PROPERTY
@@ -56,5 +58,69 @@ def test_given_rows_keep_their_order():
 
 def test_every_row_comes_first_sometimes():
     rng = np.random.default_rng(0)
-    firsts = {int(random_batches(np.arange(5), 2, rng)[0][0]) for _ in range(100)}
+    firsts = {int(random_batches(np.arange(5), np.zeros(5), 2, rng)[0][0]) for _ in range(100)}
     assert firsts == set(range(5))
+
+
+# class-balanced
+
+
+LABELS = st.lists(st.integers(0, 6), min_size=2, max_size=60)
+
+
+@PROPERTY
+@given(LABELS, st.integers(2, 20), st.integers(0, 99))
+def test_balanced_epochs_have_as_many_rows_of_every_identity_and_skip_none(labels, batch_size, seed):
+    rows, codes = np.arange(len(labels)) + 7, np.array(labels)
+    drawn = np.concatenate(balanced_batches(rows, codes, batch_size, np.random.default_rng(seed), None))
+    most = max(Counter(labels).values())
+    assert set(Counter(codes[drawn - 7]).values()) == {most}
+    assert set(drawn) == set(rows)
+
+
+def test_balanced_epochs_may_be_shorter_and_then_draw_other_rows_each_time():
+    codes = np.repeat([0, 1], [30, 5])
+    rng = np.random.default_rng(0)
+    epochs = [np.concatenate(balanced_batches(np.arange(35), codes, 4, rng, 5)) for _ in range(2)]
+    assert all(Counter(codes[epoch]) == {0: 5, 1: 5} for epoch in epochs)
+    assert set(epochs[0]) != set(epochs[1])
+
+
+# identities x images
+
+
+@PROPERTY
+@given(LABELS, st.integers(2, 5), st.integers(2, 5), st.integers(0, 99))
+def test_pk_batches_hold_images_of_identities_and_an_epoch_skips_no_row(labels, identities, images, seed):
+    rows, codes = np.arange(len(labels)) * 2, np.array(labels)
+    batches = pk_batches(rows, codes, 0, np.random.default_rng(seed), identities, images)
+    expected = min(identities, len(set(labels)))
+    for batch in batches:
+        counts = Counter(codes[batch // 2])
+        assert len(counts) == expected
+        assert set(counts.values()) == {images}
+    assert set(np.concatenate(batches)) == set(rows)
+
+
+@PROPERTY
+@given(LABELS, st.integers(2, 5), st.integers(2, 5))
+def test_a_pk_epoch_is_as_short_as_the_groups_allow(labels, identities, images):
+    codes = np.array(labels)
+    groups = [-(-count // images) for count in Counter(labels).values()]
+    batches = pk_batches(np.arange(len(labels)), codes, 0, np.random.default_rng(0), identities, images)
+    assert len(batches) == max(max(groups), -(-sum(groups) // min(identities, len(groups))))
+
+
+def test_a_pk_batch_repeats_a_row_only_when_the_identity_has_too_few():
+    codes = np.repeat(np.arange(4), 8)
+    for batch in pk_batches(np.arange(32), codes, 0, np.random.default_rng(0), 2, 4):
+        assert len(set(batch)) == len(batch)
+
+
+@pytest.mark.parametrize("name", ["random", "class_balanced", "pk"])
+def test_samplers_of_a_recipe_repeat_with_their_seed(name):
+    sample, codes = Component("sampler", name).build(), np.repeat(np.arange(5), 4)
+    first, again, other = (
+        [b.tolist() for b in sample(np.arange(20), codes, 6, np.random.default_rng(seed))] for seed in (1, 1, 2)
+    )
+    assert first == again != other

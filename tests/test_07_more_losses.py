@@ -1,0 +1,875 @@
+"""All losses against their published formulas, written as loops in float64, and against pytorch-metric-learning."""
+
+import inspect
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import jaguar_kit
+from jaguar_kit import KitError
+
+DIM, IDENTITIES = 8, 5
+COUNTS = [1, 3, 10, 40, 400]  # pictures of each identity
+SEVERAL = [3, 0, 1, 4, 2, 0, 1, 2, 3, 4, 2, 3]  # two or three pictures of each identity
+LABELS = {
+    "several of each": SEVERAL,
+    "one alone, one missing": [0, 2, 1, 0, 2, 3, 1, 0, 2, 1, 0, 2],
+    "two identities": [1, 4, 4, 1, 1, 4, 4, 4, 1, 1, 1, 4],
+}
+PARTS = {"parts": [{"name": "cosface"}, {"name": "triplet"}], "weights": [1.0, 0.5]}
+NAMES = jaguar_kit.names("loss")
+
+
+# The formulas, each as fn(points, labels, parameters, class_weights, settings) -> scalar.
+
+
+def mean(terms):
+    return sum(terms) / len(terms)
+
+
+def dot(a, b):
+    return (a * b).sum()
+
+
+def unit(vector):
+    return vector / dot(vector, vector).sqrt()
+
+
+def distance(a, b):
+    return (unit(a) - unit(b)).square().sum().sqrt()
+
+
+def log_sum_exp(values):
+    return sum(value.exp() for value in values).log()
+
+
+def relu(value):
+    return value if value > 0 else 0 * value
+
+
+def cross_entropy_of(logits, label, smoothing=0.0):
+    log_probabilities = [logit - log_sum_exp(logits) for logit in logits]
+    return -(1 - smoothing) * log_probabilities[label] - smoothing * mean(log_probabilities)
+
+
+def slow_cross_entropy(points, labels, parameters, class_weights, label_smoothing=0.0):
+    terms = []
+    for point, label in zip(points, labels):
+        logits = [dot(point, proxy) + bias for proxy, bias in zip(parameters["weight"], parameters["bias"])]
+        terms.append(class_weights[label] * cross_entropy_of(logits, label, label_smoothing))
+    return mean(terms)
+
+
+def slow_margin_softmax(points, labels, parameters, class_weights, targets, scale, gamma=0.0):
+    """targets: for each picture the function that turns the cosine to its own identity into the target."""
+    terms = []
+    for point, label, target in zip(points, labels, targets):
+        logits = []
+        for identity, proxies in enumerate(parameters["weight"]):
+            centres = proxies if proxies.ndim == 2 else [proxies]
+            cosine = max(dot(unit(point), unit(centre)) for centre in centres)
+            logits.append(scale * (target(cosine) if identity == label else cosine))
+        term = cross_entropy_of(logits, label)
+        terms.append(class_weights[label] * (1 - (-term).exp()) ** gamma * term)
+    return mean(terms)
+
+
+def slow_focal_arcface(points, labels, parameters, class_weights, margin=0.5, scale=64.0, gamma=2.0):
+    def target(cosine):
+        theta = cosine.acos()
+        return (theta + margin).cos() if theta < math.pi - margin else cosine - margin * math.sin(margin)
+
+    return slow_margin_softmax(points, labels, parameters, class_weights, [target] * len(labels), scale, gamma)
+
+
+def slow_arcface(points, labels, parameters, class_weights, margin=0.5, scale=64.0):
+    return slow_focal_arcface(points, labels, parameters, class_weights, margin, scale, gamma=0.0)
+
+
+def slow_subcenter_arcface(points, labels, parameters, class_weights, margin=0.5, scale=64.0, subcenters=3):
+    assert parameters["weight"].shape[1] == subcenters
+    return slow_focal_arcface(points, labels, parameters, class_weights, margin, scale, gamma=0.0)
+
+
+def slow_cosface(points, labels, parameters, class_weights, margin=0.35, scale=64.0):
+    targets = [lambda cosine: cosine - margin] * len(labels)
+    return slow_margin_softmax(points, labels, parameters, class_weights, targets, scale)
+
+
+def slow_sphereface(points, labels, parameters, class_weights, margin=1.5, scale=30.0):
+    def psi(cosine):
+        theta = cosine.acos()
+        k = math.floor(margin * theta.item() / math.pi)
+        return (-1) ** k * (margin * theta).cos() - 2 * k
+
+    return slow_margin_softmax(points, labels, parameters, class_weights, [psi] * len(labels), scale)
+
+
+def clamped_length(point):
+    return min(max(dot(point, point).item() ** 0.5, 1e-3), 100.0)
+
+
+def slow_adaface(
+    points,
+    labels,
+    parameters,
+    class_weights,
+    margin=0.4,
+    scale=64.0,
+    h=0.333,
+    momentum=0.01,
+    statistics=(20.0, 100.0),  # as they are when the margins are made
+):
+    def target_of(length):
+        zhat = min(max((length - statistics[0]) / (statistics[1] + 1e-3) * h, -1.0), 1.0)
+        g_angle, g_add = -margin * zhat, margin * zhat + margin
+        return lambda cosine: (cosine.acos() + g_angle).clamp(1e-3, math.pi - 1e-3).cos() - g_add
+
+    targets = [target_of(clamped_length(point)) for point in points]
+    return slow_margin_softmax(points, labels, parameters, class_weights, targets, scale)
+
+
+def neighbours(labels):
+    """(anchor, its positives, its negatives) of each picture."""
+    for a, label in enumerate(labels):
+        others = [i for i in range(len(labels)) if i != a]
+        yield a, [i for i in others if labels[i] == label], [i for i in others if labels[i] != label]
+
+
+def slow_triplet(points, labels, parameters, class_weights, margin=0.3, mining="batch_hard"):
+    terms = []
+    for a, positives, negatives in neighbours(labels):
+        if not positives or not negatives:
+            continue
+        near = [distance(points[a], points[p]) for p in positives]
+        far = [distance(points[a], points[n]) for n in negatives]
+        if mining == "batch_hard":
+            term = relu(margin + max(near) - min(far))
+        else:
+            chosen = [min([d for d in far if d > d_ap], default=max(far)) for d_ap in near]
+            term = mean([relu(margin + d_ap - d_an) for d_ap, d_an in zip(near, chosen)])
+        terms.append(class_weights[labels[a]] * term)
+    return mean(terms)
+
+
+def slow_cross_entropy_triplet(
+    points, labels, parameters, class_weights, label_smoothing=0.1, triplet_weight=0.2, margin=0.2
+):
+    return slow_cross_entropy(points, labels, parameters, class_weights, label_smoothing) + (
+        triplet_weight * slow_triplet(points, labels, parameters, class_weights, margin)
+    )
+
+
+def slow_circle(points, labels, parameters, class_weights, margin=0.25, scale=80.0):
+    terms = []
+    for a, positives, negatives in neighbours(labels):
+        if not positives or not negatives:
+            continue
+        pull, push = [], []
+        for p in positives:
+            s_p = dot(unit(points[a]), unit(points[p]))
+            pull.append(-scale * max(1 + margin - s_p.item(), 0.0) * (s_p - (1 - margin)))
+        for n in negatives:
+            s_n = dot(unit(points[a]), unit(points[n]))
+            push.append(scale * max(s_n.item() + margin, 0.0) * (s_n - margin))
+        terms.append(class_weights[labels[a]] * (1 + (log_sum_exp(push) + log_sum_exp(pull)).exp()).log())
+    return mean(terms)
+
+
+def slow_supcon(points, labels, parameters, class_weights, temperature=0.1):
+    terms = []
+    for a, positives, negatives in neighbours(labels):
+        if not positives:
+            continue
+        logits = {i: dot(unit(points[a]), unit(points[i])) / temperature for i in positives + negatives}
+        everything = log_sum_exp(logits.values())
+        terms.append(class_weights[labels[a]] * -mean([logits[p] - everything for p in positives]))
+    return mean(terms)
+
+
+def slow_proxy_anchor(points, labels, parameters, class_weights, margin=0.1, scale=32.0):
+    pull, push = [], []
+    for identity, proxy in enumerate(parameters["weight"]):
+        cosines = [dot(unit(point), unit(proxy)) for point in points]
+        positives = [(-scale * (s - margin)).exp() for s, label in zip(cosines, labels) if label == identity]
+        negatives = [(scale * (s + margin)).exp() for s, label in zip(cosines, labels) if label != identity]
+        if positives:
+            pull.append(class_weights[identity] * (1 + sum(positives)).log())
+        push.append(class_weights[identity] * (1 + sum(negatives, start=0 * cosines[0])).log())
+    return mean(pull) + mean(push)
+
+
+def slow_sum(points, labels, parameters, class_weights, parts, weights):
+    total = 0.0
+    for part, weight in zip(parts, weights):
+        settings = {key: value for key, value in part.items() if key != "name"}
+        total = total + weight * SLOW[part["name"]](points, labels, parameters, class_weights, **settings)
+    return total
+
+
+SLOW = {
+    "adaface": slow_adaface,
+    "arcface": slow_arcface,
+    "circle": slow_circle,
+    "cosface": slow_cosface,
+    "cross_entropy": slow_cross_entropy,
+    "cross_entropy_triplet": slow_cross_entropy_triplet,
+    "focal_arcface": slow_focal_arcface,
+    "proxy_anchor": slow_proxy_anchor,
+    "sphereface": slow_sphereface,
+    "subcenter_arcface": slow_subcenter_arcface,
+    "sum": slow_sum,
+    "supcon": slow_supcon,
+    "triplet": slow_triplet,
+}
+
+
+def class_balance(beta, counts):
+    """Cui et al. 2019: one over the effective number of pictures, with mean 1 over identities."""
+    weights = [(1 - beta) / (1 - beta**n) for n in counts]
+    return [weight / mean(weights) for weight in weights]
+
+
+# What the tests share.
+
+
+def build(name, seed=0, identities=IDENTITIES, **settings):
+    """A loss in eval mode whose parameters are random; the settings of `sum` must be given, so they are."""
+    settings = {**(PARTS if name == "sum" else {}), **settings}
+    loss = jaguar_kit.build("loss", name, embedding_dim=DIM, num_identities=identities, **settings).eval()
+    rng = np.random.default_rng(seed)
+    for parameter in loss.parameters():
+        parameter.data = torch.as_tensor(rng.normal(size=tuple(parameter.shape)).astype(np.float32))
+    return loss
+
+
+def parameters_of(loss):
+    return {name.rsplit(".", 1)[-1]: parameter for name, parameter in loss.named_parameters()}
+
+
+def proxies_of(loss, labels):
+    """One proxy of each label; other directions where a loss has none."""
+    weight = parameters_of(loss).get("weight", torch.eye(IDENTITIES, DIM)).detach()
+    return (weight[:, 0] if weight.ndim == 3 else weight)[torch.as_tensor(labels)]
+
+
+def random_points(loss, labels, pull=0.0, seed=0):
+    """Random embeddings, drawn to their own proxies (pull > 0) or to the far side of them (pull < 0)."""
+    noise = np.random.default_rng(seed + 1000).normal(size=(len(labels), DIM)).astype(np.float32)
+    return torch.as_tensor(noise) + pull * proxies_of(loss, labels)
+
+
+def backward(loss, points, labels):
+    """(value, gradient of the embeddings); the gradients of the parameters are left with them."""
+    points = points.detach().clone().requires_grad_()
+    loss.zero_grad()
+    result = loss(points, torch.as_tensor(labels))
+    result.backward()
+    return result.detach(), points.grad
+
+
+def assert_near(actual, expected, tolerance=1e-5):
+    actual, expected = (torch.as_tensor(x).detach().double() for x in (actual, expected))
+    assert actual.shape == expected.shape
+    assert float((actual - expected).abs().max()) <= tolerance * float(expected.abs().max())
+
+
+def assert_follows(loss, formula, points, labels, tolerance=1e-5):
+    """formula(points, labels, parameters) in float64 has the value and the gradients of the loss."""
+    value, gradient = backward(loss, points, labels)
+    exact_points = points.detach().double().requires_grad_()
+    exact = {name: p.detach().double().requires_grad_() for name, p in parameters_of(loss).items()}
+    expected = formula(exact_points, list(labels), exact)
+    expected.backward()
+    assert_near(value, expected, tolerance)
+    assert_near(gradient, exact_points.grad, tolerance)
+    for name, parameter in parameters_of(loss).items():
+        assert_near(parameter.grad, exact[name].grad, tolerance)
+
+
+def slow(name, class_weights=(1.0,) * IDENTITIES, **settings):
+    settings = {**(PARTS if name == "sum" else {}), **settings}
+    return lambda points, labels, parameters: SLOW[name](points, labels, parameters, class_weights, **settings)
+
+
+def assert_finite(loss, points, labels):
+    value, gradient = backward(loss, points, labels)
+    assert torch.isfinite(value)
+    assert torch.isfinite(gradient).all()
+    for parameter in loss.parameters():
+        assert parameter.grad is None or torch.isfinite(parameter.grad).all()
+
+
+# Values and gradients.
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+@pytest.mark.parametrize("pull", [0.0, 0.7, -0.7], ids=["random", "near", "opposite"])
+@pytest.mark.parametrize("name", SLOW)
+def test_loss_and_gradient_follow_the_formula(name, pull, labels):
+    loss = build(name)
+    assert_follows(loss, slow(name), random_points(loss, labels, pull), labels)
+
+
+@pytest.mark.parametrize("mining", ["batch_hard", "semi_hard"])
+@pytest.mark.parametrize(("spread", "tolerance"), [(0.3, 1e-5), (0.03, 1e-3)])  # distances near 0.4 and 0.04
+def test_triplet_follows_the_formula_between_embeddings_that_nearly_agree(mining, spread, tolerance):
+    loss = build("triplet", mining=mining)
+    points = 1 + spread * random_points(loss, SEVERAL)
+    assert_follows(loss, slow("triplet", mining=mining), points, SEVERAL, tolerance)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("cross_entropy", {"label_smoothing": 0.1}),
+        ("cross_entropy", {"label_smoothing": 0.5}),
+        ("cosface", {"margin": 0.0, "scale": 16.0}),
+        ("cosface", {"margin": 0.6, "scale": 30.0}),
+        ("sphereface", {"margin": 1.0}),
+        ("sphereface", {"margin": 2.0, "scale": 8.0}),
+        ("sphereface", {"margin": 3.7, "scale": 8.0}),
+        ("subcenter_arcface", {"margin": 0.3, "scale": 16.0, "subcenters": 1}),
+        ("subcenter_arcface", {"margin": 0.3, "scale": 16.0, "subcenters": 4}),
+        ("adaface", {"margin": 0.6, "scale": 16.0, "h": 1.0}),
+        ("triplet", {"mining": "semi_hard"}),
+        ("triplet", {"mining": "semi_hard", "margin": 0.05}),
+        ("triplet", {"mining": "semi_hard", "margin": 1.0}),
+        ("triplet", {"margin": 0.05}),
+        ("triplet", {"margin": 1.0}),
+        ("cross_entropy_triplet", {"label_smoothing": 0.0, "triplet_weight": 1.5, "margin": 0.5}),
+        ("circle", {"margin": 0.4, "scale": 16.0}),
+        ("circle", {"margin": 0.1, "scale": 2.0}),
+        ("supcon", {"temperature": 0.05}),
+        ("supcon", {"temperature": 1.0}),
+        ("proxy_anchor", {"margin": 0.0, "scale": 8.0}),
+        ("proxy_anchor", {"margin": 0.3, "scale": 16.0}),
+        ("sum", {"parts": [{"name": "supcon", "temperature": 0.5}], "weights": [3.0]}),
+        ("sum", {"parts": [{"name": "circle"}, {"name": "cosface", "margin": 0.1}], "weights": [0.25, 2.0]}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("pull", [0.0, 0.7], ids=["random", "near"])
+def test_every_setting_has_its_place_in_the_formula(name, settings, pull):
+    labels = LABELS["one alone, one missing"]
+    loss = build(name, seed=1, **settings)
+    assert_follows(loss, slow(name, **settings), random_points(loss, labels, pull, seed=1), labels)
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_defaults_are_those_of_the_formula(name):
+    parameters = list(inspect.signature(SLOW[name]).parameters.values())[4:]
+    expected = {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "statistics"}
+    actual = jaguar_kit.settings_of("loss", name)
+    assert {key: actual.get(key) for key in expected} == expected
+    assert "beta" not in actual or actual["beta"] == 0.0
+
+
+# Class balance.
+
+
+@pytest.mark.parametrize("beta", [0.9, 0.9999])
+@pytest.mark.parametrize("name", SLOW)
+def test_beta_weighs_each_picture_by_how_rare_its_identity_is(name, beta):
+    labels = LABELS["one alone, one missing"]
+    loss = build(name, beta=beta, counts=COUNTS)
+    points = random_points(loss, labels)
+    assert_follows(loss, slow(name, class_balance(beta, COUNTS)), points, labels)
+
+
+@pytest.mark.parametrize("settings", [{"beta": 0.0, "counts": COUNTS}, {"beta": 0.99, "counts": [7] * IDENTITIES}])
+@pytest.mark.parametrize("name", SLOW)
+def test_beta_zero_or_equal_counts_leave_the_loss_as_it_is(name, settings):
+    plain, weighted = build(name), build(name, **settings)
+    points = random_points(plain, SEVERAL)
+    for actual, expected in zip(backward(weighted, points, SEVERAL), backward(plain, points, SEVERAL)):
+        assert_near(actual, expected, 1e-6)
+
+
+@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.parametrize("beta", [-0.1, 1.0, 1.5])
+def test_beta_out_of_range_is_refused(name, beta):
+    with pytest.raises(KitError, match="beta"):
+        build(name, beta=beta, counts=COUNTS)
+
+
+@pytest.mark.parametrize("counts", [None, COUNTS[1:], [*COUNTS, 7], [0, *COUNTS[1:]]])
+@pytest.mark.parametrize("name", SLOW)
+def test_beta_needs_a_count_of_each_identity(name, counts):
+    with pytest.raises(KitError, match="counts"):
+        build(name, beta=0.9, **({} if counts is None else {"counts": counts}))
+
+
+# Against pytorch-metric-learning, in float64.
+
+
+@pytest.fixture(scope="module")
+def library():
+    pytest.importorskip("pytorch_metric_learning")
+    from pytorch_metric_learning import distances, losses, miners, reducers
+
+    size = {"num_classes": IDENTITIES, "embedding_size": DIM}
+    euclid = distances.LpDistance(normalize_embeddings=True, p=2, power=1)
+    hardest = miners.BatchHardMiner(distance=euclid)
+    degrees = math.degrees(0.5)
+
+    def triplet():
+        loss = losses.TripletMarginLoss(margin=0.3, distance=euclid, reducer=reducers.MeanReducer())
+        return lambda points, labels: loss(points, labels, hardest(points, labels))
+
+    return {
+        "arcface": lambda: losses.ArcFaceLoss(**size, margin=degrees, scale=64),
+        "cosface": lambda: losses.CosFaceLoss(**size, margin=0.35, scale=64),
+        "sphereface": lambda: losses.SphereFaceLoss(**size, margin=3, scale=30),  # whole margins only
+        "subcenter_arcface": lambda: losses.SubCenterArcFaceLoss(**size, margin=degrees, scale=64, sub_centers=3),
+        "triplet": triplet,
+        "circle": lambda: losses.CircleLoss(m=0.25, gamma=80),
+        "supcon": lambda: losses.SupConLoss(temperature=0.1),
+        "proxy_anchor": lambda: losses.ProxyAnchorLoss(**size, margin=0.1, alpha=32),
+    }
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+@pytest.mark.parametrize(
+    "name",
+    ["arcface", "cosface", "sphereface", "subcenter_arcface", "triplet", "circle", "supcon", "proxy_anchor"],
+)
+def test_loss_and_gradient_are_those_of_pytorch_metric_learning(library, name, labels):
+    loss = build(name, **({"margin": 3.0} if name == "sphereface" else {}))
+    points = random_points(loss, labels)
+    if name == "sphereface":
+        points = points / points.norm(dim=1, keepdim=True)  # the library multiplies by the length
+    theirs = library[name]()
+    own = None
+    if hasattr(theirs, "W"):
+        own = theirs.W
+        own.data = loss.weight.detach().double().flatten(0, -2).T.contiguous()
+    elif hasattr(theirs, "proxies"):
+        own = theirs.proxies
+        own.data = loss.weight.detach().double()
+    exact = points.double().requires_grad_()
+    expected = theirs(exact, torch.as_tensor(labels))
+    expected.backward()
+    value, gradient = backward(loss, points, labels)
+    assert_near(value, expected)
+    if name == "sphereface":  # what the library adds along the embedding, through its length
+        exact.grad -= (exact.grad * exact.detach()).sum(1, keepdim=True) * exact.detach()
+    assert_near(gradient, exact.grad)
+    if own is not None:
+        theirs_by_identity = own.grad.T if hasattr(theirs, "W") else own.grad
+        assert_near(loss.weight.grad, theirs_by_identity.reshape(loss.weight.shape))
+
+
+# AdaFace and its running statistics.
+
+
+def lengths_of(labels):
+    return torch.tensor([5e-4, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 60.0, 90.0, 120.0, 300.0, 15.0])[: len(labels), None]
+
+
+def points_of_many_lengths(loss, labels, seed=0):
+    points = random_points(loss, labels, seed=seed)
+    return points / points.norm(dim=1, keepdim=True) * lengths_of(labels)
+
+
+def statistics_of(loss):
+    return float(loss.mean), float(loss.std)
+
+
+@pytest.mark.parametrize("h", [0.333, 3.0])
+def test_adaface_margins_follow_the_length_of_embeddings(h):
+    loss = build("adaface", h=h)
+    points = points_of_many_lengths(loss, SEVERAL)
+    value, gradient = backward(loss, points, SEVERAL)
+    exact = points.double().requires_grad_()
+    expected = slow("adaface", h=h)(exact, SEVERAL, {"weight": loss.weight.detach().double()})
+    expected.backward()
+    assert_near(value, expected)
+    assert_near(gradient * lengths_of(SEVERAL), exact.grad * lengths_of(SEVERAL))  # gradients fall with the length
+
+
+@pytest.mark.parametrize("momentum", [0.01, 0.3, 1.0])
+def test_adaface_keeps_running_statistics_while_it_trains(momentum):
+    loss = build("adaface", momentum=momentum).train()
+    running = (20.0, 100.0)
+    assert statistics_of(loss) == running
+    for step in range(3):
+        points = points_of_many_lengths(loss, SEVERAL, seed=step)[step:]
+        labels = SEVERAL[step:]
+        lengths = [clamped_length(point) for point in points]
+        batch = (mean(lengths), (sum((x - mean(lengths)) ** 2 for x in lengths) / (len(lengths) - 1)) ** 0.5)
+        running = tuple((1 - momentum) * old + momentum * new for old, new in zip(running, batch))
+        value, _ = backward(loss, points, labels)
+        assert statistics_of(loss) == pytest.approx(running, rel=1e-5)
+        exact = {"weight": loss.weight.detach().double()}
+        assert_near(value, slow("adaface", statistics=running)(points.double(), labels, exact))
+
+
+def test_adaface_statistics_stay_in_eval_mode():
+    loss = build("adaface")
+    backward(loss, points_of_many_lengths(loss, SEVERAL), SEVERAL)
+    assert statistics_of(loss) == (20.0, 100.0)
+
+
+def test_adaface_statistics_are_saved_with_the_loss():
+    loss = build("adaface").train()
+    backward(loss, points_of_many_lengths(loss, SEVERAL), SEVERAL)
+    other = build("adaface", seed=1)
+    other.load_state_dict(loss.state_dict())
+    assert statistics_of(other) == statistics_of(loss) != (20.0, 100.0)
+    points = random_points(loss, SEVERAL)
+    assert_near(backward(other, points, SEVERAL)[0], backward(loss.eval(), points, SEVERAL)[0], 1e-7)
+
+
+def test_adaface_statistics_stay_numbers_after_a_batch_of_one():
+    loss = build("adaface").train()
+    assert_finite(loss, random_points(loss, [2]), [2])
+    assert all(math.isfinite(value) for value in statistics_of(loss))
+    assert_finite(loss, random_points(loss, SEVERAL), SEVERAL)
+
+
+# Small examples and relations between the losses.
+
+
+def on_circle(*angles):
+    """Embeddings of various lengths at these angles, in radians."""
+    rows = [[length * math.cos(t), length * math.sin(t)] for length, t in zip(itertools.cycle([1.0, 3.0]), angles)]
+    return torch.nn.functional.pad(torch.tensor(rows), (0, DIM - 2))
+
+
+def chord(angle):
+    return 2 * math.sin(angle / 2)
+
+
+def test_semi_hard_takes_the_nearest_negative_beyond_the_positive():
+    points = on_circle(0.0, 0.4, -0.3, 0.5, 1.0)  # seen from the first: positive 0.4; negatives 0.3, 0.5, 1.0
+    seen_from = {
+        0: 0.3 + chord(0.4) - chord(0.5),
+        1: 0.3 + chord(0.4) - chord(0.6),
+        # both others have negatives only, except each other: labels 1, 2, 3 occur once
+    }
+    value = backward(build("triplet", mining="semi_hard"), points, [0, 0, 1, 2, 3])[0]
+    assert float(value) == pytest.approx(sum(seen_from.values()) / 2, rel=1e-5)
+
+
+def test_semi_hard_takes_the_farthest_negative_when_none_is_beyond_the_positive():
+    points = on_circle(0.0, 1.0, 0.3, 0.6)
+    expected = 0.3 + chord(1.0) - (chord(0.6) + chord(0.7)) / 2
+    value = backward(build("triplet", mining="semi_hard"), points, [0, 0, 1, 2])[0]
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+
+
+def test_batch_hard_takes_the_farthest_positive_and_the_nearest_negative():
+    points = on_circle(0.0, 0.2, 0.7, -0.4, 2.0)
+    terms = [
+        0.3 + chord(0.7) - chord(0.4),
+        0.3 + chord(0.5) - chord(0.6),
+        0.3 + chord(0.7) - chord(1.1),
+    ]
+    value = backward(build("triplet"), points, [0, 0, 0, 1, 2])[0]
+    assert float(value) == pytest.approx(sum(max(term, 0) for term in terms) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("mining", ["batch_hard", "semi_hard"])
+def test_triplet_counts_anchors_without_a_violation_too(mining):
+    points = on_circle(0.0, 0.1, 3.0, 3.1, 1.0)
+    value, gradient = backward(build("triplet", mining=mining), points, [0, 0, 1, 1, 2])
+    assert float(value) == 0
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("labels", [[2] * 6, list(range(5)), [3]], ids=["one identity", "all differ", "one picture"])
+@pytest.mark.parametrize(
+    ("name", "settings"), [("triplet", {}), ("triplet", {"mining": "semi_hard"}), ("circle", {})], ids=str
+)
+def test_nothing_to_compare_with_is_a_loss_of_zero(name, settings, labels):
+    loss = build(name, **settings)
+    value, gradient = backward(loss, random_points(loss, labels), labels)
+    assert float(value) == 0
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("labels", [list(range(5)), [3]], ids=["all differ", "one picture"])
+def test_supcon_without_positives_is_zero(labels):
+    loss = build("supcon")
+    value, gradient = backward(loss, random_points(loss, labels), labels)
+    assert float(value) == 0
+    assert not gradient.any()
+
+
+def test_supcon_of_one_identity_is_not_zero():
+    loss = build("supcon")
+    assert_follows(loss, slow("supcon"), random_points(loss, [2] * 6), [2] * 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "other", "other_settings"),
+    [
+        ("sphereface", {"margin": 1.0, "scale": 64.0}, "cosface", {"margin": 0.0}),
+        ("arcface", {"margin": 0.0}, "cosface", {"margin": 0.0}),
+        ("cross_entropy_triplet", {"triplet_weight": 0.0, "label_smoothing": 0.0}, "cross_entropy", {}),
+        ("sum", {"parts": [{"name": "cosface"}], "weights": [1.0]}, "cosface", {}),
+        ("sum", {"parts": ["triplet"], "weights": [1.0]}, "triplet", {}),
+    ],
+    ids=str,
+)
+def test_two_losses_coincide(name, settings, other, other_settings):
+    first, second = build(name, **settings), build(other, **other_settings)
+    points = random_points(first, SEVERAL)
+    for actual, expected in zip(backward(first, points, SEVERAL), backward(second, points, SEVERAL)):
+        assert_near(actual, expected)
+
+
+def test_one_subcenter_is_arcface():
+    first, second = build("subcenter_arcface", subcenters=1), build("arcface")
+    second.weight.data = first.weight.detach()[:, 0].clone()
+    points = random_points(first, SEVERAL)
+    for actual, expected in zip(backward(first, points, SEVERAL), backward(second, points, SEVERAL)):
+        assert_near(actual, expected)
+
+
+def test_subcenters_that_are_no_nearest_get_no_gradient():
+    loss = build("subcenter_arcface")
+    labels = [0, 1]
+    points = random_points(loss, labels)
+    backward(loss, points, labels)
+    cosine = torch.einsum(
+        "bd,ckd->bck", *(torch.nn.functional.normalize(x.detach(), dim=-1) for x in (points, loss.weight))
+    )
+    nearest = torch.zeros(IDENTITIES, 3, dtype=torch.bool)
+    for of_point in cosine:
+        nearest[torch.arange(IDENTITIES), of_point.argmax(1)] = True
+    assert not loss.weight.grad[~nearest].any()
+    assert not nearest.all()
+
+
+@pytest.mark.parametrize("margin", [1.0, 1.5, 2.0, 3.7])
+def test_sphereface_rises_with_the_angle_all_the_way_to_pi(margin):
+    loss = build("sphereface", margin=margin, scale=4.0, identities=2)
+    loss.weight.data = torch.eye(2, DIM)
+    angles = np.linspace(0.02, math.pi - 0.02, 60)
+    points = torch.zeros(60, DIM)
+    points[:, 0], points[:, 2] = torch.as_tensor(np.cos(angles)), torch.as_tensor(np.sin(angles))
+    values = [float(loss(point[None], torch.tensor([0]))) for point in points]
+    assert all(later > earlier for earlier, later in itertools.pairwise(values))
+
+
+@pytest.mark.parametrize("name", ["cosface", "sphereface", "subcenter_arcface", "adaface", "proxy_anchor"])
+def test_lengths_of_proxies_do_not_matter(name):
+    loss, longer = build(name), build(name)
+    longer.weight.data *= 7
+    points = random_points(loss, SEVERAL)
+    assert_near(backward(longer, points, SEVERAL)[0], backward(loss, points, SEVERAL)[0])
+
+
+@pytest.mark.parametrize(
+    "name", ["cosface", "sphereface", "subcenter_arcface", "triplet", "circle", "supcon", "proxy_anchor"]
+)
+def test_lengths_of_embeddings_do_not_matter(name):
+    loss = build(name)
+    points = random_points(loss, SEVERAL)
+    lengths = torch.logspace(-2, 3, len(points))[:, None]
+    assert_near(backward(loss, lengths * points, SEVERAL)[0], backward(loss, points, SEVERAL)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("adaface", {"weight": (IDENTITIES, DIM)}),
+        ("circle", {}),
+        ("cosface", {"weight": (IDENTITIES, DIM)}),
+        ("cross_entropy", {"weight": (IDENTITIES, DIM), "bias": (IDENTITIES,)}),
+        ("proxy_anchor", {"weight": (IDENTITIES, DIM)}),
+        ("sphereface", {"weight": (IDENTITIES, DIM)}),
+        ("subcenter_arcface", {"weight": (IDENTITIES, 3, DIM)}),
+        ("supcon", {}),
+        ("triplet", {}),
+    ],
+)
+def test_parameters_are_the_proxies(name, shapes):
+    loss = jaguar_kit.build("loss", name, embedding_dim=DIM, num_identities=IDENTITIES)
+    assert {key: tuple(p.shape) for key, p in loss.named_parameters()} == shapes
+    assert all(p.requires_grad for p in loss.parameters())
+    if shapes:
+        assert len(torch.unique(loss.weight)) == loss.weight.numel()  # no two start alike
+
+
+# What holds for every loss.
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_is_a_finite_scalar_with_a_gradient(name, mode):
+    loss = build(name).train(mode == "train")
+    assert isinstance(loss, torch.nn.Module)
+    value, gradient = backward(loss, random_points(loss, SEVERAL), SEVERAL)
+    assert value.shape == ()
+    assert value.dtype == torch.float32
+    assert_finite(loss, random_points(loss, SEVERAL), SEVERAL)
+    assert gradient.any()
+    assert all(parameter.grad.any() for parameter in loss.parameters())
+
+
+@pytest.mark.parametrize("length", [1e-2, 1.0, 50.0])
+@pytest.mark.parametrize("sign", [1.0, -1.0], ids=["proxy", "minus proxy"])
+@pytest.mark.parametrize("name", NAMES)
+def test_embeddings_at_a_proxy_give_a_finite_loss_and_gradient(name, sign, length):
+    loss = build(name, identities=DIM)
+    if "weight" in parameters_of(loss):
+        weight = parameters_of(loss)["weight"].data
+        (weight[:, 0] if weight.ndim == 3 else weight)[:] = torch.eye(DIM)  # no rounding hides the cosine of one
+    for labels in (list(range(DIM)), [1, 0, *range(2, DIM)]):
+        assert_finite(loss, sign * length * torch.eye(DIM), labels)
+        assert_finite(loss, sign * length * torch.eye(DIM).repeat(2, 1), labels * 2)
+    labels = list(range(DIM)) * 2
+    weight = parameters_of(loss).get("weight", torch.randn(DIM, DIM))
+    weight.data = torch.as_tensor(np.random.default_rng(0).normal(size=tuple(weight.shape)).astype(np.float32))
+    centres = weight.detach()[:, 0] if weight.ndim == 3 else weight.detach()
+    assert_finite(loss, sign * length * centres.repeat(2, 1), labels)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 2, 2]], ids=["same identity", "not the same"])
+@pytest.mark.parametrize("name", NAMES)
+def test_equal_embeddings_give_a_finite_loss_and_gradient(name, labels):
+    loss = build(name).train()
+    points = random_points(loss, labels)
+    points[1] = points[0]
+    points[4] = -points[0]
+    assert_finite(loss, points, labels)
+    assert_finite(loss, points[:1].repeat(6, 1), labels)
+
+
+@pytest.mark.parametrize(
+    "labels", [[2] * 6, list(range(5)), [4], [0, 0]], ids=["all equal", "all differ", "one picture", "one pair"]
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_any_labels_give_a_finite_loss_and_gradient(name, labels):
+    loss = build(name).train()
+    assert_finite(loss, random_points(loss, labels), labels)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_order_of_pictures_does_not_matter(name):
+    loss = build(name)
+    points, labels = random_points(loss, SEVERAL), torch.tensor(SEVERAL)
+    value, gradient = backward(loss, points, labels)
+    order = torch.as_tensor(np.random.default_rng(3).permutation(len(points)))
+    other_value, other_gradient = backward(loss, points[order], labels[order])
+    assert_near(other_value, value, 1e-6)
+    assert_near(other_gradient, gradient[order])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_autocast_computes_in_full_precision(name):
+    loss = build(name)
+    points = random_points(loss, SEVERAL).bfloat16()
+    expected, expected_gradient = backward(loss, points.float(), SEVERAL)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value, gradient = backward(loss, points, SEVERAL)
+    assert value.dtype == torch.float32
+    assert_near(value, expected, 1e-3)
+    assert_near(gradient, expected_gradient, 1e-2)  # itself in bfloat16
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_and_buffers_move_with_the_loss(name):
+    loss = build(name)
+    points = random_points(loss, SEVERAL)
+    expected = backward(loss, points, SEVERAL)[0]
+    loss.to(torch.float64)
+    assert all(parameter.dtype == torch.float64 for parameter in loss.parameters())
+    assert all(buffer.dtype == torch.float64 for buffer in loss.buffers() if buffer.is_floating_point())
+    assert_near(backward(loss, points.double(), SEVERAL)[0], expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_loss_has_the_same_value(name):
+    loss, other = build(name), build(name, seed=5)
+    points = random_points(loss, SEVERAL)
+    other.load_state_dict(loss.state_dict())
+    assert float(other(points, torch.tensor(SEVERAL))) == float(loss(points, torch.tensor(SEVERAL)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_embeddings_and_labels_are_left_as_they_were(name):
+    loss = build(name).train()
+    points, labels = random_points(loss, SEVERAL), torch.tensor(SEVERAL)
+    before = points.clone()
+    loss(points, labels)
+    assert torch.equal(points, before)
+    assert labels.tolist() == SEVERAL
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_descent_lowers_the_loss(name):
+    loss = build(name)
+    points = random_points(loss, SEVERAL).requires_grad_()
+    optimizer = torch.optim.Adam([points, *loss.parameters()], lr=0.05)
+    before = float(loss(points, torch.tensor(SEVERAL)))
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss(points, torch.tensor(SEVERAL)).backward()
+        optimizer.step()
+    assert float(loss(points, torch.tensor(SEVERAL))) < 0.8 * before
+
+
+# Settings.
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_setting_is_refused(name):
+    with pytest.raises(KitError, match="mergin"):
+        build(name, mergin=0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("cross_entropy", {"label_smoothing": -0.1}),
+        ("cross_entropy", {"label_smoothing": 1.1}),
+        ("cosface", {"margin": -0.1}),
+        ("cosface", {"scale": 0}),
+        ("sphereface", {"margin": 0.9}),
+        ("sphereface", {"scale": -1}),
+        ("subcenter_arcface", {"margin": 1.6}),
+        ("subcenter_arcface", {"subcenters": 0}),
+        ("subcenter_arcface", {"subcenters": 1.5}),
+        ("subcenter_arcface", {"scale": 0}),
+        ("adaface", {"margin": -0.1}),
+        ("adaface", {"scale": 0}),
+        ("adaface", {"h": -0.1}),
+        ("adaface", {"momentum": -0.1}),
+        ("adaface", {"momentum": 1.1}),
+        ("triplet", {"margin": -0.1}),
+        ("triplet", {"mining": "batch_easy"}),
+        ("cross_entropy_triplet", {"label_smoothing": 1.1}),
+        ("cross_entropy_triplet", {"triplet_weight": -0.1}),
+        ("cross_entropy_triplet", {"margin": -0.1}),
+        ("circle", {"margin": -0.1}),
+        ("circle", {"scale": 0}),
+        ("supcon", {"temperature": 0}),
+        ("supcon", {"temperature": "warm"}),
+        ("proxy_anchor", {"margin": -0.1}),
+        ("proxy_anchor", {"scale": 0}),
+        ("sum", {"parts": [{"name": "cosfase"}, {"name": "triplet"}]}),
+        ("sum", {"parts": [{"name": "cosface", "margin": -1}, {"name": "triplet"}]}),
+    ],
+    ids=str,
+)
+def test_unfit_setting_is_refused(name, settings):
+    with pytest.raises(KitError, match=next(iter(settings))):
+        build(name, **settings)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.5, 0.2], []])
+def test_sum_needs_one_weight_for_each_part(weights):
+    with pytest.raises(KitError, match="weights"):
+        build("sum", weights=weights)
+
+
+def test_sum_needs_a_part():
+    with pytest.raises(KitError, match="parts"):
+        build("sum", parts=[], weights=[])
