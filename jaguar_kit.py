@@ -2169,6 +2169,7 @@ Beta = Annotated[float, Range(low=0, high=0.99999)]
 
 
 def full_precision(tensor: Tensor) -> Tensor:
+    """The tensor in fp32, or as it is in fp64."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
@@ -2702,7 +2703,7 @@ def as_matrix(values: Any, name: str = "similarity") -> Tensor:
         if array.dtype.kind not in "fiub":
             raise KitError(f"{name}: holds {array.dtype}, expected numbers")
         values = torch.from_numpy(array)
-    matrix = values.detach() if values.dtype in (torch.float32, torch.float64) else values.detach().float()
+    matrix = full_precision(values.detach())
     if matrix.ndim != 2:
         raise KitError(f"{name}: shape {tuple(matrix.shape)} is not a matrix")
     for start in range(0, len(matrix), rows_at_a_time(matrix.shape[1])):
@@ -3796,12 +3797,17 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, {key: json.loads(metadata[key]) for key in ("recipe", "identities", "metrics")}
 
 
+def holds_backbone(keys: Iterable[str]) -> bool:
+    """Whether a trained run's weights include its backbone; a frozen pretrained one is left out."""
+    return any(key.startswith("embedder.backbone.") for key in keys)
+
+
 def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]]:
     """The recipe's embedder, with the learned tensors and the identities of its checkpoint, if it names one."""
     if recipe.checkpoint is None:
         return build_embedder(recipe.model), {}, []
     tensors, metadata = load_weights(recipe.checkpoint)
-    whole = any(key.startswith("embedder.backbone.") for key in tensors)
+    whole = holds_backbone(tensors)
     there = metadata["recipe"]["model"]
     if there["backbone"] != recipe.model.backbone:
         raise KitError(
@@ -4364,7 +4370,7 @@ def check_model(recipe: Recipe) -> None:
     whole = False
     if recipe.checkpoint is not None:
         with open_safetensors(weights_path(recipe.checkpoint)) as file:
-            whole = any(key.startswith("embedder.backbone.") for key in file.keys())  # noqa: SIM118 - not a dict
+            whole = holds_backbone(file.keys())
     if recipe.model.pretrained and not whole:
         find_backbone_weights(recipe.model.backbone, recipe.model.weights)
 
@@ -4730,8 +4736,6 @@ def finish_experiment(recipe: Recipe, cells: Sequence[Cell], opened: Mapping[str
 
 # 16. Kaggle
 # ----------------------------------------------------------------------------------------------------------------------
-
-PLACEHOLDER = "YOUR-KAGGLE-NAME"
 
 
 def file_facts(path: Path) -> dict[str, Any]:
