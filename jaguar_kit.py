@@ -2689,7 +2689,7 @@ def pk_sampler(identities: Annotated[int, Range(low=2)] = 8, images: Annotated[i
 # 9. Metrics
 # ----------------------------------------------------------------------------------------------------------------------
 
-MANY = 48  # a row's values are many when they are more than this part of it
+MANY = 8  # a row's values are many when they are more than this part of it
 CACHED = 1 << 18  # numbers that a processor's cache holds
 BLOCK = 1 << 24  # similarities that are worked on at a time, to bound the memory beyond input and result
 FALSE_MATCH_RATES = (0.001, 0.01, 0.1)
@@ -2747,22 +2747,26 @@ def count_at_least(block: Tensor, values: Tensor) -> Tensor:
     time that floats take; where several entries share a value's code, they are counted exactly. That pays while the
     values are few.
     """
-    if block.device.type != "cpu" or values.shape[1] > block.shape[1] // MANY:
-        return block.shape[1] - torch.searchsorted(ascending(block), values)
-    low, spread = values[:, :1], (values[:, -1:] - values[:, :1]).clamp(min=torch.finfo(values.dtype).tiny)
-    codes, wanted = (codes_within(x, low, spread) for x in (block, values))
-    ordered = torch.from_numpy(np.sort(codes.numpy(), axis=1, kind="stable"))
-    first, after = (torch.searchsorted(ordered, wanted, right=side) for side in (False, True))
-    counts = block.shape[1] - after + 1
-    entries, numbers = block.numpy(), values.numpy()
-    for row, column in (after - first > 1).nonzero().tolist():
-        counts[row, column] = np.count_nonzero(entries[row] >= numbers[row, column])
+    total = block.shape[1]
+    if block.device.type != "cpu" or values.shape[1] > total // MANY:
+        return total - torch.searchsorted(ascending(block), values)
+    low, high = values[:, :1], values[:, -1:]
+    centre, scale = (low + high) / 2, 65530 / (high - low).clamp(min=1e-30)
+    codes, wanted = (codes_around(x, centre, scale) for x in (block, values))
+    codes.numpy().sort(axis=1, kind="stable")
+    after = torch.searchsorted(codes, wanted, right=True)
+    shared = codes.gather(1, (after - 2).clamp_(min=0)) == wanted
+    shared &= after > 1
+    counts = total + 1 - after
+    entries, numbers, exact = block.numpy(), values.numpy(), counts.numpy()
+    for row, column in np.argwhere(shared.numpy()).tolist():
+        exact[row, column] = np.count_nonzero(entries[row] >= numbers[row, column])
     return counts
 
 
-def codes_within(values: Tensor, low: Tensor, spread: Tensor) -> Tensor:
-    """int16 codes that never fall where values (R, N) rise; below `low` (R, 1) all are the lowest."""
-    return ((values - low) / spread).mul_(65534).floor_().clamp_(-1, 65534).sub_(32767).to(torch.int16)
+def codes_around(values: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
+    """int16 codes of (values - centre) * scale, which never fall where values (R, N) rise."""
+    return ((values - centre).mul_(scale)).clamp_(-32768, 32767).to(torch.int16)
 
 
 @dataclass(frozen=True, eq=False)
