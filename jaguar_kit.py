@@ -64,6 +64,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import kornia.augmentation as kornia_augmentation
+import kornia.enhance as enhance
 import numpy as np
 import pandas as pd
 import timm
@@ -92,7 +93,7 @@ __all__ = [
     # 5. Background and augmentation
     "Background", "Preparation",
     # 6. Backbones and heads
-    "Embedder", "build_embedder",
+    "Geometry", "Embedder", "build_embedder", "save_backbone", "fetch_backbone",
     # 7. Losses
     "IdentityLoss", "CrossEntropy", "MarginSoftmax", "AdaFace", "Triplet", "Circle", "SupervisedContrastive",
     "ProxyAnchor", "SumOfLosses",
@@ -110,7 +111,7 @@ __all__ = [
     # 13. Submission
     "write_submission", "validate_submission",
     # 14. Plots and reports
-    "contact_sheet", "write_report",
+    "contact_sheet", "augmentation_sheet", "write_report",
     # 15. Experiments
     "Result", "run_recipe",
     # 16. Kaggle
@@ -174,7 +175,7 @@ FractionSpan = Annotated[tuple[Fraction, Fraction], Rising()]
 Pixels = Annotated[int, Range(low=16, high=4096)]
 
 REGISTRY: dict[tuple[str, str], Callable] = {}
-SUPPLIED = ("counts",)  # has a default, yet comes from the kit: the training pictures of each identity
+SUPPLIED = ("counts", "geometry")  # have a default, yet come from the kit
 
 
 def register(kind: str, name: str) -> Callable:
@@ -392,13 +393,14 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    backbone: str = "resnet50"  # any architecture that timm knows
+    backbone: str = "resnet50"  # a short name of the kit (dinov3_l), or any architecture that timm knows
     pretrained: bool = True  # false: random weights, never silently
-    weights: str | None = None  # safetensors file of the backbone; null: looked for by the backbone's name
+    weights: str | None = None  # safetensors file of the backbone, or a folder; null: looked for by the name
     input_size: Pixels | None = None  # px that the backbone sees; null: its native size
     freeze: bool = True  # only the head learns
     pooling: Annotated[Component, "pooling"] = Component("pooling", "native")
     head: Annotated[Component, "head"] = Component("head", "mlp")
+    geometry: Annotated[Component, "geometry"] = Component("geometry", "cosine")  # how embeddings are compared
 
 
 @dataclass(frozen=True)
@@ -406,6 +408,7 @@ class TrainConfig:
     epochs: Natural = 100  # 0 with `checkpoint`: evaluate and write the submission, nothing else
     batch_size: Annotated[int, Range(low=2)] = 64  # the pk sampler has its own
     sampler: Annotated[Component, "sampler"] = Component("sampler", "random")
+    mix: Annotated[Component, "mix"] = Component("mix", "none")  # pictures laid over each other
     lr: Positive = 5e-4  # learning rate of head and loss
     backbone_lr: NonNegative = 1.0  # learning rate of a backbone that learns, as a multiple of lr
     weight_decay: NonNegative = 1e-4
@@ -548,6 +551,22 @@ def check_steps(steps: Sequence[Component], where: str) -> None:
         raise KitError(f"{where}: auto chooses the steps itself and stands alone")
 
 
+def check_parts(recipe: Recipe, where: str) -> None:
+    """Refuses parts that do not go together: a loss in another space than its model's, mixing for a loss on pairs."""
+    geometry = recipe.model.geometry.build()
+    if geometry.hyperbolic != (recipe.loss.name == "hyperbolic_arcface"):
+        raise KitError(
+            f"{where}loss: '{recipe.loss.name}' and model.geometry '{recipe.model.geometry.name}' are of two spaces "
+            "(expected hyperbolic_arcface with poincare or lorentz, every other loss with the others)"
+        )
+    loss = recipe.loss.build(embedding_dim=2, num_identities=2, counts=(1, 1), geometry=geometry)
+    if recipe.train.mix.name != "none" and not loss.by_picture:
+        raise KitError(
+            f"{where}train.mix: '{recipe.train.mix.name}' needs a loss on single pictures, such as arcface; "
+            f"'{recipe.loss.name}' looks at pairs"
+        )
+
+
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Reads a YAML recipe, the one it is based on first (`base: other.yaml`, from its own folder).
 
@@ -628,6 +647,7 @@ def expand(recipe: Recipe, where: str = "recipe") -> list[Cell]:
             raise KitError(f"{place}: {label!r} can't name a folder (use letters, digits, '_', '-', '.')")
         once = convert_section(merge_recipe(base, settings), Recipe, f"{place}: " if recipe.variants else f"{where}: ")
         check_steps(once.postprocess, f"{place if recipe.variants else where}: postprocess")
+        check_parts(once, f"{place if recipe.variants else where}: ")
         cells += [Cell(label, why, replace(once, seed=seed)) for seed in recipe.seeds or (once.seed,)]
     folders = [cell.folder for cell in cells]
     if len(set(folders)) < len(folders):
@@ -1821,6 +1841,8 @@ def erasing(p: Fraction = 0.5, area: FractionSpan = (0.02, 0.25), ratio: Span = 
 class BySize(nn.Module):
     """An augmentation that must know the side of the pictures, made when the first of that size come."""
 
+    moves = True
+
     def __init__(self, make: Callable[[int], nn.Module]):
         super().__init__()
         self.make = cache(make)
@@ -1903,10 +1925,200 @@ def mimic_camera() -> nn.Module:
     )
 
 
+@register("augmentation", "combined")
+def combined() -> nn.Module:
+    """The published policies together: each of their operations once, with the milder of their settings."""
+    return nn.Sequential(
+        flip(),
+        affine(10.0, 0.05, (0.95, 1.05)),
+        elastic(35.0, 8.0, 0.5),
+        perspective(0.2, 0.5),
+        rotation(20.0),
+        erasing(0.5, (0.02, 0.25), (0.3, 3.3)),
+    )
+
+
+# AutoAugment and RandAugment: every picture draws operations of its own; those that drew the same one go through it
+# together. A level from 0 to 1 says how strong it is, as in torchvision's tables.
+
+
+def warp(images: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, x: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) seen through [[a, b, x], [c, d, 0]] (B,) each, in shares of half a side; zeros outside."""
+    zero = torch.zeros_like(a)
+    matrix = torch.stack([torch.stack([a, b, x], 1), torch.stack([c, d, zero], 1)], 1)
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def shear(images: Tensor, level: Tensor) -> Tensor:
+    one, zero = torch.ones_like(level), torch.zeros_like(level)
+    return warp(images, one, 0.3 * level, zero, one, zero)
+
+
+def translate(images: Tensor, level: Tensor) -> Tensor:
+    one, zero = torch.ones_like(level), torch.zeros_like(level)
+    return warp(images, one, zero, zero, one, 2 * 150 / 331 * level)
+
+
+def rotate(images: Tensor, level: Tensor) -> Tensor:
+    angle = math.radians(30) * level
+    cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
+    return warp(images, cos, -sin, sin, cos, zero)
+
+
+def transposed(operation: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The same operation along the other axis."""
+    return lambda images, level: operation(images.mT, level).mT
+
+
+def by_factor(adjust: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """kornia's adjustments take a factor, 1 for no change."""
+    return lambda images, level: adjust(images, 1 + 0.9 * level)
+
+
+def posterize(images: Tensor, level: Tensor) -> Tensor:
+    return enhance.posterize(images.clamp(0, 1), 8 - (4 * level).round().int())
+
+
+def solarize(images: Tensor, level: Tensor) -> Tensor:
+    return torch.where(images >= (1 - level)[:, None, None, None], 1 - images, images)
+
+
+def autocontrast(images: Tensor, level: Tensor) -> Tensor:
+    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    return torch.where(high > low, (images - low) / (high - low).clamp(min=1e-6), images)
+
+
+def equalize(images: Tensor, level: Tensor) -> Tensor:
+    return enhance.equalize(images.clamp(0, 1))
+
+
+OPERATIONS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {  # and whether the level may be negative
+    "ShearX": (shear, True),
+    "ShearY": (transposed(shear), True),
+    "TranslateX": (translate, True),
+    "TranslateY": (transposed(translate), True),
+    "Rotate": (rotate, True),
+    "Brightness": (by_factor(enhance.adjust_brightness_accumulative), True),
+    "Color": (by_factor(enhance.adjust_saturation_with_gray_subtraction), True),
+    "Contrast": (by_factor(enhance.adjust_contrast_with_mean_subtraction), True),
+    "Sharpness": (by_factor(enhance.sharpness), True),
+    "Posterize": (posterize, False),
+    "Solarize": (solarize, False),
+    "AutoContrast": (autocontrast, False),
+    "Equalize": (equalize, False),
+    "Invert": (lambda images, level: 1 - images, False),
+}
+IMAGENET_POLICY = (  # pairs of operation, probability, level of 9; ImageNet's table of Cubuk et al. 2019
+    (("Posterize", 0.4, 8), ("Rotate", 0.6, 9)),
+    (("Solarize", 0.6, 5), ("AutoContrast", 0.6, 0)),
+    (("Equalize", 0.8, 0), ("Equalize", 0.6, 0)),
+    (("Posterize", 0.6, 7), ("Posterize", 0.6, 6)),
+    (("Equalize", 0.4, 0), ("Solarize", 0.2, 4)),
+    (("Equalize", 0.4, 0), ("Rotate", 0.8, 8)),
+    (("Solarize", 0.6, 3), ("Equalize", 0.6, 0)),
+    (("Posterize", 0.8, 5), ("Equalize", 1.0, 0)),
+    (("Rotate", 0.2, 3), ("Solarize", 0.6, 8)),
+    (("Equalize", 0.6, 0), ("Posterize", 0.4, 6)),
+    (("Rotate", 0.8, 8), ("Color", 0.4, 0)),
+    (("Rotate", 0.4, 9), ("Equalize", 0.6, 0)),
+    (("Equalize", 0.0, 0), ("Equalize", 0.8, 0)),
+    (("Invert", 0.6, 0), ("Equalize", 1.0, 0)),
+    (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
+    (("Rotate", 0.8, 8), ("Color", 1.0, 2)),
+    (("Color", 0.8, 8), ("Solarize", 0.8, 7)),
+    (("Sharpness", 0.4, 7), ("Invert", 0.6, 0)),
+    (("ShearX", 0.6, 5), ("Equalize", 1.0, 0)),
+    (("Color", 0.4, 0), ("Equalize", 0.6, 0)),
+    (("Equalize", 0.4, 0), ("Solarize", 0.2, 4)),
+    (("Solarize", 0.6, 5), ("AutoContrast", 0.6, 0)),
+    (("Invert", 0.6, 0), ("Equalize", 1.0, 0)),
+    (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
+    (("Equalize", 0.8, 0), ("Equalize", 0.6, 0)),
+)
+
+
+def apply_operations(images: Tensor, chosen: Sequence[str | None], level: float | Sequence[float]) -> Tensor:
+    """Each picture (B, 3, H, W) after its own operation, or as it is for None; negative levels are drawn by half."""
+    levels = torch.as_tensor(level, dtype=images.dtype).expand(len(chosen)).clone()
+    negative = torch.rand(len(chosen)) < 0.5
+    result = images.clone()
+    for name in sorted({name for name in chosen if name is not None}):
+        operation, signed = OPERATIONS[name]
+        rows = torch.tensor([i for i, own in enumerate(chosen) if own == name])
+        strength = torch.where(negative[rows], -levels[rows], levels[rows]) if signed else levels[rows]
+        rows = rows.to(images.device)
+        result[rows] = operation(images[rows], strength.to(images.device)).to(images.dtype)
+    return result
+
+
+class AutoAugment(nn.Module):
+    """Each picture goes through one of the policy's pairs of operations, drawn for it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        pairs = [IMAGENET_POLICY[i] for i in torch.randint(len(IMAGENET_POLICY), (len(images),)).tolist()]
+        for slot in (0, 1):
+            happens = torch.rand(len(images)).tolist()
+            chosen = [pair[slot][0] if draw < pair[slot][1] else None for pair, draw in zip(pairs, happens)]
+            images = apply_operations(images, chosen, [pair[slot][2] / 9 for pair in pairs])
+        return images
+
+
+class RandAugment(nn.Module):
+    """Each picture goes through `operations` operations of one level, drawn for it."""
+
+    names = (*(name for name in OPERATIONS if name != "Invert"), None)
+
+    def __init__(self, operations: int, level: float):
+        super().__init__()
+        self.operations, self.level = operations, level
+
+    def forward(self, images: Tensor) -> Tensor:
+        for drawn in torch.randint(len(self.names), (self.operations, len(images))).tolist():
+            images = apply_operations(images, [self.names[i] for i in drawn], self.level)
+        return images
+
+
+@register("augmentation", "autoaugment")
+def autoaugment() -> nn.Module:
+    """AutoAugment's policy for ImageNet, drawn for each picture (Cubuk et al. 2019)."""
+    return AutoAugment()
+
+
+@register("augmentation", "randaugment")
+def randaugment(operations: Count = 2, level: Fraction = 0.3) -> nn.Module:
+    """RandAugment, drawn for each picture; a level of 0.3 is torchvision's magnitude 9 of 30 (Cubuk et al. 2020)."""
+    return RandAugment(operations, level)
+
+
+@register("augmentation", "full")
+def full() -> nn.Module:
+    """AnimalCLEF's policy: resized crop, flip, rotation, colour jitter, AutoAugment, erasing."""
+    return nn.Sequential(
+        resized_crop((0.5, 1.0)),
+        flip(),
+        rotation(15.0),
+        colour_jitter(0.2, 0.2, 0.2, 0.05),
+        autoaugment(),
+        erasing(0.25, (0.02, 0.2), (0.3, 3.3)),
+    )
+
+
+def flat_steps(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    """The augmentations of nested policies one after the other."""
+    return [step for m in modules for step in (flat_steps(m) if type(m) is nn.Sequential else [m])]
+
+
+def moves_pixels(step: nn.Module) -> bool:
+    return isinstance(step, kornia_augmentation.GeometricAugmentationBase2D) or getattr(step, "moves", False)
+
+
 class Preparation:
     """Turns stored pixels into what a backbone takes, on the pixels' own device.
 
     uint8 (B, 3 or 4, S, S) -> background -> augmentation when training -> resize -> normalised (B, 3, H, W).
+    Augmentations that move pixels, up to the first that does not, move picture and mask together, and the background
+    is painted after them: so that it fills the corners too.
     """
 
     def __init__(
@@ -1918,20 +2130,31 @@ class Preparation:
         std: Sequence[float],
     ):
         self.background = background.build()
-        self.augment = nn.Sequential(*[a.build() for a in augment])
+        steps = flat_steps(a.build() for a in augment)
+        self.moving = list(itertools.takewhile(moves_pixels, steps))
+        self.changing = steps[len(self.moving) :]
         self.input_size, self.mean, self.std = input_size, mean, std
 
     @property
     def fixed(self) -> bool:
         """Whether training pictures look the same in every epoch."""
-        return not len(self.augment) and not self.background.drawn
+        return not self.moving and not self.changing and not self.background.drawn
+
+    @torch.no_grad()
+    def pictures(self, pixels: Tensor, training: bool) -> tuple[Tensor, Tensor | None]:
+        """RGB (B, 3, S, S) in [0, 1] after background and augmentation, and the mask (B, 1, S, S) moved with it."""
+        pixels = pixels.float() / 255
+        for step in self.moving if training else ():
+            pixels = step(pixels)
+        alpha = pixels[:, 3:] if pixels.shape[1] == 4 else None
+        rgb = self.background(pixels[:, :3], alpha)
+        for step in self.changing if training else ():
+            rgb = step(rgb)
+        return rgb, alpha
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, training: bool) -> Tensor:
-        pixels = pixels.float() / 255
-        rgb = self.background(pixels[:, :3], pixels[:, 3:] if pixels.shape[1] == 4 else None)
-        if training:
-            rgb = self.augment(rgb)
+        rgb, _ = self.pictures(pixels, training)
         if rgb.shape[-1] != self.input_size:
             rgb = F.interpolate(
                 rgb, (self.input_size, self.input_size), mode="bilinear", antialias=True, align_corners=False
@@ -1940,23 +2163,104 @@ class Preparation:
         return ((rgb - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
+# mixing: pictures of a batch laid over each other, for losses that look at one picture at a time
+
+Mix = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # (B, 3, H, W) -> mixed, partners (B,), own shares (B,)
+
+
+def share_of_own(alpha: float, p: float, batch: int) -> Tensor:
+    """How much of each picture stays (B,): from Beta(alpha, alpha) with probability p, else all of it."""
+    share = torch.distributions.Beta(alpha, alpha).sample((batch,))
+    return torch.where(torch.rand(batch) < p, share, 1.0)
+
+
+@register("mix", "none")
+def no_mix() -> Mix | None:
+    """Pictures stay apart."""
+    return None
+
+
+@register("mix", "mixup")
+def mixup(alpha: Positive = 0.2, p: Fraction = 1.0) -> Mix:
+    """Weighted means of two pictures; the loss is weighted alike (Zhang et al. 2018)."""
+
+    def mix(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        partner, share = torch.randperm(len(images)).to(images.device), share_of_own(alpha, p, len(images)).to(images)
+        weight = share[:, None, None, None]
+        return weight * images + (1 - weight) * images[partner], partner, share
+
+    return mix
+
+
+@register("mix", "cutmix")
+def cutmix(alpha: Positive = 1.0, p: Fraction = 1.0) -> Mix:
+    """A rectangle of another picture; the loss is weighted by the areas (Yun et al. 2019)."""
+
+    def mix(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        batch, (height, width) = len(images), images.shape[-2:]
+        partner, side = torch.randperm(batch).to(images.device), (1 - share_of_own(alpha, p, batch)).sqrt()
+        bounds = [cut_interval(side, length, images.device) for length in (height, width)]
+        inside = bounds[0][:, :, None] & bounds[1][:, None, :]  # (B, H, W)
+        mixed = torch.where(inside[:, None], images[partner], images)
+        return mixed, partner, 1 - inside.float().mean((1, 2))
+
+    return mix
+
+
+def cut_interval(share: Tensor, length: int, device: torch.device) -> Tensor:
+    """Which of `length` places lie within an interval of a share (B,) about a random centre: bool (B, length)."""
+    centre, places = torch.rand(len(share), 1) * length, torch.arange(length) + 0.5
+    return ((places - centre).abs() < share[:, None] * length / 2).to(device)
+
+
 # 6. Backbones and heads
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
-    """What the backbone sees at each place, (B, D, h, w), whatever its family: CNN, Swin (NHWC) or ViT (tokens)."""
-    out = backbone.forward_features(images)
-    if out.ndim == 3:  # (B, prefix + h*w, D), class and register tokens first
-        out = out[:, getattr(backbone, "num_prefix_tokens", 0) :]
-        side = math.isqrt(out.shape[1])
-        return out.transpose(1, 2).reshape(out.shape[0], out.shape[2], side, -1)
+def full_precision(tensor: Tensor) -> Tensor:
+    """The tensor in fp32, or as it is in fp64."""
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def unit(embeddings: Tensor) -> Tensor:
+    """Embeddings (B, D) at unit length, in fp32 or better also under autocast."""
+    return F.normalize(full_precision(embeddings), dim=-1)
+
+
+# pooling
+
+
+def places_of(backbone: nn.Module, features: Tensor) -> Tensor:
+    """Output of `forward_features` as (B, D, h, w), whatever the family: CNN, Swin (NHWC) or ViT (tokens)."""
+    if features.ndim == 3:  # (B, prefix + h*w, D), class and register tokens first
+        tokens = features[:, getattr(backbone, "num_prefix_tokens", 0) :]
+        side = math.isqrt(tokens.shape[1])
+        return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], side, -1)
     if getattr(backbone, "output_fmt", "NCHW") == "NHWC":
-        return out.permute(0, 3, 1, 2)
-    return out
+        return features.permute(0, 3, 1, 2)
+    return features
 
 
-class NativePooling(nn.Module):
+def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
+    """What the backbone sees at each place of pictures (B, 3, H, W): (B, D, h, w)."""
+    return places_of(backbone, backbone.forward_features(images))
+
+
+class Pooling(nn.Module):
+    """From what the backbone saw at each place (B, D, h, w), in fp32, to one vector a picture (B, D)."""
+
+    def __init__(self, reduce: Callable[[Tensor], Tensor] | None = None):
+        super().__init__()
+        self.reduce = reduce
+
+    def width(self, backbone: nn.Module) -> int:
+        return backbone.num_features
+
+    def forward(self, backbone: nn.Module, images: Tensor) -> Tensor:
+        return self.reduce(full_precision(feature_map(backbone, images)))
+
+
+class NativePooling(Pooling):
     """The backbone's own way from pictures to one vector each: timm's `forward_head(..., pre_logits=True)`."""
 
     def width(self, backbone: nn.Module) -> int:
@@ -1966,33 +2270,91 @@ class NativePooling(nn.Module):
         return backbone.forward_head(backbone.forward_features(images), pre_logits=True)
 
 
-class GeMPooling(nn.Module):
+class GeM(nn.Module):
     """Generalised mean over places: (mean of x ** p) ** (1 / p), p learnable (Radenovic et al. 2018)."""
 
     def __init__(self, p: float):
         super().__init__()
         self.log_p = nn.Parameter(torch.tensor(math.log(p)))
 
-    def width(self, backbone: nn.Module) -> int:
-        return backbone.num_features
-
-    def forward(self, backbone: nn.Module, images: Tensor) -> Tensor:
+    def forward(self, places: Tensor) -> Tensor:
         p = self.log_p.exp()
-        places = feature_map(backbone, images).float().clamp(min=1e-6)  # (B, D, h, w)
+        places = places.clamp(min=1e-6)  # (B, D, h, w)
         largest = places.detach().amax((2, 3), keepdim=True)  # taken out, so that no power overflows or vanishes
         return (places / largest).pow(p).mean((2, 3)).pow(1 / p) * largest[..., 0, 0]
 
 
+class ClassTokenPooling(Pooling):
+    """The class token of a ViT, and behind it what `reduce` makes of its patches, where that is given."""
+
+    def width(self, backbone: nn.Module) -> int:
+        if getattr(backbone, "cls_token", None) is None:
+            raise KitError(
+                f"model.pooling: {type(backbone).__name__} has no class token (expected a ViT that has one, or another "
+                "pooling such as gem)"
+            )
+        return backbone.num_features * (1 if self.reduce is None else 2)
+
+    def forward(self, backbone: nn.Module, images: Tensor) -> Tensor:
+        tokens = full_precision(backbone.forward_features(images))  # (B, prefix + h*w, D)
+        return (
+            tokens[:, 0]
+            if self.reduce is None
+            else torch.cat([tokens[:, 0], self.reduce(places_of(backbone, tokens))], 1)
+        )
+
+
+GeMExponent = Annotated[float, Range(low=1, high=100)]
+
+
 @register("pooling", "native")
-def native_pooling() -> nn.Module:
+def native_pooling() -> Pooling:
     """The backbone's own pooling."""
     return NativePooling()
 
 
+@register("pooling", "average")
+def average_pooling() -> Pooling:
+    """The mean over places."""
+    return Pooling(partial(torch.mean, dim=(2, 3)))
+
+
+@register("pooling", "max")
+def max_pooling() -> Pooling:
+    """The largest value over places."""
+    return Pooling(partial(torch.amax, dim=(2, 3)))
+
+
 @register("pooling", "gem")
-def gem_pooling(p: Annotated[float, Range(low=1, high=100)] = 3.0) -> nn.Module:
+def gem_pooling(p: GeMExponent = 3.0) -> Pooling:
     """Generalised mean with a learnable exponent."""
-    return GeMPooling(p)
+    return Pooling(GeM(p))
+
+
+@register("pooling", "gem_bn")
+def gem_bn_pooling(backbone: nn.Module, p: GeMExponent = 3.0) -> Pooling:
+    """Generalised mean with a learnable exponent, then batch norm."""
+    return Pooling(nn.Sequential(GeM(p), nn.BatchNorm1d(backbone.num_features)))
+
+
+@register("pooling", "class_token")
+def class_token_pooling() -> Pooling:
+    """A ViT's class token."""
+    return ClassTokenPooling()
+
+
+@register("pooling", "class_gem")
+def class_gem_pooling(p: GeMExponent = 3.0) -> Pooling:
+    """A ViT's class token and the generalised mean of its patches, one behind the other."""
+    return ClassTokenPooling(GeM(p))
+
+
+def gem_exponent(pooling: nn.Module) -> float | None:
+    """The exponent that a GeM pooling has come to; None where there is none."""
+    return next((float(m.log_p.detach().exp()) for m in pooling.modules() if isinstance(m, GeM)), None)
+
+
+# heads
 
 
 @register("head", "linear")
@@ -2013,12 +2375,199 @@ def mlp_head(
     return nn.Sequential(*modules, nn.Linear(in_features, output), nn.BatchNorm1d(output))
 
 
-class Embedder(nn.Module):
-    """Backbone, pooling and head: normalised pictures (B, 3, H, W) to embeddings (B, D), not yet of unit length."""
+@register("head", "bn_neck")
+def bn_neck(in_features: int, output: Count | None = None) -> nn.Module:
+    """Batch norm without a shift upon the features, or upon a linear layer to `output` of them (Luo et al. 2019)."""
+    neck = nn.BatchNorm1d(output or in_features)
+    neck.bias.requires_grad_(False)
+    return nn.Sequential(*([nn.Linear(in_features, output, bias=False)] if output else []), neck)
 
-    def __init__(self, backbone: nn.Module, pooling: nn.Module, head: nn.Module, frozen: bool):
+
+def head_width(head: nn.Module) -> int:
+    """Length of the embeddings that a head gives."""
+    last = next(m for m in reversed(list(head.modules())) if isinstance(m, (nn.Linear, nn.BatchNorm1d)))
+    return last.out_features if isinstance(last, nn.Linear) else last.num_features
+
+
+# geometries: the space that embeddings live in, and how alike two of them are
+
+
+class Geometry(nn.Module):
+    """Makes embeddings of a head's outputs and compares them, by 1 - d ** 2 / 2 of the space's own distance d.
+
+    On the unit sphere that is the cosine. `points` is what may be compared, `flat` vectors of which means make sense,
+    and `curved` their way back.
+    """
+
+    hyperbolic = False
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """Embeddings (B, D) of a head's outputs (B, D)."""
+        return outputs
+
+    def points(self, embeddings: Tensor) -> Tensor:
+        return full_precision(embeddings)
+
+    def distance(self, points: Tensor, others: Tensor) -> Tensor:
+        """Distances (N, M) of points (N, D) and (M, D)."""
+        return torch.cdist(points, others, compute_mode="donot_use_mm_for_euclid_dist")
+
+    def similarity(self, points: Tensor, others: Tensor) -> Tensor:
+        """1 - d ** 2 / 2 (N, M): falls with distance, 1 for what is the same."""
+        return 1 - self.distance(points, others).square() / 2
+
+    def flat(self, points: Tensor) -> Tensor:
+        return points
+
+    def curved(self, vectors: Tensor) -> Tensor:
+        return vectors
+
+
+class Sphere(Geometry):
+    """Directions; embeddings may have any length unless `normalised`."""
+
+    def __init__(self, normalised: bool = False):
+        super().__init__()
+        self.normalised = normalised
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        return unit(outputs) if self.normalised else outputs
+
+    def points(self, embeddings: Tensor) -> Tensor:
+        return unit(embeddings)
+
+    def similarity(self, points: Tensor, others: Tensor) -> Tensor:
+        return points @ others.T
+
+    def curved(self, vectors: Tensor) -> Tensor:
+        return unit(vectors)
+
+
+class Hyperbolic(Geometry):
+    """A space of curvature -k. A head's outputs are tangent vectors at the origin, taken in by the exponential map.
+
+    What would land further out than `radius`, measured in the Poincare ball, lands there. Computed in fp32 or better.
+    """
+
+    hyperbolic = True
+
+    def __init__(self, curvature: float, radius: float | None):
+        super().__init__()
+        self.k, self.c = curvature, math.sqrt(curvature)
+        self.radius = 0.95 / self.c if radius is None else radius
+        if self.radius * self.c > 0.9999:
+            raise KitError(
+                f"model.geometry.radius: {self.radius:g} reaches the rim of the ball, which is at "
+                f"1 / sqrt(curvature) = {1 / self.c:g} (expected a radius below it)"
+            )
+
+    @property
+    def longest(self) -> float:
+        """Distance from the origin to `radius`."""
+        return 2 / self.c * math.atanh(self.c * self.radius)
+
+
+def lengths(vectors: Tensor) -> Tensor:
+    """Euclidean lengths (B, 1), never 0, so that one may divide by them."""
+    return vectors.norm(dim=-1, keepdim=True).clamp(min=1e-7)
+
+
+def no_longer(vectors: Tensor, limit: float) -> Tensor:
+    """Vectors (B, D) shortened to a Euclidean length of `limit`."""
+    return vectors * (limit / lengths(vectors)).clamp(max=1)
+
+
+class PoincareBall(Hyperbolic):
+    """Points x with |x| < 1 / sqrt(k); exponential map and distance as in Ganea et al. 2018."""
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        with torch.autocast(outputs.device.type, enabled=False):
+            vectors = full_precision(outputs)
+            norm = lengths(vectors)
+            return vectors / norm * (torch.tanh(self.c * norm) / self.c).clamp(max=self.radius)
+
+    def points(self, embeddings: Tensor) -> Tensor:
+        return no_longer(full_precision(embeddings), self.radius)
+
+    def distance(self, points: Tensor, others: Tensor) -> Tensor:
+        gap = super().distance(points, others)
+        room, others_room = (1 - self.k * x.square().sum(1) for x in (points, others))
+        return 2 / self.c * torch.asinh(self.c * gap / (room[:, None] * others_room).sqrt())
+
+    def flat(self, points: Tensor) -> Tensor:
+        norm = lengths(points)
+        return points / norm * torch.atanh((self.c * norm).clamp(max=1 - 1e-6)) / self.c
+
+    def curved(self, vectors: Tensor) -> Tensor:
+        return self(vectors)
+
+
+class LorentzModel(Hyperbolic):
+    """The hyperboloid (Nickel & Kiela 2018); embeddings are its space coordinates x, time is sqrt(1 / k + |x| ** 2)."""
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        with torch.autocast(outputs.device.type, enabled=False):
+            vectors = full_precision(outputs)
+            norm = lengths(vectors)
+            return vectors / norm * torch.sinh(self.c * norm.clamp(max=self.longest)) / self.c
+
+    def points(self, embeddings: Tensor) -> Tensor:
+        return no_longer(full_precision(embeddings), math.sinh(self.c * self.longest) / self.c)
+
+    def distance(self, points: Tensor, others: Tensor) -> Tensor:
+        squares, others_squares = (x.square().sum(1) for x in (points, others))
+        times, others_times = ((1 / self.k + s).sqrt() for s in (squares, others_squares))
+        later = (squares[:, None] - others_squares) / (times[:, None] + others_times)  # difference of the times
+        interval = super().distance(points, others).square() - later.square()
+        return 2 / self.c * torch.asinh(self.c / 2 * interval.clamp(min=1e-14).sqrt())
+
+    def flat(self, points: Tensor) -> Tensor:
+        norm = lengths(points)
+        return points / norm * torch.asinh(self.c * norm) / self.c
+
+    def curved(self, vectors: Tensor) -> Tensor:
+        return self(vectors)
+
+
+@register("geometry", "cosine")
+def cosine_geometry() -> Geometry:
+    """Embeddings of any length, compared by the cosine."""
+    return Sphere()
+
+
+@register("geometry", "hyperspherical")
+def hyperspherical_geometry() -> Geometry:
+    """Embeddings of unit length, compared by the cosine."""
+    return Sphere(normalised=True)
+
+
+@register("geometry", "euclidean")
+def euclidean_geometry() -> Geometry:
+    """Embeddings of any length, compared by the Euclidean distance."""
+    return Geometry()
+
+
+@register("geometry", "poincare")
+def poincare_geometry(curvature: Positive = 1.0, radius: Positive | None = None) -> Geometry:
+    """The Poincare ball; `radius` is the largest norm in it (null: 0.95 of the rim's)."""
+    return PoincareBall(curvature, radius)
+
+
+@register("geometry", "lorentz")
+def lorentz_geometry(curvature: Positive = 1.0, radius: Positive | None = None) -> Geometry:
+    """The Lorentz model of the same space; `radius` is measured in the Poincare ball all the same."""
+    return LorentzModel(curvature, radius)
+
+
+class Embedder(nn.Module):
+    """Backbone, pooling, head and geometry: normalised pictures (B, 3, H, W) to embeddings (B, D)."""
+
+    def __init__(
+        self, backbone: nn.Module, pooling: nn.Module, head: nn.Module, frozen: bool, geometry: Geometry | None = None
+    ):
         super().__init__()
         self.backbone, self.pooling, self.head, self.frozen = backbone, pooling, head, frozen
+        self.geometry = geometry or Sphere()
         backbone.requires_grad_(not frozen)
 
     def train(self, mode: bool = True) -> Embedder:
@@ -2028,31 +2577,90 @@ class Embedder(nn.Module):
 
     @property
     def embedding_dim(self) -> int:
-        return next(m.out_features for m in reversed(list(self.head.modules())) if isinstance(m, nn.Linear))
+        return head_width(self.head)
 
     def pooled(self, images: Tensor) -> Tensor:
         return self.pooling(self.backbone, images)
 
+    def from_pooled(self, features: Tensor) -> Tensor:
+        """Embeddings (B, D) of what `pooled` gave."""
+        return self.geometry(self.head(features))
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.pooled(images))
+        return self.from_pooled(self.pooled(images))
 
 
-def create_backbone(name: str, input_size: int | None = None, online: bool = False) -> nn.Module:
-    """timm's architecture without its classifier, for pictures of `input_size` px (null: its native size)."""
-    check_backbone(name)
-    cfg = timm.get_pretrained_cfg(name)
-    sized = {"img_size": input_size} if input_size is not None and cfg and cfg.fixed_input_size else {}
-    return timm.create_model(name, pretrained=online, num_classes=0, **sized)
+# backbones and their weights
 
 
-def check_backbone(name: str) -> None:
-    """Refuses architectures, and tags of pretrained weights behind the dot, that timm does not know."""
-    architecture, _, tag = name.partition(".")
+@dataclass(frozen=True)
+class Backbone:
+    """What a short name stands for."""
+
+    architecture: str  # as timm calls it, with the tag of the weights where there are several
+    hub: str = ""  # repository of the weights on the Hugging Face hub; "": timm's own
+    prefix: str = ""  # of the backbone's tensors in that repository's file
+    config: Mapping[str, Any] = field(default_factory=dict)  # what differs from timm's configuration
+
+
+BACKBONES = {
+    "megadescriptor_l_384": Backbone(
+        "swin_large_patch4_window12_384",
+        "BVRA/MegaDescriptor-L-384",
+        config={"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "license": "cc-by-nc-4.0"},
+    ),
+    "dinov3_l": Backbone("vit_large_patch16_dinov3.lvd1689m"),
+    "eva02_l_448": Backbone("eva02_large_patch14_448.mim_m38m_ft_in22k_in1k"),
+    "efficientnet_b4": Backbone("efficientnet_b4"),
+    "mobilenetv3_large": Backbone("mobilenetv3_large_100"),
+    "resnet50": Backbone("resnet50.a1_in1k"),
+    "vit_b_384": Backbone("vit_base_patch16_384"),
+    "vit_l_384": Backbone("vit_large_patch16_384"),
+    "vit_h": Backbone("vit_huge_patch14_224.orig_in21k"),
+    "convnext_xl_384": Backbone("convnext_xlarge.fb_in22k_ft_in1k_384"),
+    "swin_l_384": Backbone("swin_large_patch4_window12_384"),
+    "miewid": Backbone(
+        "efficientnetv2_rw_m",
+        "conservationxlabs/miewid-msv3",
+        prefix="backbone.",
+        config={"input_size": (3, 440, 440), "license": "see the repository"},
+    ),
+}
+
+
+def known_backbone(name: str) -> Backbone:
+    """What a short name stands for, or timm's architecture of that name; KitError names the nearest."""
+    backbone = BACKBONES.get(name) or Backbone(name)
+    architecture, _, tag = backbone.architecture.partition(".")
     if not timm.is_model(architecture):
-        raise KitError(f"model.backbone: timm {timm.__version__} has no {name!r}; {suggest(name, timm.list_models())}")
+        known = [*BACKBONES, *timm.list_models()]
+        raise KitError(f"model.backbone: timm {timm.__version__} has no {name!r}; {suggest(name, known)}")
     tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
         raise KitError(f"model.backbone: timm {timm.__version__} has no {name!r}; {suggest(tag, tags)}")
+    return backbone
+
+
+def create_backbone(name: str, input_size: int | None = None, online: bool = False) -> nn.Module:
+    """A backbone without its classifier, for pictures of `input_size` px (null: its native size)."""
+    known = known_backbone(name)
+    cfg = timm.get_pretrained_cfg(known.architecture)
+    sized = {"img_size": input_size} if input_size is not None and cfg and cfg.fixed_input_size else {}
+    source = f"hf-hub:{known.hub}" if online and known.hub else known.architecture
+    backbone = timm.create_model(source, pretrained=online, num_classes=0, **sized)
+    backbone.pretrained_cfg = {**backbone.pretrained_cfg, **known.config}
+    check_input_size(backbone, input_size)
+    return backbone
+
+
+def check_input_size(backbone: nn.Module, size: int | None) -> None:
+    patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
+    step = patch[0] if isinstance(patch, tuple) else patch
+    if size is not None and step and size % step:
+        raise KitError(
+            f"model.input_size: {size} is not a multiple of the backbone's patches of {step} px; "
+            f"try {size // step * step}"
+        )
 
 
 def native_size(backbone: nn.Module) -> int:
@@ -2078,20 +2686,21 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def find_backbone_weights(name: str, given: str | None) -> Path | None:
-    """The safetensors file of a backbone: the recipe's own, $JAGUAR_KIT_WEIGHTS, Kaggle's input, or weights/.
+    """The safetensors file of a backbone, by its short or its whole name.
 
-    None where there is none but the hub may be asked; KitError where it may not.
+    Looked for as the recipe's own file or in its folder, in $JAGUAR_KIT_WEIGHTS, in Kaggle's input, in weights/. None
+    where there is none but the hub may be asked; KitError where it may not.
     """
-    if given is not None:
-        if not Path(given).is_file():
-            raise KitError(f"model.weights: {given}: there is no such weights file")
+    if given is not None and Path(given).is_file():
         return Path(given)
-    pattern = f"{glob_escape(name)}.safetensors"
-    folders = [os.environ.get(WEIGHTS_VARIABLE), KAGGLE_INPUT, "weights", Path(__file__).parent / "weights"]
+    if given is not None and not Path(given).is_dir():
+        raise KitError(f"model.weights: {given}: there is no such weights file, nor a folder of them")
+    folders = [given, os.environ.get(WEIGHTS_VARIABLE), KAGGLE_INPUT, "weights", Path(__file__).parent / "weights"]
     for folder in filter(None, folders):
-        found = find_mounted(pattern, Path(folder))
-        if found:
-            return found[0]
+        for known in dict.fromkeys((name, known_backbone(name).architecture)):
+            found = find_mounted(f"{glob_escape(known)}.safetensors", Path(folder))
+            if found:
+                return found[0]
     if on_kaggle() or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         raise no_weights(name)
     return None
@@ -2099,14 +2708,14 @@ def find_backbone_weights(name: str, given: str | None) -> Path | None:
 
 def no_weights(name: str, reason: str = "") -> KitError:
     return KitError(
-        f"model.backbone: no weights for {name!r} in ${WEIGHTS_VARIABLE}, {KAGGLE_INPUT}, weights/{reason}; put "
-        f"{name}.safetensors into weights/, name a file in model.weights, or set model.pretrained: false for "
-        "random weights"
+        f"model.backbone: no weights for {name!r} in model.weights, ${WEIGHTS_VARIABLE}, {KAGGLE_INPUT}, "
+        f"weights/{reason}; fetch them where there is internet (tools/fetch_weights.py {name}), put "
+        f"{name}.safetensors into one of these, or set model.pretrained: false for random weights"
     )
 
 
 def load_backbone(name: str, input_size: int | None, pretrained: bool, weights: str | None) -> nn.Module:
-    """A backbone with random weights, with those of a file, or with timm's own from the hub.
+    """A backbone with random weights, with those of a file, or with those of the hub.
 
     Keys that are missing from the file, or that the backbone does not know, are errors; a classifier is dropped.
     """
@@ -2116,13 +2725,64 @@ def load_backbone(name: str, input_size: int | None, pretrained: bool, weights: 
     if path is None:
         return download_backbone(name, input_size)
     backbone = create_backbone(name, input_size)
-    tensors, _ = load_safetensors(path)
-    classifier = backbone.pretrained_cfg.get("classifier") or ()
-    dropped = tuple(f"{c}." for c in ([classifier] if isinstance(classifier, str) else classifier))
-    tensors = {key: value for key, value in tensors.items() if not key.startswith(dropped or "\0")}
+    tensors, metadata = load_safetensors(path)
+    check_weights_metadata(name, path, tensors, metadata)
+    backbone.pretrained_cfg.update(json.loads(metadata.get("config", "{}")))
     adapt = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)  # position embeddings
+    tensors = without_classifier(backbone, tensors, path)
     load_strictly(backbone, adapt(tensors, backbone) if adapt else tensors, path)
     return backbone
+
+
+def check_weights_metadata(name: str, path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Holds a file to what it says of itself, where it does."""
+    wanted, told = known_backbone(name).architecture, metadata.get("architecture")
+    if told is not None and told.partition(".")[0] != wanted.partition(".")[0]:
+        raise KitError(f"{path}: weights of another architecture: {told}, but model.backbone {name!r} is {wanted}")
+    if "sha256" in metadata and metadata["sha256"] != tensors_sha256(tensors):
+        raise KitError(f"{path}: damaged: its tensors are not those of which it tells the sha256; fetch it again")
+
+
+def without_classifier(backbone: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors without those of timm's classifier, which no embedding passes through; says so."""
+    classifier = backbone.pretrained_cfg.get("classifier") or ()
+    prefixes = tuple(f"{c}." for c in ([classifier] if isinstance(classifier, str) else classifier))
+    dropped = [key for key in tensors if key.startswith(prefixes or "\0")]
+    if dropped:
+        say(f"  note: {path}: left out the classifier ({', '.join(dropped)})")
+    return {key: value for key, value in tensors.items() if key not in dropped}
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """The hash of names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def save_backbone(path: str | Path, backbone: nn.Module, name: str) -> Path:
+    """Writes a backbone's tensors with architecture, source, licence, sha256 and normalisation as metadata."""
+    known, cfg = known_backbone(name), backbone.pretrained_cfg
+    tensors = {key: detached(value) for key, value in backbone.state_dict().items()}
+    metadata = {
+        "format": "jaguar_kit backbone 1",
+        "architecture": known.architecture,
+        "source": known.hub or cfg.get("hf_hub_id") or "",
+        "licence": cfg.get("license") or "unknown",
+        "sha256": tensors_sha256(tensors),
+        "config": json.dumps({key: cfg[key] for key in ("mean", "std", "input_size") if key in cfg}),
+    }
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata)
+    return Path(path)
+
+
+def detached(tensor: Tensor) -> Tensor:
+    """A copy on the CPU, laid out as safetensors wants it."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -2145,20 +2805,41 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
 
 
 def download_backbone(name: str, input_size: int | None) -> nn.Module:
+    """A backbone with its weights from the hub; KitError when they can't be had."""
+    known = known_backbone(name)
     try:
-        return create_backbone(name, input_size, online=True)
+        if not known.prefix:
+            return create_backbone(name, input_size, online=True)
+        from huggingface_hub import hf_hub_download
+
+        path = Path(hf_hub_download(known.hub, "model.safetensors"))
     except KitError:
         raise
     except Exception as error:  # noqa: BLE001 - the hub's client raises many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise no_weights(name, f", nor from the hub ({reason})") from None
+    tensors, backbone = load_safetensors(path)[0], create_backbone(name, input_size)
+    others = sorted({key.partition(".")[0] for key in tensors if not key.startswith(known.prefix)})
+    say(f"  note: {known.hub}: left out what is not the backbone's ({', '.join(others) or 'nothing'})")
+    own = {key[len(known.prefix) :]: value for key, value in tensors.items() if key.startswith(known.prefix)}
+    load_strictly(backbone, without_classifier(backbone, own, path), path)
+    return backbone
+
+
+def fetch_backbone(name: str, out: str | Path) -> Path:
+    """Downloads a backbone's weights into the folder `out`, as <name>.safetensors; one that is there is kept."""
+    path = Path(out) / f"{name}.safetensors"
+    if not path.is_file():
+        save_backbone(path, download_backbone(name, None), name)
+    return path
 
 
 def build_embedder(model: ModelConfig) -> Embedder:
-    """Backbone, pooling and head of a recipe; weights on the CPU."""
+    """Backbone, pooling, head and geometry of a recipe; weights on the CPU."""
     backbone = load_backbone(model.backbone, model.input_size, model.pretrained, model.weights)
-    pooling = model.pooling.build()
-    return Embedder(backbone, pooling, model.head.build(in_features=pooling.width(backbone)), model.freeze)
+    pooling = model.pooling.build(backbone=backbone)
+    head = model.head.build(in_features=pooling.width(backbone))
+    return Embedder(backbone, pooling, head, model.freeze, model.geometry.build())
 
 
 # 7. Losses
@@ -2168,16 +2849,6 @@ Counts = Sequence[int]  # training pictures of each identity (C,), which the kit
 Beta = Annotated[float, Range(low=0, high=0.99999)]
 
 
-def full_precision(tensor: Tensor) -> Tensor:
-    """The tensor in fp32, or as it is in fp64."""
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
-
-
-def unit(embeddings: Tensor) -> Tensor:
-    """Embeddings (B, D) at unit length, in fp32 or better also under autocast."""
-    return F.normalize(full_precision(embeddings), dim=-1)
-
-
 def class_weights(counts: Counts, beta: float) -> Tensor:
     """A weight for each identity (C,), by effective number of pictures and of mean 1 (Cui et al. 2019)."""
     weights = (1 - beta) / (1 - beta ** torch.tensor(counts, dtype=torch.float64))
@@ -2185,11 +2856,14 @@ def class_weights(counts: Counts, beta: float) -> Tensor:
 
 
 class IdentityLoss(nn.Module):
-    """Called as loss(embeddings (B, D), labels (B,) int64) -> scalar, computed in fp32 or better.
+    """Called as loss(embeddings (B, D), labels (B,) int64[, shares (B,)]) -> scalar, computed in fp32 or better.
 
     A loss says in `terms` what each picture contributes (B,) and which pictures count, bool (B,); the loss is the mean
-    over those that count, each weighted by its identity when classes are balanced.
+    over those that count, each weighted by its identity when classes are balanced, and by its share where pictures
+    are mixed.
     """
+
+    by_picture = False  # whether a picture's term depends on it alone, so that pictures may be mixed
 
     def __init__(self, num_identities: int, beta: float, counts: Counts | None):
         super().__init__()
@@ -2203,10 +2877,10 @@ class IdentityLoss(nn.Module):
     def terms(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, labels: Tensor, shares: Tensor | float = 1.0) -> Tensor:
         with torch.autocast(embeddings.device.type, enabled=False):
             terms, counted = self.terms(full_precision(embeddings), labels)
-            weighted = torch.where(counted, self.balance.to(terms)[labels] * terms, 0)
+            weighted = torch.where(counted, shares * self.balance.to(terms)[labels] * terms, 0)
             return weighted.sum() / counted.sum().clamp(min=1)
 
 
@@ -2216,6 +2890,8 @@ def all_count(terms: Tensor) -> tuple[Tensor, Tensor]:
 
 class CrossEntropy(IdentityLoss):
     """Cross-entropy of a linear classifier on the embeddings."""
+
+    by_picture = True
 
     def __init__(
         self, embedding_dim: int, num_identities: int, label_smoothing: float, beta: float, counts: Counts | None
@@ -2238,6 +2914,8 @@ class MarginSoftmax(IdentityLoss):
     each term by (1 - p) ** gamma, so that what is easy counts less (focal loss, Lin et al. 2017).
     """
 
+    by_picture = True
+
     def __init__(
         self,
         embedding_dim: int,
@@ -2255,16 +2933,18 @@ class MarginSoftmax(IdentityLoss):
         self.weight = nn.Parameter(weight.view(num_identities, subcenters, embedding_dim) if subcenters else weight)
         self.margin, self.scale, self.gamma = margin, scale, gamma
 
+    def cosines(self, embeddings: Tensor) -> Tensor:
+        """Cosines of embeddings and proxies, (B, C)."""
+        proxies = unit(self.weight).to(embeddings).flatten(0, -2)  # (C, D) or (C * K, D)
+        cosine = unit(embeddings) @ proxies.T
+        return cosine.view(len(embeddings), *self.weight.shape[:2]).amax(2) if self.weight.ndim == 3 else cosine
+
     def target(self, cosine: Tensor, embeddings: Tensor) -> Tensor:
         """The target's cosine (B, 1) after the margin."""
         return self.margin(cosine)
 
     def terms(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        cosine = torch.matmul(
-            unit(embeddings), unit(self.weight).to(embeddings).flatten(0, -2).T
-        )  # (B, C) or (B, C * K)
-        if self.weight.ndim == 3:
-            cosine = cosine.view(len(embeddings), *self.weight.shape[:2]).amax(2)
+        cosine = self.cosines(embeddings)
         target = self.target(cosine.gather(1, labels[:, None]), embeddings)
         logits = self.scale * cosine.scatter(1, labels[:, None], target)
         terms = F.cross_entropy(logits, labels, reduction="none")
@@ -2313,6 +2993,24 @@ class AdaFace(MarginSoftmax):
         quality = ((norms - self.mean) / (self.std + 1e-3) * self.h).clamp(-1, 1)
         angle = (safe_angle(cosine) - self.strength * quality).clamp(1e-3, math.pi - 1e-3)
         return torch.cos(angle) - self.strength * quality - self.strength
+
+
+class HyperbolicMarginSoftmax(MarginSoftmax):
+    """ArcFace in a hyperbolic space, where 2 exp(-d) - 1 of the distance d stands for the cosine.
+
+    The proxies are tangent vectors at the origin, taken in by the exponential map.
+    """
+
+    def __init__(self, *arguments: Any, geometry: Geometry):
+        super().__init__(*arguments)
+        if not geometry.hyperbolic:
+            raise KitError("loss hyperbolic_arcface: needs model.geometry poincare or lorentz")
+        self.geometry = geometry
+        nn.init.normal_(self.weight, std=0.5 / math.sqrt(self.weight.shape[1]))
+
+    def cosines(self, embeddings: Tensor) -> Tensor:
+        points, proxies = self.geometry.points(embeddings), self.geometry(self.weight.to(embeddings))
+        return 2 * torch.exp(-self.geometry.distance(points, proxies)) - 1
 
 
 def same_identity(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -2418,9 +3116,10 @@ class SumOfLosses(nn.Module):
     def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]):
         super().__init__()
         self.losses, self.weights = nn.ModuleList(losses), tuple(weights)
+        self.by_picture = all(loss.by_picture for loss in losses)
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        return sum(weight * loss(embeddings, labels) for weight, loss in zip(self.weights, self.losses))
+    def forward(self, embeddings: Tensor, labels: Tensor, *shares: Tensor) -> Tensor:
+        return sum(weight * loss(embeddings, labels, *shares) for weight, loss in zip(self.weights, self.losses))
 
 
 @register("loss", "cross_entropy")
@@ -2519,6 +3218,21 @@ def adaface(
     """Margin by the embedding's norm, between angular and additive (Kim et al. 2022)."""
     arguments = (embedding_dim, num_identities, subtract_margin, scale, beta, counts)
     return AdaFace(*arguments, strength=margin, h=h, momentum=momentum)
+
+
+@register("loss", "hyperbolic_arcface")
+def hyperbolic_arcface(
+    embedding_dim: int,
+    num_identities: int,
+    margin: Angle = 0.5,
+    scale: Positive = 64.0,
+    beta: Beta = 0.0,
+    counts: Counts | None = None,
+    geometry: Geometry | None = None,
+) -> nn.Module:
+    """ArcFace by hyperbolic distance, in the model's own geometry: poincare or lorentz."""
+    arguments = (embedding_dim, num_identities, partial(add_angular_margin, margin=margin), scale, beta, counts)
+    return HyperbolicMarginSoftmax(*arguments, geometry=geometry or PoincareBall(1.0, None))
 
 
 @register("loss", "triplet")
@@ -2941,80 +3655,91 @@ def bootstrap_interval(
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def unit_vectors(queries: Any, gallery: Any) -> tuple[Tensor, Tensor]:
-    """Both sets of embeddings (Q, D) and (M, D) at unit length, in one type and on one device."""
-    unit = F.normalize(as_matrix(queries, "embeddings"))
-    others = unit if gallery is None else F.normalize(as_matrix(gallery, "gallery").to(unit))
-    if unit.shape[1] != others.shape[1]:
-        raise KitError(f"gallery: embeddings of length {others.shape[1]}, but the queries' have {unit.shape[1]}")
-    return unit, others
+def comparable(queries: Any, gallery: Any, geometry: Geometry | None) -> tuple[Tensor, Tensor, Geometry]:
+    """Both sets of embeddings (Q, D) and (M, D) as points of the geometry, in one type and on one device."""
+    geometry = geometry or Sphere()
+    points = geometry.points(as_matrix(queries, "embeddings"))
+    others = points if gallery is None else geometry.points(as_matrix(gallery, "gallery").to(points))
+    if points.shape[1] != others.shape[1]:
+        raise KitError(f"gallery: embeddings of length {others.shape[1]}, but the queries' have {points.shape[1]}")
+    return points, others, geometry
 
 
-def similarity_matrix(embeddings: Any, gallery: Any = None) -> Any:
-    """Cosines (N, M) of embeddings (N, D) with gallery (M, D), or among themselves (N, N)."""
-    unit, others = unit_vectors(embeddings, gallery)
-    return like(unit @ others.T, embeddings)
+def similarity_matrix(embeddings: Any, gallery: Any = None, geometry: Geometry | None = None) -> Any:
+    """Similarities (N, M) of embeddings (N, D) with gallery (M, D), or among themselves (N, N).
 
-
-def top_k(queries: Any, gallery: Any, k: int) -> tuple[Any, Any]:
-    """The k most similar gallery embeddings of each query, best first: cosines (Q, k) and positions int64 (Q, k).
-
-    queries (Q, D), gallery (M, D). Works through the queries in blocks and never holds Q x M similarities.
+    Cosines, or 1 - d ** 2 / 2 of the distance d of another `geometry`, such as `build("geometry", "poincare")`.
     """
-    unit, others = unit_vectors(queries, gallery)
+    points, others, geometry = comparable(embeddings, gallery, geometry)
+    return like(geometry.similarity(points, others), embeddings)
+
+
+def top_k(queries: Any, gallery: Any, k: int, geometry: Geometry | None = None) -> tuple[Any, Any]:
+    """The k most similar gallery embeddings of each query, best first: values (Q, k) and positions int64 (Q, k).
+
+    queries (Q, D), gallery (M, D); `geometry` as in `similarity_matrix`. Works through the queries in blocks and never
+    holds Q x M similarities.
+    """
+    points, others, geometry = comparable(queries, gallery, geometry)
     if k < 1:
         raise KitError(f"top_k: k: {k} is out of range (expected at least 1)")
-    k = min(k, len(others))
-    values, positions = unit.new_empty(len(unit), k), torch.empty(len(unit), k, dtype=torch.int64, device=unit.device)
-    step = rows_at_a_time(len(others))
-    for start in range(0, len(unit), step):
-        rows = slice(start, start + step)
-        values[rows], positions[rows] = (unit[rows] @ others.T).topk(k, dim=1)
+    values, positions = most_similar(points, others, min(k, len(others)), geometry)
     return like(values, queries), like(positions, queries)
 
 
-def nearest_others(unit: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Cosines and positions (N, k) of the k nearest other rows of unit vectors (N, D)."""
-    k = min(k, len(unit) - 1)
-    values, positions = unit.new_empty(len(unit), k), torch.empty(len(unit), k, dtype=torch.int64, device=unit.device)
-    step = rows_at_a_time(len(unit))
-    for start in range(0, len(unit), step):
-        block = unit[start : start + step] @ unit.T
-        block.diagonal(start).fill_(-torch.inf)
+def most_similar(
+    points: Tensor, others: Tensor, k: int, geometry: Geometry, without_self: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Similarities and positions (N, k) of the k most similar others; of one set, a point itself may be left out."""
+    values, positions = (
+        points.new_empty(len(points), k),
+        torch.empty((len(points), k), dtype=torch.int64).to(points.device),
+    )
+    step = rows_at_a_time(len(others))
+    for start in range(0, len(points), step):
+        block = geometry.similarity(points[start : start + step], others)
+        if without_self:
+            block.diagonal(start).fill_(-torch.inf)
         values[start : start + step], positions[start : start + step] = block.topk(k, dim=1)
     return values, positions
 
 
-def query_expansion(embeddings: Any, k: int = 3, alpha: float = 0.0) -> Any:
+def average_with_nearest(embeddings: Any, k: int, geometry: Geometry | None, weigh: Callable[[Tensor], Tensor]) -> Any:
+    """Each embedding's mean with its k nearest others, weighted by `weigh` of their similarities (N, k)."""
+    points, _, geometry = comparable(embeddings, None, geometry)
+    if k < 1 or len(points) < 2:
+        return like(points, embeddings)
+    similarities, positions = most_similar(points, points, min(k, len(points) - 1), geometry, without_self=True)
+    weights, vectors = weigh(similarities), geometry.flat(points)
+    total = vectors.clone()
+    for column in range(positions.shape[1]):
+        total.addcmul_(weights[:, column, None], vectors[positions[:, column]])
+    return like(geometry.curved(total / (1 + weights.sum(1, keepdim=True))), embeddings)
+
+
+def query_expansion(embeddings: Any, k: int = 3, alpha: float = 0.0, geometry: Geometry | None = None) -> Any:
     """Each embedding averaged with its k nearest others, of unit length, (N, D) (Chum et al. 2007).
 
     A neighbour weighs max(cosine, 0) ** alpha and the embedding itself 1: alpha = 0 is the plain average, alpha = 3 the
-    alpha query expansion of Radenovic et al. 2018. The embedding itself is not counted among the k.
+    alpha query expansion of Radenovic et al. 2018. The embedding itself is not counted among the k. In another
+    `geometry` its similarity stands for the cosine, and hyperbolic embeddings are averaged in the tangent space of the
+    origin.
     """
-    unit = F.normalize(as_matrix(embeddings, "embeddings"))
-    if k < 1 or len(unit) < 2:
-        return like(unit, embeddings)
-    cosines, positions = nearest_others(unit, k)
-    weights = cosines.clamp(min=0).pow(alpha)
-    expanded = unit.clone()
-    for column in range(positions.shape[1]):
-        expanded.addcmul_(weights[:, column, None], unit[positions[:, column]])
-    return like(F.normalize(expanded), embeddings)
+    return average_with_nearest(embeddings, k, geometry, lambda similarity: similarity.clamp(min=0).pow(alpha))
 
 
-def database_augmentation(embeddings: Any, k: int = 3) -> Any:
+def database_augmentation(embeddings: Any, k: int = 3, geometry: Geometry | None = None) -> Any:
     """Each embedding averaged with its k nearest others, weighted by rank: (k + 1 - r) / (k + 1) for the r-th, (N, D).
 
-    After Turcot & Lowe 2009 as used by Arandjelovic & Zisserman 2012; the embedding itself weighs 1.
+    After Turcot & Lowe 2009 as used by Arandjelovic & Zisserman 2012; the embedding itself weighs 1. `geometry` as in
+    `query_expansion`.
     """
-    unit = F.normalize(as_matrix(embeddings, "embeddings"))
-    if k < 1 or len(unit) < 2:
-        return like(unit, embeddings)
-    _, positions = nearest_others(unit, k)
-    augmented = unit.clone()
-    for column in range(positions.shape[1]):
-        augmented.add_(unit[positions[:, column]], alpha=(k - column) / (k + 1))
-    return like(F.normalize(augmented), embeddings)
+
+    def by_rank(similarity: Tensor) -> Tensor:
+        found = similarity.shape[1]
+        return (1 - torch.arange(1, found + 1).to(similarity) / (found + 1)).expand_as(similarity)
+
+    return average_with_nearest(embeddings, k, geometry, by_rank)
 
 
 # k-reciprocal re-ranking works on sparse rows: a row is a run of sorted keys row * N + column.
@@ -3139,6 +3864,7 @@ def k_reciprocal_rerank(
     k1: int = 20,
     k2: int = 6,
     lambda_value: float = 0.3,
+    geometry: Geometry | None = None,
 ) -> Any:
     """Re-ranked similarity by k-reciprocal encoding (Zhong et al. 2017); larger is more alike, at most 1.
 
@@ -3146,11 +3872,12 @@ def k_reciprocal_rerank(
     taken from both sets together. Instead of embeddings, similarity (N, N) of one set, at most 1 and 1 for a picture
     with itself; with `queries`, the number of leading rows that are queries, the rest being the gallery.
 
-    Conventions: the original distance is 2 - 2 cos, each row divided by its maximum. Neighbour lists hold the row
-    itself first, then k1 more; equals stand in the order of columns. The reciprocal set is expanded by its members'
-    sets over around(k1 / 2) neighbours where more than 2/3 of such a set lies in the first, unexpanded set. Weights
-    are exp(-row-normalised distance), made to sum to 1, and averaged over the k2 nearest, the row itself among them.
-    The distance is (1 - lambda_value) Jaccard + lambda_value original, the similarity 1 - distance.
+    Conventions: the original distance is 2 - 2 cos, or of another `geometry` its own squared, each row divided by its
+    maximum. Neighbour lists hold the row itself first, then k1 more; equals stand in the order of columns. The
+    reciprocal set is expanded by its members' sets over around(k1 / 2) neighbours where more than 2/3 of such a set
+    lies in the first, unexpanded set. Weights are exp(-row-normalised distance), made to sum to 1, and averaged over
+    the k2 nearest, the row itself among them. The distance is (1 - lambda_value) Jaccard + lambda_value original, the
+    similarity 1 - distance.
     """
     given = embeddings if similarity is None else similarity
     if (embeddings is None) == (similarity is None):
@@ -3161,10 +3888,10 @@ def k_reciprocal_rerank(
             "lambda_value in [0, 1])"
         )
     if similarity is None:
-        unit, others = unit_vectors(embeddings, gallery)
+        points, others, geometry = comparable(embeddings, gallery, geometry)
         if gallery is not None:
-            queries, unit = len(unit), torch.cat([unit, others])
-        matrix = unit @ unit.T
+            queries, points = len(points), torch.cat([points, others])
+        matrix = geometry.similarity(points, points)
     else:
         matrix = as_matrix(similarity)
         if matrix.shape[0] != matrix.shape[1]:
@@ -3315,11 +4042,13 @@ class Retrieval:
 
     embeddings: Tensor  # (N, D)
     views: Callable[[Sequence[float], bool], Tensor]  # (scales, flip) -> embeddings (N, D) averaged over such views
-    raw: Tensor  # (N, N) cosines before any step
+    raw: Tensor  # (N, N) similarities before any step
+    geometry: Geometry | None = None  # by which embeddings are compared; None: by the cosine
     similarity: Tensor | None = None  # (N, N)
 
     def matrix(self) -> Tensor:
-        return similarity_matrix(self.embeddings) if self.similarity is None else self.similarity
+        compared = self.similarity is None
+        return similarity_matrix(self.embeddings, geometry=self.geometry) if compared else self.similarity
 
 
 Step = Callable[[Retrieval], Retrieval]
@@ -3340,13 +4069,13 @@ def tta_step(scales: tuple[Positive, ...] = (1.0,), flip: bool = True) -> Step:
 @register("postprocess", "query_expansion")
 def query_expansion_step(k: Count = 3, alpha: NonNegative = 0.0) -> Step:
     """Mean of each embedding and its k nearest, weighted by cosine ** alpha."""
-    return lambda state: replace(state, embeddings=query_expansion(state.embeddings, k, alpha))
+    return lambda state: replace(state, embeddings=query_expansion(state.embeddings, k, alpha, state.geometry))
 
 
 @register("postprocess", "database_augmentation")
 def database_augmentation_step(k: Count = 3) -> Step:
     """Mean of each embedding and its k nearest, weighted by rank."""
-    return lambda state: replace(state, embeddings=database_augmentation(state.embeddings, k))
+    return lambda state: replace(state, embeddings=database_augmentation(state.embeddings, k, state.geometry))
 
 
 @register("postprocess", "k_reciprocal")
@@ -3366,9 +4095,11 @@ def blend_step(raw_weight: Fraction = 0.2) -> Step:
     return lambda state: replace(state, similarity=blend(state.raw, state.matrix(), raw_weight))
 
 
-def postprocess(steps: Sequence[Component], embeddings: Tensor, views: Callable) -> Tensor:
+def postprocess(
+    steps: Sequence[Component], embeddings: Tensor, views: Callable, geometry: Geometry | None = None
+) -> Tensor:
     """Similarities (N, N) after the steps, from embeddings (N, D)."""
-    state = Retrieval(embeddings, views, similarity_matrix(embeddings))
+    state = Retrieval(embeddings, views, similarity_matrix(embeddings, geometry=geometry), geometry)
     for step in steps:
         state = step.build()(state)
     return state.matrix()
@@ -3400,20 +4131,24 @@ def describe_steps(steps: Sequence[Component]) -> str:
 
 
 def choose_steps(
-    steps: Sequence[Component], embeddings: Tensor, views: Callable, labels: np.ndarray
+    steps: Sequence[Component],
+    embeddings: Tensor,
+    views: Callable,
+    labels: np.ndarray,
+    geometry: Geometry | None = None,
 ) -> tuple[tuple[Component, ...], list[dict[str, Any]]]:
-    """The steps to use, and what each candidate gave on the validation pictures beside raw cosines.
+    """The steps to use, and what each candidate gave on the validation pictures beside raw similarities.
 
     Fixed steps are used as they are. For `auto`, of all candidates whose paired bootstrap interval of the gain over raw
     lies above 0, one with the fewest steps is taken, the best of those; raw when there is none.
     """
     automatic = [step.name for step in steps] == ["auto"]
-    raw = similarity_matrix(embeddings)
+    raw = similarity_matrix(embeddings, geometry=geometry)
     base = identity_balanced_map(raw, labels)
     rows = [{"steps": "raw", "map": base, "gain": 0.0, "low": 0.0, "high": 0.0}]
     winners = []
     for candidate in AUTO_CANDIDATES if automatic else [tuple(steps)] if steps else []:
-        similarity = postprocess(candidate, embeddings, views)
+        similarity = postprocess(candidate, embeddings, views, geometry)
         low, high = bootstrap_interval(similarity, labels, baseline=raw)
         score = identity_balanced_map(similarity, labels)
         rows.append({"steps": describe_steps(candidate), "map": score, "gain": score - base, "low": low, "high": high})
@@ -3462,23 +4197,28 @@ def embed(
     return torch.cat(rows)
 
 
-def flip_tta(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def flip_tta(network: Callable[[Tensor], Tensor], images: Tensor, geometry: Geometry | None = None) -> Tensor:
     """Mean of the unit embeddings of the pictures (B, 3, H, W) and their mirror images, of unit length (B, D)."""
-    return multi_scale_tta(network, images, scales=(1.0,), flip=True)
+    return multi_scale_tta(network, images, (1.0,), True, geometry)
 
 
 def multi_scale_tta(
-    network: Callable[[Tensor], Tensor], images: Tensor, scales: Sequence[float] = (1.0, 0.85, 1.15), flip: bool = True
+    network: Callable[[Tensor], Tensor],
+    images: Tensor,
+    scales: Sequence[float] = (1.0, 0.85, 1.15),
+    flip: bool = True,
+    geometry: Geometry | None = None,
 ) -> Tensor:
     """Mean of the unit embeddings of zoomed, and mirrored, views of the pictures (B, 3, H, W), of unit length (B, D).
 
     A scale above 1 cuts out the centre, one below 1 shows the picture smaller on zeros; every view has the pictures'
-    own size, so that all go through `network` in one forward.
+    own size, so that all go through `network` in one forward. `geometry` as in `query_expansion`.
     """
+    geometry = geometry or Sphere()
     views = [zoom(images, scale) for scale in scales]
     views += [view.flip(-1) for view in views] if flip else []
-    embeddings = F.normalize(network(torch.cat(views)).float())
-    return F.normalize(embeddings.view(len(views), len(images), -1).mean(0))
+    vectors = geometry.flat(geometry.points(network(torch.cat(views))))
+    return geometry.curved(vectors.view(len(views), len(images), -1).mean(0))
 
 
 def zoom(images: Tensor, scale: float) -> Tensor:
@@ -3631,11 +4371,6 @@ class Trainer:
         self.best, self.history, self.seconds = state["best"], state["history"], state["seconds"]
 
 
-def detached(tensor: Tensor) -> Tensor:
-    """A copy on the CPU, laid out as safetensors wants it."""
-    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-
-
 def pack(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     """Nested state as JSON, its tensors moved into `tensors` under their place; `unpack` reverses it."""
     if isinstance(value, Tensor):
@@ -3688,29 +4423,55 @@ def validate(trainer: Trainer, task: Task) -> tuple[dict[str, float], Tensor]:
     device = next(trainer.embedder.parameters()).device
     with torch.no_grad():
         val_loss = float(trainer.loss(embeddings.to(device), labels.to(device)))
-    metrics = retrieval_metrics(similarity_matrix(embeddings), labels)
+    metrics = retrieval_metrics(similarity_matrix(embeddings, geometry=trainer.embedder.geometry), labels)
     return {"val_loss": val_loss, **{m: metrics[m] for m in METRICS if m != "val_loss"}}, embeddings
 
 
-def train_epoch(trainer: Trainer, task: Task, epoch: int) -> float:
-    """One pass over the training pictures; the mean loss."""
+def nearest_agrees(geometry: Geometry, embeddings: Tensor, labels: Tensor) -> Tensor:
+    """Whether each picture's nearest other one shows its identity, for those of (B,) that have another: floats."""
+    points = geometry.points(embeddings.detach())
+    similarity = geometry.similarity(points, points).fill_diagonal_(-torch.inf)
+    paired = same_identity(labels)[0].any(1)
+    return (labels[similarity.argmax(1)] == labels)[paired].double()
+
+
+def batch_loss(trainer: Trainer, task: Task, inputs: Tensor, labels: Tensor, mix: Mix | None) -> tuple[Tensor, Tensor]:
+    """The loss of a batch, and what `nearest_agrees` says of it (nothing of mixed pictures)."""
+    if mix is None:
+        embeddings = task.network(inputs)
+        return trainer.loss(embeddings, labels), nearest_agrees(trainer.embedder.geometry, embeddings, labels)
+    inputs, partner, share = mix(inputs)
+    return mixed_loss(trainer.loss, task.network(inputs), labels, partner, share), labels.new_empty(0).double()
+
+
+def mixed_loss(loss: nn.Module, embeddings: Tensor, labels: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+    """Each picture's loss under its own label and under its partner's, weighted by the shares (B,) of the two."""
+    both = torch.cat([labels, labels[partner]])
+    return 2 * loss(torch.cat([embeddings, embeddings]), both, torch.cat([share, 1 - share]))
+
+
+def train_epoch(trainer: Trainer, task: Task, epoch: int) -> dict[str, float]:
+    """One pass over the training pictures: mean loss, and the share of pictures whose nearest in the batch agrees."""
     trainer.embedder.train()
     trainer.loss.train()
-    seed = trainer.recipe.seed
+    seed, config = trainer.recipe.seed, trainer.recipe.train
     codes = task.labels[torch.from_numpy(task.train)].numpy()
-    rng = np.random.default_rng((seed, epoch))
-    batches = trainer.recipe.train.sampler.build()(task.train, codes, trainer.recipe.train.batch_size, rng)
-    total, seen = torch.zeros((), dtype=torch.float64), sum(map(len, batches))
+    batches = config.sampler.build()(task.train, codes, config.batch_size, np.random.default_rng((seed, epoch)))
+    mix, losses, agreeing = config.mix.build(), [], []
     for step, positions in enumerate(progress(batches, f"epoch {epoch}")):
         seed_everything(seed, epoch, step)
         inputs = task.source(positions, training=True)
         labels = task.labels[torch.from_numpy(positions)].to(inputs.device)
-        loss = trainer.loss(task.network(inputs), labels)
+        loss, agrees = batch_loss(trainer, task, inputs, labels, mix)
         trainer.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         trainer.optimizer.step()
-        total = total + len(positions) * loss.detach().double().cpu()
-    return float(total / seen)
+        losses.append(len(positions) * loss.detach().double())
+        agreeing.append(agrees)
+    return {
+        "train_loss": float(torch.stack(losses).sum() / sum(map(len, batches))),
+        "batch_top1": float(torch.cat(agreeing).mean()),
+    }
 
 
 def run_training(trainer: Trainer, task: Task, folder: Path) -> None:
@@ -3724,23 +4485,22 @@ def run_training(trainer: Trainer, task: Task, folder: Path) -> None:
         trainer.load(checkpoint)
         say(f"  going on after epoch {trainer.history[-1]['epoch']} from {checkpoint}")
     else:
-        trainer.history = [
-            {"epoch": 0, "train_loss": math.nan, **validate(trainer, task)[0], "lr": config.lr, "seconds": 0.0}
-        ]
+        untrained = {"epoch": 0, "train_loss": math.nan, "batch_top1": math.nan, **validate(trainer, task)[0]}
+        trainer.history = [{**untrained, **learned_exponent(trainer), "lr": config.lr, "seconds": 0.0}]
         trainer.best = trainer.learned()
     saving, saved = 0.0, time.monotonic()
     while not finished(trainer):
         start = time.monotonic()
         epoch = trainer.history[-1]["epoch"] + 1
         lr = trainer.optimizer.param_groups[0]["lr"]
-        train_loss = train_epoch(trainer, task, epoch)
-        if not math.isfinite(train_loss):
+        trained = train_epoch(trainer, task, epoch)
+        if not math.isfinite(trained["train_loss"]):
             raise TrainingFailed(
                 f"{folder}: the loss is no longer a number in epoch {epoch}; lower train.lr (now {config.lr:g})"
             )
         metrics, _ = validate(trainer, task)
         seconds = time.monotonic() - start
-        row = {"epoch": epoch, "train_loss": train_loss, **metrics, "lr": lr, "seconds": seconds}
+        row = {"epoch": epoch, **trained, **metrics, **learned_exponent(trainer), "lr": lr, "seconds": seconds}
         trainer.history.append(row)
         trainer.seconds += seconds
         if best_epoch(trainer.history[1:], config.select) == epoch - 1:
@@ -3752,6 +4512,11 @@ def run_training(trainer: Trainer, task: Task, folder: Path) -> None:
             trainer.save(checkpoint)
             saved = time.monotonic()
             saving = saved - begin
+
+
+def learned_exponent(trainer: Trainer) -> dict[str, float]:
+    exponent = gem_exponent(trainer.embedder.pooling)
+    return {} if exponent is None else {"gem_p": exponent}
 
 
 def finished(trainer: Trainer) -> bool:
@@ -3813,7 +4578,7 @@ def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]
     tensors, metadata = load_weights(recipe.checkpoint)
     whole = holds_backbone(tensors)
     there = metadata["recipe"]["model"]
-    if there["backbone"] != recipe.model.backbone:
+    if known_backbone(there["backbone"]).architecture != known_backbone(recipe.model.backbone).architecture:
         raise KitError(
             f"{recipe.checkpoint}: trained on backbone {there['backbone']!r}, the recipe's is {recipe.model.backbone!r}"
         )
@@ -4085,6 +4850,27 @@ def contact_sheet(
     return sheet
 
 
+def augmentation_sheet(store: ImageStore, recipe: Recipe, drawn: int = 5, side: int = 128) -> Image.Image:
+    """A row for each picture of the store: as stored, as evaluated, then as trained on, drawn anew `drawn` times."""
+    from PIL import ImageFont
+
+    prepare = Preparation(recipe.background, recipe.augment, recipe.data.size, (0, 0, 0), (1, 1, 1))
+    pixels = store.read(np.arange(len(store)))
+    columns = [pixels[:, :3].float() / 255, prepare.pictures(pixels, training=False)[0]]
+    for number in range(drawn):
+        seed_everything(recipe.seed, number)
+        columns.append(prepare.pictures(pixels, training=True)[0])
+    sheet = Image.new("RGB", (len(columns) * (side + 6), len(store) * (side + 6) + 18), PAPER)
+    font = ImageFont.load_default(12)
+    draw = ImageDraw.Draw(sheet)
+    for column, (pictures, name) in enumerate(zip(columns, ["stored", "evaluated", *["trained on"] * drawn])):
+        draw.text((column * (side + 6) + 4, 2), name, INK, font)
+        for row, picture in enumerate((pictures.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()):
+            thumbnail = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
+            sheet.paste(thumbnail, (column * (side + 6) + 3, row * (side + 6) + 18))
+    return sheet
+
+
 def plain_label(name: str) -> str:
     """A name as matplotlib shows it to the letter: no formula at a $, no hiding at a leading underscore."""
     return name.replace("$", r"\$") if not name.startswith("_") else " " + name.replace("$", r"\$")
@@ -4129,7 +4915,7 @@ def similarity_figure(similarity: np.ndarray, labels: np.ndarray) -> Any:
         ax.hist(
             similarity[mask], edges, density=True, alpha=0.6, color=colour, label=f"{name} ({mask.sum() // 2} pairs)"
         )
-    ax.set(xlabel="similarity (cosine)", ylabel="density")
+    ax.set(xlabel="similarity", ylabel="density")
     ax.legend(frameon=False)
     return figure
 
@@ -4139,9 +4925,8 @@ def map_figure(embeddings: np.ndarray, labels: np.ndarray) -> Any:
     from matplotlib import colormaps
     from sklearn.manifold import TSNE
 
-    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-    unit = np.pad(unit, ((0, 0), (0, max(0, 2 - unit.shape[1]))))  # t-SNE wants two dimensions to begin with
-    places = TSNE(perplexity=min(30, (len(unit) - 1) / 3), init="pca", random_state=0).fit_transform(unit)
+    vectors = np.pad(embeddings, ((0, 0), (0, max(0, 2 - embeddings.shape[1]))))  # t-SNE wants two to begin with
+    places = TSNE(perplexity=min(30, (len(vectors) - 1) / 3), init="pca", random_state=0).fit_transform(vectors)
     figure, ax = new_figure(8, 6)
     known = sorted(set(labels))
     for i, name in enumerate(known):
@@ -4370,7 +5155,7 @@ def load_competitions(cells: Sequence[Cell], data: str | Path | None) -> dict[st
 
 def check_model(recipe: Recipe) -> None:
     """Refuses an unknown backbone, and weights or a checkpoint that are not there, before any work."""
-    check_backbone(recipe.model.backbone)
+    known_backbone(recipe.model.backbone)
     whole = False
     if recipe.checkpoint is not None:
         with open_safetensors(weights_path(recipe.checkpoint)) as file:
@@ -4504,7 +5289,7 @@ def run_cell(cell: Cell, pictures: Pictures, place: Path, device: torch.device) 
                 say(f"    fold {number + 1} of {len(splits)}")
                 fold.mkdir(exist_ok=True)
                 run_split(recipe, pictures, split, fold, device)
-        combine_folds(pictures.competition, place, len(splits))
+        combine_folds(pictures.competition, place, len(splits), recipe.model.geometry.build())
     except KitError:
         if not has_results(place):
             remove(place)  # nothing was trained yet
@@ -4522,7 +5307,7 @@ def run_split(
     embedder.to(device, memory_format=torch.channels_last)
     counts = np.bincount(codes[split[0]], minlength=len(identities)).tolist()
     sizes = {"embedding_dim": embedder.embedding_dim, "num_identities": len(identities), "counts": counts}
-    loss = recipe.loss.build(**sizes).to(device)
+    loss = recipe.loss.build(**sizes, geometry=embedder.geometry).to(device)
     trainer = make_trainer(recipe, embedder, loss)
     if tensors and known == identities:
         trainer.restore(tensors)
@@ -4534,9 +5319,10 @@ def run_split(
     labels = competition.train.identity.to_numpy(str)[split[1]]
     rows = competition.train.filename.iloc[split[1]]
     save_arrays(place / "validation.npz", embeddings=embeddings.numpy(), images=rows, labels=labels)
-    metrics = {"val_loss": told["val_loss"], **retrieval_metrics(similarity_matrix(embeddings), labels)}
+    raw = similarity_matrix(embeddings, geometry=embedder.geometry)
+    metrics = {"val_loss": told["val_loss"], **retrieval_metrics(raw, labels)}
     views = embed_views(embedder, task.pixels, split[1])
-    steps, measured = choose_steps(recipe.postprocess, embeddings, views, labels)
+    steps, measured = choose_steps(recipe.postprocess, embeddings, views, labels, embedder.geometry)
     if recipe.postprocess:
         used = next(row for row in measured if row["used"])
         metrics.update(map_postprocessed=used["map"], postprocess=measured)
@@ -4560,8 +5346,9 @@ def make_task(
     cfg = embedder.backbone.pretrained_cfg
     prepare = Preparation(recipe.background, recipe.augment, size, cfg["mean"], cfg["std"])
     pixels = PixelSource(store, prepare, device)
-    if embedder.frozen and prepare.fixed and not list(embedder.pooling.parameters()):
-        return Task(pixels, cached_features(embedder, pixels, recipe), embedder.head, labels, *split)
+    alone = recipe.train.mix.name == "none"
+    if embedder.frozen and prepare.fixed and alone and not list(embedder.pooling.parameters()):
+        return Task(pixels, cached_features(embedder, pixels, recipe), embedder.from_pooled, labels, *split)
     return Task(pixels, pixels, embedder, labels, *split)
 
 
@@ -4570,7 +5357,8 @@ def embed_views(embedder: Embedder, pixels: PixelSource, positions: np.ndarray) 
 
     @cache  # several candidates for post-processing begin with the same views
     def views(scales: tuple[float, ...], flip: bool) -> Tensor:
-        return embed(partial(multi_scale_tta, embedder, scales=scales, flip=flip), pixels, positions, batch_size=32)
+        averaged = partial(multi_scale_tta, embedder, scales=scales, flip=flip, geometry=embedder.geometry)
+        return embed(averaged, pixels, positions, batch_size=32)
 
     return views
 
@@ -4591,12 +5379,12 @@ def write_test_results(
     positions = len(competition.train) + np.arange(len(competition.test))
     trainer.embedder.eval()
     embeddings = embed(task.network, task.source, positions)
-    similarity = postprocess(steps, embeddings, embed_views(trainer.embedder, task.pixels, positions)).numpy()
+    views, geometry = embed_views(trainer.embedder, task.pixels, positions), trainer.embedder.geometry
+    similarity = postprocess(steps, embeddings, views, geometry).numpy()
     images = competition.test.filename
     save_arrays(place / "test.npz", embeddings=embeddings.numpy(), images=images, similarity=similarity)
-    return submit(
-        competition, similarity, similarity_matrix(embeddings.numpy()) if trainer.recipe.postprocess else None, place
-    )
+    raw = similarity_matrix(embeddings.numpy(), geometry=geometry) if trainer.recipe.postprocess else None
+    return submit(competition, similarity, raw, place)
 
 
 def submit(competition: Competition, final: np.ndarray, raw: np.ndarray | None, place: Path) -> dict[str, float]:
@@ -4632,11 +5420,13 @@ def run_facts(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def combine_folds(competition: Competition, place: Path, folds: int) -> None:
+def combine_folds(competition: Competition, place: Path, folds: int, geometry: Geometry) -> None:
     """Mean metrics over folds, out-of-fold similarities, and a submission from the mean of the folds' similarities."""
     told = [json.loads((place / f"fold{k}" / "metrics.json").read_text(encoding="utf-8")) for k in range(folds)]
     held_out = [np.load(place / f"fold{k}" / "validation.npz", allow_pickle=False) for k in range(folds)]
-    blocks = {f"similarity{k}": similarity_matrix(fold["embeddings"]) for k, fold in enumerate(held_out)}
+    blocks = {
+        f"similarity{k}": similarity_matrix(fold["embeddings"], geometry=geometry) for k, fold in enumerate(held_out)
+    }
     save_arrays(
         place / "oof_similarity.npz", **blocks, **{f"images{k}": fold["images"] for k, fold in enumerate(held_out)}
     )
@@ -4655,7 +5445,7 @@ def combine_folds(competition: Competition, place: Path, folds: int) -> None:
         used = {row["steps"] for t in told for row in t.get("postprocess", []) if row["used"]} or {"raw"}
         final = [test["similarity"] for test in tests]
         fused = np.mean(final, 0) if len(used) == 1 else rank_average(*final)  # other steps, other scales
-        raw = np.mean([similarity_matrix(test["embeddings"]) for test in tests], 0)
+        raw = np.mean([similarity_matrix(test["embeddings"], geometry=geometry) for test in tests], 0)
         facts.update(submit(competition, fused, raw if "postprocess" in told[0] else None, place))
     if "map_postprocessed" in told[0]:
         facts["map_postprocessed"] = float(np.mean([t["map_postprocessed"] for t in told]))
@@ -4689,7 +5479,8 @@ def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) ->
     place = folder / cell.folder
     place = place / "fold0" if (place / "fold0").is_dir() else place
     kept = np.load(place / "validation.npz", allow_pickle=False)
-    labels, similarity = kept["labels"], similarity_matrix(kept["embeddings"])
+    labels, geometry = kept["labels"], cell.recipe.model.geometry.build()
+    similarity = similarity_matrix(kept["embeddings"], geometry=geometry)
     position = {name: i for i, name in enumerate(pictures.competition.train.filename)}
     images = [pictures.store.thumbnail(position[name]) for name in kept["images"]]
     precision = average_precision(similarity, labels)
@@ -4703,7 +5494,7 @@ def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) ->
         "labels": labels,
         "similarity": similarity,
         "sheet": sheet,
-        "embeddings": kept["embeddings"],
+        "embeddings": geometry.flat(geometry.points(torch.from_numpy(kept["embeddings"]))).numpy(),
         "metrics": json.loads((place / "metrics.json").read_text(encoding="utf-8")),
     }
 
@@ -4830,6 +5621,11 @@ def run_kernel(name: str) -> Result:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def add_overrides(parser: Any) -> None:
+    told = "overrides a setting of the recipe"
+    parser.add_argument("-o", dest="overrides", metavar="dotted.setting=value", action="append", default=[], help=told)
+
+
 def run_command(argv: Sequence[str] | None = None) -> int:
     """`tools/run_recipe.py RECIPE [--data DIR] [--out DIR] [--device D] [-o dotted=value ...] [--smoke] [--force]`."""
     import argparse
@@ -4841,14 +5637,7 @@ def run_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", help="folder in the competition's layout, or of identity/*.jpg")
     parser.add_argument("--out", help="folder for results (runs)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument(
-        "-o",
-        dest="overrides",
-        metavar="dotted.setting=value",
-        action="append",
-        default=[],
-        help="overrides a setting of the recipe",
-    )
+    add_overrides(parser)
     parser.add_argument(
         "--smoke",
         action="store_true",
@@ -4883,7 +5672,128 @@ def package_command(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def main(command: Callable[[Sequence[str] | None], int] = run_command, argv: Sequence[str] | None = None) -> int:
+def fetch_command(argv: Sequence[str] | None = None) -> int:
+    """`tools/fetch_weights.py NAME ... [--out weights/]`."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="fetch_weights.py",
+        description="Downloads backbones from the hub as safetensors that recipes find by name.",
+    )
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a short name, such as dinov3_l, or one of timm's")
+    parser.add_argument("--out", default="weights", help="folder (weights)")
+    given = parser.parse_args(argv)
+    for name in given.names:
+        known_backbone(name)
+    for name in given.names:
+        path = fetch_backbone(name, given.out)
+        _, metadata = load_safetensors(path)
+        told = ", ".join(f"{key} {metadata[key]}" for key in ("architecture", "source", "licence") if metadata.get(key))
+        say(f"  {path}: {told} ({path.stat().st_size:,} bytes)")
+    return 0
+
+
+def type_name(hint: Any) -> str:
+    """A setting's type in a few words: "number above 0", "one of: a, b"."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        if arguments[0] is Component:
+            return arguments[1]
+        ranges = [str(extra) for extra in arguments[1:] if isinstance(extra, Range)]
+        return " ".join([type_name(arguments[0]), *filter(None, ranges)])
+    if origin in (typing.Union, types.UnionType):
+        return f"{type_name(next(a for a in arguments if a is not type(None)))}, or null"
+    if origin is Literal:
+        return f"one of: {', '.join(map(str, arguments))}"
+    if origin is tuple:
+        return f"list of {type_name(arguments[0])}"
+    return {float: "number", int: "whole number", bool: "true or false", str: "text"}.get(hint, "mapping")
+
+
+def describe_part(kind: str, name: str) -> list[str]:
+    """Lines that tell a registered part: what it is, then its settings with defaults and types."""
+    factory = lookup(kind, name)
+    meaning, hints = (inspect.getdoc(factory) or "").splitlines()[0], hints_of(factory)
+    lines = [f"  {name:<30}{meaning}"]
+    for key, default in settings_of(kind, name).items():
+        shown = [part.name for part in default] if isinstance(default, tuple) and is_parts(default) else default
+        shown = json.dumps(list(shown) if isinstance(shown, tuple) else shown)
+        lines.append(f"      {key + ': ' + shown:<26}{type_name(hints[key])}")
+    return lines
+
+
+def is_parts(values: tuple) -> bool:
+    return bool(values) and all(isinstance(value, Component) for value in values)
+
+
+def list_command(argv: Sequence[str] | None = None) -> int:
+    """`python -m jaguar_kit list [KIND ...]`: everything that a recipe can name."""
+    import argparse
+
+    kinds = sorted({kind for kind, _ in REGISTRY})
+    parser = argparse.ArgumentParser(prog="jaguar_kit list", description="Lists what a recipe can name.")
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"only these: backbone, {', '.join(kinds)}")
+    wanted = parser.parse_args(argv).kinds or ["backbone", *kinds]
+    for kind in wanted:
+        if kind not in ("backbone", *kinds):
+            raise KitError(f"list: there is no kind of part '{kind}'; {suggest(kind, ('backbone', *kinds))}")
+        say(f"{kind}")
+        if kind == "backbone":
+            for name, known in BACKBONES.items():
+                say(f"  {name:<30}{known.architecture}{f' of {known.hub}' if known.hub else ''}")
+            say(f"  {'...':<30}any of the {len(timm.list_models())} names that timm knows")
+        else:
+            for name in names(kind):
+                say("\n".join(describe_part(kind, name)))
+    return 0
+
+
+def sheet_command(argv: Sequence[str] | None = None) -> int:
+    """`python -m jaguar_kit sheet RECIPE [--data DIR] [--out sheet.png] [-o dotted=value ...]`."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="jaguar_kit sheet", description="Draws what a recipe's background and augmentation make of its pictures."
+    )
+    parser.add_argument("recipe", help="YAML file, such as recipes/final.yaml")
+    parser.add_argument("--data", help="folder in the competition's layout, or of identity/*.jpg")
+    parser.add_argument("--out", default="sheet.png", help="picture to write (sheet.png)")
+    add_overrides(parser)
+    given = parser.parse_args(argv)
+    recipe = expand(load_recipe(given.recipe, given.overrides))[0].recipe
+    with_mini = replace(recipe, data=replace(recipe.data, mini=recipe.data.mini or MiniConfig()))
+    competition = load_competition(find_data(with_mini, given.data))
+    shown = competition.paths[:: max(1, len(competition.paths) // 6)][:6]
+    store = open_store(competition.root, shown, recipe.data.size, recipe.data.fit, recipe.data.masks)
+    sheet = augmentation_sheet(store, recipe)
+    with atomic(given.out) as temporary:
+        sheet.save(temporary, "PNG")
+    say(f"  wrote {given.out}")
+    return 0
+
+
+COMMANDS = {
+    "run": run_command,
+    "list": list_command,
+    "sheet": sheet_command,
+    "fetch": fetch_command,
+    "package": package_command,
+}
+
+
+def any_command(argv: Sequence[str] | None = None) -> int:
+    """`python -m jaguar_kit COMMAND ...`; `COMMAND --help` tells more."""
+    name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
+    if name not in COMMANDS:
+        said = "\n".join(f"  {known:<10}{inspect.getdoc(command)}" for known, command in COMMANDS.items())
+        if name in ("", "-h", "--help"):
+            say(f"python -m jaguar_kit COMMAND ...\n{said}")
+            return 0
+        raise KitError(f"jaguar_kit: there is no command {name!r}; {suggest(name, COMMANDS)}")
+    return COMMANDS[name](rest)
+
+
+def main(command: Callable[[Sequence[str] | None], int] = any_command, argv: Sequence[str] | None = None) -> int:
     """Runs a command; bad input ends in one line and exit code 2, an interrupt in one line and 130."""
     try:
         return command(argv)
