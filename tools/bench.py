@@ -1,4 +1,7 @@
-"""Measures the kit against other ways to do the same: python tools/bench.py retrieval (--help lists the options).
+"""Measures the kit against other ways to do the same: python tools/bench.py retrieval (--help lists the commands).
+
+`augment` gives pictures a second through each policy: the kit's, a batch at a time, beside torchvision v2's, a picture
+at a time as in a DataLoader. Neither is checked against the other, since both draw at random; all cores are used.
 
 `retrieval` times the steps that follow the embeddings, for each N in --sizes:
 
@@ -459,13 +462,13 @@ def compare(function: str, size: int, folder: Path, options: argparse.Namespace)
 # Showing
 
 
-def machine() -> dict[str, str]:
+def machine(cores: int = 1) -> dict[str, str]:
     """Hardware and versions."""
     information = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in information if line.startswith("model name")), "unknown")
     packages = ("numpy", "torch", "pandas", "faiss-cpu", "pytorch-metric-learning")
     versions = {p: metadata.version(p) for p in packages if list(metadata.distributions(name=p))}
-    return {"CPU": f"{model}, 1 core used", "python": platform.python_version(), **versions}
+    return {"CPU": f"{model}, {cores} core{'s' * (cores > 1)} used", "python": platform.python_version(), **versions}
 
 
 def in_words(row: dict[str, Any]) -> str:
@@ -495,6 +498,87 @@ def retrieval(options: argparse.Namespace) -> None:
         options.json.write_text(json.dumps({"machine": told, "rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 
+# Augmentation
+
+
+def torchvision_policies() -> dict[str, Any]:
+    """The kit's policies in torchvision v2, for float pictures (3, H, W)."""
+    from torchvision.transforms import InterpolationMode, v2
+
+    bilinear = InterpolationMode.BILINEAR  # as the kit's; torchvision's own is the nearest pixel
+    flip, rotation = v2.RandomHorizontalFlip(), partial(v2.RandomRotation, interpolation=bilinear)
+    affine = v2.RandomAffine(10, (0.05, 0.05), (0.95, 1.05), interpolation=bilinear)
+    return {
+        "affine_erasing": [flip, affine, v2.RandomErasing(0.7, (0.02, 0.25))],
+        "elastic_rotation_perspective": [
+            flip,
+            v2.ElasticTransform(50.0, 5.0),
+            rotation(20),
+            v2.RandomPerspective(0.2, 0.5),
+        ],
+        "mimic_camera": [
+            flip,
+            v2.RandomApply([v2.ElasticTransform(35.0, 8.0)], 0.5),
+            v2.RandomPerspective(0.3, 0.5),
+            rotation(30),
+            v2.RandomErasing(0.5, (0.02, 0.3)),
+        ],
+        "combined": [
+            flip,
+            affine,
+            v2.RandomApply([v2.ElasticTransform(35.0, 8.0)], 0.5),
+            v2.RandomPerspective(0.2, 0.5),
+            rotation(20),
+            v2.RandomErasing(0.5, (0.02, 0.25)),
+        ],
+        "autoaugment": [v2.AutoAugment(interpolation=bilinear)],
+        "randaugment": [v2.RandAugment(interpolation=bilinear)],
+        "full": [
+            lambda side: v2.RandomResizedCrop(side, (0.5, 1.0), antialias=True),
+            flip,
+            rotation(15),
+            v2.RandomApply([v2.ColorJitter(0.2, 0.2, 0.2, 0.05)], 0.8),
+            v2.AutoAugment(interpolation=bilinear),
+            v2.RandomErasing(0.25, (0.02, 0.2)),
+        ],
+    }
+
+
+def augment(options: argparse.Namespace) -> None:
+    import torch
+    from torchvision.transforms import v2
+
+    import jaguar_kit
+
+    device = jaguar_kit.pick_device(options.device)
+    pixels = torch.randint(0, 256, (options.batch, 4, options.side, options.side), dtype=torch.uint8).to(device)
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    print(f"{options.batch} pictures of {options.side} px on {device}, best of {options.repeat}; pictures a second")
+    print(", ".join(f"{key} {value}" for key, value in machine(os.cpu_count() or 1).items()))
+    print(f"{'policy':<30}{'kit':>8}{'torchvision':>13}{'ratio':>7}", flush=True)
+    for name, steps in torchvision_policies().items():
+        policy = (jaguar_kit.Component("augmentation", name),)
+        prepare = jaguar_kit.Preparation(
+            jaguar_kit.Component("background", "original"), policy, options.side, (0, 0, 0), (1, 1, 1)
+        )
+        theirs = v2.Compose([step(options.side) if type(step).__name__ == "function" else step for step in steps])
+
+        def kit(prepare: Any = prepare) -> None:
+            prepare.pictures(pixels, training=True)
+            wait()
+
+        def peer(theirs: Any = theirs) -> None:
+            for picture in pixels[:, :3]:
+                theirs(picture.float() / 255)
+            wait()
+
+        rates = []
+        for run in (kit, peer):
+            run()  # the first call builds tables
+            rates.append(options.batch / min(seconds_of(run, []) for _ in range(options.repeat)))
+        print(f"{name:<30}{rates[0]:>8.0f}{rates[1]:>13.0f}{rates[0] / rates[1]:>7.2f}", flush=True)
+
+
 def whole_number(text: str, least: int = 0) -> int:
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
@@ -520,6 +604,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--repeat", type=count, default=3, metavar="R", help="timed calls, the best of which counts (3)")
     add("--naive-limit", type=whole_number, default=2000, metavar="N", help="largest N to re-rank by loops (2000)")
     add("--json", type=output_file, metavar="FILE", help="file for the rows as JSON")
+    command = commands.add_parser("augment", help="pictures a second through each policy, beside torchvision v2")
+    command.set_defaults(run=augment)
+    add = command.add_argument
+    add("--batch", type=count, default=32, metavar="B", help="pictures in a batch (32)")
+    add("--side", type=count, default=256, metavar="PX", help="side of a picture (256)")
+    add("--repeat", type=count, default=5, metavar="R", help="timed calls, the best of which counts (5)")
+    add("--device", default="auto", help="auto, cpu or cuda")
     options = parser.parse_args(argv)
     if not installed("jaguar_kit"):
         parser.error("jaguar_kit is not installed (expected: pip install -e . in the project's folder)")
@@ -528,7 +619,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
-    os.environ.update(ONE_THREAD)  # read by the processes started from here, before they import numpy or torch
+    if options.run is retrieval:
+        os.environ.update(ONE_THREAD)  # read by the processes started from here, before they import numpy or torch
     options.run(options)
     return 0
 

@@ -1,4 +1,4 @@
-"""Downloads backbones as safetensors with their source and licence: python tools/fetch_weights.py dinov3_l --out weights"""
+"""Downloads backbones as safetensors, with source and licence: python tools/fetch_weights.py dinov3_l --out weights"""
 
 import sys
 
