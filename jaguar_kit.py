@@ -57,9 +57,9 @@ import typing
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -75,6 +75,8 @@ from kornia.filters import gaussian_blur2d
 from PIL import Image, ImageDraw, ImageOps
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from timm.models import group_parameters
+from timm.optim import create_optimizer_v2, list_optimizers
 from torch import Tensor, nn
 
 __version__ = "0.1.0"
@@ -398,25 +400,49 @@ class ModelConfig:
     weights: str | None = None  # safetensors file of the backbone, or a folder; null: looked for by the name
     input_size: Pixels | None = None  # px that the backbone sees; null: its native size
     freeze: bool = True  # only the head learns
+    train_blocks: Count | None = None  # of a backbone that learns, how many of its last blocks do; null: all
+    gradient_checkpointing: bool = False  # less memory for more time, in a backbone that learns
     pooling: Annotated[Component, "pooling"] = Component("pooling", "native")
     head: Annotated[Component, "head"] = Component("head", "mlp")
     geometry: Annotated[Component, "geometry"] = Component("geometry", "cosine")  # how embeddings are compared
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A part of training with pictures of its own size; patience begins anew."""
+
+    epochs: Count = 30
+    size: Pixels | None = None  # px in which training pictures are stored; null: data.size
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     epochs: Natural = 100  # 0 with `checkpoint`: evaluate and write the submission, nothing else
+    stages: tuple[Stage, ...] = ()  # progressive resizing, in place of epochs; validation stays at data.size
     batch_size: Annotated[int, Range(low=2)] = 64  # the pk sampler has its own
+    accumulate: Count = 1  # batches to one step of the optimizer
+    micro_batch: Annotated[int, Range(low=2)] | None = (
+        None  # pictures that go through the backbone at a time; null: the batch, while it fits
+    )
     sampler: Annotated[Component, "sampler"] = Component("sampler", "random")
     mix: Annotated[Component, "mix"] = Component("mix", "none")  # pictures laid over each other
     lr: Positive = 5e-4  # learning rate of head and loss
     backbone_lr: NonNegative = 1.0  # learning rate of a backbone that learns, as a multiple of lr
+    layer_decay: Annotated[float, Range(above=0, high=1)] = 1.0  # learning rate of a backbone's layer by the next one's
     weight_decay: NonNegative = 1e-4
+    clip_norm: Positive | None = None  # longest gradient; longer ones are shortened to it
+    ema: Annotated[float, Range(low=0, high=0.99999)] = 0.0  # decay of a moving average of the weights; 0: none
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 or fp16 on a GPU, fp32 on a CPU
+    compile: bool = False  # torch.compile of the backbone: minutes at first, then faster
     optimizer: Annotated[Component, "optimizer"] = Component("optimizer", "adamw")
     schedule: Annotated[Component, "schedule"] = Component("schedule", "plateau")
     select: Metric = "map"  # the epoch that is best in it gives the weights
     monitor: Metric = "map"  # early stopping watches it
     patience: Natural = 10  # epochs without improvement before stopping; 0: never stops early
+    patience_from: Natural = 0  # epochs before patience begins to count
+    max_hours: Positive | None = None  # time for the whole experiment; null: none, on Kaggle 11.5
+    checkpoint_minutes: NonNegative = 10.0  # longest time between checkpoints within an epoch; 0: only between epochs
+    track: Literal["none", "tensorboard", "wandb"] = "none"  # where the log goes besides log.csv
 
 
 @dataclass(frozen=True)
@@ -438,6 +464,7 @@ class Recipe:
     train: TrainConfig = TrainConfig()
     postprocess: tuple[Annotated[Component, "postprocess"], ...] = ()  # steps from embeddings to scores, or auto
     checkpoint: str | None = None  # weights.safetensors of an earlier run, or its folder, to start from
+    soup: tuple[str, ...] = ()  # further weights of the same model, averaged with the checkpoint's
     seed: Natural = 42
     seeds: tuple[Natural, ...] = ()  # each variant runs once with each of them
     variants: dict = field(default_factory=dict)  # name: {why: one line, then the settings that differ}
@@ -843,16 +870,27 @@ def only_one(path: Path, wait: bool = False) -> Iterator[None]:
         file.close()
 
 
+def processes() -> int:
+    """How many processes share the work."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def process_number() -> int:
+    """Which of them this is; the first alone speaks and writes."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
 def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
     """A progress bar with an ETA on a terminal and in a notebook, nothing elsewhere."""
     from tqdm.auto import tqdm
 
-    quiet = not ("ipykernel" in sys.modules or sys.stderr.isatty())
+    quiet = not ("ipykernel" in sys.modules or sys.stderr.isatty()) or process_number() > 0
     return tqdm(items, desc=label, total=total, disable=quiet, leave=False)
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    if process_number() == 0:
+        print(text, flush=True)
 
 
 def fingerprint(*parts: Any) -> str:
@@ -876,7 +914,9 @@ def seed_everything(*numbers: int) -> None:
     seed = int.from_bytes(hashlib.sha256(repr(tuple(map(int, numbers))).encode()).digest()[:4], "little")
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a millisecond on a machine without a GPU
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
 
 
 # 4. Data
@@ -1341,6 +1381,14 @@ def kfold_split(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # rare identities can't be in every fold
         return with_singles(train, split)
+
+
+@register("split", "all")
+def no_split(
+    train: pd.DataFrame, hashes: Callable[[], np.ndarray], split_seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Every picture trains and none validates, for a fixed number of epochs; the last one gives the weights."""
+    return [(np.arange(len(train)), np.arange(0))]
 
 
 @register("split", "burst_safe")
@@ -2011,8 +2059,8 @@ def away_from(reference: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor
     return adjust
 
 
-def gray(images: Tensor) -> Tensor:
-    """Luminance (B, 1, H, W) by the weights of ITU-R 601."""
+def luminance(images: Tensor) -> Tensor:
+    """Brightness (B, 1, H, W) by the weights of ITU-R 601."""
     weights = torch.tensor([0.299, 0.587, 0.114], device=images.device, dtype=images.dtype)
     return torch.einsum("bchw,c->bhw", images, weights)[:, None]
 
@@ -2052,8 +2100,8 @@ OPERATIONS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {  # an
     "TranslateY": (transposed(translate), True),
     "Rotate": (rotate, True),
     "Brightness": (away_from(torch.zeros_like), True),
-    "Color": (away_from(lambda images: gray(images).expand_as(images)), True),
-    "Contrast": (away_from(lambda images: gray(images).mean((2, 3), keepdim=True).expand_as(images)), True),
+    "Color": (away_from(lambda images: luminance(images).expand_as(images)), True),
+    "Contrast": (away_from(lambda images: luminance(images).mean((2, 3), keepdim=True).expand_as(images)), True),
     "Sharpness": (away_from(smooth), True),
     "Posterize": (posterize, False),
     "Solarize": (solarize, False),
@@ -2299,7 +2347,10 @@ def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
 
 
 class Pooling(nn.Module):
-    """From what the backbone saw at each place (B, D, h, w), in fp32, to one vector a picture (B, D)."""
+    """From pictures to one vector each, in two steps: `features` is what a frozen backbone makes, `pool` may learn.
+
+    Here the features are what the backbone saw at each place (B, D, h, w), and `reduce` takes them to (B, D), in fp32.
+    """
 
     def __init__(self, reduce: Callable[[Tensor], Tensor] | None = None):
         super().__init__()
@@ -2308,8 +2359,14 @@ class Pooling(nn.Module):
     def width(self, backbone: nn.Module) -> int:
         return backbone.num_features
 
+    def features(self, backbone: nn.Module, images: Tensor) -> Tensor:
+        return feature_map(backbone, images)
+
+    def pool(self, features: Tensor) -> Tensor:
+        return self.reduce(full_precision(features))
+
     def forward(self, backbone: nn.Module, images: Tensor) -> Tensor:
-        return self.reduce(full_precision(feature_map(backbone, images)))
+        return self.pool(self.features(backbone, images))
 
 
 class NativePooling(Pooling):
@@ -2318,8 +2375,11 @@ class NativePooling(Pooling):
     def width(self, backbone: nn.Module) -> int:
         return getattr(backbone, "head_hidden_size", None) or backbone.num_features
 
-    def forward(self, backbone: nn.Module, images: Tensor) -> Tensor:
+    def features(self, backbone: nn.Module, images: Tensor) -> Tensor:
         return backbone.forward_head(backbone.forward_features(images), pre_logits=True)
+
+    def pool(self, features: Tensor) -> Tensor:
+        return features
 
 
 class GeM(nn.Module):
@@ -2347,13 +2407,17 @@ class ClassTokenPooling(Pooling):
             )
         return backbone.num_features * (1 if self.reduce is None else 2)
 
-    def forward(self, backbone: nn.Module, images: Tensor) -> Tensor:
-        tokens = full_precision(backbone.forward_features(images))  # (B, prefix + h*w, D)
-        return (
-            tokens[:, 0]
-            if self.reduce is None
-            else torch.cat([tokens[:, 0], self.reduce(places_of(backbone, tokens))], 1)
-        )
+    def features(self, backbone: nn.Module, images: Tensor) -> Tensor:
+        """The class token, and behind it the patches where they are wanted: (B, 1 + h * w, D)."""
+        tokens = backbone.forward_features(images)
+        patches = tokens[:, backbone.num_prefix_tokens :] if self.reduce is not None else tokens[:, :0]
+        return torch.cat([tokens[:, :1], patches], 1)
+
+    def pool(self, features: Tensor) -> Tensor:
+        tokens = full_precision(features)
+        if self.reduce is None:
+            return tokens[:, 0]
+        return torch.cat([tokens[:, 0], self.reduce(tokens[:, 1:].transpose(1, 2)[..., None])], 1)
 
 
 GeMExponent = Annotated[float, Range(low=1, high=100)]
@@ -2620,11 +2684,14 @@ class Embedder(nn.Module):
         super().__init__()
         self.backbone, self.pooling, self.head, self.frozen = backbone, pooling, head, frozen
         self.geometry = geometry or Sphere()
+        self.backbone_fingerprint = ""  # of the weights of a frozen backbone, once they are known
         backbone.requires_grad_(not frozen)
 
     def train(self, mode: bool = True) -> Embedder:
         super().train(mode)
-        self.backbone.train(mode and not self.frozen)  # a frozen batch norm keeps its statistics
+        for module in self.backbone.modules():  # what does not learn keeps its batch norm statistics too
+            own = list(module.parameters(recurse=False))
+            module.training = mode and (any(p.requires_grad for p in own) if own else not self.frozen)
         return self
 
     @property
@@ -2634,9 +2701,13 @@ class Embedder(nn.Module):
     def pooled(self, images: Tensor) -> Tensor:
         return self.pooling(self.backbone, images)
 
-    def from_pooled(self, features: Tensor) -> Tensor:
+    def from_pooled(self, vectors: Tensor) -> Tensor:
         """Embeddings (B, D) of what `pooled` gave."""
-        return self.geometry(self.head(features))
+        return self.geometry(self.head(vectors))
+
+    def from_features(self, features: Tensor) -> Tensor:
+        """Embeddings (B, D) of the features of a frozen backbone."""
+        return self.from_pooled(self.pooling.pool(features))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.from_pooled(self.pooled(images))
@@ -2886,12 +2957,37 @@ def fetch_backbone(name: str, out: str | Path) -> Path:
     return path
 
 
-def build_embedder(model: ModelConfig) -> Embedder:
-    """Backbone, pooling, head and geometry of a recipe; weights on the CPU."""
-    backbone = load_backbone(model.backbone, model.input_size, model.pretrained, model.weights)
+def layer_of_parameters(backbone: nn.Module) -> dict[str, int]:
+    """The layer of each of a backbone's parameters, counted from the input, as timm groups them."""
+    if not hasattr(backbone, "group_matcher"):
+        raise KitError(f"model.train_blocks, train.layer_decay: timm knows no layers of a {type(backbone).__name__}")
+    return group_parameters(backbone, backbone.group_matcher(coarse=False), reverse=True)
+
+
+def learn_last_blocks(backbone: nn.Module, count: int) -> None:
+    """Lets only the last `count` blocks learn, and what comes behind them, such as a last norm."""
+    layers, named = layer_of_parameters(backbone), dict(backbone.named_parameters())
+    blocks = sorted({layers[name] for name, parameter in named.items() if parameter.ndim > 1})
+    if count > len(blocks):
+        raise KitError(f"model.train_blocks: {count} is more than the {len(blocks)} blocks of the backbone")
+    for name, parameter in named.items():
+        parameter.requires_grad_(layers[name] >= blocks[-count])
+
+
+def build_embedder(model: ModelConfig, backbone: nn.Module | None = None) -> Embedder:
+    """Backbone (loaded, unless it is given), pooling, head and geometry of a recipe; weights on the CPU."""
+    if backbone is None:
+        backbone = load_backbone(model.backbone, model.input_size, model.pretrained, model.weights)
     pooling = model.pooling.build(backbone=backbone)
     head = model.head.build(in_features=pooling.width(backbone))
-    return Embedder(backbone, pooling, head, model.freeze, model.geometry.build())
+    embedder = Embedder(backbone, pooling, head, model.freeze, model.geometry.build())
+    if model.train_blocks and not model.freeze:
+        learn_last_blocks(backbone, model.train_blocks)
+    if model.gradient_checkpointing and not model.freeze:
+        if not hasattr(backbone, "set_grad_checkpointing"):
+            raise KitError(f"model.gradient_checkpointing: a {type(backbone).__name__} can't do it; set it to false")
+        backbone.set_grad_checkpointing(True)
+    return embedder
 
 
 # 7. Losses
@@ -4214,38 +4310,88 @@ def choose_steps(
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def precision_of(name: str, device: torch.device) -> torch.dtype | None:
+    """The type of mixed precision, None for fp32; auto: bf16 where the GPU computes in it, else fp16; fp32 on a CPU."""
+    if name == "auto":
+        if device.type != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    if name == "fp16" and device.type != "cuda":
+        raise KitError("train.precision: fp16 needs a GPU (expected auto, fp32 or bf16 on a CPU)")
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+@contextmanager
+def mixed_precision(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        yield
+
+
+class Source:
+    """Where a network's inputs come from: `read`, which a thread may do ahead, then `prepare` on the device."""
+
+    device: torch.device
+
+    def read(self, positions: np.ndarray) -> Tensor:
+        raise NotImplementedError
+
+    def prepare(self, read: Tensor, training: bool) -> Tensor:
+        return read.to(self.device)
+
+    def __call__(self, positions: np.ndarray, training: bool) -> Tensor:
+        return self.prepare(self.read(positions), training)
+
+
 @dataclass(frozen=True, eq=False)
-class PixelSource:
+class PixelSource(Source):
     """Prepared pictures, read from the store and prepared anew each time."""
 
     store: ImageStore
-    prepare: Preparation
+    preparation: Preparation
     device: torch.device
 
-    def __call__(self, positions: np.ndarray, training: bool) -> Tensor:
-        return self.prepare(self.store.read(positions).to(self.device), training)
+    def read(self, positions: np.ndarray) -> Tensor:
+        pixels = self.store.read(positions)
+        return pixels.pin_memory() if self.device.type == "cuda" else pixels
+
+    def prepare(self, read: Tensor, training: bool) -> Tensor:
+        return self.preparation(read.to(self.device, non_blocking=True), training)
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureSource:
-    """Pooled features (N, D) of a frozen backbone, computed once."""
+class FeatureSource(Source):
+    """What a frozen backbone made of every picture (N, ...), computed once."""
 
     features: Tensor
+    device: torch.device
 
-    def __call__(self, positions: np.ndarray, training: bool) -> Tensor:
-        return self.features[torch.from_numpy(np.asarray(positions))]
+    def read(self, positions: np.ndarray) -> Tensor:
+        return self.features[torch.from_numpy(np.asarray(positions)).to(self.features.device)]
+
+
+def read_ahead(source: Source, batches: Sequence[np.ndarray]) -> Iterator[Tensor]:
+    """What the source reads for each batch, the next one while this one is worked on."""
+    if isinstance(source, FeatureSource):
+        yield from map(source.read, batches)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(source.read, batches[0]) if batches else None
+        for following in [*batches[1:], None]:
+            ready = waiting.result()
+            waiting = pool.submit(source.read, following) if following is not None else None
+            yield ready
 
 
 @torch.no_grad()
 def embed(
-    network: Callable[[Tensor], Tensor], source: Callable, positions: np.ndarray, batch_size: int = 64, label: str = ""
+    network: Callable[[Tensor], Tensor], source: Source, positions: np.ndarray, batch_size: int = 64, label: str = ""
 ) -> Tensor:
-    """float32 (N, D) on the CPU: what `network` makes of the pictures at `positions`, without augmentation."""
+    """float32 (N, ...) on the CPU: what `network` makes of the pictures at `positions`, without augmentation."""
     batches = [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
-    rows = []
+    rows, reading = [], read_ahead(source, batches)
     for batch in progress(batches, label) if label else batches:
         seed_everything(*batch[:1])  # backgrounds that are drawn are the same at every evaluation
-        rows.append(network(source(batch, training=False)).float().cpu())
+        rows.append(network(source.prepare(next(reading), training=False)).float().cpu())
     return torch.cat(rows)
 
 
@@ -4282,33 +4428,43 @@ def zoom(images: Tensor, scale: float) -> Tensor:
 
 
 def module_fingerprint(module: nn.Module) -> str:
-    digest = hashlib.sha256(type(module).__name__.encode())
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+    """Changes with any of the module's tensors."""
+    return fingerprint(type(module).__name__, tensors_sha256(module.state_dict()))
 
 
-def cached_features(embedder: Embedder, source: PixelSource, config: Recipe) -> FeatureSource:
-    """Pooled features of every picture in the store, read from the cache if they are there."""
+def cached_features(
+    embedder: Embedder, source: PixelSource, config: Recipe, precision: torch.dtype | None = None
+) -> FeatureSource:
+    """Features of every picture in the store, read from the cache if they are there; maps and tokens as fp16.
+
+    The key holds the backbone's weights, pictures and their size, background, pooling, input size, and precision.
+    """
     key = fingerprint(
-        "features 1",
+        "features 2",
         source.store.key,
-        module_fingerprint(embedder.backbone),
+        embedder.backbone_fingerprint or module_fingerprint(embedder.backbone),
         config.model.backbone,
         asdict(config.background),
-        asdict(config.model.pooling),
-        source.prepare.input_size,
+        config.model.pooling.name,
+        source.preparation.input_size,
+        str(precision),
     )
     path = cache_dir() / "features" / f"{key}.safetensors"
+
+    def compute(images: Tensor) -> Tensor:
+        with mixed_precision(images.device, precision):
+            features = embedder.pooling.features(embedder.backbone, images)
+        return features.float() if features.ndim == 2 else features.half()
+
     if path.is_file():
         features = load_safetensors(path)[0]["features"]
     else:
         embedder.eval()
-        features = embed(embedder.pooled, source, np.arange(len(source.store)), label="extracting features")
+        features = embed(compute, source, np.arange(len(source.store)), label="extracting features")
+        features = features if features.ndim == 2 else features.half().contiguous()
         with atomic(path) as temporary:
             save_file({"features": features}, temporary)
-    return FeatureSource(features.to(source.device))
+    return FeatureSource(features.to(source.device), source.device)
 
 
 # 12. Training
@@ -4319,40 +4475,106 @@ class TrainingFailed(KitError):
     """A run that can't go on, such as one whose loss is no longer a number."""
 
 
+# optimizers and schedules
+
+
+@register("optimizer", "adam")
+def adam(parameters: list, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Adam (Kingma & Ba 2015)."""
+    return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+
+
 @register("optimizer", "adamw")
 def adamw(parameters: list, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Adam with decoupled weight decay."""
-    return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+
+
+@register("optimizer", "sgd")
+def sgd(parameters: list, lr: float, weight_decay: float, momentum: Fraction = 0.9) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with momentum."""
+    return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=True)
+
+
+@register("optimizer", "nesterov")
+def nesterov(
+    parameters: list, lr: float, weight_decay: float, momentum: Annotated[float, Range(above=0, high=1)] = 0.9
+) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with Nesterov's momentum."""
+    return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=True, fused=True)
+
+
+@register("optimizer", "rmsprop")
+def rmsprop(parameters: list, lr: float, weight_decay: float, alpha: Fraction = 0.99) -> torch.optim.Optimizer:
+    """RMSprop; `alpha` smooths the squared gradients."""
+    return torch.optim.RMSprop(parameters, lr=lr, weight_decay=weight_decay, alpha=alpha)
+
+
+def timm_optimizer(name: str) -> Callable:
+    def make(parameters: list, lr: float, weight_decay: float, momentum: Fraction = 0.9) -> torch.optim.Optimizer:
+        try:
+            return create_optimizer_v2(parameters, name, lr=lr, weight_decay=weight_decay, momentum=momentum)
+        except (ImportError, ModuleNotFoundError, AssertionError, RuntimeError) as error:
+            raise KitError(
+                f"train.optimizer: timm can't make {name!r} here: {error or 'a package is missing'}"
+            ) from None
+
+    make.__doc__ = f"timm's {name}."
+    return make
+
+
+for _name in list_optimizers():
+    if ("optimizer", _name) not in REGISTRY:
+        register("optimizer", _name)(timm_optimizer(_name))
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """A learning-rate schedule, stepped after every epoch with the metric that it watches, if any."""
+    """A learning-rate schedule, stepped after every optimizer step or every epoch, with the metric that it watches."""
 
     scheduler: Any
     monitor: str | None = None
+    every_step: bool = False
+
+    def after_step(self) -> None:
+        over = self.scheduler.last_epoch >= getattr(self.scheduler, "total_steps", math.inf) - 1
+        if self.every_step and not over:  # an epoch may turn out longer than the first
+            self.scheduler.step()
 
     def after_epoch(self, row: Mapping[str, float]) -> None:
-        self.scheduler.step(*([row[self.monitor]] if self.monitor else []))
+        if not self.every_step:
+            self.scheduler.step(*([row[self.monitor]] if self.monitor else []))
+
+
+Decay = Annotated[float, Range(above=0, high=0.9999)]
+Share = Annotated[float, Range(low=0, high=0.9)]
 
 
 @register("schedule", "none")
-def constant_schedule(optimizer: torch.optim.Optimizer, epochs: int) -> Schedule:
+def constant_schedule(optimizer: torch.optim.Optimizer) -> Schedule:
     """The same learning rate throughout."""
     return Schedule(torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0))
 
 
 @register("schedule", "plateau")
 def plateau_schedule(
-    optimizer: torch.optim.Optimizer,
-    epochs: int,
-    factor: Annotated[float, Range(above=0, high=0.99)] = 0.5,
-    patience: Natural = 5,
-    monitor: Metric = "val_loss",
+    optimizer: torch.optim.Optimizer, factor: Decay = 0.5, patience: Natural = 5, monitor: Metric = "val_loss"
 ) -> Schedule:
     """Multiplies the learning rate by `factor` when `monitor` has not improved for `patience` epochs."""
     mode = "min" if lower_is_better(monitor) else "max"
     return Schedule(torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode, factor, patience), monitor)
+
+
+@register("schedule", "step")
+def step_schedule(optimizer: torch.optim.Optimizer, factor: Decay = 0.5, every: Count = 10) -> Schedule:
+    """Multiplies the learning rate by `factor` every so many epochs."""
+    return Schedule(torch.optim.lr_scheduler.StepLR(optimizer, every, factor))
+
+
+@register("schedule", "exponential")
+def exponential_schedule(optimizer: torch.optim.Optimizer, factor: Decay = 0.95) -> Schedule:
+    """Multiplies the learning rate by `factor` every epoch."""
+    return Schedule(torch.optim.lr_scheduler.ExponentialLR(optimizer, factor))
 
 
 @register("schedule", "cosine")
@@ -4361,14 +4583,110 @@ def cosine_schedule(optimizer: torch.optim.Optimizer, epochs: int, t_max: Count 
     return Schedule(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, t_max or max(epochs, 1)))
 
 
+@register("schedule", "onecycle")
+def onecycle_schedule(
+    optimizer: torch.optim.Optimizer, steps: int, lr: float, max_lr: Positive = 1e-3, warmup: Decay = 0.3
+) -> Schedule:
+    """Up to `max_lr` over the share `warmup` of all steps, then down to nearly nothing (Smith & Topin 2018)."""
+    peaks = [max_lr * group["lr"] / lr for group in optimizer.param_groups]
+    one = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=max(steps, 2), pct_start=warmup)
+    return Schedule(one, every_step=True)
+
+
+def warm_up_then(
+    optimizer: torch.optim.Optimizer, steps: int, warmup: float, fall: Callable[[float], float]
+) -> Schedule:
+    """A rise from zero over the share `warmup` of the steps; then `fall` of how much of the rest is done, 0 to 1."""
+    rising = warmup * steps
+
+    def factor(step: int) -> float:
+        return (
+            (step + 1) / rising if step < rising - 1 else fall(min(1.0, (step + 1 - rising) / max(steps - rising, 1)))
+        )
+
+    return Schedule(torch.optim.lr_scheduler.LambdaLR(optimizer, factor), every_step=True)
+
+
+@register("schedule", "linear")
+def linear_schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: Share = 0.1) -> Schedule:
+    """A linear rise over the share `warmup` of all steps, then a linear fall to zero."""
+    return warm_up_then(optimizer, steps, warmup, lambda done: 1 - done)
+
+
+@register("schedule", "cosine_warmup")
+def cosine_warmup_schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: Share = 0.1) -> Schedule:
+    """A linear rise over the share `warmup` of all steps, then half a cosine to zero."""
+    return warm_up_then(optimizer, steps, warmup, lambda done: (1 + math.cos(math.pi * done)) / 2)
+
+
 def lower_is_better(metric: str) -> bool:
     return metric.endswith("loss")
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
-    """Position of the best row; the earliest of equals."""
-    values = [row[metric] for row in history]
-    return values.index(min(values) if lower_is_better(metric) else max(values))
+    """Position of the best row, the earliest of equals; the last where nothing was validated."""
+    values = np.array([row[metric] for row in history], float)
+    if np.isnan(values).all():
+        return len(values) - 1
+    return int(np.nanargmin(values) if lower_is_better(metric) else np.nanargmax(values))
+
+
+# several processes: each takes its part of every batch through the backbone; head and loss see the whole batch
+
+
+def own_part(positions: np.ndarray) -> np.ndarray:
+    """What this process takes of a batch; all of it where there is less than one for each."""
+    return np.array_split(positions, processes())[process_number()] if len(positions) >= processes() else positions
+
+
+class GatheredRows(torch.autograd.Function):
+    """Rows of all processes, in order. Every process computes the same loss of them, so each keeps its own gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, sizes: Sequence[int]) -> Tensor:
+        ctx.start, ctx.rows = sum(sizes[: process_number()]), len(own)
+        padded = own.new_zeros(max(sizes), *own.shape[1:])
+        padded[: len(own)] = own
+        parts = [torch.empty_like(padded) for _ in sizes]
+        torch.distributed.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes)])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient[ctx.start : ctx.start + ctx.rows], None
+
+
+def gather_rows(own: Tensor, total: int) -> Tensor:
+    """All processes' rows of a batch of `total`, from this one's `own_part`."""
+    if processes() == 1:
+        return own
+    if total < processes():
+        return own if process_number() == 0 else own.detach()  # all computed all of it; one gradient is enough
+    sizes = [len(part) for part in np.array_split(np.arange(total), processes())]
+    return GatheredRows.apply(own.contiguous(), sizes)
+
+
+def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Sums the gradients of parameters that saw only this process's part of the batch over all processes."""
+    if processes() == 1:
+        return
+    learning = [p for p in parameters if p.requires_grad]
+    for parameter in learning:
+        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    for work in [torch.distributed.all_reduce(p.grad, async_op=True) for p in learning]:
+        work.wait()
+
+
+def agreed(flag: bool, device: torch.device) -> bool:
+    """Whether any process says so; all must ask."""
+    if processes() == 1:
+        return flag
+    told = torch.tensor(float(flag), device=device)
+    torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
+    return bool(told)
+
+
+# what a run holds
 
 
 @dataclass(eq=False)
@@ -4380,35 +4698,49 @@ class Trainer:
     loss: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: Schedule
+    scaler: torch.amp.GradScaler  # against the underflow of fp16; passes everything through otherwise
+    precision: torch.dtype | None  # of mixed precision; None: fp32
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)  # the learned tensors of the best epoch
+    average: dict[str, Tensor] = field(default_factory=dict)  # moving average of the learned tensors, where asked for
+    partial: dict[str, Any] = field(default_factory=dict)  # sums over the steps of an epoch that is not over
     seconds: float = 0.0  # spent, over all sessions
+    micro_batch: int | None = None  # pictures that go through the backbone at a time; None: the whole batch
+    deadline: float = math.inf  # by time.monotonic()
+    stopped: str = ""  # why training ended before its time
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.embedder.head.parameters(), torch.zeros(0)).device
+
+    def live(self) -> dict[str, Tensor]:
+        """All that training changes: head, loss, and what of the backbone learns, buffers included."""
+        fixed = () if not self.embedder.frozen else ("backbone.",)
+        state = {f"embedder.{k}": v for k, v in self.embedder.state_dict().items() if not k.startswith(fixed or "\0")}
+        return {**state, **{f"loss.{k}": v for k, v in self.loss.state_dict().items()}}
 
     def learned(self) -> dict[str, Tensor]:
-        """Copies of all that training changes: head, loss, and the backbone unless it is frozen."""
-        state = {
-            f"embedder.{k}": v
-            for k, v in self.embedder.state_dict().items()
-            if not (self.embedder.frozen and k.startswith("backbone."))
-        }
-        state.update({f"loss.{k}": v for k, v in self.loss.state_dict().items()})
-        return {key: detached(value) for key, value in state.items()}
+        """Copies of `live`, or of its moving average."""
+        return {key: detached(value) for key, value in (self.average or self.live()).items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         for prefix, module in (("embedder.", self.embedder), ("loss.", self.loss)):
-            module.load_state_dict(
-                {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}, strict=False
-            )
+            own = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+            module.load_state_dict(own, strict=False)
 
     def save(self, path: Path) -> None:
         tensors: dict[str, Tensor] = {}
         state = {
-            "learned": self.learned(),
+            "learned": self.live(),
             "best": self.best,
+            "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "history": self.history,
+            "partial": self.partial,
             "seconds": self.seconds,
+            "micro_batch": self.micro_batch,
         }
         skeleton = pack(state, "", tensors)
         with atomic(path) as temporary:
@@ -4419,8 +4751,40 @@ class Trainer:
         state = unpack(json.loads(metadata["state"]), tensors)
         self.restore(state["learned"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.lay_out_state()
         self.schedule.scheduler.load_state_dict(state["schedule"])
-        self.best, self.history, self.seconds = state["best"], state["history"], state["seconds"]
+        self.scaler.load_state_dict(state["scaler"])
+        self.average = {key: value.to(self.device) for key, value in state["average"].items()}
+        self.best, self.history, self.partial = state["best"], state["history"], state["partial"]
+        self.seconds, self.micro_batch = state["seconds"], state["micro_batch"]
+
+    def lay_out_state(self) -> None:
+        """Lays the optimizer's loaded tensors out in memory as their parameters are: fused steps go by memory."""
+        for parameter, state in self.optimizer.state.items():
+            for key, value in state.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+    def update_average(self) -> None:
+        decay = self.recipe.train.ema
+        for key, value in self.live().items() if decay else ():
+            if key not in self.average or not value.is_floating_point():
+                self.average[key] = value.detach().clone()
+            else:
+                self.average[key].lerp_(value.detach().to(self.average[key]), 1 - decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within the block the modules hold the moving average, where there is one."""
+        if not self.average:
+            yield
+            return
+        own = {key: value.detach().clone() for key, value in self.live().items()}
+        self.restore(self.average)
+        try:
+            yield
+        finally:
+            self.restore(own)
 
 
 def pack(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
@@ -4445,55 +4809,97 @@ def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return [unpack(v, tensors) for v in value["list"]]
 
 
-def make_trainer(recipe: Recipe, embedder: Embedder, loss: nn.Module) -> Trainer:
-    config = recipe.train
+def backbone_groups(embedder: Embedder, lr: float, layer_decay: float) -> list[dict[str, Any]]:
+    """Parameters of the backbone that learn, with a learning rate that falls from the last layer to the first."""
+    named = {name: p for name, p in embedder.backbone.named_parameters() if p.requires_grad}
+    if layer_decay == 1 or not named:
+        return [{"params": list(named.values()), "lr": lr}] if named else []
+    layers = layer_of_parameters(embedder.backbone)
+    last = max(layers.values())
+    groups: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in named.items():
+        groups.setdefault(layers[name], []).append(parameter)
+    return [{"params": own, "lr": lr * layer_decay ** (last - layer)} for layer, own in sorted(groups.items())]
+
+
+@lru_cache(maxsize=1)
+def shared_backbone(name: str, input_size: int | None, pretrained: bool, weights: str | None, seed: int) -> tuple:
+    """A frozen backbone and the fingerprint of its weights; the runs of a grid share it."""
+    seed_everything(seed)
+    backbone = load_backbone(name, input_size, pretrained, weights)
+    return backbone, module_fingerprint(backbone)
+
+
+def make_trainer(recipe: Recipe, embedder: Embedder, loss: nn.Module, steps_per_epoch: int = 1) -> Trainer:
+    """A trainer whose optimizer holds all that learns: head, pooling, loss, and what of the backbone does."""
+    config, device = recipe.train, next(loss.buffers()).device
     groups = [{"params": [*embedder.head.parameters(), *embedder.pooling.parameters(), *loss.parameters()]}]
-    if not embedder.frozen:
-        groups.append({"params": list(embedder.backbone.parameters()), "lr": config.lr * config.backbone_lr})
+    groups += backbone_groups(embedder, config.lr * config.backbone_lr, config.layer_decay)
     optimizer = config.optimizer.build(parameters=groups, lr=config.lr, weight_decay=config.weight_decay)
-    return Trainer(recipe, embedder, loss, optimizer, config.schedule.build(optimizer=optimizer, epochs=config.epochs))
+    epochs = sum(stage.epochs for stage in stages_of(config))
+    steps = epochs * math.ceil(steps_per_epoch / config.accumulate)
+    schedule = config.schedule.build(optimizer=optimizer, epochs=epochs, steps=steps, lr=config.lr)
+    precision = precision_of(config.precision, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
+    return Trainer(recipe, embedder, loss, optimizer, schedule, scaler, precision, micro_batch=config.micro_batch)
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What a trainer learns from: network inputs by store position, labels, and who trains and validates."""
+    """What a trainer learns from: where inputs come from, labels, and who trains and validates."""
 
     pixels: PixelSource
-    source: Callable  # (positions, training) -> inputs of `network`; the pixels, or cached features
-    network: nn.Module  # inputs -> embeddings; the embedder, or its head alone on cached features
+    source: Source  # the pixels, or cached features; of validation and test pictures too
+    stages: tuple[Source, ...]  # of training pictures, one for each stage
     labels: Tensor  # (N,) int64 on the CPU, by store position of training pictures
     train: np.ndarray  # positions
-    validation: np.ndarray  # positions
+    validation: np.ndarray  # positions; empty where all pictures train
+
+
+def embeddings_of(trainer: Trainer, task: Task) -> Callable[[Tensor], Tensor]:
+    """From what the task's source gives to embeddings, in the trainer's precision."""
+    network = trainer.embedder if task.source is task.pixels else trainer.embedder.from_features
+
+    def compute(inputs: Tensor) -> Tensor:
+        with mixed_precision(inputs.device, trainer.precision):
+            return network(inputs)
+
+    return compute
+
+
+def embed_shared(
+    network: Callable[[Tensor], Tensor], source: Source, positions: np.ndarray, device: torch.device
+) -> Tensor:
+    """`embed`, each process having embedded its own part."""
+    if processes() == 1 or not isinstance(source, PixelSource):
+        return embed(network, source, positions)
+    return gather_rows(embed(network, source, own_part(positions)).to(device), len(positions)).cpu()
 
 
 def validate(trainer: Trainer, task: Task) -> tuple[dict[str, float], Tensor]:
-    """Metrics of the validation pictures as their own gallery, and their embeddings (N, D)."""
+    """Metrics of the validation pictures as their own gallery (NaN where there are none), and embeddings (N, D)."""
+    if not len(task.validation):
+        return dict.fromkeys(METRICS, math.nan), torch.zeros(0, trainer.embedder.embedding_dim)
     trainer.embedder.eval()
     trainer.loss.eval()
-    embeddings = embed(task.network, task.source, task.validation)
-    labels = task.labels[torch.from_numpy(task.validation)]
-    device = next(trainer.embedder.parameters()).device
-    with torch.no_grad():
-        val_loss = float(trainer.loss(embeddings.to(device), labels.to(device)))
+    with trainer.averaged():
+        embeddings = embed_shared(embeddings_of(trainer, task), task.source, task.validation, trainer.device)
+        labels = task.labels[torch.from_numpy(task.validation)]
+        with torch.no_grad():
+            val_loss = float(trainer.loss(embeddings.to(trainer.device), labels.to(trainer.device)))
     metrics = retrieval_metrics(similarity_matrix(embeddings, geometry=trainer.embedder.geometry), labels)
     return {"val_loss": val_loss, **{m: metrics[m] for m in METRICS if m != "val_loss"}}, embeddings
 
 
+# an epoch
+
+
 def nearest_agrees(geometry: Geometry, embeddings: Tensor, labels: Tensor) -> Tensor:
-    """Whether each picture's nearest other one shows its identity, for those of (B,) that have another: floats."""
+    """Pictures whose nearest other one in the batch shows their identity, and those that have such another: (2,)."""
     points = geometry.points(embeddings.detach())
     similarity = geometry.similarity(points, points).fill_diagonal_(-torch.inf)
     paired = same_identity(labels)[0].any(1)
-    return (labels[similarity.argmax(1)] == labels)[paired].double()
-
-
-def batch_loss(trainer: Trainer, task: Task, inputs: Tensor, labels: Tensor, mix: Mix | None) -> tuple[Tensor, Tensor]:
-    """The loss of a batch, and what `nearest_agrees` says of it (nothing of mixed pictures)."""
-    if mix is None:
-        embeddings = task.network(inputs)
-        return trainer.loss(embeddings, labels), nearest_agrees(trainer.embedder.geometry, embeddings, labels)
-    inputs, partner, share = mix(inputs)
-    return mixed_loss(trainer.loss, task.network(inputs), labels, partner, share), labels.new_empty(0).double()
+    return torch.stack([((labels[similarity.argmax(1)] == labels) & paired).sum(), paired.sum()])
 
 
 def mixed_loss(loss: nn.Module, embeddings: Tensor, labels: Tensor, partner: Tensor, share: Tensor) -> Tensor:
@@ -4502,81 +4908,353 @@ def mixed_loss(loss: nn.Module, embeddings: Tensor, labels: Tensor, partner: Ten
     return 2 * loss(torch.cat([embeddings, embeddings]), both, torch.cat([share, 1 - share]))
 
 
-def train_epoch(trainer: Trainer, task: Task, epoch: int) -> dict[str, float]:
-    """One pass over the training pictures: mean loss, and the share of pictures whose nearest in the batch agrees."""
+def forward_batch(
+    trainer: Trainer, source: Source, pictures: Tensor, labels: Tensor, mix: Mix | None
+) -> tuple[Tensor, Tensor]:
+    """The loss of a batch, and what `nearest_agrees` says of it (nothing of mixed pictures).
+
+    `pictures` is this process's part of the batch, `labels` (B,) are those of all of it.
+    """
+    inputs, embedder, mixed = source.prepare(pictures, training=True), trainer.embedder, None
+    if mix is not None:
+        inputs, *mixed = mix(inputs)
+    with mixed_precision(inputs.device, trainer.precision):
+        if isinstance(source, PixelSource):
+            inputs = gather_rows(embedder.pooled(inputs), len(labels))
+            embeddings = embedder.from_pooled(inputs)
+        else:
+            embeddings = embedder.from_features(inputs)
+    if mixed is None:
+        return trainer.loss(embeddings, labels), nearest_agrees(embedder.geometry, embeddings, labels)
+    return mixed_loss(trainer.loss, embeddings, labels, *mixed), labels.new_zeros(2)
+
+
+def micro_batches(batch: np.ndarray, size: int | None) -> list[np.ndarray]:
+    """The positions of a batch in the parts that go through the backbone at a time."""
+    return cut_batches(batch, size) if size else [batch]
+
+
+def backward_group(
+    trainer: Trainer, task: Task, source: Source, group: Sequence[tuple[int, np.ndarray, Tensor]], key: tuple[int, int]
+) -> list[Tensor]:
+    """Gradients of the batches (step, positions, pictures) of one optimizer step, each weighted by its size.
+
+    Gives for each its loss and the counts of `nearest_agrees`, float64 (3,). Where the GPU's memory does not suffice,
+    the pictures go through in parts of half the size, aloud. `key` is what seeds the epoch.
+    """
+    total = sum(len(positions) for _, positions, _ in group)
+    mix, told = trainer.recipe.train.mix.build(), []
+    for step, positions, pictures in group:
+        seed_everything(*key, step)
+        sums, used = torch.zeros(3, dtype=torch.float64, device=trainer.device), 0
+        for part in micro_batches(positions, trainer.micro_batch):
+            own = len(own_part(part)) if isinstance(source, PixelSource) else len(part)
+            labels = task.labels[torch.from_numpy(part)].to(trainer.device)
+            loss, agrees = forward_batch(trainer, source, pictures[used : used + own], labels, mix)
+            trainer.scaler.scale(loss * (len(part) / total)).backward()
+            sums += torch.cat([(loss.detach() * (len(part) / len(positions)))[None], agrees])
+            used += own
+        told.append(sums)
+    return told
+
+
+def backward_that_fits(
+    trainer: Trainer, task: Task, source: Source, group: Sequence, key: tuple[int, int]
+) -> list[Tensor]:
+    """`backward_group`, begun anew with half as many pictures at a time as often as the memory does not suffice."""
+    while True:
+        try:
+            return backward_group(trainer, task, source, group, key)
+        except torch.OutOfMemoryError:
+            size = trainer.micro_batch or max(len(positions) for _, positions, _ in group)
+            if size < 4 or processes() > 1:
+                raise KitError(
+                    f"train.micro_batch: {size} pictures at a time do not fit the memory of "
+                    f"{torch_device_name(trainer.device)}; try {max(size // 2, 2)}, model.gradient_checkpointing: true "
+                    "or a smaller model.input_size"
+                ) from None
+        trainer.optimizer.zero_grad(set_to_none=True)
+        trainer.micro_batch = math.ceil(size / 2)
+        if trainer.device.type == "cuda":
+            torch.cuda.empty_cache()
+        say(f"  out of memory: {trainer.micro_batch} pictures at a time go through the backbone from now on")
+
+
+def learning_parameters(trainer: Trainer) -> list[nn.Parameter]:
+    return [p for group in trainer.optimizer.param_groups for p in group["params"]]
+
+
+def optimizer_step(trainer: Trainer) -> Tensor:
+    """One step of optimizer, schedule and moving average; the norm of the gradients before clipping."""
+    config, embedder = trainer.recipe.train, trainer.embedder
+    add_gradients([*embedder.backbone.parameters(), *embedder.pooling.parameters()])
+    trainer.scaler.unscale_(trainer.optimizer)
+    norm = nn.utils.clip_grad_norm_(learning_parameters(trainer), config.clip_norm or math.inf)
+    trainer.scaler.step(trainer.optimizer)
+    trainer.scaler.update()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    trainer.schedule.after_step()
+    trainer.update_average()
+    return norm.detach().double()
+
+
+def epoch_batches(recipe: Recipe, labels: Tensor, rows: np.ndarray, epoch: int) -> list[np.ndarray]:
+    """The batches of an epoch, the same whenever they are asked for."""
+    codes = labels[torch.from_numpy(rows)].numpy()
+    rng = np.random.default_rng((recipe.seed, epoch))
+    return recipe.train.sampler.build()(rows, codes, recipe.train.batch_size, rng)
+
+
+def train_epoch(trainer: Trainer, task: Task, epoch: int, stage: int, between: Callable[[], bool]) -> dict[str, float]:
+    """One pass over the training pictures, or what is left of one; what the log says of it.
+
+    `between` is called after every optimizer step, when a checkpoint may be taken, and says whether to stop here.
+    """
     trainer.embedder.train()
     trainer.loss.train()
-    seed, config = trainer.recipe.seed, trainer.recipe.train
-    codes = task.labels[torch.from_numpy(task.train)].numpy()
-    batches = config.sampler.build()(task.train, codes, config.batch_size, np.random.default_rng((seed, epoch)))
-    mix, losses, agreeing = config.mix.build(), [], []
-    for step, positions in enumerate(progress(batches, f"epoch {epoch}")):
-        seed_everything(seed, epoch, step)
-        inputs = task.source(positions, training=True)
-        labels = task.labels[torch.from_numpy(positions)].to(inputs.device)
-        loss, agrees = batch_loss(trainer, task, inputs, labels, mix)
-        trainer.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        trainer.optimizer.step()
-        losses.append(len(positions) * loss.detach().double())
-        agreeing.append(agrees)
+    source, every, key = task.stages[stage], trainer.recipe.train.accumulate, (trainer.recipe.seed, epoch)
+    batches = epoch_batches(trainer.recipe, task.labels, task.train, epoch)
+    if not trainer.partial:
+        trainer.partial = {
+            "epoch": epoch,
+            "step": 0,
+            "sums": torch.zeros(0, 3, dtype=torch.float64),
+            "new": [],
+            "norms": [],
+        }
+    sums, begun, waiting, pictures = trainer.partial, time.monotonic(), 0.0, 0
+    ahead = batches[sums["step"] :]
+    reading, bar = read_ahead(source, [to_read(source, b, trainer) for b in ahead]), progress(ahead, f"epoch {epoch}")
+    while sums["step"] < len(batches):
+        before, first = time.monotonic(), sums["step"]
+        group = [(first + i, batch, next(reading)) for i, batch in enumerate(batches[first : first + every])]
+        waiting += time.monotonic() - before
+        sums["new"] += backward_that_fits(trainer, task, source, group, key)
+        sums["norms"].append(optimizer_step(trainer))
+        sums["step"] += len(group)
+        pictures += sum(len(positions) for _, positions, _ in group)
+        bar.update(len(group))
+        if len(sums["new"]) >= 50:
+            check_losses(trainer)
+        if between():
+            break
+    bar.close()
+    check_losses(trainer)
+    spent, trainer.partial = time.monotonic() - begun, {}
+    sizes = torch.tensor([len(b) for b in batches[: sums["step"]]], dtype=torch.float64)
+    agreeing, paired = sums["sums"][:, 1:].sum(0).tolist()
     return {
-        "train_loss": float(torch.stack(losses).sum() / sum(map(len, batches))),
-        "batch_top1": float(torch.cat(agreeing).mean()),
+        "train_loss": float((sums["sums"][:, 0] * sizes).sum() / sizes.sum()),
+        "batch_top1": agreeing / paired if paired else math.nan,
+        "grad_norm": float(torch.stack(sums["norms"]).mean()),
+        "images_per_second": pictures / spent,
+        "data_seconds": waiting,
+        "compute_seconds": spent - waiting,
+        "memory_mb": peak_memory_mb(trainer.device),
     }
 
 
+def to_read(source: Source, batch: np.ndarray, trainer: Trainer) -> np.ndarray:
+    """What this process reads of a batch: its own part of each micro-batch, or all where features are cheap."""
+    if not isinstance(source, PixelSource) or processes() == 1:
+        return batch
+    return np.concatenate([own_part(part) for part in micro_batches(batch, trainer.micro_batch)])
+
+
+def check_losses(trainer: Trainer) -> None:
+    """Moves what the last steps told to the CPU; TrainingFailed names the first loss that is not a number."""
+    sums = trainer.partial
+    if not sums or not sums["new"]:
+        return
+    values = torch.stack(sums["new"]).cpu()
+    wrong = torch.nonzero(~torch.isfinite(values[:, 0]))
+    if len(wrong):
+        raise TrainingFailed(
+            f"{trainer.recipe.name}: the loss is no longer a number in epoch {sums['epoch']}, step "
+            f"{len(sums['sums']) + int(wrong[0]) + 1}; lower train.lr (now {trainer.recipe.train.lr:g})"
+        )
+    sums["sums"], sums["new"] = torch.cat([sums["sums"], values]), []
+    sums["norms"] = [norm.cpu() for norm in sums["norms"]]
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory that was in use: the GPU's, or the process's where there is none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def torch_device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
+
+
+# experiment trackers
+
+
+@contextmanager
+def tracking(recipe: Recipe, folder: Path) -> Iterator[Callable[[Mapping[str, float]], None]]:
+    """Yields a function that hands a row of the log to the tracker that the recipe asks for, if it is installed."""
+    wanted, name = recipe.train.track, f"{recipe.name}/seed{recipe.seed}"
+    if wanted == "none" or process_number() > 0:
+        yield lambda row: None
+        return
+    try:
+        if wanted == "wandb":
+            import wandb
+
+            mode = "offline" if on_kaggle() else None
+            run = wandb.init(project="jaguar_kit", name=name, dir=folder, mode=mode, config=recipe_to_dict(recipe))
+            log, close = (lambda row: run.log(dict(row), step=int(row["epoch"]))), run.finish
+        else:
+            from torch.utils.tensorboard import SummaryWriter
+
+            writer = SummaryWriter(folder / "tensorboard")
+            log, close = partial(write_scalars, writer), writer.close
+    except ImportError:
+        say(f"  note: train.track: {wanted} is not installed; log.csv has all that it would show")
+        log, close = (lambda row: None), (lambda: None)
+    try:
+        yield log
+    finally:
+        close()
+
+
+def write_scalars(writer: Any, row: Mapping[str, float]) -> None:
+    for key, value in row.items():
+        writer.add_scalar(key, value, int(row["epoch"]))
+
+
+# a run
+
+
+def stages_of(config: TrainConfig) -> tuple[Stage, ...]:
+    return config.stages or (Stage(epochs=config.epochs),)
+
+
+def next_stage(trainer: Trainer) -> int | None:
+    """The stage that the next epoch belongs to; None when training is over."""
+    config = trainer.recipe.train
+    stages, trained = stages_of(config), trainer.history[1:]
+    stage = int(trained[-1].get("stage", 0)) if trained else 0
+    while stage < len(stages):
+        rows = [row for row in trained if row.get("stage", 0) == stage]
+        if len(rows) < stages[stage].epochs and not out_of_patience(rows, config):
+            return stage
+        stage += 1
+    return None
+
+
+def out_of_patience(rows: Sequence[Mapping[str, float]], config: TrainConfig) -> bool:
+    rows = rows[config.patience_from :]
+    if not config.patience or not rows or math.isnan(rows[-1][config.monitor]):
+        return False
+    return len(rows) - 1 - best_epoch(rows, config.monitor) >= config.patience
+
+
+@dataclass(eq=False)
+class Keeper:
+    """Takes checkpoints: at least every so many minutes, yet so that they cost at most a twentieth of the time."""
+
+    trainer: Trainer
+    path: Path
+    minutes: float
+    saving: float = 0.0  # seconds that the last one took
+    saved: float = field(default_factory=time.monotonic)
+
+    def keep(self) -> None:
+        check_losses(self.trainer)  # a checkpoint must not hold what can't go on
+        if process_number() == 0:
+            begun = time.monotonic()
+            self.trainer.save(self.path)
+            self.saving = time.monotonic() - begun
+        self.saved = time.monotonic()
+
+    def after_epoch(self) -> None:
+        if time.monotonic() - self.saved >= 20 * self.saving:
+            self.keep()
+
+    def after_step(self) -> None:
+        if self.minutes and time.monotonic() - self.saved >= max(60 * self.minutes, 20 * self.saving):
+            self.keep()
+
+
+@contextmanager
+def stops_when_told(trainer: Trainer) -> Iterator[None]:
+    """A SIGTERM, as a machine that is shut down sends it, lets the step end and a checkpoint be written."""
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(*_: Any) -> None:
+        trainer.stopped = "SIGTERM"
+
+    earlier = signal.signal(signal.SIGTERM, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
 def run_training(trainer: Trainer, task: Task, folder: Path) -> None:
-    """Trains to the end or to early stopping; goes on from the checkpoint of an interrupted run.
+    """Trains to the end, to early stopping or to the deadline; goes on from the checkpoint of an interrupted run.
 
     Afterwards trainer.best holds the learned tensors of the best epoch and trainer.history a row for each epoch, the
     first of them (epoch 0) measured before training.
     """
-    config, checkpoint = trainer.recipe.train, folder / "checkpoint.safetensors"
+    config, checkpoint, begun = trainer.recipe.train, folder / "checkpoint.safetensors", time.monotonic()
     if checkpoint.is_file():
         trainer.load(checkpoint)
         say(f"  going on after epoch {trainer.history[-1]['epoch']} from {checkpoint}")
     else:
-        untrained = {"epoch": 0, "train_loss": math.nan, "batch_top1": math.nan, **validate(trainer, task)[0]}
-        trainer.history = [{**untrained, **learned_exponent(trainer), "lr": config.lr, "seconds": 0.0}]
+        trainer.update_average()
+        nothing = {"epoch": 0, "train_loss": math.nan, "batch_top1": math.nan}
+        trainer.history = [{**nothing, **validate(trainer, task)[0], **learned_exponent(trainer), "lr": config.lr}]
         trainer.best = trainer.learned()
-    saving, saved = 0.0, time.monotonic()
-    while not finished(trainer):
-        start = time.monotonic()
-        epoch = trainer.history[-1]["epoch"] + 1
-        lr = trainer.optimizer.param_groups[0]["lr"]
-        trained = train_epoch(trainer, task, epoch)
-        if not math.isfinite(trained["train_loss"]):
-            raise TrainingFailed(
-                f"{folder}: the loss is no longer a number in epoch {epoch}; lower train.lr (now {config.lr:g})"
-            )
-        metrics, _ = validate(trainer, task)
-        seconds = time.monotonic() - start
-        row = {"epoch": epoch, **trained, **metrics, **learned_exponent(trainer), "lr": lr, "seconds": seconds}
-        trainer.history.append(row)
-        trainer.seconds += seconds
-        if best_epoch(trainer.history[1:], config.select) == epoch - 1:
-            trainer.best = trainer.learned()
-        trainer.schedule.after_epoch(row)
-        write_log(folder / "log.csv", trainer.history)
-        if time.monotonic() - saved >= 20 * saving:  # at most a twentieth of the time goes into checkpoints
-            begin = time.monotonic()
-            trainer.save(checkpoint)
-            saved = time.monotonic()
-            saving = saved - begin
+    validating = time.monotonic() - begun
+    keeper = Keeper(trainer, checkpoint, config.checkpoint_minutes)
+    allowed = trainer.deadline - begun
+    reserve = 0.03 * allowed + 4 * validating if math.isfinite(allowed) else 0.0
+
+    def between() -> bool:
+        if agreed(trainer.stopped == "SIGTERM", trainer.device):
+            keeper.keep()
+            raise KeyboardInterrupt
+        if agreed(time.monotonic() > trainer.deadline - reserve, trainer.device):
+            trainer.stopped = "max_hours"
+            return True
+        keeper.after_step()
+        return False
+
+    with stops_when_told(trainer), tracking(trainer.recipe, folder) as track:
+        while not trainer.stopped and (stage := next_stage(trainer)) is not None:
+            begun, epoch = time.monotonic(), trainer.history[-1]["epoch"] + 1
+            lr = trainer.optimizer.param_groups[0]["lr"]
+            told = train_epoch(trainer, task, epoch, stage, between)
+            metrics, _ = validate(trainer, task)
+            seconds = time.monotonic() - begun
+            row = {"epoch": epoch, **({"stage": stage} if config.stages else {}), **told, **metrics}
+            row.update(learned_exponent(trainer), lr=lr, seconds=seconds)
+            trainer.history.append(row)
+            trainer.seconds += seconds
+            if best_epoch(trainer.history[1:], config.select) == len(trainer.history) - 2:
+                trainer.best = trainer.learned()
+            trainer.schedule.after_epoch(row)
+            track(row)
+            if process_number() == 0:
+                write_log(folder / "log.csv", trainer.history)
+            keeper.after_epoch()
+    if trainer.stopped:
+        say(f"  stopped in epoch {trainer.history[-1]['epoch']}: train.max_hours is nearly over")
 
 
 def learned_exponent(trainer: Trainer) -> dict[str, float]:
     exponent = gem_exponent(trainer.embedder.pooling)
     return {} if exponent is None else {"gem_p": exponent}
-
-
-def finished(trainer: Trainer) -> bool:
-    config, trained = trainer.recipe.train, trainer.history[1:]
-    if len(trained) >= config.epochs:
-        return True
-    stale = len(trained) - 1 - best_epoch(trained, config.monitor) if trained else 0
-    return bool(config.patience) and stale >= config.patience
 
 
 def write_log(path: Path, history: Sequence[Mapping[str, float]]) -> None:
@@ -4623,19 +5301,42 @@ def holds_backbone(keys: Iterable[str]) -> bool:
     return any(key.startswith("embedder.backbone.") for key in keys)
 
 
+def average_weights(paths: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The mean of the weights of several runs of one model (a soup, Wortsman et al. 2022), metadata of the first."""
+    tensors, metadata = load_weights(paths[0])
+    for number, path in enumerate(paths[1:], 2):
+        others, _ = load_weights(path)
+        if others.keys() != tensors.keys() or any(others[k].shape != v.shape for k, v in tensors.items()):
+            raise KitError(f"soup: {path}: weights of another model than {paths[0]}")
+        for key, value in tensors.items():
+            if value.is_floating_point():
+                tensors[key] = torch.lerp(value, others[key], 1 / number)
+    return tensors, metadata
+
+
 def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]]:
-    """The recipe's embedder, with the learned tensors and the identities of its checkpoint, if it names one."""
+    """The recipe's embedder, with the learned tensors and the identities of its checkpoint, if it names one.
+
+    Every part is seeded on its own, so that a backbone that was loaded before changes nothing behind it.
+    """
+    model, seed = recipe.model, recipe.seed
     if recipe.checkpoint is None:
-        return build_embedder(recipe.model), {}, []
-    tensors, metadata = load_weights(recipe.checkpoint)
+        where = (model.backbone, model.input_size, model.pretrained, model.weights)
+        seed_everything(seed)
+        backbone, known = shared_backbone(*where, seed) if model.freeze else (load_backbone(*where), "")
+        seed_everything(seed, 1)
+        embedder = build_embedder(model, backbone)
+        embedder.backbone_fingerprint = known
+        return embedder, {}, []
+    seed_everything(seed)
+    tensors, metadata = average_weights([recipe.checkpoint, *recipe.soup])
     whole = holds_backbone(tensors)
     there = metadata["recipe"]["model"]
-    if known_backbone(there["backbone"]).architecture != known_backbone(recipe.model.backbone).architecture:
+    if known_backbone(there["backbone"]).architecture != known_backbone(model.backbone).architecture:
         raise KitError(
-            f"{recipe.checkpoint}: trained on backbone {there['backbone']!r}, the recipe's is {recipe.model.backbone!r}"
+            f"{recipe.checkpoint}: trained on backbone {there['backbone']!r}, the recipe's is {model.backbone!r}"
         )
-    model = replace(recipe.model, pretrained=False) if whole else recipe.model
-    embedder = build_embedder(model)
+    embedder = build_embedder(replace(model, pretrained=False) if whole else model)
     own = {k: v for k, v in embedder.state_dict().items() if whole or not k.startswith("backbone.")}
     given = {k[len("embedder.") :]: v for k, v in tensors.items() if k.startswith("embedder.")}
     other = [
@@ -5118,8 +5819,9 @@ class Result:
     """What an experiment left behind."""
 
     folder: Path
-    table: pd.DataFrame  # a row for each run
+    table: pd.DataFrame  # a row for each finished run
     report: Path
+    failed: Mapping[str, str] = field(default_factory=dict)  # why, by the folder of the run
 
     def _repr_html_(self) -> str:
         return html_table(self.table) + f"<p>report: {html.escape(str(self.report))}</p>"
@@ -5154,6 +5856,7 @@ class Pictures:
 
     competition: Competition
     store: ImageStore
+    at_size: Callable[[int], ImageStore]  # the same pictures in squares of another size
     splits: list[tuple[np.ndarray, np.ndarray]]
     fingerprint: str  # of the data as they were found, unreadable pictures included
 
@@ -5165,34 +5868,39 @@ def data_key(recipe: Recipe) -> str:
 
 def open_data(recipe: Recipe, competition: Competition) -> Pictures:
     """Decodes (or finds) the pictures and splits them; unreadable ones leave the table with `bad_images: skip`."""
-    data, found_as = recipe.data, competition.fingerprint
-    store = open_store(competition.root, competition.paths, data.size, data.fit, data.masks, data.bad_images)
+    data, found_as, paths, root = recipe.data, competition.fingerprint, competition.paths, competition.root
+    store = open_store(root, paths, data.size, data.fit, data.masks, data.bad_images)
     if recipe.background.build().change is not None and not store.masked:
         name = recipe.background.name
-        found = f"background: {name!r} needs masks, but the pictures in {competition.root} have no alpha"
+        found = f"background: {name!r} needs masks, but the pictures in {root} have no alpha"
         if data.unmasked == "stop":
             raise KitError(
                 f"{found}; name the masks' folder in data.masks, or set background: original or data.unmasked: keep"
             )
         competition = replace(competition, notes=(*competition.notes, f"{found}: it stays as it is"))
-    broken = [competition.paths[i] for i in store.broken]
+    broken, positions = [paths[i] for i in store.broken], None
     if broken:
         note = f"{len(broken)} unreadable pictures left out (test pictures count as black): {', '.join(broken)}"
         keep = ~competition.train.path.isin(broken)
         positions = np.r_[np.flatnonzero(keep), np.arange(len(keep), len(store))]
-        store = replace(store, pixels=store.pixels[positions])
         competition = replace(
             competition, train=competition.train[keep].reset_index(drop=True), notes=(*competition.notes, note)
         )
+
+    def at_size(size: int) -> ImageStore:
+        sized = open_store(root, paths, size, data.fit, data.masks, data.bad_images)
+        return sized if positions is None else replace(sized, pixels=sized.pixels[positions])
+
+    store = at_size(data.size)
     hashes = partial(perceptual_hashes, store.pixels[: len(competition.train)])
     splits = data.split.build(train=competition.train, hashes=hashes, split_seed=data.split_seed)
     for split in splits:
-        check_split(*split, competition.train.identity)
-    return Pictures(competition, store, splits, found_as)
+        check_split(*split, competition.train.identity, data.split.name)
+    return Pictures(competition, store, at_size, splits, found_as)
 
 
-def check_split(train: np.ndarray, validation: np.ndarray, identity: pd.Series) -> None:
-    if len(train) < 2 or not identity.iloc[validation].duplicated().any():
+def check_split(train: np.ndarray, validation: np.ndarray, identity: pd.Series, name: str) -> None:
+    if len(train) < 2 or not (name == "all" or identity.iloc[validation].duplicated().any()):
         raise KitError(
             f"data.split: {len(train)} training and {len(validation)} validation pictures; validation needs at "
             "least one identity with two pictures (more pictures, or a larger data.split.validation)"
@@ -5222,49 +5930,269 @@ def run_recipe(
     out: str | Path | None = None,
     device: str = "auto",
     force: bool = False,
+    jobs: int | None = 1,
+    gpus: int | None = None,
 ) -> Result:
     """Runs every variant and seed of a recipe and writes results, submissions and a report below out/<recipe>/.
 
     recipe: a Recipe or the path of one. data: a folder in the competition's layout. out: "runs" unless given. A run
     that is finished is not run again, an interrupted one goes on; `force` sets the old result aside and starts anew.
-    Raises KitError on bad input before any work begins.
+    jobs: runs at a time (None: as many as there are cores, for frozen backbones on a CPU). gpus: processes that share
+    each batch of a backbone that learns (None: one for each GPU); under torchrun its own. Raises KitError on bad input
+    before any work begins, and TrainingFailed when no run succeeds.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    chosen = pick_device(device)
-    folder = Path(out or "runs") / (recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}")
-    cells = expand(recipe)
-    competitions = load_competitions(cells, data)
-    for cell in cells:
-        check_model(cell.recipe)
-    check_earlier(folder, cells, competitions, force)
-    say(f"{recipe.name}: {len(cells)} run{'s' * (len(cells) > 1)} on {chosen}")
+    begun, recipe = time.monotonic(), recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    with distributed(device) as chosen:
+        folder = Path(out or "runs") / (recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}")
+        cells = expand(recipe)
+        competitions = load_competitions(cells, data)
+        for cell in cells:
+            check_model(cell.recipe)
+            precision_of(cell.recipe.train.precision, chosen)
+        check_earlier(folder, cells, competitions, force)
+        together = gpus or (torch.cuda.device_count() if chosen.type == "cuda" else 1)
+        if together > 1 and "RANK" not in os.environ and not all(cell.recipe.model.freeze for cell in cells):
+            run_in_processes(recipe, data, out, device, force, together)
+            force = False
+        say(f"{recipe.name}: {len(cells)} run{'s' * (len(cells) > 1)} on {told_device(chosen)}")
+        with first_process_first():
+            opened = open_all(cells, competitions)
+        limit = recipe.train.max_hours or (KAGGLE_HOURS if on_kaggle() else math.inf)
+        failed = run_cells(Grid(cells, opened, folder, chosen, force, begun + 3600 * limit, data), jobs)
+        if process_number() > 0:
+            return Result(folder, pd.DataFrame(), folder / "report.html")
+        return finish_experiment(recipe, cells, opened, folder, failed)
+
+
+KAGGLE_HOURS = 11.5  # of a session's 12
+
+
+def open_all(cells: Sequence[Cell], competitions: Mapping[str, Competition]) -> dict[str, Pictures]:
+    """The pictures of all runs by `data_key`, and what is to be said about them."""
     for competition in {id(c): c for c in competitions.values()}.values():
         say(
             f"  {competition.root}: {len(competition.train)} training pictures of {len(competition.identities)} "
             f"identities, {len(competition.test)} test pictures"
         )
-    opened = {}
+    opened: dict[str, Pictures] = {}
     for cell in cells:
         key = data_key(cell.recipe)
         opened[key] = opened.get(key) or open_data(cell.recipe, competitions[key])
     for note in {note: None for pictures in opened.values() for note in pictures.competition.notes}:
         say(f"  note: {note}")
-    for number, cell in enumerate(cells, 1):
-        place = folder / cell.folder
-        with only_one(place):
-            if force and place.exists():
+    return opened
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """All runs of an experiment, and what they share."""
+
+    cells: Sequence[Cell]
+    opened: Mapping[str, Pictures]
+    folder: Path
+    device: torch.device
+    force: bool
+    deadline: float  # by time.monotonic()
+    data: str | Path | None
+
+
+def run_cells(grid: Grid, jobs: int | None) -> dict[str, str]:
+    """Runs what is not finished; why by folder for the runs that failed."""
+    alone = [cell for cell in grid.cells if not (is_finished(grid.folder / cell.folder) and not grid.force)]
+    if jobs is None:
+        quick = grid.device.type == "cpu" and all(cell.recipe.model.freeze for cell in grid.cells)
+        jobs = os.cpu_count() or 1 if quick else 1
+    if min(jobs, len(alone)) > 1 and processes() == 1:
+        return run_side_by_side(grid, min(jobs, len(alone)))
+    failed = {}
+    for number, cell in enumerate(grid.cells, 1):
+        if time.monotonic() > grid.deadline:
+            say(f"  train.max_hours is over: {len(grid.cells) - number + 1} runs were not begun")
+            break
+        reason = run_or_tell(grid, cell, number)
+        failed.update({cell.folder: reason} if reason else {})
+    return failed
+
+
+def run_or_tell(grid: Grid, cell: Cell, number: int) -> str:
+    """Runs one cell unless it is finished; why it failed, if it did."""
+    place, pictures = grid.folder / cell.folder, grid.opened[data_key(cell.recipe)]
+    with only_one(place) if process_number() == 0 else nullcontext():
+        if process_number() == 0 and place.exists():
+            mended = why_failed(place) and changed_settings(place, cell.recipe, pictures.fingerprint)
+            if grid.force or mended:
                 set_aside(place)
-            if is_finished(place):
-                say(f"  {cell.folder}: finished before")
+        done, failure = from_first_process((is_finished(place), why_failed(place)))
+        if done:
+            say(f"  {cell.folder}: finished before")
+            if process_number() == 0:
                 remove(place / "checkpoint.safetensors")  # of a process that was killed as it finished
-            else:
-                say(f"  {cell.folder} ({number} of {len(cells)})")
-                run_cell(cell, opened[data_key(cell.recipe)], place, chosen)
-    return finish_experiment(recipe, cells, opened, folder)
+        elif failure:
+            say(f"  {cell.folder}: failed before ({failure}); other settings or --force run it again")
+        else:
+            say(f"  {cell.folder} ({number} of {len(grid.cells)})")
+            try:
+                run_cell(cell, pictures, place, grid.device, grid.deadline)
+            except TrainingFailed as error:
+                failure = str(error)
+                say(f"  {cell.folder}: failed: {failure}")
+    return failure
+
+
+def run_side_by_side(grid: Grid, jobs: int) -> dict[str, str]:
+    """Runs several cells at a time, each in a process with its share of the cores."""
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from multiprocessing import get_context
+
+    groups = {fingerprint(data_key(c.recipe), recipe_to_dict(c.recipe)["model"], c.recipe.seed): c for c in grid.cells}
+    for cell in {(data_key(c.recipe), str(asdict(c.recipe.model))): c for c in groups.values()}.values():
+        pictures = grid.opened[data_key(cell.recipe)]  # features are extracted once, before all need them
+        if not is_finished(grid.folder / cell.folder):
+            embedder = embedder_for(cell.recipe)[0].to(grid.device)
+            labels = torch.zeros(len(pictures.competition.train), dtype=torch.int64)
+            make_task(cell.recipe, embedder, pictures, labels, pictures.splits[0], grid.device)
+    threads, failed, left = max(1, (os.cpu_count() or 1) // jobs), {}, grid.deadline - time.monotonic()
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        waiting = {
+            pool.submit(run_alone, grid.cells, number, grid.data, grid.folder, grid.force, left, threads): cell
+            for number, cell in enumerate(grid.cells)
+        }
+        for done in progress(as_completed(waiting), "runs", len(waiting)):
+            reason = done.result()
+            failed.update({waiting[done].folder: reason} if reason else {})
+    return failed
+
+
+@lru_cache(maxsize=8)
+def opened_once(recipe: str, data: str | Path | None) -> Pictures:
+    """The pictures of a recipe, given as JSON."""
+    read = recipe_from_dict(json.loads(recipe))
+    return open_data(read, load_competition(find_data(read, data)))
+
+
+def run_alone(
+    cells: Sequence[Cell], number: int, data: str | Path | None, folder: Path, force: bool, left: float, threads: int
+) -> str:
+    """One cell in a process of its own, which keeps the pictures for the next; why it failed, if it did."""
+    torch.set_num_threads(threads)
+    cell = cells[number]
+    key = data_key(cell.recipe)
+    first = next(c for c in cells if data_key(c.recipe) == key)
+    opened = {key: opened_once(json.dumps(recipe_to_dict(first.recipe)), data)}
+    grid = Grid(cells, opened, folder, torch.device("cpu"), force, time.monotonic() + left, data)
+    return run_or_tell(grid, cell, number + 1)
+
+
+# several processes
+
+
+@contextmanager
+def distributed(device: str) -> Iterator[torch.device]:
+    """The device to work on; under torchrun, or started by the kit, with all processes joined."""
+    if "RANK" not in os.environ or torch.distributed.is_initialized():
+        yield pick_device(device)
+        return
+    chosen = pick_device(device)
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(chosen)
+    torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield chosen
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Lets the first process fill the caches that the others then find."""
+    if processes() > 1 and process_number() > 0:
+        torch.distributed.barrier()
+    yield
+    if processes() > 1 and process_number() == 0:
+        torch.distributed.barrier()
+
+
+def from_first_process(value: Any) -> Any:
+    """The first process's value, for all."""
+    if processes() == 1:
+        return value
+    box = [value]
+    torch.distributed.broadcast_object_list(box)
+    return box[0]
+
+
+def run_in_processes(
+    recipe: Recipe, data: str | Path | None, out: str | Path | None, device: str, force: bool, count: int
+) -> None:
+    """Runs the recipe in `count` processes that share each batch, and waits for them; one that dies ends them all."""
+    import socket
+    import subprocess
+    import tempfile
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{recipe.name}.yaml"
+        path.write_text(json.dumps(recipe_to_dict(recipe)), encoding="utf-8")
+        command = [sys.executable, __file__, "run", str(path), "--device", device, *(["--force"] if force else [])]
+        command += ["--data", str(data)] if data is not None else []
+        command += ["--out", str(out)] if out is not None else []
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+        shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+        started = [
+            subprocess.Popen(command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+            for rank in range(count)
+        ]
+        try:
+            while (codes := [process.poll() for process in started]).count(0) < count:
+                if any(codes):
+                    code = next(filter(None, codes))
+                    raise TrainingFailed(
+                        f"{recipe.name}: one of {count} processes ended with exit code {code}; the same command "
+                        "goes on from the last checkpoint"
+                    )
+                time.sleep(0.2)
+        finally:
+            end_processes(started)
+
+
+def end_processes(started: Sequence[Any], patience: float = 10.0) -> None:
+    """Ends processes that still run, and kills those that do not heed it."""
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+    limit = time.monotonic() + patience
+    while any(process.poll() is None for process in started) and time.monotonic() < limit:
+        time.sleep(0.1)
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def told_device(device: torch.device) -> str:
+    if device.type == "cpu":
+        return "cpu"
+    return (
+        f"{processes()} x {torch.cuda.get_device_name(device)}"
+        if processes() > 1
+        else torch.cuda.get_device_name(device)
+    )
 
 
 def is_finished(place: Path) -> bool:
     return (place / "metrics.json").is_file()
+
+
+def why_failed(place: Path) -> str:
+    """Why training in this folder can't go on; "" where it can."""
+    record = place / "failed.json"
+    return json.loads(record.read_text(encoding="utf-8"))["reason"] if record.is_file() else ""
+
+
+NO_MATTER = ("train.max_hours", "train.checkpoint_minutes", "train.track", "train.micro_batch")  # to a run's result
 
 
 def settings_that_count(recipe: Recipe | Mapping) -> dict[str, Any]:
@@ -5280,11 +6208,26 @@ def settings_that_count(recipe: Recipe | Mapping) -> dict[str, Any]:
             flat[dotted] = list(value) if isinstance(value, tuple) else value
 
     walk({k: v for k, v in raw.items() if k not in (*WORDS, "name")}, "")
-    return flat
+    return {key: value for key, value in flat.items() if key not in NO_MATTER}
+
+
+def changed_settings(place: Path, recipe: Recipe, data_fingerprint: str) -> list[str]:
+    """What a result folder's settings and data differ in from those of now; nothing where it has no results."""
+    if not (place / "recipe.yaml").is_file() or not has_results(place):
+        return []
+    earlier = yaml.safe_load((place / "recipe.yaml").read_text(encoding="utf-8"))
+    told = earlier.pop("data_fingerprint", data_fingerprint)
+    then, now = (settings_that_count(json.loads(json.dumps(x))) for x in (earlier, recipe_to_dict(recipe)))
+    changed = [
+        f"{key}: {then.get(key)} there, {now.get(key)} now"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key)
+    ]
+    return changed + (["the data: other pictures or labels"] if told != data_fingerprint else [])
 
 
 def check_earlier(folder: Path, cells: Sequence[Cell], competitions: Mapping[str, Competition], force: bool) -> None:
-    """Refuses to mix results of other settings or other data, unless `force` is going to set them aside."""
+    """Refuses to mix results of other settings or other data, unless they failed or `force` sets them aside."""
     for cell in cells:
         place, competition = folder / cell.folder, competitions[data_key(cell.recipe)]
         if (
@@ -5293,21 +6236,8 @@ def check_earlier(folder: Path, cells: Sequence[Cell], competitions: Mapping[str
             and place.resolve() in weights_path(cell.recipe.checkpoint).resolve().parents
         ):
             raise KitError(f"checkpoint: {cell.recipe.checkpoint}: --force would set it aside; choose another --out")
-        if force or not (place / "recipe.yaml").is_file() or not has_results(place):
-            continue
-        earlier = yaml.safe_load((place / "recipe.yaml").read_text(encoding="utf-8"))
-        told = earlier.pop("data_fingerprint", competition.fingerprint)
-        then, now = (
-            settings_that_count(json.loads(json.dumps(earlier))),
-            settings_that_count(json.loads(json.dumps(recipe_to_dict(cell.recipe)))),
-        )
-        changed = [
-            f"{key}: {then.get(key)} there, {now.get(key)} now"
-            for key in sorted(then.keys() | now.keys())
-            if then.get(key) != now.get(key)
-        ]
-        changed += ["the data: other pictures or labels"] if told != competition.fingerprint else []
-        if changed:
+        changed = changed_settings(place, cell.recipe, competition.fingerprint)
+        if changed and not force and not why_failed(place):
             raise KitError(
                 f"{place}: holds a run with other settings ({'; '.join(changed)}); choose another --out, "
                 "or set it aside with --force"
@@ -5316,7 +6246,8 @@ def check_earlier(folder: Path, cells: Sequence[Cell], competitions: Mapping[str
 
 def has_results(place: Path) -> bool:
     """Whether there is anything in a result folder that took time."""
-    return any(True for name in ("checkpoint.safetensors", "metrics.json") for _ in place.rglob(name))
+    kept = ("checkpoint.safetensors", "metrics.json", "failed.json")
+    return any(True for name in kept for _ in place.rglob(name))
 
 
 def set_aside(place: Path) -> None:
@@ -5326,61 +6257,91 @@ def set_aside(place: Path) -> None:
     say(f"  earlier result moved to {place.with_name(f'{place.name}.old{number}')}")
 
 
-def run_cell(cell: Cell, pictures: Pictures, place: Path, device: torch.device) -> None:
+def run_cell(cell: Cell, pictures: Pictures, place: Path, device: torch.device, deadline: float = math.inf) -> None:
     """Trains and evaluates one variant with one seed; with several folds, each in a folder of its own."""
     recipe, splits = cell.recipe, pictures.splits
     told = {**recipe_to_dict(recipe), "data_fingerprint": pictures.fingerprint}
-    write_text(place / "recipe.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
+    if process_number() == 0:
+        write_text(place / "recipe.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
     try:
         if len(splits) == 1:
-            run_split(recipe, pictures, splits[0], place, device)
+            run_split(recipe, pictures, splits[0], place, device, deadline)
             return
         for number, split in enumerate(splits):
             fold = place / f"fold{number}"
-            if not is_finished(fold):
+            if not from_first_process(is_finished(fold)):
                 say(f"    fold {number + 1} of {len(splits)}")
                 fold.mkdir(exist_ok=True)
-                run_split(recipe, pictures, split, fold, device)
-        combine_folds(pictures.competition, place, len(splits), recipe.model.geometry.build())
+                run_split(recipe, pictures, split, fold, device, deadline)
+        if process_number() == 0:
+            combine_folds(pictures.competition, place, len(splits), recipe.model.geometry.build())
+    except TrainingFailed as error:
+        if process_number() == 0:
+            write_json(place / "failed.json", {"reason": str(error)})
+        raise
     except KitError:
-        if not has_results(place):
+        if process_number() == 0 and not has_results(place):
             remove(place)  # nothing was trained yet
         raise
 
 
 def run_split(
-    recipe: Recipe, pictures: Pictures, split: tuple[np.ndarray, np.ndarray], place: Path, device: torch.device
+    recipe: Recipe,
+    pictures: Pictures,
+    split: tuple[np.ndarray, np.ndarray],
+    place: Path,
+    device: torch.device,
+    deadline: float,
 ) -> None:
     """One trained model: log, weights, embeddings, submission, and metrics.json, which marks the run as finished."""
     competition, identities = pictures.competition, pictures.competition.identities
     codes = pd.Categorical(competition.train.identity, categories=identities).codes.astype(np.int64)
-    seed_everything(recipe.seed)
     embedder, tensors, known = embedder_for(recipe)
     embedder.to(device, memory_format=torch.channels_last)
     counts = np.bincount(codes[split[0]], minlength=len(identities)).tolist()
     sizes = {"embedding_dim": embedder.embedding_dim, "num_identities": len(identities), "counts": counts}
     loss = recipe.loss.build(**sizes, geometry=embedder.geometry).to(device)
-    trainer = make_trainer(recipe, embedder, loss)
+    labels = torch.from_numpy(codes)
+    trainer = make_trainer(recipe, embedder, loss, len(epoch_batches(recipe, labels, split[0], 1)))
+    trainer.deadline = deadline
     if tensors and known == identities:
         trainer.restore(tensors)
-    task = make_task(recipe, embedder, pictures.store, torch.from_numpy(codes), split, device)
-    run_training(trainer, task, place)
-    write_log(place / "log.csv", trainer.history)
+    task = make_task(recipe, embedder, pictures, labels, split, device)
+    try:
+        run_training(trainer, task, place)
+    except TrainingFailed:
+        if process_number() == 0 and trainer.best:  # what was good so far
+            save_weights(place / "weights.safetensors", trainer, identities, {})
+        raise
     trainer.restore(trainer.best)
+    trainer.average = {}
     told, embeddings = validate(trainer, task)
-    labels = competition.train.identity.to_numpy(str)[split[1]]
-    rows = competition.train.filename.iloc[split[1]]
+    if process_number() == 0:
+        write_results(trainer, task, pictures, told, embeddings, place)
+
+
+def write_results(
+    trainer: Trainer, task: Task, pictures: Pictures, told: Mapping[str, float], embeddings: Tensor, place: Path
+) -> None:
+    """Everything that a trained model leaves behind."""
+    recipe, embedder, competition = trainer.recipe, trainer.embedder, pictures.competition
+    write_log(place / "log.csv", trainer.history)
+    labels = competition.train.identity.to_numpy(str)[task.validation]
+    rows = competition.train.filename.iloc[task.validation]
     save_arrays(place / "validation.npz", embeddings=embeddings.numpy(), images=rows, labels=labels)
-    raw = similarity_matrix(embeddings, geometry=embedder.geometry)
-    metrics = {"val_loss": told["val_loss"], **retrieval_metrics(raw, labels)}
-    views = embed_views(embedder, task.pixels, split[1])
-    steps, measured = choose_steps(recipe.postprocess, embeddings, views, labels, embedder.geometry)
-    if recipe.postprocess:
-        used = next(row for row in measured if row["used"])
-        metrics.update(map_postprocessed=used["map"], postprocess=measured)
+    metrics, steps = {**told, "per_identity": {}}, recipe.postprocess
+    if len(labels):
+        raw = similarity_matrix(embeddings, geometry=embedder.geometry)
+        metrics = {"val_loss": told["val_loss"], **retrieval_metrics(raw, labels)}
+        views = embed_views(trainer, task, task.validation)
+        steps, measured = choose_steps(steps, embeddings, views, labels, embedder.geometry)
+        if recipe.postprocess:
+            metrics.update(map_postprocessed=next(r["map"] for r in measured if r["used"]), postprocess=measured)
+    elif [step.name for step in steps] == ["auto"]:
+        steps = ()  # nothing to choose by
     if competition.pairs is not None:
         metrics.update(write_test_results(competition, trainer, task, steps, place))
-    save_weights(place / "weights.safetensors", trainer, identities, {m: metrics[m] for m in METRICS})
+    save_weights(place / "weights.safetensors", trainer, competition.identities, {m: metrics[m] for m in METRICS})
     write_json(place / "metrics.json", {**metrics, **run_facts(trainer)})
     remove(place / "checkpoint.safetensors")
 
@@ -5388,29 +6349,43 @@ def run_split(
 def make_task(
     recipe: Recipe,
     embedder: Embedder,
-    store: ImageStore,
+    pictures: Pictures,
     labels: Tensor,
     split: tuple[np.ndarray, np.ndarray],
     device: torch.device,
 ) -> Task:
-    """Whole pictures, or the cached features of a frozen backbone where nothing before it is random or learns."""
+    """Whole pictures, or the cached features of a frozen backbone where nothing before it is random."""
     size = recipe.model.input_size or native_size(embedder.backbone)
-    cfg = embedder.backbone.pretrained_cfg
+    cfg, precision = embedder.backbone.pretrained_cfg, precision_of(recipe.train.precision, device)
+    if recipe.train.compile and not hasattr(embedder.backbone.forward_features, "_torchdynamo_orig_callable"):
+        embedder.backbone.forward_features = torch.compile(embedder.backbone.forward_features)
     prepare = Preparation(recipe.background, recipe.augment, size, cfg["mean"], cfg["std"])
-    pixels = PixelSource(store, prepare, device)
-    alone = recipe.train.mix.name == "none"
-    if embedder.frozen and prepare.fixed and alone and not list(embedder.pooling.parameters()):
-        return Task(pixels, cached_features(embedder, pixels, recipe), embedder.from_pooled, labels, *split)
-    return Task(pixels, pixels, embedder, labels, *split)
+    cached = embedder.frozen and prepare.fixed and recipe.train.mix.name == "none"
+
+    def source_at(size: int | None) -> tuple[PixelSource, Source]:
+        pixels = PixelSource(pictures.store if size is None else pictures.at_size(size), prepare, device)
+        return pixels, cached_features(embedder, pixels, recipe, precision) if cached else pixels
+
+    pixels, source = source_at(None)
+    stages = tuple(
+        source if stage.size in (None, recipe.data.size) else source_at(stage.size)[1]
+        for stage in stages_of(recipe.train)
+    )
+    return Task(pixels, source, stages, labels, *split)
 
 
-def embed_views(embedder: Embedder, pixels: PixelSource, positions: np.ndarray) -> Callable:
+def embed_views(trainer: Trainer, task: Task, positions: np.ndarray) -> Callable:
     """(scales, flip) -> embeddings (N, D) of the pictures at `positions`, averaged over such views."""
+    embedder = trainer.embedder
+
+    def network(images: Tensor) -> Tensor:
+        with mixed_precision(images.device, trainer.precision):
+            return embedder(images)
 
     @cache  # several candidates for post-processing begin with the same views
     def views(scales: tuple[float, ...], flip: bool) -> Tensor:
-        averaged = partial(multi_scale_tta, embedder, scales=scales, flip=flip, geometry=embedder.geometry)
-        return embed(averaged, pixels, positions, batch_size=32)
+        averaged = partial(multi_scale_tta, network, scales=scales, flip=flip, geometry=embedder.geometry)
+        return embed(averaged, task.pixels, positions, batch_size=32)
 
     return views
 
@@ -5430,8 +6405,8 @@ def write_test_results(
     """Test embeddings, and the submission after the steps; the test's mAP where a solution is known."""
     positions = len(competition.train) + np.arange(len(competition.test))
     trainer.embedder.eval()
-    embeddings = embed(task.network, task.source, positions)
-    views, geometry = embed_views(trainer.embedder, task.pixels, positions), trainer.embedder.geometry
+    embeddings = embed(embeddings_of(trainer, task), task.source, positions)
+    views, geometry = embed_views(trainer, task, positions), trainer.embedder.geometry
     similarity = postprocess(steps, embeddings, views, geometry).numpy()
     images = competition.test.filename
     save_arrays(place / "test.npz", embeddings=embeddings.numpy(), images=images, similarity=similarity)
@@ -5461,6 +6436,7 @@ def run_facts(trainer: Trainer) -> dict[str, Any]:
         "epochs": len(trained),
         "best_epoch": best_epoch(trained, trainer.recipe.train.select) + 1 if trained else 0,
         "seconds": trainer.seconds,
+        **({"stopped": trainer.stopped} if trainer.stopped else {}),
         "parameters": sum(p.numel() for p in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "versions": {
@@ -5554,12 +6530,25 @@ def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) ->
 SHOWN = 12  # variants that a report shows in detail
 
 
-def finish_experiment(recipe: Recipe, cells: Sequence[Cell], opened: Mapping[str, Pictures], folder: Path) -> Result:
-    """Table and report over all runs; the report shows the best run of each variant in detail."""
+def finish_experiment(
+    recipe: Recipe, cells: Sequence[Cell], opened: Mapping[str, Pictures], folder: Path, failed: Mapping[str, str]
+) -> Result:
+    """Table and report over the finished runs; the report shows the best run of each variant in detail."""
+    wanted = len(cells)
+    cells = [cell for cell in cells if is_finished(folder / cell.folder)]
+    if not cells:
+        raise TrainingFailed(
+            next(iter(failed.values()), f"{recipe.name}: train.max_hours was over before any run ended")
+        )
     table = results_table(cells, folder)
-    best = [cells[i] for i in table.groupby("variant", sort=False)["map"].idxmax()]
-    details = [run_details(cell, opened[data_key(cell.recipe)], folder) for cell in best[:SHOWN]]
+    ranked = table["map"].fillna(-1).groupby(table.variant, sort=False)
+    best = [cells[i] for i in ranked.idxmax()]
+    validated = [cell for cell in best if cell.recipe.data.split.name != "all"]
+    details = [run_details(cell, opened[data_key(cell.recipe)], folder) for cell in validated[:SHOWN]]
     notes = list({note: None for pictures in opened.values() for note in pictures.competition.notes})
+    notes += [f"{place} failed: {reason}" for place, reason in failed.items()]
+    missing = wanted - len(cells) - len(failed)
+    notes += [f"{missing} of {wanted} runs are not there yet"] if missing else []
     notes += [f"only the first {SHOWN} of {len(best)} variants are shown in detail"] if len(best) > SHOWN else []
     report = write_report(folder, recipe, table, details, notes)
     for row in table.itertuples():
@@ -5578,7 +6567,7 @@ def finish_experiment(recipe: Recipe, cells: Sequence[Cell], opened: Mapping[str
     ]
     for path in [*written, folder / "results.csv", folder / "report.md", report]:
         say(f"  wrote {path}")
-    return Result(folder, table, report)
+    return Result(folder, table, report, failed)
 
 
 # 16. Kaggle
@@ -5696,10 +6685,13 @@ def run_command(argv: Sequence[str] | None = None) -> int:
         help="seconds instead of hours: tiny backbone, two epochs, and synthetic pictures unless there is data",
     )
     parser.add_argument("--force", action="store_true", help="set finished results aside and run again")
+    parser.add_argument("--jobs", type=int, help="runs at a time (as many as cores, with frozen backbones on a CPU)")
+    parser.add_argument("--gpus", type=int, help="processes that share each batch of a learning backbone (all GPUs)")
     given = parser.parse_args(argv)
     recipe = load_recipe(given.recipe, given.overrides)
-    run_recipe(smoke(recipe) if given.smoke else recipe, given.data, given.out, given.device, given.force)
-    return 0
+    recipe = smoke(recipe) if given.smoke else recipe
+    result = run_recipe(recipe, given.data, given.out, given.device, given.force, given.jobs, given.gpus)
+    return 1 if result.failed else 0
 
 
 def kernel_command(argv: Sequence[str]) -> int:

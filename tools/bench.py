@@ -3,6 +3,13 @@
 `augment` gives pictures a second through each policy: the kit's, a batch at a time, beside torchvision v2's, a picture
 at a time as in a DataLoader. Neither is checked against the other, since both draw at random; all cores are used.
 
+`train` times an epoch of head training on cached features, validation included, beside the usual loop of a DataLoader
+that loads a tensor file for each picture and one for its features; and a whole grid of 6 schedules x 5 seeds, up to 100
+epochs each, with its report, by the real command.
+
+`data` times warm reads of stored pictures beside one float32 tensor file for each, and cold decoding of large RGBA
+PNGs on all cores beside one core.
+
 `retrieval` times the steps that follow the embeddings, for each N in --sizes:
 
     identity_balanced_map   peers: a loop over queries; the ranked matrix of re-ID toolboxes; pytorch-metric-learning
@@ -30,8 +37,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -498,6 +507,186 @@ def retrieval(options: argparse.Namespace) -> None:
         options.json.write_text(json.dumps({"machine": told, "rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 
+# Training
+
+
+FEATURES, WIDTH, CATS = 675, 1024, 31  # cached features, their length, identities
+
+
+def head_run(folder: Path, epochs: int) -> tuple[Any, Any]:
+    """A trainer and a task of cached features, in the baseline's setting."""
+    import torch
+
+    import jaguar_kit as jk
+
+    torch.manual_seed(0)
+    labels = torch.randint(CATS, (FEATURES,)).sort().values
+    features = torch.randn(CATS, WIDTH)[labels] + SPREAD * torch.randn(FEATURES, WIDTH)
+    recipe = jk.recipe_from_dict({"name": "bench", "train": {"epochs": epochs, "patience": 0}})
+    head = recipe.model.head.build(in_features=WIDTH)
+    embedder = jk.Embedder(torch.nn.Identity(), jk.NativePooling(), head, frozen=True)
+    loss = recipe.loss.build(embedding_dim=embedder.embedding_dim, num_identities=CATS)
+    order = torch.randperm(FEATURES).numpy()
+    train, validation = np.sort(order[: FEATURES * 4 // 5]), np.sort(order[FEATURES * 4 // 5 :])
+    source = jk.FeatureSource(features, torch.device("cpu"))
+    task = jk.Task(None, source, (source,), labels, train, validation)
+    return jk.make_trainer(recipe, embedder, loss, math.ceil(len(train) / 64)), task
+
+
+def kit_epochs(folder: Path, epochs: int) -> float:
+    """Seconds an epoch."""
+    import jaguar_kit as jk
+
+    trainer, task = head_run(folder, epochs)
+    started = time.perf_counter()
+    jk.run_training(trainer, task, folder)
+    return (time.perf_counter() - started) / epochs
+
+
+def file_epochs(folder: Path, epochs: int) -> float:
+    """Seconds an epoch of a loop that reads two files for each picture and step; same head, loss and metric."""
+    import torch
+
+    import jaguar_kit as jk
+
+    trainer, task = head_run(folder, epochs)
+    for i, feature in enumerate(task.source.features):
+        torch.save(torch.zeros(3, 256, 256), folder / f"picture{i}.pt")
+        torch.save(feature.clone(), folder / f"feature{i}.pt")
+
+    class Files(torch.utils.data.Dataset):
+        def __init__(self, positions: np.ndarray):
+            self.positions = positions
+
+        def __len__(self) -> int:
+            return len(self.positions)
+
+        def __getitem__(self, item: int) -> tuple:
+            i = self.positions[item]
+            picture, feature = (
+                torch.load(folder / f"{kind}{i}.pt", weights_only=True) for kind in ("picture", "feature")
+            )
+            return picture, feature, task.labels[i]
+
+    head, loss = trainer.embedder.head, trainer.loss
+    training = torch.utils.data.DataLoader(Files(task.train), batch_size=64, shuffle=True)
+    validation = torch.utils.data.DataLoader(Files(task.validation), batch_size=64)
+    optimizer = torch.optim.AdamW([*head.parameters(), *loss.parameters()], lr=5e-4, weight_decay=1e-4)
+    started = time.perf_counter()
+    for _ in range(epochs):
+        head.train()
+        for _, features, labels in training:
+            optimizer.zero_grad()
+            loss(head(features), labels).backward()
+            optimizer.step()
+        head.eval()
+        with torch.no_grad():
+            embeddings = torch.cat([head(features) for _, features, _ in validation])
+        jk.identity_balanced_map(jk.similarity_matrix(embeddings), task.labels[task.validation])
+    return (time.perf_counter() - started) / epochs
+
+
+SCHEDULES = {
+    "none": {"schedule": "none"},
+    "step": {"schedule": "step"},
+    "cosine": {"schedule": {"name": "cosine", "t_max": 100}},
+    "onecycle": {"schedule": "onecycle"},
+    "exponential": {"schedule": "exponential"},
+    "plateau": {"schedule": "plateau"},
+}
+
+
+def grid_seconds(folder: Path) -> tuple[float, int, int]:
+    """Seconds of the grid by the real command once its features are cached, its runs, and its training pictures."""
+    import jaguar_kit as jk
+
+    jk.save_backbone(folder / "convnext_base.safetensors", jk.create_backbone("convnext_base"), "convnext_base")
+    model = {"backbone": "convnext_base", "weights": str(folder / "convnext_base.safetensors"), "input_size": 64}
+    data = {"mini": {"identities": CATS, "images": 850}, "size": 64}
+    variants = {name: {"train": settings} for name, settings in SCHEDULES.items()}
+    grid = {"name": "grid", "data": data, "model": model, "variants": variants, "seeds": [42, 123, 456, 789, 2024]}
+    once = {**grid, "name": "once", "variants": {}, "seeds": [], "train": {"epochs": 1}}
+    for recipe in (once, grid):
+        (folder / f"{recipe['name']}.yaml").write_text(json.dumps(recipe))
+        started = time.perf_counter()
+        command = ["run", str(folder / f"{recipe['name']}.yaml"), "--out", str(folder / "runs"), "--device", "cpu"]
+        told = subprocess.run(
+            [sys.executable, jk.__file__, *command], check=True, capture_output=True, text=True
+        ).stdout
+    pictures = next(int(line.split()[1]) for line in told.splitlines() if "training pictures" in line)
+    return time.perf_counter() - started, len(pd.read_csv(folder / "runs/grid/results.csv")), pictures
+
+
+def train(options: argparse.Namespace) -> None:
+    print(", ".join(f"{key} {value}" for key, value in machine(os.cpu_count() or 1).items()))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["JAGUAR_KIT_CACHE"] = str(folder / "cache")
+        kit = min(kit_epochs(fresh(folder, f"kit{i}"), 20) for i in range(options.repeat))
+        files = min(file_epochs(fresh(folder, f"files{i}"), 2) for i in range(options.repeat))
+        print(f"head epoch, {FEATURES} features of {WIDTH}, best of {options.repeat}:", end=" ")
+        print(f"kit {kit * 1e3:.1f} ms, files {files * 1e3:.0f} ms, ratio {files / kit:.1f}", flush=True)
+        if not options.no_grid:
+            seconds, runs, pictures = grid_seconds(folder)
+            print(f"grid of {runs} runs on {pictures} training pictures' features of {WIDTH}, once: {seconds:.1f} s")
+
+
+def fresh(folder: Path, name: str) -> Path:
+    (folder / name).mkdir()
+    return folder / name
+
+
+# Data
+
+
+def data(options: argparse.Namespace) -> None:
+    import torch
+    from PIL import Image
+
+    import jaguar_kit as jk
+
+    print(", ".join(f"{key} {value}" for key, value in machine(os.cpu_count() or 1).items()))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        root = jk.make_mini_dataset(folder / "mini", images=240)
+        paths = jk.load_competition(root).paths
+        store = jk.open_store(root, paths, 256, cache=folder / "cache")
+        for i in range(len(store)):
+            torch.save(store.read([i])[0, :3].float() / 255, folder / f"{i}.pt")
+        batches = np.array_split(np.random.default_rng(0).permutation(len(store)), len(store) // 32)
+        kit = min(seconds_of(lambda: [store.read(b).float() for b in batches], []) for _ in range(options.repeat))
+
+        def load(batch: np.ndarray) -> Any:
+            return torch.stack([torch.load(folder / f"{i}.pt", weights_only=True) for i in batch])
+
+        files = min(seconds_of(lambda: [load(b) for b in batches], []) for _ in range(options.repeat))
+        on_disk = sum(p.stat().st_size for p in folder.glob("*.pt")), store.pixels.nbytes
+        print(f"warm reads of {len(store)} pictures of 256 px with masks, best of {options.repeat}: kit", end=" ")
+        print(
+            f"{len(store) / kit:,.0f} pictures a second, float32 files {len(store) / files:,.0f} (without masks),",
+            end=" ",
+        )
+        print(f"ratio {files / kit:.1f}; disk {on_disk[1] / 1e6:.0f} MB, files {on_disk[0] / 1e6:.0f} MB")
+        noise = np.random.default_rng(0).normal(size=(2000, 3000)).cumsum(1)
+        picture = Image.fromarray((np.stack([noise, noise * 2, noise * 3, noise * 0 + 255], -1) % 256).astype(np.uint8))
+        large = [f"large{i}.png" for i in range(16)]
+        for path in large:
+            picture.save(folder / path, compress_level=1)
+        one = min(seconds_of(jk.decode, [folder / large[0], None, 256, "squash", 4]) for _ in range(options.repeat))
+        cold = min(
+            seconds_of(jk.open_store, [folder, large, 256, "squash", None, "stop", folder / f"cold{i}"])
+            for i in range(options.repeat)
+        )
+        cores = os.cpu_count() or 1
+        print(
+            f"cold decoding of 3000 x 2000 RGBA PNGs, best of {options.repeat}: one core {1 / one:.2f} a second,",
+            end=" ",
+        )
+        print(
+            f"kit on {cores} cores {len(large) / cold:.2f}, {one * len(large) / cold / cores:.2f} of cores x one core"
+        )
+
+
 # Augmentation
 
 
@@ -611,6 +800,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--side", type=count, default=256, metavar="PX", help="side of a picture (256)")
     add("--repeat", type=count, default=5, metavar="R", help="timed calls, the best of which counts (5)")
     add("--device", default="auto", help="auto, cpu or cuda")
+    command = commands.add_parser("train", help="head epochs on cached features, and a whole grid")
+    command.set_defaults(run=train)
+    command.add_argument(
+        "--repeat", type=count, default=3, metavar="R", help="timed runs, the best of which counts (3)"
+    )
+    command.add_argument("--no-grid", action="store_true", help="leave the grid out")
+    command = commands.add_parser("data", help="warm reads and cold decoding of pictures")
+    command.set_defaults(run=data)
+    command.add_argument(
+        "--repeat", type=count, default=3, metavar="R", help="timed calls, the best of which counts (3)"
+    )
     options = parser.parse_args(argv)
     if not installed("jaguar_kit"):
         parser.error("jaguar_kit is not installed (expected: pip install -e . in the project's folder)")
