@@ -136,7 +136,10 @@ def suggest(word: object, known: Iterable[str]) -> str:
     """The end of an error line: the nearest known name, or all of them."""
     known = sorted(known)
     near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
-    return f"did you mean '{near[0]}'?" if near else f"expected one of: {', '.join(known) or 'nothing'}"
+    if near:
+        return f"did you mean '{near[0]}'?"
+    shown = ", ".join(known[:40]) + (f" and {len(known) - 40} more" if len(known) > 40 else "")
+    return f"expected one of: {shown or 'nothing'}"
 
 
 @dataclass(frozen=True)
@@ -773,6 +776,11 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device("cuda")
 
 
+def core_count() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def process_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -1294,7 +1302,7 @@ def write_store(
     target: Path, pictures: Sequence[Path], masks: Sequence[Path | None], size: int, fit: str, bad_images: str
 ) -> dict[str, str]:
     """Decodes all pictures into one .npy file; returns {position: what is wrong with it}."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(core_count()) as pool:
         masked = any(m is not None for m in masks) or any(pool.map(has_alpha, pictures))
         with atomic(target) as temporary:
             shape = (len(pictures), size, size, 4 if masked else 3)
@@ -1937,6 +1945,8 @@ class Elastic(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         rows = torch.nonzero(torch.rand(len(images)) < self.p)[:, 0].to(images.device)
+        if not len(rows):
+            return images
         chosen, side = images[rows], images.shape[-1]
         blur = blur_matrix(side, self.sigma).to(images)
         noise = torch.rand(len(rows), 2, side, side, device=images.device) * 2 - 1
@@ -2218,7 +2228,7 @@ class Preparation:
 
     uint8 (B, 3 or 4, S, S) -> background -> augmentation when training -> resize -> normalised (B, 3, H, W).
     Augmentations that move pixels, up to the first that does not, move picture and mask together, and the background
-    is painted after them: so that it fills the corners too.
+    is painted after them, so that a colour fills the corners too; of other backgrounds the corners stay dark.
     """
 
     def __init__(
@@ -2782,7 +2792,7 @@ def check_input_size(backbone: nn.Module, size: int | None) -> None:
     if size is not None and step and size % step:
         raise KitError(
             f"model.input_size: {size} is not a multiple of the backbone's patches of {step} px; "
-            f"try {size // step * step}"
+            f"try {max(size // step, 1) * step}"
         )
 
 
@@ -2853,7 +2863,11 @@ def load_backbone(name: str, input_size: int | None, pretrained: bool, weights: 
     backbone.pretrained_cfg.update(json.loads(metadata.get("config", "{}")))
     adapt = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)  # position embeddings
     tensors = without_classifier(backbone, tensors, path)
-    load_strictly(backbone, adapt(tensors, backbone) if adapt else tensors, path)
+    if adapt:  # timm's own files have a classifier, and some of its filters take one without for an older kind
+        classifiers = classifiers_of(backbone)
+        tensors = adapt({**tensors, **{f"{name}.weight": torch.zeros(0) for name in classifiers}}, backbone)
+        tensors = {key: value for key, value in tensors.items() if key.rpartition(".")[0] not in classifiers}
+    load_strictly(backbone, tensors, path)
     return backbone
 
 
@@ -2866,10 +2880,15 @@ def check_weights_metadata(name: str, path: Path, tensors: Mapping[str, Tensor],
         raise KitError(f"{path}: damaged: its tensors are not those of which it tells the sha256; fetch it again")
 
 
+def classifiers_of(backbone: nn.Module) -> tuple[str, ...]:
+    """Names of the layers that timm takes for the classifier."""
+    classifier = backbone.pretrained_cfg.get("classifier") or ()
+    return (classifier,) if isinstance(classifier, str) else tuple(classifier)
+
+
 def without_classifier(backbone: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The tensors without those of timm's classifier, which no embedding passes through; says so."""
-    classifier = backbone.pretrained_cfg.get("classifier") or ()
-    prefixes = tuple(f"{c}." for c in ([classifier] if isinstance(classifier, str) else classifier))
+    prefixes = tuple(f"{name}." for name in classifiers_of(backbone))
     dropped = [key for key in tensors if key.startswith(prefixes or "\0")]
     if dropped:
         say(f"  note: {path}: left out the classifier ({', '.join(dropped)})")
@@ -3553,6 +3572,7 @@ def pk_sampler(identities: Annotated[int, Range(low=2)] = 8, images: Annotated[i
 
 MANY = 8  # a row's values are many when they are more than this part of it
 CACHED = 1 << 18  # numbers that a processor's cache holds
+FEW = 1 << 19  # comparisons of positives with candidates that are quicker made than avoided
 BLOCK = 1 << 24  # similarities that are worked on at a time, to bound the memory beyond input and result
 FALSE_MATCH_RATES = (0.001, 0.01, 0.1)
 CMC_RANKS = (1, 5, 10)
@@ -3640,6 +3660,22 @@ class QueryScores:
     last: np.ndarray  # how many pictures are at least as similar as the worst positive
 
 
+def score_few(matrix: np.ndarray, codes: np.ndarray) -> QueryScores:
+    """`score_queries` by comparing each positive with every candidate: quicker while all of it fits the cache."""
+    same = (codes[:, None] == codes) & ~np.eye(len(codes), dtype=bool)
+    queries, positives = np.nonzero(same)
+    rows = np.where(np.eye(len(codes), dtype=bool), -np.inf, matrix)[queries]
+    at_least = rows >= matrix[queries, positives][:, None]
+    hits, counts = (at_least & same[queries]).sum(1), at_least.sum(1)
+    scores = np.full((3, len(codes)), np.nan)
+    if len(queries):
+        scored, starts, positives = np.unique(queries, return_index=True, return_counts=True)
+        scores[0, scored] = np.add.reduceat(hits / counts, starts) / positives
+        scores[1, scored] = np.minimum.reduceat(counts - hits, starts) + 1
+        scores[2, scored] = np.maximum.reduceat(counts, starts)
+    return QueryScores(*scores)
+
+
 def score_queries(matrix: Tensor, codes: np.ndarray) -> QueryScores:
     """Scores every row as a query against all other columns, one identity at a time.
 
@@ -3647,6 +3683,9 @@ def score_queries(matrix: Tensor, codes: np.ndarray) -> QueryScores:
     least as similar.
     """
     total, device = len(codes), matrix.device
+    pairs = int((np.bincount(codes) ** 2).sum()) if total else 0
+    if pairs * total <= FEW:
+        return score_few(matrix.cpu().numpy(), codes)
     scores = np.full((3, total), np.nan)
     order = np.argsort(codes, kind="stable")
     for members in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
@@ -4374,8 +4413,10 @@ def read_ahead(source: Source, batches: Sequence[np.ndarray]) -> Iterator[Tensor
     if isinstance(source, FeatureSource):
         yield from map(source.read, batches)
         return
+    if not len(batches):
+        return
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(source.read, batches[0]) if batches else None
+        waiting = pool.submit(source.read, batches[0])
         for following in [*batches[1:], None]:
             ready = waiting.result()
             waiting = pool.submit(source.read, following) if following is not None else None
@@ -4935,7 +4976,12 @@ def micro_batches(batch: np.ndarray, size: int | None) -> list[np.ndarray]:
 
 
 def backward_group(
-    trainer: Trainer, task: Task, source: Source, group: Sequence[tuple[int, np.ndarray, Tensor]], key: tuple[int, int]
+    trainer: Trainer,
+    task: Task,
+    source: Source,
+    group: Sequence[tuple[int, np.ndarray, Tensor]],
+    key: tuple[int, int],
+    mix: Mix | None,
 ) -> list[Tensor]:
     """Gradients of the batches (step, positions, pictures) of one optimizer step, each weighted by its size.
 
@@ -4943,7 +4989,7 @@ def backward_group(
     the pictures go through in parts of half the size, aloud. `key` is what seeds the epoch.
     """
     total = sum(len(positions) for _, positions, _ in group)
-    mix, told = trainer.recipe.train.mix.build(), []
+    told = []
     for step, positions, pictures in group:
         seed_everything(*key, step)
         sums, used = torch.zeros(3, dtype=torch.float64, device=trainer.device), 0
@@ -4958,15 +5004,13 @@ def backward_group(
     return told
 
 
-def backward_that_fits(
-    trainer: Trainer, task: Task, source: Source, group: Sequence, key: tuple[int, int]
-) -> list[Tensor]:
+def backward_that_fits(trainer: Trainer, *arguments: Any) -> list[Tensor]:
     """`backward_group`, begun anew with half as many pictures at a time as often as the memory does not suffice."""
     while True:
         try:
-            return backward_group(trainer, task, source, group, key)
+            return backward_group(trainer, *arguments)
         except torch.OutOfMemoryError:
-            size = trainer.micro_batch or max(len(positions) for _, positions, _ in group)
+            size = trainer.micro_batch or trainer.recipe.train.batch_size
             if size < 4 or processes() > 1:
                 raise KitError(
                     f"train.micro_batch: {size} pictures at a time do not fit the memory of "
@@ -5013,7 +5057,7 @@ def train_epoch(trainer: Trainer, task: Task, epoch: int, stage: int, between: C
     trainer.embedder.train()
     trainer.loss.train()
     source, every, key = task.stages[stage], trainer.recipe.train.accumulate, (trainer.recipe.seed, epoch)
-    batches = epoch_batches(trainer.recipe, task.labels, task.train, epoch)
+    batches, mix = epoch_batches(trainer.recipe, task.labels, task.train, epoch), trainer.recipe.train.mix.build()
     if not trainer.partial:
         trainer.partial = {
             "epoch": epoch,
@@ -5029,7 +5073,7 @@ def train_epoch(trainer: Trainer, task: Task, epoch: int, stage: int, between: C
         before, first = time.monotonic(), sums["step"]
         group = [(first + i, batch, next(reading)) for i, batch in enumerate(batches[first : first + every])]
         waiting += time.monotonic() - before
-        sums["new"] += backward_that_fits(trainer, task, source, group, key)
+        sums["new"] += backward_that_fits(trainer, task, source, group, key, mix)
         sums["norms"].append(optimizer_step(trainer))
         sums["step"] += len(group)
         pictures += sum(len(positions) for _, positions, _ in group)
@@ -5215,7 +5259,7 @@ def run_training(trainer: Trainer, task: Task, folder: Path) -> None:
         nothing = {"epoch": 0, "train_loss": math.nan, "batch_top1": math.nan}
         trainer.history = [{**nothing, **validate(trainer, task)[0], **learned_exponent(trainer), "lr": config.lr}]
         trainer.best = trainer.learned()
-    validating = time.monotonic() - begun
+    validating, written = time.monotonic() - begun, 0.0
     keeper = Keeper(trainer, checkpoint, config.checkpoint_minutes)
     allowed = trainer.deadline - begun
     reserve = 0.03 * allowed + 4 * validating if math.isfinite(allowed) else 0.0
@@ -5245,8 +5289,9 @@ def run_training(trainer: Trainer, task: Task, folder: Path) -> None:
                 trainer.best = trainer.learned()
             trainer.schedule.after_epoch(row)
             track(row)
-            if process_number() == 0:
+            if process_number() == 0 and time.monotonic() - written > 1:
                 write_log(folder / "log.csv", trainer.history)
+                written = time.monotonic()
             keeper.after_epoch()
     if trainer.stopped:
         say(f"  stopped in epoch {trainer.history[-1]['epoch']}: train.max_hours is nearly over")
@@ -5943,6 +5988,7 @@ def run_recipe(
     """
     begun, recipe = time.monotonic(), recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     with distributed(device) as chosen:
+        torch.set_float32_matmul_precision("high" if chosen.type == "cuda" else "highest")  # TF32 where there is one
         folder = Path(out or "runs") / (recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}")
         cells = expand(recipe)
         competitions = load_competitions(cells, data)
@@ -6001,7 +6047,7 @@ def run_cells(grid: Grid, jobs: int | None) -> dict[str, str]:
     alone = [cell for cell in grid.cells if not (is_finished(grid.folder / cell.folder) and not grid.force)]
     if jobs is None:
         quick = grid.device.type == "cpu" and all(cell.recipe.model.freeze for cell in grid.cells)
-        jobs = os.cpu_count() or 1 if quick else 1
+        jobs = core_count() if quick else 1
     if min(jobs, len(alone)) > 1 and processes() == 1:
         return run_side_by_side(grid, min(jobs, len(alone)))
     failed = {}
@@ -6051,7 +6097,7 @@ def run_side_by_side(grid: Grid, jobs: int) -> dict[str, str]:
             embedder = embedder_for(cell.recipe)[0].to(grid.device)
             labels = torch.zeros(len(pictures.competition.train), dtype=torch.int64)
             make_task(cell.recipe, embedder, pictures, labels, pictures.splits[0], grid.device)
-    threads, failed, left = max(1, (os.cpu_count() or 1) // jobs), {}, grid.deadline - time.monotonic()
+    threads, failed, left = max(1, core_count() // jobs), {}, grid.deadline - time.monotonic()
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         waiting = {
             pool.submit(run_alone, grid.cells, number, grid.data, grid.folder, grid.force, left, threads): cell
@@ -6140,7 +6186,7 @@ def run_in_processes(
         command += ["--data", str(data)] if data is not None else []
         command += ["--out", str(out)] if out is not None else []
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
-        shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+        shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, core_count() // count)))
         started = [
             subprocess.Popen(command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
             for rank in range(count)
@@ -6844,6 +6890,9 @@ def main(command: Callable[[Sequence[str] | None], int] = any_command, argv: Seq
     except KitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read our output, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130

@@ -275,3 +275,66 @@ def generalised_mean(places, p: float) -> np.ndarray:
             largest = max(values)  # taken out, so that no power overflows
             result[b, d] = largest * (sum((x / largest) ** p for x in values) / len(values)) ** (1 / p)
     return result
+
+
+SPACES = ("euclidean", "poincare", "lorentz")  # of curvature -1, as far as the radius 0.95 in the ball
+
+
+def longest_embedding(space: str) -> float:
+    """Euclidean length of the embeddings that are furthest out."""
+    return {"euclidean": math.inf, "poincare": 0.95, "lorentz": 2 * 0.95 / (1 - 0.95**2)}[space]
+
+
+def brought_inside(embeddings, space: str) -> np.ndarray:
+    """Embeddings as points of the space; what is too far out is shortened."""
+    rows = np.asarray(embeddings, np.float64)
+    return np.array([row * min(1.0, longest_embedding(space) / math.sqrt(sum(x * x for x in row))) for row in rows])
+
+
+def space_distance(x, y, space: str) -> float:
+    """Distance of two points by the arcosh formulas."""
+    if space == "euclidean":
+        return math.dist(x, y)
+    inner, xx, yy = (sum(a * b for a, b in zip(u, v)) for u, v in ((x, y), (x, x), (y, y)))
+    if space == "poincare":
+        cosh = 1 + 2 * math.dist(x, y) ** 2 / ((1 - xx) * (1 - yy))
+    else:
+        cosh = math.sqrt(1 + xx) * math.sqrt(1 + yy) - inner
+    return math.acosh(max(cosh, 1.0))
+
+
+def space_similarities(queries, gallery, space: str) -> np.ndarray:
+    """1 - d ** 2 / 2 of each query and each point of the gallery."""
+    queries, gallery = brought_inside(queries, space), brought_inside(gallery, space)
+    return np.array([[1 - space_distance(x, y, space) ** 2 / 2 for y in gallery] for x in queries])
+
+
+def tangent(point, space: str) -> np.ndarray:
+    """The vector at the origin whose exponential map is the point."""
+    length = math.sqrt(sum(x * x for x in point))
+    back = {"euclidean": float, "poincare": math.atanh, "lorentz": math.asinh}[space]
+    return np.asarray(point) * (back(length) / length)
+
+
+def exponential(vector, space: str) -> np.ndarray:
+    """The exponential map at the origin, no further out than the radius."""
+    length = math.sqrt(sum(x * x for x in vector))
+    there = {"euclidean": float, "poincare": math.tanh, "lorentz": math.sinh}[space]
+    return np.asarray(vector) * (min(there(length), longest_embedding(space)) / length)
+
+
+def space_average_with_nearest(embeddings, k: int, weigh, space: str) -> np.ndarray:
+    """Each point averaged with its k nearest others in the tangent space of the origin.
+
+    weigh(rank from 1, similarity): weight of a neighbour; the point itself weighs 1.
+    """
+    points, similarity = brought_inside(embeddings, space), space_similarities(embeddings, embeddings, space)
+    averaged = []
+    for i in range(len(points)):
+        others = sorted((j for j in range(len(points)) if j != i), key=lambda j: (-similarity[i, j], j))
+        total, weights = tangent(points[i], space), 1.0
+        for rank, j in enumerate(others[:k], 1):
+            weight = weigh(rank, similarity[i, j])
+            total, weights = total + weight * tangent(points[j], space), weights + weight
+        averaged.append(exponential(total / weights, space))
+    return np.array(averaged)

@@ -1,10 +1,14 @@
 """Background, augmentation and Preparation: from stored pixels to what a backbone takes."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.transforms import InterpolationMode, autoaugment
+from torchvision.transforms import functional as torchvision
 
 import jaguar_kit
 from jaguar_kit import Component, KitError, Preparation
@@ -372,6 +376,28 @@ def test_elastic_moves_as_far_as_torchvision_for_the_same_numbers(side):
     assert got == pytest.approx(expected, rel=0.25)
 
 
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_augmentations_take_a_batch_of_one_whatever_is_drawn_for_it(name):
+    augmentation, image = jaguar_kit.build("augmentation", name), torch.rand(1, 3, 32, 32)
+    for seed in range(8):
+        torch.manual_seed(seed)
+        assert augmentation(image).shape == image.shape
+
+
+@pytest.mark.parametrize("sigma", [0.5, 2.0, 5.0])
+def test_elastic_blurs_its_noise_like_torchvision(sigma):
+    noise, kernel = torch.rand(2, 3, 48, 48), 2 * math.ceil(4 * sigma) + 1
+    blur = jaguar_kit.blur_matrix(48, sigma)
+    expected = torchvision.gaussian_blur(noise, [kernel, kernel], [sigma, sigma])
+    torch.testing.assert_close(blur @ noise @ blur.T, expected)
+
+
+def test_elastic_blur_wider_than_the_picture_still_adds_up_to_one():
+    weights = jaguar_kit.blur_matrix(16, 20.0)
+    torch.testing.assert_close(weights.sum(1), torch.ones(16))
+    assert weights.min() >= 0
+
+
 def test_colour_jitter_leaves_every_pixel_where_it_is():
     images = (torch.rand(4, 1, 16, 16) > 0.5).float().expand(-1, 3, -1, -1).contiguous()
     out = augmented("colour_jitter", images, p=1.0, contrast=0.0)
@@ -384,3 +410,417 @@ def test_policies_are_made_of_the_parts_they_name():
     assert parts == ["RandomHorizontalFlip", "RandomAffine", "RandomErasing"]
     warp = jaguar_kit.build("augmentation", "elastic_rotation_perspective")
     assert [type(module).__name__ for module in warp][2:] == ["RandomRotation", "RandomPerspective"]
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_augmented_pictures_stay_between_0_and_1(name):
+    noise = torch.rand(24, 3, 32, 32)
+    for images in (noise, noise.round(), torch.zeros_like(noise), torch.ones_like(noise)):
+        out = augmented(name, images)
+        assert out.shape == images.shape
+        assert torch.isfinite(out).all()
+        assert out.min() >= -1e-4
+        assert out.max() <= 1 + 1e-4
+
+
+# AutoAugment and RandAugment, against torchvision's
+
+OPERATIONS = sorted(jaguar_kit.OPERATIONS)
+SIGNED = [name for name in OPERATIONS if jaguar_kit.OPERATIONS[name][1]]
+
+
+def photograph(side=24, seed=0) -> torch.Tensor:
+    """uint8 (3, side, side): soft shapes with some grain, neither black nor white anywhere."""
+    rng = np.random.default_rng(seed)
+    soft = torch.nn.functional.interpolate(torch.from_numpy(rng.random((1, 3, 4, 4))), size=side, mode="bicubic")[0]
+    return (20 + 180 * soft.clamp(0, 1) + 20 * torch.from_numpy(rng.random((3, side, side)))).byte()
+
+
+def operated(name, picture, *levels) -> torch.Tensor:
+    """The picture after an operation at each level, in 0 to 255."""
+    images = (picture.float() / 255).expand(len(levels), -1, -1, -1)
+    return 255 * jaguar_kit.OPERATIONS[name][0](images, torch.tensor(levels, dtype=torch.float32))
+
+
+def torchvisions(name, picture, magnitude) -> torch.Tensor:
+    """torchvision's operation, but that it shears about the centre."""
+    if name.startswith("Shear"):
+        angle = math.degrees(math.atan(magnitude))
+        shear = [angle, 0.0] if name == "ShearX" else [0.0, angle]
+        done = torchvision.affine(picture, 0.0, [0, 0], 1.0, shear, InterpolationMode.BILINEAR)
+    else:
+        done = autoaugment._apply_op(picture, name, magnitude, InterpolationMode.BILINEAR, None)
+    return done.float()
+
+
+def magnitudes(name, bins, side):
+    """torchvision's magnitude of each level from 0 to 1, and whether it may be negative."""
+    transform = autoaugment.AutoAugment() if bins == 10 else autoaugment.RandAugment()
+    values, signed = transform._augmentation_space(bins, (side, side))[name]
+    return values.expand(bins).tolist(), signed
+
+
+def test_policy_is_torchvision_s_table():
+    table = autoaugment.AutoAugment()._get_policies(autoaugment.AutoAugmentPolicy.IMAGENET)
+    expected = tuple(tuple((name, p, level or 0) for name, p, level in pair) for pair in table)
+    assert expected == jaguar_kit.IMAGENET_POLICY
+
+
+def test_operations_are_those_of_torchvision_with_their_signs():
+    space = autoaugment.AutoAugment()._augmentation_space(10, (24, 24))
+    assert {name: signed for name, (_, signed) in jaguar_kit.OPERATIONS.items()} == {
+        name: signed for name, (_, signed) in space.items()
+    }
+    known = autoaugment.RandAugment()._augmentation_space(31, (24, 24))
+    assert {name or "Identity" for name in jaguar_kit.RandAugment.names} == set(known)
+
+
+@pytest.mark.parametrize("bins", [10, 31])
+@pytest.mark.parametrize("name", [n for n in OPERATIONS if not n.startswith("Translate") and n != "Invert"])
+def test_operation_is_torchvision_s_at_every_level(name, bins):
+    picture = photograph()
+    values, signed = magnitudes(name, bins, 24)
+    step = 1 if bins == 10 else 3  # every level of AutoAugment, every third of RandAugment
+    for i in range(0, bins, step):
+        for sign in (1, -1) if signed else (1,):
+            (got,) = operated(name, picture, sign * i / (bins - 1))
+            difference = (got - torchvisions(name, picture, sign * values[i])).abs()
+            assert difference.max() <= 2  # torchvision rounds to whole values, for some operations twice
+            assert difference.mean() <= 1
+
+
+def test_invert_is_torchvision_s():
+    (got,) = operated("Invert", photograph(), 0.5)
+    torch.testing.assert_close(got, torchvision.invert(photograph()).float())
+
+
+@pytest.mark.parametrize("i", [0, 3, 6, 9])
+@pytest.mark.parametrize("name", ["TranslateX", "TranslateY"])
+def test_translations_move_as_far_as_torchvision_s_the_other_way(name, i):
+    picture = photograph(331)[:, :, :2]  # of a length at which every third level moves whole pixels
+    if name == "TranslateX":
+        picture = picture.mT
+    values, _ = magnitudes(name, 10, 331)
+    for sign in (1, -1):
+        (got,) = operated(name, picture, -sign * i / 9)
+        torch.testing.assert_close(got, torchvisions(name, picture, sign * values[i]), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_each_picture_has_a_level_of_its_own(name):
+    levels = (0.0, 0.3, 0.7, 1.0)
+    together = operated(name, photograph(), *levels)
+    for level, picture in zip(levels, together):
+        torch.testing.assert_close(picture, operated(name, photograph(), level)[0])
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_look_at_one_picture_alone(name):
+    first, second = (photograph(seed=seed) for seed in (0, 1))
+    images = torch.stack([first, second, second]).float() / 255
+    together = jaguar_kit.OPERATIONS[name][0](images, torch.full((3,), 0.6))
+    torch.testing.assert_close(255 * together[:1], operated(name, first, 0.6))
+    torch.testing.assert_close(255 * together[1:], operated(name, second, 0.6, 0.6))
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_half_of_the_signed_levels_are_negative(name):
+    images = (photograph(12).float() / 255).expand(400, -1, -1, -1)
+    torch.manual_seed(0)
+    out = 255 * jaguar_kit.apply_operations(images, [name] * 400, 0.8)
+    negative, positive = operated(name, photograph(12), -0.8, 0.8)
+    is_negative, is_positive = ((out - way).abs().amax((1, 2, 3)) < 1e-2 for way in (negative, positive))
+    assert (is_negative ^ is_positive).all()
+    assert 0.4 < is_negative.float().mean() < 0.6
+
+
+def test_pictures_without_an_operation_stay_as_they_are():
+    images = torch.rand(3, 3, 8, 8)
+    out = jaguar_kit.apply_operations(images, [None, "Invert", None], 0.5)
+    torch.testing.assert_close(out, torch.stack([images[0], 1 - images[1], images[2]]))
+
+
+def pairs_of(picture) -> torch.Tensor:
+    """Everything that AutoAugment may make of a picture (3, H, W), as rows."""
+    results = []
+    for pair in jaguar_kit.IMAGENET_POLICY:
+        images = picture[None]
+        for name, p, level in pair:
+            operation, signed = jaguar_kit.OPERATIONS[name]
+            signs = (-1, 1) if signed else (1,)
+            done = [operation(images, torch.full((len(images),), sign * level / 9)) for sign in signs]
+            images = torch.cat([*(done if p > 0 else []), *([images] if p < 1 else [])])
+        results.append(images)
+    return torch.cat(results).flatten(1)
+
+
+def test_autoaugment_takes_each_picture_through_a_pair_of_its_own():
+    picture = photograph(12).float() / 255
+    out = augmented("autoaugment", picture.expand(300, -1, -1, -1)).flatten(1)
+    distance = torch.cdist(out, pairs_of(picture), compute_mode="donot_use_mm_for_euclid_dist")
+    assert distance.amin(1).max() < 1e-3  # all are of the policy
+    kinds = {tuple((255 * row).round().int().tolist()) for row in out}
+    assert len(kinds) > 20
+
+
+def test_randaugment_takes_each_picture_through_operations_of_its_own():
+    picture = photograph(12).float() / 255
+    images = picture.expand(300, -1, -1, -1)
+    once = augmented("randaugment", images, operations=1, level=0.4).flatten(1)
+    possible = [picture]
+    for name in set(OPERATIONS) - {"Invert"}:
+        possible += list(operated(name, photograph(12), -0.4, 0.4) / 255)
+    distance = torch.cdist(once, torch.stack(possible).flatten(1), compute_mode="donot_use_mm_for_euclid_dist")
+    assert distance.amin(1).max() < 1e-3
+    assert len(set(distance.argmin(1).tolist())) >= 18  # of 9 operations both ways, 4 one way, and none
+    twice = augmented("randaugment", images, operations=2, level=0.4).flatten(1)
+    assert len({tuple((255 * row).round().int().tolist()) for row in twice}) > 100
+
+
+def test_randaugment_of_level_zero_only_equalises_and_stretches_contrast():
+    picture = photograph(12).float() / 255
+    out = augmented("randaugment", picture.expand(100, -1, -1, -1), operations=1, level=0.0)
+    possible = [picture, *(operated(name, photograph(12), 0.0)[0] / 255 for name in ("AutoContrast", "Equalize"))]
+    distance = torch.stack([(out - way).abs().amax((1, 2, 3)) for way in possible]).amin(0)
+    assert distance.max() < 1 / 255
+
+
+# picture and mask
+
+GEOMETRIC = ["flip", "affine", "rotation", "perspective", "elastic", "resized_crop", "elastic_rotation_perspective"]
+
+
+def own_masks(count=12, side=32) -> torch.Tensor:
+    """Stored pictures whose colours are their masks."""
+    soft = torch.rand(count, 1, side // 4, side // 4)
+    mask = (255 * torch.nn.functional.interpolate(soft, size=side, mode="bilinear")).byte()
+    return mask.expand(-1, 4, -1, -1).contiguous()
+
+
+def always(name) -> dict:
+    return {"name": name, **({"p": 1.0} if "p" in jaguar_kit.settings_of("augmentation", name) else {})}
+
+
+@pytest.mark.parametrize("name", GEOMETRIC)
+def test_mask_moves_with_its_picture(name):
+    pixels, prepare = own_masks(), plain(augment=[always(name)], size=32)
+    rgb, alpha = prepare.pictures(pixels, training=True)
+    assert alpha.shape == (12, 1, 32, 32)
+    torch.testing.assert_close(rgb, alpha.expand_as(rgb), rtol=0, atol=1e-6)
+    still = prepare.pictures(pixels, training=False)[1]
+    assert (alpha - still).abs().amax((1, 2, 3)).gt(0.05).all()
+
+
+@pytest.mark.parametrize("names", [["rotation", "erasing"], ["affine_erasing"], ["mimic_camera"], ["combined"]])
+def test_erasing_leaves_the_mask(names):
+    rgb, alpha = plain(augment=names, size=32).pictures(own_masks(), training=True)
+    kept = rgb > 0
+    torch.testing.assert_close(rgb[kept], alpha.expand_as(rgb)[kept])
+    assert (alpha.expand_as(rgb)[~kept] > 0.1).any()
+
+
+def test_augmentations_after_the_first_that_changes_colours_move_the_finished_picture():
+    prepare = plain("black", [{"name": "grayscale", "p": 1.0}, {"name": "flip", "p": 1.0}])
+    pixels = stored(3)
+    rgb, alpha = prepare.pictures(pixels, training=True)
+    torch.testing.assert_close(alpha, pixels[:, 3:].float() / 255)
+    gray = plain("black", [{"name": "grayscale", "p": 1.0}]).pictures(pixels, training=True)[0]
+    torch.testing.assert_close(rgb, gray.flip(-1))
+
+
+def test_pictures_without_masks_move_too():
+    pixels = stored(3)
+    moved = [always("flip")]
+    rgb, alpha = plain(augment=moved).pictures(pixels[:, :3], training=True)
+    assert alpha is None
+    torch.testing.assert_close(rgb, plain(augment=moved).pictures(pixels, training=True)[0])
+
+
+@pytest.mark.parametrize(("background", "corner"), [("gray", 0.5), ("black", 0.0), ("mean_colour", 1.0)])
+def test_background_is_painted_into_the_corners_of_a_turned_picture(background, corner):
+    white = torch.full((16, 4, 32, 32), 255, dtype=torch.uint8)
+    prepare = plain(background, [{"name": "rotation", "degrees": 45.0}], size=32)
+    rgb, alpha = prepare.pictures(white, training=True)
+    outside = (alpha == 0).expand_as(rgb)
+    assert outside.sum() > 100
+    torch.testing.assert_close(rgb[outside], torch.full_like(rgb[outside], corner), rtol=0, atol=0.02)
+    torch.testing.assert_close(rgb[(alpha == 1).expand_as(rgb)], torch.ones(()).expand(int((alpha == 1).sum()) * 3))
+
+
+def test_background_is_painted_before_colours_change():
+    pixels = stored(4)
+    changes = [{"name": "colour_jitter", "p": 1.0}]
+    torch.manual_seed(0)
+    got = plain("gray", changes).pictures(pixels, training=True)[0]
+    torch.manual_seed(0)
+    painted = plain("gray").pictures(pixels, training=False)[0]
+    torch.testing.assert_close(got, jaguar_kit.build("augmentation", "colour_jitter", p=1.0)(painted))
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_preparation_with_any_augmentation_follows_its_seed(name):
+    part = {"name": name, **({"p": 0.5} if "p" in jaguar_kit.settings_of("augmentation", name) else {})}
+    pixels, prepare = stored(12, size=32), plain("gray", [part], size=32)
+
+    def drawn(seed):
+        jaguar_kit.seed_everything(seed)
+        return prepare(pixels, training=True)
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
+    assert torch.equal(prepare(pixels, training=False), plain("gray", size=32)(pixels, training=False))
+    assert not prepare.fixed
+
+
+# mixing pictures
+
+
+def mixed(name, images, seed=0, **settings):
+    torch.manual_seed(seed)
+    return jaguar_kit.build("mix", name, **settings)(images)
+
+
+def test_nothing_is_mixed_unless_it_is_asked_for():
+    assert jaguar_kit.build("mix", "none") is None
+    assert jaguar_kit.recipe_from_dict({"name": "x"}).train.mix.name == "none"
+
+
+def test_mixup_is_the_mean_of_two_pictures_weighted_by_the_share():
+    images = torch.rand(16, 3, 8, 8)
+    out, partner, share = mixed("mixup", images, alpha=1.0)
+    assert sorted(partner.tolist()) == list(range(16))
+    assert len(set(share.tolist())) == 16
+    for i in range(16):
+        torch.testing.assert_close(out[i], share[i] * images[i] + (1 - share[i]) * images[partner[i]])
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (16, 40)])
+def test_cutmix_puts_a_rectangle_of_the_partner_in_and_tells_what_area_is_left(height, width):
+    colours = torch.arange(32.0)  # each picture is of one colour
+    images = colours.view(-1, 1, 1, 1).expand(-1, 3, height, width)
+    out, partner, share = mixed("cutmix", images)
+    cut = out != images
+    for i in range(32):
+        if partner[i] == i:
+            assert not cut[i].any()
+            continue
+        assert (out[i][cut[i]] == colours[partner[i]]).all()
+        assert (cut[i] == cut[i, :1]).all()
+        rows, columns = cut[i, 0].any(1), cut[i, 0].any(0)
+        assert torch.equal(cut[i, 0], rows[:, None] & columns)
+        for line in (rows, columns):
+            places = line.nonzero().flatten()
+            assert len(places) == 0 or places[-1] - places[0] + 1 == len(places)  # no gap
+        assert share[i].item() == pytest.approx(1 - cut[i, 0].sum().item() / (height * width), abs=1e-6)
+    assert share.min() < 0.3
+    assert share.max() > 0.8
+
+
+@pytest.mark.parametrize(("name", "alpha"), [("mixup", 0.2), ("mixup", 1.0), ("mixup", 5.0)])
+def test_shares_are_drawn_from_the_beta_distribution(name, alpha):
+    share = mixed(name, torch.rand(4000, 3, 1, 1), alpha=alpha)[2]
+    assert share.mean().item() == pytest.approx(0.5, abs=0.03)
+    assert share.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_only_a_share_p_of_the_pictures_is_mixed(name):
+    images = torch.rand(400, 3, 8, 8)
+    out, _, share = mixed(name, images, p=0.0)
+    assert torch.equal(out, images)
+    assert (share == 1).all()
+    out, _, share = mixed(name, images, p=0.3)
+    assert 0.2 < (share < 1).float().mean() < 0.4
+    torch.testing.assert_close(out[share == 1], images[share == 1])
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_mixing_follows_the_seed_and_leaves_its_input(name):
+    images = torch.rand(8, 3, 8, 8)
+    before = images.clone()
+    first, again, other = (mixed(name, images, seed) for seed in (1, 1, 2))
+    assert torch.equal(images, before)
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    assert not torch.equal(first[0], other[0])
+    assert first[0].min() >= 0
+    assert first[0].max() <= 1
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_batch_of_one_is_left_as_it_is(name):
+    images = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(mixed(name, images)[0], images)
+
+
+@pytest.mark.parametrize("settings", [{"alpha": 0}, {"p": 1.5}, {"share": 0.5}])
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_unfit_setting_of_mixing_is_refused(name, settings):
+    with pytest.raises(KitError, match=next(iter(settings))):
+        jaguar_kit.build("mix", name, **settings)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beta", [0.0, 0.9])
+@pytest.mark.parametrize("name", ["arcface", "cosface", "cross_entropy", "focal_arcface", "hyperbolic_arcface"])
+def test_mixed_loss_is_the_weighted_sum_of_the_losses_under_both_labels(name, beta):
+    counts = [1, 5, 20, 60]
+    loss = jaguar_kit.build("loss", name, embedding_dim=6, num_identities=4, beta=beta, counts=counts)
+    embeddings, labels = torch.randn(9, 6), torch.arange(9) % 4
+    partner, share = torch.randperm(9), torch.rand(9)
+    terms = []
+    for i in range(9):
+        own, other = (float(loss(embeddings[i : i + 1], labels[j : j + 1])) for j in (i, int(partner[i])))
+        terms.append(float(share[i]) * own + (1 - float(share[i])) * other)
+    got = float(jaguar_kit.mixed_loss(loss, embeddings, labels, partner, share))
+    assert got == pytest.approx(sum(terms) / 9, rel=1e-5)
+
+
+def recipe_with(loss="arcface", mix="none", geometry="cosine"):
+    raw = {"name": "x", "loss": loss, "train": {"mix": mix}, "model": {"geometry": geometry}}
+    return jaguar_kit.recipe_from_dict(raw)
+
+
+MIXES = ["mixup", "cutmix"]
+
+
+@pytest.mark.parametrize("loss", ["triplet", "circle", "supcon", "proxy_anchor", "cross_entropy_triplet"])
+@pytest.mark.parametrize("mix", MIXES)
+def test_mixing_for_a_loss_on_pairs_is_refused(mix, loss):
+    with pytest.raises(
+        KitError, match=rf"train\.mix: '{mix}' needs a loss on single pictures.*'{loss}' looks at pairs"
+    ):
+        recipe_with(loss, mix)
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_mixing_for_a_sum_of_losses_needs_all_of_them_to_look_at_single_pictures(mix):
+    recipe_with({"name": "sum", "parts": ["arcface", "cosface"], "weights": [1.0, 1.0]}, mix)
+    with pytest.raises(KitError, match="looks at pairs"):
+        recipe_with({"name": "sum", "parts": ["arcface", "triplet"], "weights": [1.0, 1.0]}, mix)
+
+
+@pytest.mark.parametrize("loss", ["arcface", "cosface", "adaface", "subcenter_arcface", "cross_entropy"])
+@pytest.mark.parametrize("mix", MIXES)
+def test_mixing_for_a_loss_on_single_pictures_is_taken(mix, loss):
+    assert recipe_with(loss, mix).train.mix.name == mix
+
+
+def test_mixing_is_refused_by_an_override_too(write_recipe):
+    path = write_recipe({"name": "x", "loss": "triplet"})
+    jaguar_kit.load_recipe(path)
+    with pytest.raises(KitError, match=r"train\.mix: 'mixup' needs a loss on single pictures"):
+        jaguar_kit.load_recipe(path, ["train.mix=mixup"])
+
+
+@pytest.mark.parametrize("geometry", ["poincare", "lorentz"])
+@pytest.mark.parametrize("loss", ["arcface", "triplet", "cross_entropy"])
+def test_loss_in_another_space_than_its_model_s_is_refused(loss, geometry):
+    with pytest.raises(KitError, match=rf"loss: '{loss}' and model\.geometry '{geometry}' are of two spaces"):
+        recipe_with(loss, geometry=geometry)
+    assert recipe_with("hyperbolic_arcface", "mixup", geometry).model.geometry.name == geometry
+
+
+@pytest.mark.parametrize("geometry", ["cosine", "hyperspherical", "euclidean"])
+def test_hyperbolic_loss_in_a_flat_space_is_refused(geometry):
+    with pytest.raises(KitError, match="are of two spaces"):
+        recipe_with("hyperbolic_arcface", geometry=geometry)

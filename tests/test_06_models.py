@@ -1,34 +1,49 @@
 """Backbones of every family, pooling, heads, and where weights come from."""
 
+import hashlib
 import io
+import json
 import math
 import pickle
 
+import mpmath
 import numpy as np
 import pytest
 import slow
 import timm
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
 import jaguar_kit
 from jaguar_kit import Component, Embedder, KitError, ModelConfig
 
+PROPERTY = settings(deadline=None, max_examples=60)
 SIZE = 64
-TINY_SWIN = {
-    "embed_dim": 24,
-    "depths": (1, 1, 1, 1),
-    "num_heads": (1, 1, 2, 2),
-    "window_size": 2,
-    "img_size": SIZE,
-}
+TINY_VIT = {"embed_dim": 24, "depth": 2, "num_heads": 2}
+TINY_SWIN = {"embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
 FAMILIES = {
     "test_resnet": {},
     "test_efficientnet": {},
     "test_convnext": {},
+    "mobilenetv3_small_050": {},
+    "test_mambaout": {},
     "test_vit": {"img_size": SIZE},
-    "swin_tiny_patch4_window7_224": TINY_SWIN,
+    "vit_small_patch14_reg4_dinov2": {**TINY_VIT, "img_size": SIZE, "patch_size": 16},
+    "vit_small_patch16_dinov3": {**TINY_VIT, "img_size": SIZE},
+    "eva02_tiny_patch14_224": {**TINY_VIT, "img_size": SIZE, "patch_size": 16},
+    "swin_tiny_patch4_window7_224": {**TINY_SWIN, "img_size": SIZE, "window_size": 2},
+}
+SHRUNK = {  # architectures of short names, small enough for a test
+    "swin_large_patch4_window12_384": TINY_SWIN,
+    "vit_large_patch16_dinov3.lvd1689m": TINY_VIT,
+    "eva02_large_patch14_448.mim_m38m_ft_in22k_in1k": TINY_VIT,
+    "resnet50.a1_in1k": {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16)},
+    "vit_base_patch16_384": TINY_VIT,
+    "vit_huge_patch14_224.orig_in21k": TINY_VIT,
+    "convnext_xlarge.fb_in22k_ft_in1k_384": {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 24)},
 }
 
 
@@ -57,6 +72,14 @@ def offline(monkeypatch, tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def shrunk(monkeypatch, offline):
+    """timm's architectures under their own names and configurations, but small."""
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **given: create(name, **{**SHRUNK.get(name, {}), **given}))
+    return offline
+
+
 class Places(nn.Module):
     """A backbone whose feature map is its input."""
 
@@ -77,7 +100,7 @@ def test_native_pooling_is_the_backbone_s_own(backbone, images):
 @torch.no_grad()
 def test_feature_map_has_channels_first_and_a_square_of_places(backbone, images):
     places = jaguar_kit.feature_map(backbone, images)
-    side = 4 if backbone.__class__.__name__ == "VisionTransformer" else 2
+    side = SIZE // (16 if hasattr(backbone, "num_prefix_tokens") else 32)
     assert places.shape == (3, backbone.num_features, side, side)
 
 
@@ -109,6 +132,98 @@ def test_feature_map_of_a_swin_turns_channels_to_the_front(images):
     torch.testing.assert_close(places.mean((2, 3)), model(images))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("test_vit", 1),
+        ("eva02_tiny_patch14_224", 1),
+        ("vit_small_patch14_reg4_dinov2", 1 + 4),
+        ("vit_small_patch16_dinov3", 1 + 4),
+    ],
+)
+def test_class_and_register_tokens_are_no_places(name, first, images):
+    model = tiny(name)
+    tokens = model.forward_features(images)
+    assert tokens.shape[1] == first + 4 * 4
+    places = jaguar_kit.feature_map(model, images)
+    torch.testing.assert_close(places.flatten(2).mT, tokens[:, first:])
+
+
+def has_class_token(backbone) -> bool:
+    return getattr(backbone, "cls_token", None) is not None
+
+
+def slow_places(backbone, images):
+    """What a backbone says of each place, in a list for each picture."""
+    features = backbone.forward_features(images)
+    if hasattr(backbone, "num_prefix_tokens"):
+        return features[:, backbone.num_prefix_tokens :]
+    if type(backbone).__name__ in ("SwinTransformer", "MambaOut"):
+        return features.flatten(1, 2)
+    return features.flatten(2).mT
+
+
+@pytest.mark.parametrize("name", jaguar_kit.names("pooling"))
+def test_every_pooling_gives_finite_vectors_from_which_the_picture_learns(backbone, name, images):
+    pooling = Component("pooling", name).build(backbone=backbone)
+    if name.startswith("class_") and not has_class_token(backbone):
+        with pytest.raises(KitError, match="no class token"):
+            pooling.width(backbone)
+        return
+    images = images.clone().requires_grad_()
+    pooled = pooling(backbone, images)
+    assert pooled.shape == (3, pooling.width(backbone))
+    assert pooled.dtype == torch.float32
+    assert torch.isfinite(pooled).all()
+    (gradient,) = torch.autograd.grad((pooled * torch.randn(pooled.shape)).sum(), images)
+    assert torch.isfinite(gradient).all()
+    assert gradient.flatten(1).any(1).all()
+
+
+@torch.no_grad()
+def test_poolings_are_what_they_say_in_every_family(backbone, images):
+    places = slow_places(backbone, images)
+    pooled = {
+        name: Component("pooling", name).build(backbone=backbone).eval()
+        for name in jaguar_kit.names("pooling")
+        if has_class_token(backbone) or not name.startswith("class_")
+    }
+    pooled = {name: pooling(backbone, images) for name, pooling in pooled.items()}
+    torch.testing.assert_close(pooled["average"], places.mean(1))
+    torch.testing.assert_close(pooled["max"], places.max(1).values)
+    gem = torch.as_tensor(slow.generalised_mean(places.mT[..., None], 3.0), dtype=torch.float32)
+    torch.testing.assert_close(pooled["gem"], gem, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(pooled["gem_bn"], gem / math.sqrt(1 + 1e-5), rtol=1e-4, atol=1e-5)
+    if has_class_token(backbone):
+        token = backbone.forward_features(images)[:, 0]
+        torch.testing.assert_close(pooled["class_token"], token)
+        torch.testing.assert_close(pooled["class_gem"], torch.cat([token, gem], 1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["class_token", "class_gem"])
+def test_class_token_of_a_backbone_without_one_is_refused(pooling):
+    config = ModelConfig("test_resnet", pretrained=False, pooling=Component("pooling", pooling))
+    with pytest.raises(KitError, match=r"model\.pooling: ResNet has no class token"):
+        jaguar_kit.build_embedder(config)
+
+
+@pytest.mark.parametrize("pooling", jaguar_kit.names("pooling"))
+def test_head_fits_every_pooling_of_a_vit(pooling, images):
+    config = ModelConfig("test_vit", pretrained=False, input_size=SIZE, pooling=Component("pooling", pooling))
+    assert jaguar_kit.build_embedder(config)(images).shape == (3, 256)
+
+
+@torch.no_grad()
+def test_half_precision_features_are_pooled_in_full_precision(images):
+    places = 100 * torch.rand(2, 3, 64, 64).half()  # a sum of these is beyond the range of half precision
+    for name in ("average", "gem"):
+        pooled = jaguar_kit.build("pooling", name)(Places(), places)
+        assert pooled.dtype == torch.float32
+        p = 1.0 if name == "average" else 3.0
+        np.testing.assert_allclose(pooled.numpy(), slow.generalised_mean(places, p), rtol=1e-4)
+
+
 @pytest.mark.parametrize("pooling", ["native", "gem"])
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet", "test_convnext"])
 def test_embedder_of_a_recipe_gives_vectors_of_the_asked_length(name, pooling, images):
@@ -130,6 +245,105 @@ def test_backbone_that_widens_its_features_after_pooling_fits_its_head(pooling):
 def test_vit_is_built_for_the_asked_input_size():
     model = jaguar_kit.create_backbone("test_vit", 96)
     assert model(torch.rand(1, 3, 96, 96)).shape == (1, model.num_features)
+
+
+OTHER_SIZES = {
+    "vit_b_384": (64, 96),
+    "vit_h": (56, 84),
+    "eva02_l_448": (56, 84),
+    "dinov3_l": (64, 96),
+    "swin_l_384": (64, 96),
+    "megadescriptor_l_384": (64, 96),
+    "convnext_xl_384": (64, 96),
+    "resnet50": (64, 96),
+    "mobilenetv3_large": (64, 96),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # timm's own
+@torch.no_grad()
+@pytest.mark.parametrize("name", OTHER_SIZES)
+def test_backbones_take_other_input_sizes_than_that_of_their_weights(name, shrunk):
+    torch.manual_seed(0)
+    path = jaguar_kit.save_backbone(shrunk / "given.safetensors", jaguar_kit.create_backbone(name), name)
+    for size in OTHER_SIZES[name]:
+        model = jaguar_kit.load_backbone(name, size, pretrained=True, weights=str(path)).eval()
+        images = torch.rand(2, 3, size, size)
+        places = jaguar_kit.feature_map(model, images)
+        patch = getattr(getattr(model, "patch_embed", None), "patch_size", (32, 32))[0]
+        assert places.shape[-1] == size // (32 if name.startswith(("swin", "mega")) else patch)
+        assert torch.isfinite(model(images)).all()
+
+
+@pytest.mark.parametrize("name", ["vit_b_384", "vit_h", "eva02_l_448"])
+def test_position_embeddings_are_interpolated_to_another_input_size(name, shrunk):
+    native = jaguar_kit.create_backbone(name)
+    path = jaguar_kit.save_backbone(shrunk / "given.safetensors", native, name)
+    patch = native.patch_embed.patch_size[0]
+    model = jaguar_kit.load_backbone(name, 5 * patch, pretrained=True, weights=str(path))
+    side = math.isqrt(native.pos_embed.shape[1])
+    grid = native.pos_embed[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    resized = nn.functional.interpolate(grid, (5, 5), mode="bicubic", antialias=True).flatten(2).mT
+    expected = torch.cat([native.pos_embed[:, :1], resized], 1)
+    torch.testing.assert_close(model.pos_embed, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "near"),
+    [
+        ("test_vit", 100, 96),
+        ("vit_b_384", 383, 368),
+        ("vit_h", 225, 224),
+        ("eva02_l_448", 440, 434),
+        ("dinov3_l", 250, 240),
+        ("swin_l_384", 382, 380),
+    ],
+)
+def test_size_that_is_no_multiple_of_the_patch_is_refused(name, size, near, shrunk):
+    with pytest.raises(KitError, match=rf"model\.input_size: {size} is not a multiple .* try {near}$"):
+        jaguar_kit.create_backbone(name, size)
+    jaguar_kit.create_backbone(name, near)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "mobilenetv3_small_050"])
+def test_backbones_without_patches_take_any_size(name):
+    jaguar_kit.create_backbone(name, 101)(torch.rand(2, 3, 101, 101))
+
+
+@pytest.mark.parametrize("name", jaguar_kit.BACKBONES)
+def test_every_short_name_stands_for_an_architecture_with_weights(name):
+    known = jaguar_kit.known_backbone(name)
+    assert known is jaguar_kit.BACKBONES[name]
+    architecture, _, tag = known.architecture.partition(".")
+    assert timm.is_model(architecture)
+    tags = [pretrained.partition(".")[2] for pretrained in timm.list_pretrained(f"{architecture}.*")]
+    assert tag in tags if tag else tags or known.hub
+
+
+def test_timm_s_own_names_stand_for_themselves():
+    assert jaguar_kit.known_backbone("test_vit").architecture == "test_vit"
+    assert jaguar_kit.known_backbone("test_vit.r160_in1k").architecture == "test_vit.r160_in1k"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("megadescriptor", "megadescriptor_l_384"),
+        ("dinov3_x", "dinov3_l"),
+        ("eva02_448", "eva02_l_448"),
+        ("test_vti", "test_vit"),
+        ("resnet50.a1_in1", "a1_in1k"),
+        ("test_vit.r161_in1k", "r160_in1k"),
+    ],
+)
+def test_unknown_name_or_tag_is_answered_with_the_nearest(wrong, right):
+    with pytest.raises(KitError, match=rf"model\.backbone: timm \S+ has no '{wrong}'; did you mean '{right}'\?$"):
+        jaguar_kit.known_backbone(wrong)
+
+
+def test_short_name_may_differ_from_timm_in_its_normalisation(shrunk):
+    assert jaguar_kit.create_backbone("megadescriptor_l_384").pretrained_cfg["mean"] == (0.5, 0.5, 0.5)
+    assert jaguar_kit.create_backbone("swin_l_384").pretrained_cfg["mean"] == (0.485, 0.456, 0.406)
 
 
 def test_native_size_is_that_of_the_pretrained_weights():
@@ -227,16 +441,263 @@ def test_mlp_head_is_what_its_layers_say():
     torch.testing.assert_close(head(features), normalise(hidden @ last.weight.T + last.bias, last_norm))
 
 
-@pytest.mark.parametrize("head", ["linear", "mlp"])
-def test_embedding_length_is_told_by_the_head(head):
+@pytest.mark.parametrize("head", jaguar_kit.names("head"))
+def test_embedding_length_is_told_by_the_head(head, images):
     config = ModelConfig("test_resnet", pretrained=False, head=Component("head", head, {"output": 17}))
-    assert jaguar_kit.build_embedder(config).embedding_dim == 17
+    model = jaguar_kit.build_embedder(config).eval()
+    assert model.embedding_dim == 17
+    assert model(images).shape == (3, 17)
+
+
+@pytest.mark.parametrize("output", [None, 4])
+def test_bn_neck_learns_a_scale_and_no_shift(output):
+    head, features = jaguar_kit.build("head", "bn_neck", in_features=6, output=output), 3 + 2 * torch.randn(32, 6)
+    assert jaguar_kit.head_width(head) == (output or 6)
+    optimizer = torch.optim.SGD([p for p in head.parameters() if p.requires_grad], lr=0.5)
+    for _ in range(5):
+        optimizer.zero_grad()
+        (head(features) - 1).square().mean().backward()
+        optimizer.step()
+    *linear, norm = head
+    assert not norm.bias.any()
+    assert (norm.weight != 1).all()
+    assert head(features).mean(0).abs().max() < 1e-5
+    plain = features @ linear[0].weight.T if linear else features
+    expected = (plain - plain.mean(0)) / (plain.var(0, unbiased=False) + norm.eps).sqrt() * norm.weight
+    torch.testing.assert_close(head(features), expected)
+    assert [type(m) for m in linear] == ([nn.Linear] if output else [])
+    assert all(m.bias is None for m in linear)
+
+
+def test_bn_neck_without_an_output_is_as_long_as_the_features(images):
+    model = jaguar_kit.build_embedder(ModelConfig("test_resnet", pretrained=False, head=Component("head", "bn_neck")))
+    assert model.embedding_dim == model.backbone.num_features == model(images).shape[1]
 
 
 @pytest.mark.parametrize("settings", [{"layers": 0}, {"dropout": 1.5}, {"output": 0}, {"width": 5}])
 def test_unfit_setting_of_a_head_is_refused(settings):
     with pytest.raises(KitError, match=next(iter(settings))):
         jaguar_kit.build("head", "mlp", in_features=6, **settings)
+
+
+# geometries
+
+NAMES = jaguar_kit.names("geometry")
+HYPERBOLIC = [name for name in NAMES if jaguar_kit.build("geometry", name).hyperbolic]
+SPACES = [(1.0, None), (0.1, None), (4.0, None), (25.0, 0.1), (1.0, 0.999), (1.0, 0.3)]  # curvature, radius
+
+
+def in_space(test):
+    spaces = pytest.mark.parametrize(("curvature", "radius"), SPACES, ids=str)
+    return spaces(pytest.mark.parametrize("name", HYPERBOLIC)(test))
+
+
+def space(name, curvature=1.0, radius=None):
+    return jaguar_kit.build("geometry", name, curvature=curvature, radius=radius)
+
+
+def outputs_of_norms(*norms, dim=6, dtype=torch.float32):
+    """What a head may give: a random direction of each norm."""
+    directions = np.random.default_rng(0).normal(size=(len(norms), dim))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return torch.as_tensor(directions * np.reshape(norms, (-1, 1)), dtype=dtype)
+
+
+NORMS = [10.0**exponent for exponent in range(-8, 5)]
+
+
+def reach(name, curvature, radius):
+    """The largest Euclidean norm that an embedding may have."""
+    c = math.sqrt(curvature)
+    radius = 0.95 / c if radius is None else radius
+    return radius if name == "poincare" else 2 * radius / (1 - curvature * radius**2)
+
+
+def exact_map(name, vector, curvature, limit):
+    """The exponential map at the origin, to 60 digits, of what is no longer than `limit` afterwards."""
+    vector, c = [mpmath.mpf(x) for x in vector], mpmath.sqrt(curvature)
+    norm = mpmath.sqrt(sum(x * x for x in vector))
+    length = (mpmath.tanh if name == "poincare" else mpmath.sinh)(c * min(norm, 1000)) / c
+    return [float(x / norm * min(length, limit)) for x in vector]
+
+
+def exact_distance(name, x, y, curvature) -> float:
+    """By the arcosh formulas, to 60 digits."""
+    x, y, k = [mpmath.mpf(v) for v in x], [mpmath.mpf(v) for v in y], mpmath.mpf(curvature)
+    inner, xx, yy = (sum(a * b for a, b in zip(u, v)) for u, v in ((x, y), (x, x), (y, y)))
+    if name == "poincare":
+        cosh = 1 + 2 * k * (xx - 2 * inner + yy) / ((1 - k * xx) * (1 - k * yy))
+    else:
+        cosh = k * (mpmath.sqrt(1 / k + xx) * mpmath.sqrt(1 / k + yy) - inner)
+    return float(mpmath.acosh(max(cosh, 1)) / mpmath.sqrt(k))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def many_digits():
+    with mpmath.workdps(60):
+        yield
+
+
+@in_space
+def test_hyperbolic_embeddings_are_those_of_the_exponential_map(name, curvature, radius):
+    outputs = outputs_of_norms(*NORMS)
+    embeddings = space(name, curvature, radius)(outputs)
+    limit = reach(name, curvature, radius)
+    expected = [exact_map(name, output.tolist(), curvature, limit) for output in outputs]
+    for got, right in zip(embeddings.numpy(), np.array(expected)):
+        np.testing.assert_allclose(got, right, rtol=0, atol=2e-5 * np.linalg.norm(right))
+
+
+@in_space
+def test_hyperbolic_embeddings_never_leave_their_radius(name, curvature, radius):
+    geometry, outputs = space(name, curvature, radius), outputs_of_norms(*NORMS)
+    limit = reach(name, curvature, radius) * (1 + 1e-5)
+    embeddings = geometry(outputs)
+    assert (embeddings.norm(dim=1) <= limit).all()
+    assert (geometry.points(1e6 * outputs).norm(dim=1) <= limit).all()
+    torch.testing.assert_close(geometry.points(embeddings), embeddings)  # what is inside stays
+    assert torch.isfinite(geometry.distance(embeddings, embeddings)).all()
+    if name == "poincare":
+        assert (curvature * embeddings.square().sum(1) < 1).all()
+
+
+@in_space
+def test_hyperbolic_gradients_are_finite_at_every_length(name, curvature, radius):
+    geometry = space(name, curvature, radius)
+    outputs = torch.cat([torch.zeros(2, 6), outputs_of_norms(*NORMS)])
+    outputs = torch.cat([outputs, outputs[-3:]]).requires_grad_()  # some twice
+    embeddings = geometry(outputs)
+    (gradient,) = torch.autograd.grad((embeddings * torch.randn_like(embeddings)).sum(), outputs)
+    assert torch.isfinite(gradient).all()
+    assert gradient[0].any()  # the origin is no place to be stuck in
+    distances = geometry.distance(geometry.points(geometry(outputs)), geometry.points(geometry(outputs)))
+    (gradient,) = torch.autograd.grad((distances * torch.randn_like(distances)).sum(), outputs)
+    assert torch.isfinite(gradient).all()
+
+
+@in_space
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-7), (torch.float32, 1e-3)], ids=str)
+def test_hyperbolic_distances_are_those_of_the_arcosh_formula(name, curvature, radius, dtype, tolerance):
+    geometry = space(name, curvature, radius)
+    norms = np.array([1e-6, 1e-3, 0.1, 0.4, 1.0, 2.0, 100.0]) / math.sqrt(curvature)
+    outputs = outputs_of_norms(*norms, dtype=dtype)
+    points = geometry(torch.cat([outputs, outputs[3:] + 1e-3 / math.sqrt(curvature)]))
+    got = geometry.distance(points, points).numpy()
+    expected = [[exact_distance(name, x, y, curvature) for y in points.tolist()] for x in points.tolist()]
+    np.testing.assert_allclose(got, expected, rtol=tolerance, atol=1e-6 / math.sqrt(curvature))
+
+
+@pytest.mark.parametrize("name", HYPERBOLIC)
+def test_distances_lose_few_digits_at_the_usual_radius(name):
+    points = space(name)(outputs_of_norms(*np.linspace(0.05, 5, 12)))
+    got = space(name).distance(points, points).numpy()
+    expected = [[exact_distance(name, x, y, 1.0) for y in points.tolist()] for x in points.tolist()]
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-6)
+
+
+@PROPERTY
+@given(st.sampled_from(HYPERBOLIC), st.sampled_from(SPACES), st.integers(1, 8), st.floats(-3, 3), st.integers(0, 9999))
+def test_hyperbolic_distance_is_a_metric(name, curvature_and_radius, dim, exponent, seed):
+    geometry = space(name, *curvature_and_radius)
+    generator = torch.Generator().manual_seed(seed)
+    points = geometry(10**exponent * torch.randn(6, dim, generator=generator, dtype=torch.float64))
+    distance = geometry.distance(points, points)
+    slack = 1e-6 / geometry.c
+    assert (distance >= 0).all()
+    assert (distance.diagonal() <= slack).all()
+    torch.testing.assert_close(distance, distance.T)
+    assert (distance[:, None, :] <= distance[:, :, None] + distance[None] + slack).all()
+
+
+@PROPERTY
+@given(st.sampled_from([0.1, 1.0, 9.0]), st.integers(1, 8), st.integers(0, 9999))
+def test_both_hyperbolic_models_agree_on_the_distance_of_the_same_points(curvature, dim, seed):
+    ball, hyperboloid = space("poincare", curvature), space("lorentz", curvature)
+    generator = torch.Generator().manual_seed(seed)
+    points = ball(torch.randn(6, dim, generator=generator, dtype=torch.float64) / math.sqrt(curvature))
+    lifted = 2 * points / (1 - curvature * points.square().sum(1, keepdim=True))
+    assert hyperboloid.longest == pytest.approx(ball.longest)
+    torch.testing.assert_close(hyperboloid.points(lifted), lifted)  # the radius is the same too
+    expected = ball.distance(points, points)
+    torch.testing.assert_close(hyperboloid.distance(lifted, lifted), expected, rtol=1e-6, atol=1e-6)
+
+
+@in_space
+def test_tangent_vectors_and_points_are_each_other_s_inverse(name, curvature, radius):
+    geometry = space(name, curvature, radius)
+    within = 0.99 * float(geometry.flat(geometry(outputs_of_norms(1e3, dtype=torch.float64))).norm())
+    vectors = outputs_of_norms(*[share * within for share in (1e-4, 0.01, 0.3, 0.9, 1)], dtype=torch.float64)
+    torch.testing.assert_close(geometry.flat(geometry.curved(vectors)), vectors, rtol=1e-6, atol=1e-9)
+    points = geometry(vectors)
+    torch.testing.assert_close(geometry.curved(geometry.flat(points)), points, rtol=1e-6, atol=1e-9)
+
+
+@in_space
+def test_tangent_vectors_at_the_origin_tell_the_distance_to_it(name, curvature, radius):
+    geometry = space(name, curvature, radius)
+    points = geometry(outputs_of_norms(0.01, 0.1, 0.3, 5.0, dtype=torch.float64) / math.sqrt(curvature))
+    to_origin = geometry.distance(points, torch.zeros(1, 6, dtype=torch.float64))[:, 0]
+    stretch = 2 if name == "poincare" else 1  # the ball's metric at its origin
+    torch.testing.assert_close(stretch * geometry.flat(points).norm(dim=1), to_origin, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_similarity_falls_with_the_distance_and_is_one_for_the_same(name):
+    geometry = jaguar_kit.build("geometry", name)
+    points = geometry.points(geometry(outputs_of_norms(0.1, 0.5, 1.0, 2.0, dtype=torch.float64)))
+    distance = geometry.distance(points, points)
+    torch.testing.assert_close(geometry.similarity(points, points), 1 - distance.square() / 2)
+    torch.testing.assert_close(geometry.similarity(points, points).diagonal(), torch.ones(4, dtype=torch.float64))
+
+
+def test_flat_geometries_are_what_they_say():
+    outputs = outputs_of_norms(0.5, 1.0, 4.0)
+    cosine, sphere, plane = (jaguar_kit.build("geometry", n) for n in ("cosine", "hyperspherical", "euclidean"))
+    assert torch.equal(cosine(outputs), outputs)
+    assert torch.equal(plane(outputs), outputs)
+    torch.testing.assert_close(sphere(outputs).norm(dim=1), torch.ones(3))
+    for geometry in (cosine, sphere):
+        points = geometry.points(geometry(outputs))
+        np.testing.assert_allclose(geometry.similarity(points, points), slow.cosines(outputs), atol=1e-6)
+    distances = [[math.dist(x, y) for y in outputs.tolist()] for x in outputs.tolist()]
+    np.testing.assert_allclose(plane.distance(outputs, outputs), distances, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", HYPERBOLIC)
+@pytest.mark.parametrize(("curvature", "radius"), [(1.0, 1.0), (1.0, 7.0), (4.0, 0.5), (0.25, 2.0), (1e4, 0.95)])
+def test_radius_beyond_the_rim_is_refused(name, curvature, radius):
+    with pytest.raises(KitError, match=r"model\.geometry\.radius: .* reaches the rim"):
+        space(name, curvature, radius)
+
+
+@pytest.mark.parametrize("settings", [{"curvature": 0}, {"curvature": -1}, {"radius": 0}, {"bend": 1}])
+@pytest.mark.parametrize("name", HYPERBOLIC)
+def test_unfit_setting_of_a_geometry_is_refused(name, settings):
+    with pytest.raises(KitError, match=next(iter(settings))):
+        jaguar_kit.build("geometry", name, **settings)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_outputs_are_taken_in_and_compared_in_full_precision(name, dtype):
+    geometry = jaguar_kit.build("geometry", name)
+    outputs = outputs_of_norms(0.01, 0.3, 1.0, 3.0, 8.0).to(dtype)
+    exact = geometry.points(geometry(outputs.float()))
+    expected = geometry.distance(exact, exact)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        points = geometry.points(geometry(outputs))
+        assert points.dtype == torch.float32
+        torch.testing.assert_close(points, exact)
+        torch.testing.assert_close(geometry.distance(points, points), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_embedder_gives_embeddings_of_its_geometry(name, images):
+    config = ModelConfig("test_resnet", pretrained=False, geometry=Component("geometry", name))
+    model = jaguar_kit.build_embedder(config).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), model.geometry(model.head(model.pooled(images))))
+        torch.testing.assert_close(model.from_pooled(model.pooled(images)), model(images))
 
 
 # frozen or learning
@@ -433,11 +894,6 @@ def test_missing_file_is_refused(offline):
     assert "no such weights file" in refused(offline / "nowhere.safetensors")
 
 
-def test_folder_in_place_of_a_file_is_refused(offline):
-    (offline / "folder.safetensors").mkdir()
-    refused(offline / "folder.safetensors")
-
-
 def test_no_weights_and_no_hub_is_one_clear_line_and_never_random(offline):
     with pytest.raises(KitError) as caught:
         jaguar_kit.load_backbone("test_resnet", None, pretrained=True, weights=None)
@@ -467,12 +923,83 @@ def test_failed_download_is_one_clear_line(offline, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_hub_is_asked_for_pretrained_weights(offline, monkeypatch):
-    asked = []
+@pytest.fixture
+def hub(offline, monkeypatch):
+    """What timm was asked for; random weights stand for those of the hub."""
+    asked, create = [], timm.create_model
+
+    def pretend(name, pretrained=False, **settings):
+        asked.append((name, pretrained))
+        return create("test_resnet", **settings)
+
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setattr(timm, "create_model", lambda name, **settings: asked.append((name, settings["pretrained"])))
+    monkeypatch.setattr(timm, "create_model", pretend)
+    return asked
+
+
+def test_hub_is_asked_for_pretrained_weights(hub):
     jaguar_kit.load_backbone("test_resnet", None, pretrained=True, weights=None)
-    assert asked == [("test_resnet", True)]
+    assert hub == [("test_resnet", True)]
+
+
+def test_weights_that_timm_does_not_hold_are_asked_of_their_own_repository(hub, monkeypatch):
+    known = jaguar_kit.Backbone("test_resnet", "someone/jaguars", config={"mean": (0.1, 0.2, 0.3)})
+    monkeypatch.setitem(jaguar_kit.BACKBONES, "jaguars", known)
+    model = jaguar_kit.load_backbone("jaguars", None, pretrained=True, weights=None)
+    assert hub == [("hf-hub:someone/jaguars", True)]
+    assert model.pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
+    jaguar_kit.load_backbone("jaguars", None, pretrained=False, weights=None)
+    assert hub[1:] == [("test_resnet", False)]
+
+
+@pytest.fixture
+def part_of_a_larger_model(offline, monkeypatch):
+    """A repository whose file holds a backbone among other things: (backbone, what was asked for)."""
+    asked = []
+    torch.manual_seed(3)
+    model = timm.create_model("test_resnet", num_classes=0)
+    tensors = {f"backbone.{key}": value for key, value in model.state_dict().items()}
+    others = {"pooling.p": torch.rand(1), "bn.weight": torch.rand(4), "final.weight": torch.rand(4, 4)}
+    path = offline / "hub" / "model.safetensors"
+    path.parent.mkdir()
+    save_file({**tensors, **others}, path)
+
+    def download(repository, file):
+        asked.append((repository, file))
+        return str(path)
+
+    known = jaguar_kit.Backbone("test_resnet", "someone/miew", "backbone.", {"input_size": (3, 96, 96)})
+    monkeypatch.setitem(jaguar_kit.BACKBONES, "miew", known)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    return model, asked
+
+
+def test_backbone_is_taken_out_of_a_larger_model(part_of_a_larger_model, capsys):
+    model, asked = part_of_a_larger_model
+    loaded = jaguar_kit.load_backbone("miew", None, pretrained=True, weights=None)
+    assert asked == [("someone/miew", "model.safetensors")]
+    assert_same_weights(loaded, model)
+    assert jaguar_kit.native_size(loaded) == 96
+    assert "left out what is not the backbone's (bn, final, pooling)" in capsys.readouterr().out
+
+
+def test_backbone_taken_out_of_a_larger_model_is_fetched_for_later(part_of_a_larger_model, offline, monkeypatch):
+    model, asked = part_of_a_larger_model
+    path = jaguar_kit.fetch_backbone("miew", offline / "weights")
+    assert path == offline / "weights" / "miew.safetensors"
+    assert jaguar_kit.load_safetensors(path)[1]["source"] == "someone/miew"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    loaded = jaguar_kit.load_backbone("miew", None, pretrained=True, weights=None)
+    assert_same_weights(loaded, model)
+    assert jaguar_kit.native_size(loaded) == 96
+    assert len(asked) == 1
+
+
+def test_larger_model_without_the_backbone_s_tensors_is_refused(part_of_a_larger_model, offline, monkeypatch):
+    save_file({"features.weight": torch.rand(3)}, offline / "hub" / "model.safetensors")
+    with pytest.raises(KitError, match=r"another architecture: .* is missing"):
+        jaguar_kit.load_backbone("miew", None, pretrained=True, weights=None)
 
 
 def test_architecture_that_has_no_pretrained_weights_is_refused(offline, monkeypatch):
@@ -480,3 +1007,161 @@ def test_architecture_that_has_no_pretrained_weights_is_refused(offline, monkeyp
     name = "resnet50_mlp"
     with pytest.raises(KitError, match=f"no weights for '{name}'"):
         jaguar_kit.load_backbone(name, None, pretrained=True, weights=None)
+
+
+# weights that the kit itself saved
+
+
+@pytest.fixture
+def tiny_name(monkeypatch):
+    """A short name for a small backbone, with a licence and a normalisation of its own."""
+    config = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "license": "cc-by-nc-4.0"}
+    known = jaguar_kit.Backbone("test_resnet.r160_in1k", "someone/tiny", config=config)
+    monkeypatch.setitem(jaguar_kit.BACKBONES, "tiny", known)
+    return "tiny"
+
+
+def random_backbone(name, seed=5) -> nn.Module:
+    torch.manual_seed(seed)
+    return jaguar_kit.create_backbone(name).eval()
+
+
+def slow_sha256(tensors) -> str:
+    text = b""
+    for name, tensor in sorted(tensors.items()):
+        text += f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes()
+    return hashlib.sha256(text).hexdigest()
+
+
+def test_saved_backbone_tells_where_it_is_from(offline, tiny_name):
+    path = jaguar_kit.save_backbone(offline / "x.safetensors", random_backbone(tiny_name), tiny_name)
+    tensors, told = jaguar_kit.load_safetensors(path)
+    assert told["architecture"] == "test_resnet.r160_in1k"
+    assert told["source"] == "someone/tiny"
+    assert told["licence"] == "cc-by-nc-4.0"
+    assert told["sha256"] == slow_sha256(tensors)
+    assert json.loads(told["config"]) == {
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4, 0.5, 0.6],
+        "input_size": [3, 160, 160],
+    }
+
+
+def test_saved_backbone_of_timm_tells_timm_s_repository(offline):
+    path = jaguar_kit.save_backbone(offline / "x.safetensors", random_backbone("test_vit"), "test_vit")
+    told = jaguar_kit.load_safetensors(path)[1]
+    assert told["architecture"] == "test_vit"
+    assert told["source"] == "timm/test_vit.r160_in1k"
+    assert told["licence"] == "apache-2.0"
+
+
+PLACES = ["recipe", "recipe folder", "environment", "working folder"]
+
+
+@pytest.mark.parametrize("file_name", ["tiny", "test_resnet.r160_in1k"])
+@pytest.mark.parametrize("place", PLACES)
+def test_saved_backbone_is_found_and_loaded_as_it_was(place, file_name, offline, tiny_name, monkeypatch, capsys):
+    folder = offline / ("weights" if place == "working folder" else "elsewhere") / "deep"
+    folder.mkdir(parents=True)
+    model = random_backbone(tiny_name)
+    path = jaguar_kit.save_backbone(folder / f"{file_name}.safetensors", model, tiny_name)
+    if place == "environment":
+        monkeypatch.setenv("JAGUAR_KIT_WEIGHTS", str(offline / "elsewhere"))
+    given = {"recipe": str(path), "recipe folder": str(offline / "elsewhere")}.get(place)
+    loaded = jaguar_kit.load_backbone(tiny_name, None, pretrained=True, weights=given)
+    assert_same_weights(loaded, model)
+    assert capsys.readouterr().out == ""  # nothing was left out
+
+
+@pytest.mark.parametrize("name", ["swin_l_384", "convnext_xl_384", "dinov3_l", "eva02_l_448", "vit_h", "resnet50"])
+def test_saved_backbone_of_every_family_is_loaded_as_it_was(name, shrunk):
+    model = random_backbone(name)
+    path = jaguar_kit.save_backbone(shrunk / "x.safetensors", model, name)
+    assert_same_weights(jaguar_kit.load_backbone(name, None, pretrained=True, weights=str(path)), model)
+
+
+def test_weights_are_looked_for_in_the_recipe_s_folder_first(offline, monkeypatch):
+    models = {}
+    for seed, folder in enumerate(("given", "environment", "weights")):
+        (offline / folder).mkdir()
+        models[folder], _ = saved(offline / folder / "test_resnet.safetensors", seed=seed)
+    monkeypatch.setenv("JAGUAR_KIT_WEIGHTS", str(offline / "environment"))
+
+    def loaded(given):
+        return jaguar_kit.load_backbone("test_resnet", None, True, given)
+
+    assert_same_weights(loaded(str(offline / "given")), models["given"])
+    assert_same_weights(loaded(None), models["environment"])
+    monkeypatch.delenv("JAGUAR_KIT_WEIGHTS")
+    assert_same_weights(loaded(None), models["weights"])
+
+
+def test_folder_without_the_weights_is_no_end_of_the_search(offline):
+    (offline / "empty.safetensors").mkdir()
+    with pytest.raises(KitError, match="no weights for 'test_resnet'"):
+        jaguar_kit.load_backbone("test_resnet", None, True, str(offline / "empty.safetensors"))
+    (offline / "weights").mkdir()
+    model, _ = saved(offline / "weights" / "test_resnet.safetensors")
+    loaded = jaguar_kit.load_backbone("test_resnet", None, True, str(offline / "empty.safetensors"))
+    assert_same_weights(loaded, model)
+
+
+def test_file_that_says_it_is_of_another_architecture_is_refused(offline):
+    model = random_backbone("test_resnet")
+    path = offline / "given.safetensors"
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path, {"architecture": "test_vit"})
+    assert "another architecture: test_vit, but model.backbone 'test_resnet' is test_resnet" in refused(path)
+
+
+def test_other_weights_of_the_same_architecture_are_taken(offline):
+    model = random_backbone("test_resnet")
+    path = offline / "given.safetensors"
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path, {"architecture": "test_resnet.other"})
+    assert_same_weights(jaguar_kit.load_backbone("test_resnet", None, True, str(path)), model)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.999])
+def test_flipped_byte_is_noticed(offline, share):
+    path = jaguar_kit.save_backbone(offline / "given.safetensors", random_backbone("test_resnet"), "test_resnet")
+    content = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")  # of the tensors, behind the header
+    content[start + int(share * (len(content) - start))] ^= 1
+    path.write_bytes(content)
+    assert "damaged" in refused(path)
+
+
+def test_classifier_is_left_out_aloud(offline, capsys):
+    _, path = saved(offline / "given.safetensors")
+    jaguar_kit.load_backbone("test_resnet", None, pretrained=True, weights=str(path))
+    assert capsys.readouterr().out.strip() == f"note: {path}: left out the classifier (fc.bias, fc.weight)"
+
+
+def test_normalisation_of_the_file_wins(offline):
+    model = random_backbone("test_resnet")
+    model.pretrained_cfg.update(mean=(0.7, 0.8, 0.9), std=(0.1, 0.1, 0.2), input_size=(3, 224, 224))
+    path = jaguar_kit.save_backbone(offline / "given.safetensors", model, "test_resnet")
+    loaded = jaguar_kit.load_backbone("test_resnet", None, pretrained=True, weights=str(path))
+    assert list(loaded.pretrained_cfg["mean"]) == [0.7, 0.8, 0.9]
+    assert list(loaded.pretrained_cfg["std"]) == [0.1, 0.1, 0.2]
+    assert jaguar_kit.native_size(loaded) == 224
+
+
+def test_backbone_is_fetched_once(offline, tiny_name, monkeypatch):
+    fetched, model = [], random_backbone(tiny_name)
+    monkeypatch.setattr(jaguar_kit, "download_backbone", lambda *asked: fetched.append(asked) or model)
+    for _ in range(2):
+        path = jaguar_kit.fetch_backbone(tiny_name, offline / "new" / "weights")
+        assert path == offline / "new" / "weights" / "tiny.safetensors"
+    assert fetched == [("tiny", None)]
+    assert_same_weights(jaguar_kit.load_backbone(tiny_name, None, True, str(path.parent)), model)
+
+
+def test_interrupted_save_leaves_nothing(offline, monkeypatch):
+    def interrupted(tensors, path, *_):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jaguar_kit, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        jaguar_kit.save_backbone(offline / "x.safetensors", random_backbone("test_resnet"), "test_resnet")
+    assert list(offline.iterdir()) == []

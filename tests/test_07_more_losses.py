@@ -132,6 +132,29 @@ def slow_adaface(
     return slow_margin_softmax(points, labels, parameters, class_weights, targets, scale)
 
 
+def shortened(vector, limit=0.95):
+    length = dot(vector, vector).sqrt()
+    return vector * (limit / length) if length > limit else vector
+
+
+def hyperbolic_distance(a, b):
+    """Of two points of the Poincare ball of curvature -1."""
+    between, room = dot(a - b, a - b), (1 - dot(a, a)) * (1 - dot(b, b))
+    return (1 + 2 * between / room).acosh()
+
+
+def slow_hyperbolic_arcface(points, labels, parameters, class_weights, margin=0.5, scale=64.0):
+    prototypes = [shortened(dot(v, v).sqrt().tanh() * unit(v)) for v in parameters["weight"]]
+    terms = []
+    for point, label in zip(points, labels):
+        cosines = [2 * (-hyperbolic_distance(shortened(point), prototype)).exp() - 1 for prototype in prototypes]
+        theta = cosines[label].acos()
+        beyond = theta + margin >= math.pi
+        cosines[label] = cosines[label] - margin * math.sin(margin) if beyond else (theta + margin).cos()
+        terms.append(class_weights[label] * cross_entropy_of([scale * cosine for cosine in cosines], label))
+    return mean(terms)
+
+
 def neighbours(labels):
     """(anchor, its positives, its negatives) of each picture."""
     for a, label in enumerate(labels):
@@ -218,6 +241,7 @@ SLOW = {
     "cross_entropy": slow_cross_entropy,
     "cross_entropy_triplet": slow_cross_entropy_triplet,
     "focal_arcface": slow_focal_arcface,
+    "hyperbolic_arcface": slow_hyperbolic_arcface,
     "proxy_anchor": slow_proxy_anchor,
     "sphereface": slow_sphereface,
     "subcenter_arcface": slow_subcenter_arcface,
@@ -346,6 +370,8 @@ def test_triplet_follows_the_formula_between_embeddings_that_nearly_agree(mining
         ("subcenter_arcface", {"margin": 0.3, "scale": 16.0, "subcenters": 1}),
         ("subcenter_arcface", {"margin": 0.3, "scale": 16.0, "subcenters": 4}),
         ("adaface", {"margin": 0.6, "scale": 16.0, "h": 1.0}),
+        ("hyperbolic_arcface", {"margin": 0.0, "scale": 16.0}),
+        ("hyperbolic_arcface", {"margin": 1.5, "scale": 8.0}),
         ("triplet", {"mining": "semi_hard"}),
         ("triplet", {"mining": "semi_hard", "margin": 0.05}),
         ("triplet", {"mining": "semi_hard", "margin": 1.0}),
@@ -543,6 +569,62 @@ def test_adaface_statistics_stay_numbers_after_a_batch_of_one():
     assert_finite(loss, random_points(loss, SEVERAL), SEVERAL)
 
 
+# ArcFace in hyperbolic space.
+
+
+def inside_the_ball(labels, seed=0, longest=0.9):
+    directions = np.random.default_rng(seed).normal(size=(len(labels), DIM))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return torch.as_tensor(directions * np.linspace(0.05, longest, len(labels))[:, None], dtype=torch.float32)
+
+
+@pytest.mark.parametrize("longest", [0.3, 0.9])
+def test_hyperbolic_arcface_follows_its_formula_for_points_that_need_no_shortening(longest):
+    loss = build("hyperbolic_arcface")
+    loss.weight.data *= 0.2
+    assert_follows(loss, slow("hyperbolic_arcface"), inside_the_ball(SEVERAL, longest=longest), SEVERAL)
+
+
+@pytest.mark.parametrize("curvature", [0.3, 1.0, 4.0])
+def test_hyperbolic_arcface_of_another_curvature_is_that_of_the_ball_scaled_to_it(curvature):
+    """Distances in a space of curvature -k are those of curvature -1 over sqrt(k), at points sqrt(k) times as long."""
+    c = math.sqrt(curvature)
+    loss = build("hyperbolic_arcface", geometry=jaguar_kit.build("geometry", "poincare", curvature=curvature))
+    loss.weight.data *= 0.2
+
+    def formula(points, labels, parameters):
+        prototypes = [unit(v) * (c * dot(v, v).sqrt()).tanh() for v in parameters["weight"]]
+        terms = []
+        for point, label in zip(points, labels):
+            distances = [hyperbolic_distance(c * point, prototype) / c for prototype in prototypes]
+            cosines = [2 * (-d).exp() - 1 for d in distances]
+            theta = cosines[label].acos()
+            assert theta + 0.5 < math.pi
+            cosines[label] = (theta + 0.5).cos()
+            terms.append(cross_entropy_of([64 * cosine for cosine in cosines], label))
+        return mean(terms)
+
+    assert_follows(loss, formula, inside_the_ball(SEVERAL, longest=0.5) / c, SEVERAL)
+
+
+def test_hyperbolic_arcface_is_the_same_in_both_models_of_the_space():
+    """A point x of the ball is 2 x / (1 - |x| ** 2) in Lorentz coordinates; tangent vectors there are twice as long."""
+    ball, hyperboloid = (
+        build("hyperbolic_arcface", geometry=jaguar_kit.build("geometry", name)) for name in ("poincare", "lorentz")
+    )
+    ball.weight.data *= 0.3
+    hyperboloid.weight.data = 2 * ball.weight.data
+    points = inside_the_ball(SEVERAL)
+    lifted = 2 * points / (1 - points.square().sum(1, keepdim=True))
+    assert_near(backward(hyperboloid, lifted, SEVERAL)[0], backward(ball, points, SEVERAL)[0])
+
+
+@pytest.mark.parametrize("name", ["cosine", "hyperspherical", "euclidean"])
+def test_hyperbolic_arcface_needs_a_hyperbolic_geometry(name):
+    with pytest.raises(KitError, match="poincare or lorentz"):
+        build("hyperbolic_arcface", geometry=jaguar_kit.build("geometry", name))
+
+
 # Small examples and relations between the losses.
 
 
@@ -694,6 +776,7 @@ def test_lengths_of_embeddings_do_not_matter(name):
         ("circle", {}),
         ("cosface", {"weight": (IDENTITIES, DIM)}),
         ("cross_entropy", {"weight": (IDENTITIES, DIM), "bias": (IDENTITIES,)}),
+        ("hyperbolic_arcface", {"weight": (IDENTITIES, DIM)}),
         ("proxy_anchor", {"weight": (IDENTITIES, DIM)}),
         ("sphereface", {"weight": (IDENTITIES, DIM)}),
         ("subcenter_arcface", {"weight": (IDENTITIES, 3, DIM)}),
@@ -832,6 +915,35 @@ def test_descent_lowers_the_loss(name):
     assert loss(points, torch.tensor(SEVERAL)).item() < 0.8 * before
 
 
+# Single pictures.
+
+
+SINGLES = [name for name in NAMES if build(name).by_picture]
+
+
+def test_losses_that_compare_pictures_with_each_other_do_not_claim_to_look_at_one():
+    assert set(NAMES) - set(SINGLES) == {
+        "circle",
+        "cross_entropy_triplet",
+        "proxy_anchor",
+        "sum",  # of cosface and triplet
+        "supcon",
+        "triplet",
+    }
+    assert build("sum", parts=[{"name": "cosface"}, {"name": "arcface"}], weights=[1.0, 2.0]).by_picture
+
+
+@pytest.mark.parametrize("settings", [{}, {"beta": 0.9, "counts": COUNTS}], ids=["plain", "balanced"])
+@pytest.mark.parametrize("name", SINGLES)
+def test_loss_on_single_pictures_is_the_mean_of_theirs_weighted_by_their_shares(name, settings):
+    loss = build(name, **settings)
+    points, labels = random_points(loss, SEVERAL), torch.tensor(SEVERAL)
+    shares = torch.linspace(0, 1, len(SEVERAL))
+    alone = [loss(points[i : i + 1], labels[i : i + 1]) for i in range(len(SEVERAL))]
+    assert_near(loss(points, labels), mean(alone))
+    assert_near(loss(points, labels, shares), mean([share * term for share, term in zip(shares, alone)]))
+
+
 # Settings.
 
 
@@ -859,6 +971,8 @@ def test_unknown_setting_is_refused(name):
         ("adaface", {"h": -0.1}),
         ("adaface", {"momentum": -0.1}),
         ("adaface", {"momentum": 1.1}),
+        ("hyperbolic_arcface", {"margin": 1.6}),
+        ("hyperbolic_arcface", {"scale": 0}),
         ("triplet", {"margin": -0.1}),
         ("triplet", {"mining": "batch_easy"}),
         ("cross_entropy_triplet", {"label_smoothing": 1.1}),

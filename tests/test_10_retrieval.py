@@ -246,6 +246,82 @@ def test_database_augmentation_weighs_neighbours_by_rank():
     assert_close(jaguar_kit.database_augmentation(vectors(9), k=2), slow.unit_rows(np.array(expected)))
 
 
+# other geometries
+
+
+def in_a_ball(count=20, dim=4, seed=0):
+    """Embeddings of all lengths up to the rim, and one beyond it, in clusters of four."""
+    rows = vectors(count, dim, seed) + 2 * vectors(count, dim, seed + 1)[np.arange(count) // 4]
+    lengths = np.random.default_rng(seed).permutation(np.linspace(0.05, 0.99, count))
+    rows *= (lengths / np.linalg.norm(rows, axis=1))[:, None]
+    rows[0] *= 3 / np.linalg.norm(rows[0])
+    return rows
+
+
+@pytest.mark.parametrize("space", slow.SPACES)
+def test_similarity_in_another_geometry_is_that_of_its_distance(space):
+    embeddings, geometry = in_a_ball(), jaguar_kit.build("geometry", space)
+    expected = slow.space_similarities(embeddings, embeddings, space)
+    assert_close(similarity_matrix(embeddings, geometry=geometry), expected)
+    assert_close(similarity_matrix(embeddings[:3], embeddings[3:], geometry), expected[:3, 3:])
+    single = similarity_matrix(torch.from_numpy(embeddings).float(), geometry=geometry)
+    np.testing.assert_allclose(single, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("space", slow.SPACES)
+def test_top_k_in_another_geometry_is_that_of_its_distance(space):
+    everything = in_a_ball(25)
+    queries, gallery = everything[:7], everything[7:]
+    values, positions = jaguar_kit.top_k(queries, gallery, 5, jaguar_kit.build("geometry", space))
+    similarity = slow.space_similarities(queries, gallery, space)
+    for i, row in enumerate(similarity):
+        best = sorted(range(len(row)), key=lambda j, row=row: -row[j])[:5]
+        assert positions[i].tolist() == best
+        assert_close(values[i], row[best])
+
+
+@pytest.mark.parametrize("k", [1, 3, 50])
+@pytest.mark.parametrize("alpha", [0.0, 3.0])
+@pytest.mark.parametrize("space", slow.SPACES)
+def test_query_expansion_in_another_geometry_is_that_of_the_slow_loops(space, alpha, k):
+    embeddings = in_a_ball()
+    expected = slow.space_average_with_nearest(embeddings, k, lambda rank, s: max(s, 0.0) ** alpha, space)
+    assert_close(jaguar_kit.query_expansion(embeddings, k, alpha, jaguar_kit.build("geometry", space)), expected)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("space", slow.SPACES)
+def test_database_augmentation_in_another_geometry_is_that_of_the_slow_loops(space, k):
+    embeddings = in_a_ball()
+    expected = slow.space_average_with_nearest(embeddings, k, lambda rank, s: (k + 1 - rank) / (k + 1), space)
+    assert_close(jaguar_kit.database_augmentation(embeddings, k, jaguar_kit.build("geometry", space)), expected)
+
+
+@pytest.mark.parametrize("space", slow.SPACES)
+def test_re_ranking_in_another_geometry_starts_from_its_squared_distance(space):
+    embeddings, geometry = in_a_ball(24), jaguar_kit.build("geometry", space)
+    expected = slow.k_reciprocal_rerank(slow.space_similarities(embeddings, embeddings, space), 6, 3)
+    assert_close(jaguar_kit.k_reciprocal_rerank(embeddings, k1=6, k2=3, geometry=geometry), expected)
+    two_sets = jaguar_kit.k_reciprocal_rerank(embeddings[:9], embeddings[9:], k1=6, k2=3, geometry=geometry)
+    assert_close(two_sets, expected[:9, 9:])
+
+
+@pytest.mark.parametrize("name", ["cosine", "hyperspherical"])
+def test_geometries_of_directions_are_the_usual_cosine(name):
+    embeddings, geometry = vectors(20), jaguar_kit.build("geometry", name)
+    for function in (
+        similarity_matrix,
+        jaguar_kit.query_expansion,
+        jaguar_kit.database_augmentation,
+        jaguar_kit.k_reciprocal_rerank,
+    ):
+        assert np.array_equal(function(embeddings, geometry=geometry), function(embeddings))
+    for got, expected in zip(
+        jaguar_kit.top_k(embeddings[:5], embeddings, 4, geometry), jaguar_kit.top_k(embeddings[:5], embeddings, 4)
+    ):
+        assert np.array_equal(got, expected)
+
+
 # blending, calibration, fusion
 
 
@@ -354,6 +430,19 @@ def test_steps_are_applied_in_order():
     assert_close(jaguar_kit.postprocess((), embeddings, no_views), similarity_matrix(embeddings))
 
 
+@pytest.mark.parametrize("space", slow.SPACES)
+def test_steps_compare_embeddings_by_their_geometry(space):
+    embeddings, geometry = torch.from_numpy(in_a_ball()), jaguar_kit.build("geometry", space)
+    views = slow.brought_inside(in_a_ball(seed=2), space)
+    names = ("tta", "database_augmentation", "k_reciprocal", "blend")
+    got = jaguar_kit.postprocess(steps(*names), embeddings, lambda scales, flip: torch.from_numpy(views), geometry)
+    averaged = slow.space_average_with_nearest(views, 3, lambda rank, s: (4 - rank) / 4, space)
+    reranked = slow.k_reciprocal_rerank(slow.space_similarities(averaged, averaged, space))
+    assert_close(got, 0.2 * slow.space_similarities(embeddings, embeddings, space) + 0.8 * reranked)
+    raw = jaguar_kit.postprocess((), embeddings, no_views, geometry)
+    assert_close(raw, slow.space_similarities(embeddings, embeddings, space))
+
+
 def test_auto_takes_the_simplest_steps_that_gain_and_raw_when_none_does():
     embeddings, labels = clusters(120, 10, 12, noise=1.1, seed=3)
     embeddings = torch.from_numpy(embeddings)
@@ -421,3 +510,30 @@ def test_scales_zoom_about_the_centre():
     assert farther.sum() == pytest.approx(64 / 4, rel=0.1)
     assert closer[0, 0, 15, 15] == farther[0, 0, 15, 15] == 1
     assert jaguar_kit.multi_scale_tta(mean_colour, images, (0.5, 1, 2)).shape == (1, 16)
+
+
+@pytest.mark.parametrize("space", slow.SPACES)
+def test_views_are_averaged_in_the_tangent_space_of_their_geometry(space):
+    images, geometry = torch.rand(3, 3, 16, 16), jaguar_kit.build("geometry", space)
+    views = [jaguar_kit.zoom(images, scale) for scale in (1.0, 0.5)]
+    views += [view.flip(-1) for view in views]
+
+    def network(batch):
+        return mean_colour(batch) - 0.4
+
+    points = [slow.brought_inside(network(view), space) for view in views]
+    expected = [
+        slow.exponential(sum(slow.tangent(view[i], space) for view in points) / len(points), space)
+        for i in range(len(images))
+    ]
+    got = jaguar_kit.multi_scale_tta(network, images, (1.0, 0.5), geometry=geometry)
+    np.testing.assert_allclose(got, np.array(expected), rtol=0, atol=1e-5)
+    flipped = jaguar_kit.flip_tta(network, images, geometry)
+    torch.testing.assert_close(flipped, jaguar_kit.multi_scale_tta(network, images, (1.0,), geometry=geometry))
+
+
+@pytest.mark.parametrize("name", ["cosine", "hyperspherical"])
+def test_views_of_directions_are_averaged_as_ever(name):
+    images, geometry = torch.rand(2, 3, 16, 16), jaguar_kit.build("geometry", name)
+    got = jaguar_kit.multi_scale_tta(mean_colour, images, geometry=geometry)
+    assert torch.equal(got, jaguar_kit.multi_scale_tta(mean_colour, images))

@@ -23,16 +23,23 @@ def vectors(count=7, dim=5, seed=0):
 # embed
 
 
-def numbers(positions, training):
+class Numbers(jaguar_kit.Source):
     """A source whose pictures are their own positions."""
-    assert training is False
-    return torch.as_tensor(positions, dtype=torch.float64)[:, None]
+
+    device = CPU
+
+    def read(self, positions):
+        return torch.as_tensor(positions, dtype=torch.float64)[:, None]
+
+    def prepare(self, read, training):
+        assert training is False
+        return super().prepare(read, training)
 
 
 @PROPERTY
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=40), st.integers(1, 45))
 def test_rows_come_in_the_order_of_positions_whatever_the_batch(positions, batch_size):
-    rows = embed(lambda x: torch.cat([x, 2 * x], 1), numbers, np.array(positions), batch_size)
+    rows = embed(lambda x: torch.cat([x, 2 * x], 1), Numbers(), np.array(positions), batch_size)
     assert rows.tolist() == [[p, 2 * p] for p in positions]
 
 
@@ -43,14 +50,14 @@ def test_batches_are_no_larger_than_asked():
         seen.append(len(x))
         return x
 
-    embed(network, numbers, np.arange(10), batch_size=4)
+    embed(network, Numbers(), np.arange(10), batch_size=4)
     assert seen == [4, 4, 2]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_result_is_float32_on_the_cpu_without_gradient(dtype):
     layer = nn.Linear(1, 3, dtype=dtype)
-    rows = embed(lambda x: layer(x.to(dtype)), numbers, np.arange(5))
+    rows = embed(lambda x: layer(x.to(dtype)), Numbers(), np.arange(5))
     assert rows.shape == (5, 3)
     assert rows.dtype == torch.float32
     assert rows.device == CPU
@@ -164,6 +171,29 @@ def test_features_do_not_depend_on_the_head(cache, store):
     other_head = Counting()
     other_head(store, changed_model(head=Component("head", "linear")))
     assert other_head.pictures == 0
+
+
+@pytest.mark.parametrize("name", jaguar_kit.names("geometry"))
+def test_features_do_not_depend_on_the_geometry_of_the_embeddings(name, cache, store):
+    Counting()(store)
+    other = Counting()
+    features = other(store, changed_model(geometry=Component("geometry", name))).features
+    assert other.pictures == 0
+    with torch.no_grad():
+        embeddings = other.embedder.eval()(other.source(np.arange(6), training=False))
+        torch.testing.assert_close(other.embedder.from_features(features), embeddings)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pooling", jaguar_kit.names("pooling"))
+def test_embeddings_of_cached_features_are_those_of_the_pictures(pooling, cache, store):
+    for _ in range(2):  # computed, then read from the cache
+        cached = Counting()
+        source = cached(store, changed_model(backbone="test_vit", pooling=Component("pooling", pooling)))
+        embedder = cached.embedder.eval()
+        got = embedder.from_features(source(np.array([4, 1]), training=True).float())
+        expected = embedder(cached.source(np.array([4, 1]), training=False))
+        torch.testing.assert_close(got, expected, rtol=1e-2, atol=5e-3)  # tokens and maps are kept in half precision
 
 
 def test_interrupted_extraction_leaves_nothing_behind(cache, store, monkeypatch):
