@@ -27,11 +27,12 @@ A section uses only what stands above it:
     # 10. Re-ranking and fusion
     # 11. Embedding and feature cache
     # 12. Training
-    # 13. Submission
-    # 14. Plots and reports
-    # 15. Experiments
-    # 16. Kaggle
-    # 17. Command line
+    # 13. Dataset analysis
+    # 14. Submission
+    # 15. Plots and reports
+    # 16. Experiments
+    # 17. Kaggle
+    # 18. Command line
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ import typing
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
@@ -110,15 +111,18 @@ __all__ = [
     "embed", "flip_tta", "multi_scale_tta",
     # 12. Training
     "TrainingFailed", "load_weights",
-    # 13. Submission
+    # 13. Dataset analysis
+    "quality_signals", "representativeness", "uniqueness", "Likeness", "duplicate_pairs", "connected_groups",
+    "keep_sharpest", "pair_decisions", "curate",
+    # 14. Submission
     "write_submission", "validate_submission",
-    # 14. Plots and reports
+    # 15. Plots and reports
     "contact_sheet", "augmentation_sheet", "write_report",
-    # 15. Experiments
+    # 16. Experiments
     "Result", "run_recipe",
-    # 16. Kaggle
+    # 17. Kaggle
     "package_kit", "run_kernel",
-    # 17. Command line
+    # 18. Command line
     "main",
 ]
 # fmt: on
@@ -394,6 +398,9 @@ class DataConfig:
     bad_images: Literal["stop", "skip"] = "stop"  # what an unreadable picture does to the run
     split: Annotated[Component, "split"] = Component("split", "stratified")  # training and validation pictures
     split_seed: Natural = 42  # apart from `seed`, so that seeds can vary on one split
+    split_by_seed: bool = False  # true: every seed makes a split of its own
+    subset: str | None = None  # CSV with a column filename; below the result folder where its own analysis writes it
+    subset_applies_to: Literal["all", "training"] = "all"  # all: before the split; training: validation stays whole
 
 
 @dataclass(frozen=True)
@@ -449,6 +456,25 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class Search:
+    """Settings to search by Optuna: dotted names with {low, high, log} or {choices}."""
+
+    trials: Count = 30
+    space: dict = field(default_factory=dict)
+    matched: dict = field(default_factory=dict)  # a second space, for the recipe's own parts, with the same budget
+    seed: Natural = 0
+    storage: str | None = None  # Optuna URL, for several machines; null: a file in the result folder
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A run diverges when its best validation mAP of all epochs up to `epoch` is below `map`."""
+
+    map: Fraction = 0.75
+    epoch: Count = 20
+
+
+@dataclass(frozen=True)
 class Recipe:
     """An experiment: what is asked, all settings, and what varies between its runs."""
 
@@ -465,6 +491,10 @@ class Recipe:
     model: ModelConfig = ModelConfig()
     loss: Annotated[Component, "loss"] = Component("loss", "arcface")
     train: TrainConfig = TrainConfig()
+    analysis: tuple[Annotated[Component, "analysis"], ...] = ()  # of the training pictures, before anything is trained
+    search: Search | None = None  # for the best settings, in place of variants and grid
+    divergence: Divergence | None = None  # when a run counts as diverged, for the report
+    test_backgrounds: tuple[Annotated[Component, "background"], ...] = ()  # also validate with these, for the report
     postprocess: tuple[Annotated[Component, "postprocess"], ...] = ()  # steps from embeddings to scores, or auto
     checkpoint: str | None = None  # weights.safetensors of an earlier run, or its folder, to start from
     soup: tuple[str, ...] = ()  # further weights of the same model, averaged with the checkpoint's
@@ -565,6 +595,7 @@ def recipe_from_dict(raw: Mapping, where: str = "recipe") -> Recipe:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+@-]*", recipe.name):
         raise KitError(f"{where}: name: {recipe.name!r} can't name a folder (use letters, digits, '_', '-', '.')")
     expand(recipe, where)
+    check_space(recipe, f"{where}: ")
     return recipe
 
 
@@ -678,7 +709,7 @@ def expand(recipe: Recipe, where: str = "recipe") -> list[Cell]:
         once = convert_section(merge_recipe(base, settings), Recipe, f"{place}: " if recipe.variants else f"{where}: ")
         check_steps(once.postprocess, f"{place if recipe.variants else where}: postprocess")
         check_parts(once, f"{place if recipe.variants else where}: ")
-        cells += [Cell(label, why, replace(once, seed=seed)) for seed in recipe.seeds or (once.seed,)]
+        cells += [Cell(label, why, with_seed(once, seed)) for seed in recipe.seeds or (once.seed,)]
     folders = [cell.folder for cell in cells]
     if len(set(folders)) < len(folders):
         shared = next(folder for folder in folders if folders.count(folder) > 1)
@@ -686,6 +717,11 @@ def expand(recipe: Recipe, where: str = "recipe") -> list[Cell]:
             f"{where}: two runs would share the folder '{shared}' (seeds, variants and grid values must differ)"
         )
     return cells
+
+
+def with_seed(recipe: Recipe, seed: int) -> Recipe:
+    split = {"split_seed": seed} if recipe.data.split_by_seed else {}
+    return replace(recipe, seed=seed, data=replace(recipe.data, **split))
 
 
 def variant_label(name: str, dotted: Sequence[str], values: Sequence[Any]) -> str:
@@ -698,24 +734,50 @@ SMOKE_SETTINGS = (
     "data.root=null",
     "data.masks=null",
     "checkpoint=null",
+    "soup=[]",
     "data.size=64",
     "model.backbone=test_resnet",
-    "model.pretrained=false",
-    "model.weights=null",
     "model.input_size=64",
     "train.epochs=2",
     "train.batch_size=16",
+    "train.accumulate=1",
+    "train.compile=false",
+    "model.gradient_checkpointing=false",
 )
 
 
-def smoke(recipe: Recipe) -> Recipe:
-    """The same experiment small enough for seconds on a CPU: tiny backbone, two epochs, one seed, small pictures."""
-    name, mini = f"{recipe.name}-smoke", recipe.data.mini or MiniConfig()
-    recipe = replace(recipe, name=name, seeds=(), checkpoint=None, data=replace(recipe.data, mini=mini))
+def smoke(recipe: Recipe, weights: str | Path | None = None) -> Recipe:
+    """The same experiment small enough for seconds on a CPU: tiny backbone, two epochs, one seed, small pictures.
+
+    `weights` are those of a tiny backbone that has learned something; without them it has random ones.
+    """
+    name, mini = f"{recipe.name}-smoke", recipe.data.mini or MiniConfig(identities=8, images=120)
+    trained = recipe.model.pretrained and weights is not None
+    raw = recipe_to_dict(recipe)
+    for part in raw["analysis"]:
+        part.pop("against", None)  # a second backbone
+        part.update({"duplicate": 0.99} if "duplicate" in part else {})  # a tiny backbone's cosines are high
+    for settings in [raw, *raw["variants"].values()]:
+        shrink_stages(settings or {}, recipe.data.size)
+    if raw["search"]:
+        raw["search"]["trials"] = 2
+    raw.update(name=name, seeds=[], checkpoint=None, soup=[], data={**raw["data"], "mini": asdict(mini)})
+    small = recipe_from_dict(raw, name)
     column = ["data.split.column=burst"] if recipe.data.split.settings.get("column") else []  # the mini-dataset's
-    for text in [*SMOKE_SETTINGS, *column]:
-        recipe = override(recipe, text, name)
-    return recipe
+    if not (recipe.train.epochs or recipe.checkpoint):
+        column += ["train.epochs=0"]
+    own = [f"model.pretrained={str(trained).lower()}", f"model.weights={json.dumps(str(weights) if trained else None)}"]
+    for text in [*SMOKE_SETTINGS, *own, *column]:
+        small = override(small, text, name)
+    return small
+
+
+def shrink_stages(settings: dict, size: int) -> None:
+    """Stages of one epoch at proportionally small sizes, in plain settings."""
+    for stage in (settings.get("train") or {}).get("stages") or ():
+        stage["epochs"] = 1
+        if stage.get("size"):
+            stage["size"] = max(16, stage["size"] * 64 // size)
 
 
 # 3. Runtime
@@ -899,6 +961,13 @@ def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
 def say(text: str) -> None:
     if process_number() == 0:
         print(text, flush=True)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Nothing is printed within the block."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def fingerprint(*parts: Any) -> str:
@@ -2244,6 +2313,10 @@ class Preparation:
         self.moving = list(itertools.takewhile(moves_pixels, steps))
         self.changing = steps[len(self.moving) :]
         self.input_size, self.mean, self.std = input_size, mean, std
+
+    def on_background(self, background: Component) -> Preparation:
+        """The same with another background, for evaluation."""
+        return Preparation(background, (), self.input_size, self.mean, self.std)
 
     @property
     def fixed(self) -> bool:
@@ -5244,8 +5317,12 @@ def stops_when_told(trainer: Trainer) -> Iterator[None]:
         signal.signal(signal.SIGTERM, earlier)
 
 
-def run_training(trainer: Trainer, task: Task, folder: Path) -> None:
+def run_training(
+    trainer: Trainer, task: Task, folder: Path, watch: Callable[[Mapping[str, float]], None] | None = None
+) -> None:
     """Trains to the end, to early stopping or to the deadline; goes on from the checkpoint of an interrupted run.
+
+    `watch` sees every row of the log, and may end the run by an error.
 
     Afterwards trainer.best holds the learned tensors of the best epoch and trainer.history a row for each epoch, the
     first of them (epoch 0) measured before training.
@@ -5289,6 +5366,8 @@ def run_training(trainer: Trainer, task: Task, folder: Path) -> None:
                 trainer.best = trainer.learned()
             trainer.schedule.after_epoch(row)
             track(row)
+            if watch:
+                watch(row)
             if process_number() == 0 and time.monotonic() - written > 1:
                 write_log(folder / "log.csv", trainer.history)
                 written = time.monotonic()
@@ -5396,7 +5475,272 @@ def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]
     return embedder, tensors, metadata["identities"]
 
 
-# 13. Submission
+# 13. Dataset analysis
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def gray_levels(picture: np.ndarray) -> np.ndarray:
+    """Luminance float64 (H, W) in [0, 255] of uint8 (H, W, 3 or 4)."""
+    return picture[..., :3] @ np.array([0.299, 0.587, 0.114])
+
+
+def quality_signals(pixels: np.ndarray) -> pd.DataFrame:
+    """How good each picture of uint8 (N, S, S, 3 or 4) is, on the animal's own pixels where there are masks.
+
+    sharpness: variance of the Laplacian; brightness, contrast: mean and standard deviation of gray levels in [0, 255];
+    foreground: the animal's share of the picture; ratio: its area to the background's.
+    """
+    rows = []
+    for picture in pixels:
+        gray = gray_levels(picture)
+        padded = np.pad(gray, 1, mode="reflect")
+        laplacian = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4 * gray
+        animal = picture[..., 3] > 127 if picture.shape[-1] == 4 else np.ones(gray.shape, bool)
+        animal = animal if animal.any() else np.ones(gray.shape, bool)
+        share = float(animal.mean())
+        rows.append(
+            (laplacian[animal].var(), gray[animal].mean(), gray[animal].std(), share, share / max(1 - share, 1e-6))
+        )
+    return pd.DataFrame(rows, columns=["sharpness", "brightness", "contrast", "foreground", "ratio"])
+
+
+def to_unit_range(values: np.ndarray) -> np.ndarray:
+    return (values - values.min()) / max(np.ptp(values), 1e-12)
+
+
+def representativeness(similarity: np.ndarray, identities: np.ndarray) -> np.ndarray:
+    """The cosine of each picture with the centre of its identity, scaled to [0, 1] (N,)."""
+    same = identities[:, None] == identities
+    towards = (similarity * same).sum(1) / same.sum(1)  # times the centre's length
+    lengths = np.sqrt(np.maximum((same * towards).sum(1) / same.sum(1), 1e-12))
+    return to_unit_range(towards / lengths)
+
+
+def uniqueness(similarity: np.ndarray, k: int = 3) -> np.ndarray:
+    """Mean cosine distance of each picture to its k nearest others, in [0, 1] (N,)."""
+    others = np.where(np.eye(len(similarity), dtype=bool), -np.inf, similarity)
+    nearest = np.sort(others, axis=1)[:, -min(k, len(others) - 1) :]
+    return to_unit_range(1 - nearest.mean(1))
+
+
+# near-duplicates: a method says of pairs of pictures whether they are; groups are what such pairs connect
+
+
+@dataclass(frozen=True, eq=False)
+class Likeness:
+    """What methods for near-duplicates look at, computed when first asked for."""
+
+    pixels: np.ndarray  # uint8 (N, S, S, 3 or 4)
+    similarity: np.ndarray  # cosines of embeddings (N, N)
+
+    @cached_property
+    def hash_distance(self) -> np.ndarray:
+        """Bits in which the perceptual hashes differ, int (N, N)."""
+        bits = perceptual_hashes(self.pixels).astype(np.float32)
+        ones = bits.sum(1)
+        return np.rint(ones[:, None] + ones - 2 * bits @ bits.T).astype(int)
+
+    @cached_property
+    def small(self) -> Tensor:
+        """Gray pictures (N, 1, 64, 64) in [0, 1]."""
+        gray = [
+            Image.fromarray(gray_levels(p).astype(np.uint8)).resize((64, 64), Image.Resampling.BOX) for p in self.pixels
+        ]
+        return torch.from_numpy(np.stack([np.asarray(g) for g in gray])[:, None] / np.float32(255))
+
+
+Method = Callable[[Likeness], np.ndarray]  # -> bool (N, N)
+Cosine = Annotated[float, Range(low=-1, high=1)]
+Bits = Annotated[int, Range(low=0, high=64)]
+
+
+@register("duplicates", "exact_hash")
+def exact_duplicates() -> Method:
+    """Equal pixels."""
+
+    def same(likeness: Likeness) -> np.ndarray:
+        digests = np.array([hashlib.sha256(np.ascontiguousarray(p).tobytes()).hexdigest() for p in likeness.pixels])
+        return digests[:, None] == digests
+
+    return same
+
+
+@register("duplicates", "perceptual_hash")
+def hash_duplicates(distance: Bits = 11) -> Method:
+    """Perceptual hashes that differ in at most `distance` of 64 bits."""
+    return lambda likeness: likeness.hash_distance <= distance
+
+
+@register("duplicates", "ssim")
+def ssim_duplicates(threshold: Fraction = 0.75, candidates: Bits = 24) -> Method:
+    """Mean structural similarity of 64 x 64 gray pictures, where hashes differ in at most `candidates` bits."""
+
+    def same(likeness: Likeness) -> np.ndarray:
+        from kornia.metrics import ssim
+
+        found = np.zeros(likeness.similarity.shape, bool)
+        pairs = np.argwhere(np.triu(likeness.hash_distance <= candidates, 1))
+        for part in progress(np.array_split(pairs, math.ceil(len(pairs) / 4096) or 1), "structural similarity"):
+            if len(part):
+                values = ssim(likeness.small[part[:, 0]], likeness.small[part[:, 1]], 11).mean((1, 2, 3)).numpy()
+                found[part[:, 0], part[:, 1]] = values >= threshold
+        return found | found.T
+
+    return same
+
+
+@register("duplicates", "embedding")
+def embedding_duplicates(threshold: Cosine = 0.95) -> Method:
+    """Cosine of the embeddings above `threshold`."""
+    return lambda likeness: likeness.similarity > threshold
+
+
+@register("duplicates", "clustering")
+def cluster_duplicates(threshold: Cosine = 0.95) -> Method:
+    """Groups by average linkage, cut where the mean cosine falls below `threshold`."""
+
+    def same(likeness: Likeness) -> np.ndarray:
+        from scipy.cluster.hierarchy import fcluster, linkage
+        from scipy.spatial.distance import squareform
+
+        distance = np.clip(1 - likeness.similarity.astype(np.float64), 0, None)
+        np.fill_diagonal(distance, 0)
+        tree = linkage(squareform((distance + distance.T) / 2, checks=False), "average")
+        groups = fcluster(tree, 1 - threshold, "distance")
+        return groups[:, None] == groups
+
+    return same
+
+
+@register("duplicates", "knn_graph")
+def knn_duplicates(k: Count = 5, threshold: Cosine = 0.9) -> Method:
+    """Each among the other's k nearest, and their cosine above `threshold`."""
+
+    def same(likeness: Likeness) -> np.ndarray:
+        others = np.where(np.eye(len(likeness.similarity), dtype=bool), -np.inf, likeness.similarity)
+        last = np.sort(others, axis=1)[:, -min(k, len(others) - 1)][:, None]
+        near = others >= last
+        return near & near.T & (others > threshold)
+
+    return same
+
+
+@register("duplicates", "hybrid")
+def hybrid_duplicates(distance: Bits = 16, threshold: Cosine = 0.9) -> Method:
+    """Hashes and embeddings agree: at most `distance` bits apart and a cosine above `threshold`."""
+    return lambda likeness: (likeness.hash_distance <= distance) & (likeness.similarity > threshold)
+
+
+def duplicate_pairs(method: Method, likeness: Likeness, identities: np.ndarray, scope: str = "within") -> np.ndarray:
+    """Near-duplicate pairs i < j, int (P, 2); scope "within": of one identity only, "across": of any."""
+    found = np.triu(method(likeness), 1)
+    if scope == "within":
+        found &= identities[:, None] == identities
+    return np.argwhere(found)
+
+
+def connected_groups(pairs: np.ndarray, total: int) -> np.ndarray:
+    """A group number for each of `total` pictures: what pairs connect shares one (N,)."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(total, total))
+    return connected_components(links, directed=False)[1]
+
+
+def keep_sharpest(groups: np.ndarray, sharpness: np.ndarray) -> np.ndarray:
+    """Which pictures stay when of each group only the sharpest does, bool (N,)."""
+    order = np.lexsort((-sharpness, groups))
+    first = np.r_[True, groups[order][1:] != groups[order][:-1]]
+    kept = np.zeros(len(groups), bool)
+    kept[order[first]] = True
+    return kept
+
+
+def pair_decisions(similarity: np.ndarray, identities: np.ndarray, thresholds: Sequence[float]) -> pd.DataFrame:
+    """For each threshold on the cosine: the confusion of "same identity" over unordered pairs, and the FDR."""
+    upper = np.triu_indices(len(identities), 1)
+    values, same = similarity[upper], (identities[:, None] == identities)[upper]
+    rows = []
+    for threshold in thresholds:
+        above = values > threshold
+        hit, wrong = int((above & same).sum()), int((above & ~same).sum())
+        rows.append(
+            {
+                "threshold": threshold,
+                "pairs above": hit + wrong,
+                "same identity": hit,
+                "across identities": wrong,
+                "missed": int(same.sum()) - hit,
+                "rightly apart": int((~same).sum()) - wrong,
+                "fdr": wrong / (hit + wrong) if hit + wrong else math.nan,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+# curation: four stages, each of which takes pictures away and says why
+
+
+@dataclass(frozen=True)
+class Curation:
+    """What is left after the stages, and why the others went."""
+
+    kept: np.ndarray  # bool (N,)
+    reason: np.ndarray  # text (N,), "" for what is kept
+    stages: pd.DataFrame
+    signals: pd.DataFrame  # of each picture
+
+
+def curate(
+    signals: pd.DataFrame,
+    similarity: np.ndarray,
+    identities: np.ndarray,
+    duplicate: float = 0.95,
+    quality: float = 5.0,
+    typical: float = 1.0,
+) -> Curation:
+    """Near-duplicates, bad pictures, untypical pictures and too many of one identity, taken away in this order.
+
+    (1) cosine above `duplicate` within an identity, the sharpest stays; (2) sharpness or contrast below the percentile
+    `quality` of what is left; (3) representativeness below the percentile `typical`; (4) at most mean + sd of the
+    identities' counts, kept by 0.5 rank(representativeness) + 0.3 rank(uniqueness) + 0.2 rank(sharpness) within the
+    identity.
+    """
+    signals = signals.assign(
+        representativeness=representativeness(similarity, identities), uniqueness=uniqueness(similarity)
+    )
+    total = len(identities)
+    kept, reason, rows = np.ones(total, bool), np.full(total, "", dtype=object), []
+
+    def take_away(gone: np.ndarray, name: str, rule: str) -> None:
+        gone = gone & kept
+        reason[gone] = name
+        kept[gone] = False
+        rows.append({"stage": name, "rule": rule, "removed": int(gone.sum()), "left": int(kept.sum())})
+
+    pairs = np.argwhere(np.triu((similarity > duplicate) & (identities[:, None] == identities), 1))
+    sharpest = keep_sharpest(connected_groups(pairs, total), signals.sharpness.to_numpy())
+    take_away(~sharpest, "near-duplicate", f"{len(pairs)} pairs with cosine > {duplicate:g} within an identity")
+    low = {c: float(np.percentile(signals[c][kept], quality)) for c in ("sharpness", "contrast")}
+    bad = np.any([signals[c] < value for c, value in low.items()], axis=0)
+    take_away(bad, "quality", ", ".join(f"{c} < {value:.2f}" for c, value in low.items()))
+    least = float(np.percentile(signals.representativeness[kept], typical))
+    take_away((signals.representativeness < least).to_numpy(), "untypical", f"representativeness < {least:.4f}")
+    counts = pd.Series(identities[kept]).value_counts()
+    cap = int(counts.mean() + counts.std(ddof=0))
+    left = signals[kept].assign(identity=identities[kept])
+    ranks = left.groupby("identity")[["representativeness", "uniqueness", "sharpness"]].rank(pct=True)
+    value = ranks @ np.array([0.5, 0.3, 0.2])
+    place = value.groupby(left.identity).rank(ascending=False, method="first")
+    surplus = np.zeros(total, bool)
+    surplus[left.index[place > cap]] = True
+    take_away(surplus, "too many", f"more than {cap} of an identity")
+    signals["value"] = value.reindex(signals.index)
+    return Curation(kept, reason, pd.DataFrame(rows), signals)
+
+
+# 14. Submission
 # ----------------------------------------------------------------------------------------------------------------------
 
 CHUNK = 1 << 19  # rows of a submission that are formatted at a time
@@ -5547,8 +5891,10 @@ def check_row_ids(found: pd.Series, expected: pd.Series, shown: str | Path) -> N
         )
 
 
-# 14. Plots and reports
+# 15. Plots and reports
 # ----------------------------------------------------------------------------------------------------------------------
+
+# figures
 
 GREEN, RED, INK, PAPER = "#2a9d3a", "#d1383d", "#222222", "#ffffff"
 STYLE = """
@@ -5589,14 +5935,6 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]
     for ax in np.ravel(axes):
         ax.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def figure_tag(figure: Any, caption: str) -> str:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # names in scripts that the font lacks become boxes
-        figure.savefig(buffer, format="png", dpi=110)
-    return picture_tag(buffer.getvalue(), caption)
 
 
 def picture_tag(png: bytes, caption: str) -> str:
@@ -5669,27 +6007,118 @@ def augmentation_sheet(store: ImageStore, recipe: Recipe, drawn: int = 5, side: 
     return sheet
 
 
+def tiles(
+    images: Sequence[Image.Image | None], captions: Sequence[str], columns: int = 8, side: int = 120
+) -> Image.Image:
+    """Pictures in rows, with a caption under each; None leaves a gap."""
+    from PIL import ImageFont
+
+    rows, cell, font = math.ceil(len(images) / columns), side + 8, ImageFont.load_default(11)
+    sheet = Image.new("RGB", (min(columns, len(images)) * cell, rows * (cell + 14)), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for i, (image, caption) in enumerate(zip(images, captions)):
+        if image is not None:
+            x, y = i % columns * cell + 4, i // columns * (cell + 14) + 4
+            sheet.paste(ImageOps.fit(image.convert("RGB"), (side, side)), (x, y))
+            draw.text((x, y + side + 1), caption[: side // 6], INK, font)
+    return sheet
+
+
+def counts_figure(table: pd.DataFrame, parts: tuple[str, str] = ("training", "validation")) -> Any:
+    """Pictures of each identity as stacked bars; columns training and validation, named by `parts`."""
+    figure, ax = new_figure(max(6, 0.28 * len(table)), 3.6)
+    names = [plain_label(str(name)) for name in table.index]
+    ax.bar(names, table.training, color="#4c78a8", label=parts[0])
+    ax.bar(names, table.validation, bottom=table.training, color="#f58518", label=parts[1])
+    ax.tick_params(axis="x", rotation=90, labelsize=8)
+    ax.set(ylabel="pictures")
+    ax.legend(frameon=False)
+    return figure
+
+
+def histograms_figure(tables: Mapping[str, pd.DataFrame]) -> Any:
+    """A histogram of each column, the tables laid over each other."""
+    columns = list(next(iter(tables.values())).columns)
+    figure, axes = new_figure(3.2 * len(columns), 3, len(columns))
+    for ax, column in zip(np.ravel(axes), columns):
+        every = np.concatenate([table[column] for table in tables.values()])
+        edges = np.linspace(every.min(), np.quantile(every, 0.99) + 1e-9, 31)
+        for name, table in tables.items():
+            ax.hist(table[column].clip(upper=edges[-1]), edges, alpha=0.6, label=name)
+        ax.set(xlabel=column, ylabel="pictures")
+    if len(tables) > 1:
+        np.ravel(axes)[-1].legend(frameon=False)
+    return figure
+
+
+def roc_figure(models: Mapping[str, np.ndarray], identities: np.ndarray) -> Any:
+    """ROC of "same identity" by similarity, and the share of false pairs above each threshold, for each model."""
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    figure, (left, right) = new_figure(10, 4, 2)
+    upper = np.triu_indices(len(identities), 1)
+    same = (identities[:, None] == identities)[upper]
+    for name, similarity in models.items():
+        values = similarity[upper]
+        false, true, _ = roc_curve(same, values)
+        left.plot(false, true, label=f"{plain_label(name)}, AUC {roc_auc_score(same, values):.4f}")
+        order = np.argsort(-values, kind="stable")
+        share = np.cumsum(~same[order]) / np.arange(1, len(order) + 1)
+        right.plot(values[order], share, label=plain_label(name))
+    left.plot([0, 1], [0, 1], color="#bbbbbb", lw=0.8)
+    left.set(xlabel="false positive rate", ylabel="true positive rate")
+    right.set(xlabel="threshold on the similarity", ylabel="FDR: pairs above it of two identities")
+    left.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def parallel_figure(trials: pd.DataFrame) -> Any:
+    """Parallel coordinates: a line for each trial through its settings, each scaled to its own range."""
+    from matplotlib import colormaps
+    from matplotlib.colors import Normalize
+
+    trials = trials.dropna(subset=["value"])
+    columns = [c for c in trials if c not in ("number", "state", "value")] + ["value"]
+    figure, ax = new_figure(1.6 * len(columns) + 1, 4)
+    scaled, ends = pd.DataFrame(index=trials.index), []
+    for column in columns:
+        values = trials[column]
+        if not pd.api.types.is_numeric_dtype(values):
+            codes, known = pd.factorize(values.astype(str), sort=True)
+            values, ends_here = pd.Series(codes, trials.index), (known[0], known[-1])
+        else:
+            ends_here = (f"{values.min():.3g}", f"{values.max():.3g}")
+        positive = (values > 0).all() and values.max() > 20 * values.min()
+        values = np.log(values) if positive else values
+        scaled[column] = (values - values.min()) / max(np.ptp(values), 1e-12)
+        ends.append(ends_here)
+    norm = Normalize(trials.value.min(), max(trials.value.max(), trials.value.min() + 1e-9))
+    for index, row in scaled.iterrows():
+        ax.plot(range(len(columns)), row, color=colormaps["viridis"](norm(trials.value[index])), alpha=0.8)
+    for i, (low, high) in enumerate(ends):
+        ax.axvline(i, color="#bbbbbb", lw=0.8, zorder=0)
+        ax.text(i, -0.04, low, ha="center", va="top", fontsize=8)
+        ax.text(i, 1.04, high, ha="center", va="bottom", fontsize=8)
+    labels = ["mAP" if c == "value" else c.rpartition(".")[2] for c in columns]
+    ax.set_xticks(range(len(columns)), labels)
+    ax.tick_params(axis="x", pad=16)
+    ax.set(yticks=[], ylim=(-0.12, 1.12))
+    ax.spines[["left", "bottom"]].set_visible(False)
+    return figure
+
+
+def importance_figure(importance: Mapping[str, float]) -> Any:
+    figure, ax = new_figure(7, 1 + 0.3 * len(importance))
+    ranked = sorted(importance.items(), key=lambda item: item[1])
+    bars = ax.barh([plain_label(name) for name, _ in ranked], [value for _, value in ranked], color="#4c78a8")
+    ax.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    ax.set(xlabel="share of the variance of mAP", xlim=(0, 1.1 * max(importance.values())))
+    return figure
+
+
 def plain_label(name: str) -> str:
     """A name as matplotlib shows it to the letter: no formula at a $, no hiding at a leading underscore."""
     return name.replace("$", r"\$") if not name.startswith("_") else " " + name.replace("$", r"\$")
-
-
-def curves_figure(logs: Mapping[str, pd.DataFrame]) -> Any:
-    """Loss and mAP by epoch, a line for each run."""
-    figure, (left, right) = new_figure(10, 3.6, 2)
-    for i, (name, log) in enumerate(logs.items()):
-        name, look = plain_label(name), {"color": f"C{i % 10}", "marker": "o" if len(log) < 5 else None}
-        left.plot(log.epoch, log.train_loss, label=f"{name}, training", **look)
-        left.plot(log.epoch, log.val_loss, linestyle="--", label=f"{name}, validation", **look)
-        right.plot(log.epoch, log["map"], label=name, **look)
-    for ax in (left, right):
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    left.set(xlabel="epoch", ylabel="loss")
-    right.set(xlabel="epoch", ylabel="validation mAP (identity-balanced)", ylim=(0, 1.02))
-    if len(logs) <= 10:
-        left.legend(fontsize=7, frameon=False)
-        right.legend(fontsize=7, frameon=False)
-    return figure
 
 
 def identity_figure(per_identity: Mapping[str, float]) -> Any:
@@ -5743,8 +6172,86 @@ def map_figure(embeddings: np.ndarray, labels: np.ndarray) -> Any:
     return figure
 
 
+def bands_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: Sequence[tuple[str, str]]) -> Any:
+    """Columns of the logs by epoch, a panel for each: every variant's mean over its seeds, and a band from lowest to
+    highest. `logs`: by variant, by seed; `columns`: names and what to write at the axis."""
+    figure, axes = new_figure(5 * len(columns), 3.6, len(columns))
+    for ax, (column, label) in zip(np.ravel(axes), columns):
+        for i, (variant, runs) in enumerate(logs.items()):
+            wide = pd.concat([log.set_index("epoch")[column] for log in runs.values()], axis=1)
+            colour, mark = f"C{i % 10}", "o" if len(wide) < 5 else None
+            style = ("-", "--", ":", "-.")[i // 10 % 4]
+            ax.plot(wide.index, wide.mean(axis=1), style, color=colour, marker=mark, label=plain_label(variant))
+            if wide.shape[1] > 1:
+                ax.fill_between(wide.index, wide.min(axis=1), wide.max(axis=1), color=colour, alpha=0.15, lw=0)
+        ax.set(xlabel="epoch", ylabel=label)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    if len(logs) > 1 and len(logs) <= 24:
+        np.ravel(axes)[-1].legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def bars_figure(summary: pd.DataFrame) -> Any:
+    """Mean validation mAP of each variant, with the 95 % interval over seeds."""
+    figure, ax = new_figure(7, 1 + 0.32 * len(summary))
+    low, high = (summary.get(c, pd.Series(math.nan, summary.index)) for c in ("low", "high"))
+    errors = np.nan_to_num(np.stack([summary["map"] - low, high - summary["map"]]))
+    names = [plain_label(name) for name in summary.variant]
+    bars = ax.barh(names, summary["map"], color="#4c78a8", xerr=errors, ecolor=INK, capsize=3)
+    ax.bar_label(bars, fmt="%.3f", padding=4, fontsize=8)
+    ax.invert_yaxis()
+    ax.set(xlabel="validation mAP (identity-balanced)", xlim=(0, min(1.15, 1.2 * np.nanmax(summary["map"]))))
+    return figure
+
+
+def heat_figure(values: pd.DataFrame, label: str) -> Any:
+    """A table of numbers as colours, with the numbers in them; rows and columns named by index and columns."""
+    figure, ax = new_figure(2 + 0.9 * values.shape[1], 1.4 + 0.5 * values.shape[0])
+    image = ax.imshow(values.to_numpy(float), cmap="viridis", aspect="auto")
+    ax.set_xticks(range(values.shape[1]), [str(c) for c in values.columns])
+    ax.set_yticks(range(values.shape[0]), [str(r) for r in values.index])
+    ax.set(xlabel=str(values.columns.name or ""), ylabel=str(values.index.name or ""))
+    middle = np.nanmean(values.to_numpy(float))
+    for (i, j), value in np.ndenumerate(values.to_numpy(float)):
+        ax.text(j, i, f"{value:.3f}", ha="center", va="center", fontsize=8, color="white" if value < middle else INK)
+    figure.colorbar(image, label=label)
+    return figure
+
+
+def scatter_figure(summary: pd.DataFrame, column: str, label: str) -> Any:
+    """A column of the summary against mAP, a labelled point for each variant."""
+    figure, ax = new_figure(7, 4)
+    ax.scatter(summary[column], summary["map"], color="#4c78a8")
+    for row in summary.itertuples():
+        ax.annotate(
+            plain_label(row.variant), (getattr(row, column), row.map), (5, 4), textcoords="offset points", fontsize=8
+        )
+    ax.set(xlabel=label, ylabel="validation mAP (identity-balanced)")
+    if summary[column].max() > 20 * max(summary[column].min(), 1):
+        ax.set_xscale("log")
+    return figure
+
+
+def grid_heat(recipe: Recipe, summary: pd.DataFrame) -> pd.DataFrame | None:
+    """Mean mAP as a table of the grid's two settings, where it has two and nothing else varies."""
+    if len(recipe.grid) != 2 or recipe.variants:
+        return None
+    (row_key, rows), (column_key, columns) = recipe.grid.items()
+    by_name = summary.set_index("variant")["map"]
+    names = [[variant_label("", [row_key, column_key], [r, c]) for c in columns] for r in rows]
+    values = [[by_name.get(name, math.nan) for name in line] for line in names]
+    return pd.DataFrame(
+        values,
+        index=pd.Index(rows, name=row_key.rpartition(".")[2]),
+        columns=pd.Index(columns, name=column_key.rpartition(".")[2]),
+    )
+
+
+# tables
+
+
 def markdown_table(table: pd.DataFrame) -> str:
-    rows = [[show_value(v) for v in row] for row in table.itertuples(index=False)]
+    rows = [[show_value(v).replace("|", "\\|") for v in row] for row in table.itertuples(index=False)]
     return "\n".join(
         "| " + " | ".join(row) + " |" for row in [list(map(str, table.columns)), ["---"] * table.shape[1], *rows]
     )
@@ -5769,93 +6276,341 @@ def published_rows(published: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame({"published by others": list(published), "value": [str(v) for v in published.values()]})
 
 
-def write_report(
-    folder: Path, recipe: Recipe, table: pd.DataFrame, details: Sequence[Mapping[str, Any]], notes: Sequence[str]
-) -> Path:
-    """Writes results.csv, report.md and the self-contained report.html of an experiment; returns the page's path.
+# pages
 
-    `details` has for each run to be shown: name, log, labels, embeddings, similarity, metrics and sheet (a picture).
+
+class Page:
+    """A report that grows block by block and is written as self-contained HTML, as Markdown, and as single pictures."""
+
+    def __init__(self, title: str):
+        self.title = title
+        self.html: list[str] = [f"<h1>{html.escape(title)}</h1>"]
+        self.lines: list[str] = [f"# {title}"]
+        self.pictures: dict[str, bytes] = {}  # PNG by name
+
+    def heading(self, text: str, level: int = 2) -> None:
+        self.html.append(f"<h{level}>{html.escape(text)}</h{level}>")
+        self.lines.append(f"{'#' * level} {text}")
+
+    def words(self, pairs: Iterable[tuple[str, str]]) -> None:
+        pairs = [(name, text.strip()) for name, text in pairs if text.strip()]
+        entries = [f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in pairs]
+        self.html += ['<dl class="words">', *entries, "</dl>"]
+        self.lines += [f"**{name}.** {text}" for name, text in pairs]
+
+    def text(self, text: str) -> None:
+        self.html += [f"<p>{html.escape(part)}</p>" for part in text.strip().split("\n\n")]
+        self.lines.append(text.strip())
+
+    def note(self, text: str) -> None:
+        self.html.append(f'<p class="note">{html.escape(text)}</p>')
+        self.lines.append(text)
+
+    def bullets(self, items: Sequence[str]) -> None:
+        self.html += ["<ul>", *[f"<li>{html.escape(item)}</li>" for item in items], "</ul>"]
+        self.lines.append("\n".join(f"* {item}" for item in items))
+
+    def table(self, table: pd.DataFrame, note: str = "") -> None:
+        self.html.append(html_table(table))
+        self.lines.append(markdown_table(table))
+        if note:
+            self.note(note)
+
+    def figure(self, name: str, figure: Any, caption: str) -> None:
+        self.picture(name, figure_png(figure), caption)
+
+    def picture(self, name: str, picture: bytes | Image.Image, caption: str) -> None:
+        """A PNG, or a picture that becomes one; `name` is that of its file."""
+        self.pictures[name] = png_bytes(picture) if isinstance(picture, Image.Image) else picture
+        self.html.append(picture_tag(self.pictures[name], caption))
+        self.lines.append(f"![{caption}](figures/{name}.png)")
+
+    def code(self, text: str) -> None:
+        self.html.append(f"<pre>{html.escape(text)}</pre>")
+        self.lines.append(f"```\n{text.strip()}\n```")
+
+    def write(self, folder: Path) -> Path:
+        """Writes figures/*.png, report.md and report.html; returns the page's path."""
+        for name, png in self.pictures.items():
+            with atomic(folder / "figures" / f"{name}.png") as temporary:
+                temporary.write_bytes(png)
+        write_text(folder / "report.md", "\n\n".join(self.lines) + "\n")
+        write_text(
+            folder / "report.html",
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(self.title)}</title>'
+            f"<style>{STYLE}</style><body>{''.join(self.html)}</body></html>\n",
+        )
+        return folder / "report.html"
+
+
+def figure_png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # names in scripts that the font lacks become boxes
+        figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+# statistics over seeds
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Student's interval of a mean; NaN for fewer than two values."""
+    from scipy.stats import t
+
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        return math.nan, math.nan
+    half = t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def best_up_to(log: pd.DataFrame, epoch: int) -> float:
+    """The best validation mAP of the trained epochs up to this one; NaN where training did not last so long."""
+    trained = log[log.epoch > 0]
+    return float(trained["map"][trained.epoch <= epoch].max()) if len(trained) >= epoch else math.nan
+
+
+def summarise(table: pd.DataFrame, logs: Mapping[str, pd.DataFrame], recipe: Recipe) -> pd.DataFrame:
+    """A row for each variant: mean, standard deviation and 95 % interval of mAP over seeds, and what else was asked.
+
+    `logs` has the log of each run by "variant/seed". Columns that say the same of every variant are left out.
+    """
+    rows = []
+    for variant, runs in table.groupby("variant", sort=False):
+        low, high = mean_interval(runs["map"])
+        own = [logs[f"{variant}/seed{seed}"] for seed in runs.seed]
+        rows.append(
+            {
+                "variant": variant,
+                "n": len(runs),
+                "map": runs["map"].mean(),
+                "sd": runs["map"].std(ddof=1),
+                "low": low,
+                "high": high,
+                "published": str(recipe.published.get(variant, "")),
+                **{c: runs[c].mean() for c in runs if c in AVERAGED or c.startswith("map@")},
+                **divergence_of(own, recipe.divergence),
+                "best_epoch": runs.best_epoch.mean(),
+                "epochs": runs.epochs.mean(),
+                "loss_variance": float(np.mean([log.train_loss.iloc[1:].tail(10).var() for log in own])),
+                "grad_norm": float(np.mean([log.grad_norm.iloc[1:].mean() for log in own])),
+                "images_per_second": float(np.mean([log.images_per_second.iloc[1:].mean() for log in own])),
+                "seconds": runs.seconds.mean(),
+                **reliance_of(runs),
+                "parameters": int(runs.parameters.iloc[0]),
+                "trainable": int(runs.trainable.iloc[0]),
+            }
+        )
+    summary = pd.DataFrame(rows)
+    empty = [c for c in summary if summary[c].isna().all() or (summary[c].astype(str) == "").all()]
+    return summary.drop(columns=empty)
+
+
+def reliance_of(runs: pd.DataFrame) -> dict[str, float]:
+    """What is lost when other pictures' backgrounds stand behind the animals."""
+    return {"reliance": float((runs["map"] - runs["map@swap"]).mean())} if "map@swap" in runs else {}
+
+
+AVERAGED = ("map_postprocessed", "test_map", "test_map_postprocessed", "top1", "pair_auc")
+
+
+def divergence_of(logs: Sequence[pd.DataFrame], rule: Divergence | None) -> dict[str, Any]:
+    """The share of runs whose best mAP up to an epoch stays below a line; shorter runs can't be judged."""
+    if rule is None:
+        return {}
+    reached = [value for value in (best_up_to(log, rule.epoch) for log in logs) if not math.isnan(value)]
+    share = f"{sum(value < rule.map for value in reached)} of {len(reached)}" if reached else "not applicable"
+    return {"diverged": share}
+
+
+def compare_variants(table: pd.DataFrame, metric: str = "map") -> pd.DataFrame:
+    """Each variant against the first, paired by seed: difference of the metric, its 95 % interval, p of the t-test.
+
+    The verdict is "not distinguishable" when the interval holds 0, or when there are fewer than two common seeds.
+    """
+    from scipy.stats import ttest_rel
+
+    by_variant = {name: runs.set_index("seed")[metric] for name, runs in table.groupby("variant", sort=False)}
+    (first, base), *others = by_variant.items()
+    rows = []
+    for name, values in others:
+        seeds = base.index.intersection(values.index)
+        difference = (values[seeds] - base[seeds]).to_numpy()
+        low, high = mean_interval(difference)
+        certain = low > 0 or high < 0
+        same = len(seeds) > 1 and np.ptp(difference) == 0
+        rows.append(
+            {
+                "variant": f"{name} - {first}",
+                "n": len(seeds),
+                "difference": difference.mean() if len(seeds) else math.nan,
+                "low": low,
+                "high": high,
+                "p": float(ttest_rel(values[seeds], base[seeds]).pvalue) if len(seeds) > 1 and not same else math.nan,
+                "verdict": ("higher" if low > 0 else "lower") if certain else "not distinguishable",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def findings(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """Sentences that the numbers of these runs support, and no others."""
+    if table["map"].isna().all():
+        return ["Nothing was validated: all pictures were trained on."]
+    best = summary.loc[summary["map"].idxmax()]
+    spread = f" (sd {best.sd:.4f} over {best.n} seeds)" if best.n > 1 and "sd" in summary else " (one seed)"
+    said = [f"The highest mean validation mAP is that of {best.variant}: {best['map']:.4f}{spread}."]
+    gains = (table["map"] - table.untrained).dropna()
+    said.append(
+        f"Training raised mAP in {int((gains > 0).sum())} of {len(gains)} runs, by {gains.mean():.4f} on average."
+    )
+    for row in compared.itertuples():
+        if math.isnan(row.low):
+            said.append(f"{row.variant}: {row.difference:+.4f} on one seed, which can't be told from noise.")
+        elif row.verdict == "not distinguishable":
+            said.append(f"{row.variant}: {row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}], not distinguishable.")
+        else:
+            said.append(f"{row.variant}: {row.verdict} by {abs(row.difference):.4f} [{row.low:+.4f}, {row.high:+.4f}].")
+    return said
+
+
+# the report of an experiment
+
+
+def write_report(
+    folder: Path,
+    recipe: Recipe,
+    table: pd.DataFrame,
+    logs: Mapping[str, pd.DataFrame],
+    details: Sequence[Mapping[str, Any]],
+    notes: Sequence[str] = (),
+    analyses: Sequence[Callable[[Page], None]] = (),
+    extra: Callable[[Page], None] | None = None,
+) -> Path:
+    """Writes results.csv, report.md, figures and the self-contained report.html; returns the page's path.
+
+    table: a row for each finished run; logs: their logs by "variant/seed"; details: for each run to be shown name,
+    labels, embeddings, similarity, metrics and sheet (a picture); notes: what the reader must know; analyses and
+    extra: what else writes on the page, before and after the results.
     """
     with atomic(folder / "results.csv") as temporary:
         table.to_csv(temporary, index=False)
-    words = [(w, getattr(recipe, w)) for w in WORDS if w != "published" and getattr(recipe, w)]
-    lines = [f"# {recipe.name}", *[f"**{w.capitalize()}.** {text.strip()}" for w, text in words], markdown_table(table)]
-    if recipe.published:
-        lines.append(markdown_table(published_rows(recipe.published)))
-    write_text(folder / "report.md", "\n\n".join([*lines, *[f"Note: {n}" for n in notes]]) + "\n")
-    write_text(folder / "report.html", report_page(recipe, words, table, details, notes))
-    return folder / "report.html"
+    page = Page(recipe.name)
+    page.words((w.capitalize(), getattr(recipe, w)) for w in WORDS if w not in ("published", "interpretation"))
+    for note in notes:
+        page.note(f"Note: {note}")
+    for analyse in analyses:
+        analyse(page)
+    if len(table):
+        report_results(page, recipe, table, logs)
+    if extra:
+        extra(page)
+    if recipe.interpretation.strip() or (folder / "interpretation.md").is_file():
+        report_interpretation(page, recipe, folder)
+    for number, detail in enumerate(details):
+        report_detail(page, detail, number)
+    page.heading("Settings")
+    page.code(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False, allow_unicode=True))
+    return page.write(folder)
 
 
-def report_page(
-    recipe: Recipe,
-    words: Sequence[tuple[str, str]],
-    table: pd.DataFrame,
-    details: Sequence[Mapping[str, Any]],
-    notes: Sequence[str],
-) -> str:
-    parts = [
-        f"<h1>{html.escape(recipe.name)}</h1>",
-        '<dl class="words">',
-        *[f"<dt>{w.capitalize()}</dt><dd>{html.escape(text)}</dd>" for w, text in words],
-        "</dl>",
-        "<h2>Results</h2>",
-        html_table(table[[c for c in PAGE_COLUMNS if c in table]]),
-        '<p class="note">map: identity-balanced mAP on the validation pictures, each a query against all others; '
-        "untrained: the same before training; results.csv has more columns.</p>",
-    ]
-    if recipe.published:
-        parts += [
-            "<h3>Published by others</h3>",
-            '<p class="note">Measured by somebody else, on other data or machines; not ours.</p>',
-            html_table(published_rows(recipe.published)),
-        ]
-    parts += [f'<p class="note">Note: {html.escape(n)}</p>' for n in notes]
-    whys = pd.DataFrame({d["variant"]: [d["why"]] for d in details if d["why"]}, index=["why"]).T.reset_index()
-    if len(whys):
-        parts += ["<h3>Variants</h3>", html_table(whys.rename(columns={"index": "variant"}))]
-    parts += [
-        "<h2>Curves</h2>",
-        figure_tag(
-            curves_figure({d["name"]: d["log"] for d in details}),
-            "Loss and mAP by epoch, of each variant's best seed; epoch 0 is before training.",
+def report_interpretation(page: Page, recipe: Recipe, folder: Path) -> None:
+    """A person's words, from the recipe or from interpretation.md in the run's folder, which nothing overwrites."""
+    page.heading("Interpretation")
+    own = folder / "interpretation.md"
+    page.text(own.read_text(encoding="utf-8") if own.is_file() else recipe.interpretation)
+
+
+def report_results(page: Page, recipe: Recipe, table: pd.DataFrame, logs: Mapping[str, pd.DataFrame]) -> None:
+    """Findings, tables and curves of all runs."""
+    summary = summarise(table, logs, recipe)
+    compared = compare_variants(table) if len(summary) > 1 else pd.DataFrame()
+    page.heading("Findings")
+    page.bullets(findings(summary, compared, table))
+    page.heading("Results")
+    page.table(
+        summary,
+        "map: identity-balanced mAP on the validation pictures, each a query against all others, mean over n seeds; "
+        "sd: standard deviation; low, high: 95 % interval of the mean (Student); best_epoch: whose weights are kept; "
+        "loss_variance: of the training loss over the last ten epochs. What is published was measured by others, on "
+        "other data or machines."
+        + (
+            f" diverged: runs whose best mAP up to epoch {recipe.divergence.epoch} is below {recipe.divergence.map}."
+            if recipe.divergence
+            else ""
         ),
-    ]
-    for detail in details:
-        parts += report_detail(detail)
-    settings = yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False, allow_unicode=True)
-    parts += ["<h2>Settings</h2>", f"<pre>{html.escape(settings)}</pre>"]
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(recipe.name)}</title>'
-        f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
     )
+    if len(summary) > 1:
+        page.figure(
+            "map", bars_figure(summary), "Mean validation mAP, with its 95 % interval where there are several seeds."
+        )
+        page.heading("Differences, paired by seed", 3)
+        page.table(compared, "difference: of mAP to the first variant on the same seeds; p: paired t-test.")
+    heat = grid_heat(recipe, summary)
+    if heat is not None:
+        page.figure("heat", heat_figure(heat, "validation mAP"), "Mean validation mAP by the grid's two settings.")
+    if "trainable" in summary and summary.trainable.nunique() > 1:
+        label = "trainable parameters"
+        page.figure("parameters", scatter_figure(summary, "trainable", label), "Parameters that learn against mAP.")
+    others = {key: value for key, value in recipe.published.items() if key not in set(table.variant)}
+    if others:
+        page.heading("Published by others", 3)
+        page.table(published_rows(others), "Measured by somebody else, on other data or machines; not ours.")
+    report_curves(page, table, logs)
+    page.heading("Runs", 3)
+    page.table(table[[c for c in PAGE_COLUMNS if c in table]], "results.csv has more columns.")
 
 
-def report_detail(detail: Mapping[str, Any]) -> list[str]:
-    labels = np.asarray(detail["labels"])
+def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFrame]) -> None:
+    page.heading("Curves")
+    grouped = {
+        variant: {seed: logs[f"{variant}/seed{seed}"] for seed in runs.seed}
+        for variant, runs in table.groupby("variant", sort=False)
+    }
+    caption = "By epoch: mean over seeds and the band between lowest and highest; epoch 0 is before training."
+    loss = [("train_loss", "training loss"), ("val_loss", "validation loss"), ("map", "validation mAP")]
+    page.figure("curves", bands_figure(grouped, loss), caption)
+    every = pd.concat(logs.values())
+    rates = [("lr", "learning rate"), ("grad_norm", "norm of the gradient")]
+    page.figure("rates", bands_figure(grouped, rates), "Learning rate (of the head) and mean gradient norm by epoch.")
+    if "gem_p" in every:
+        with_gem = {name: runs for name, runs in grouped.items() if "gem_p" in next(iter(runs.values()))}
+        page.figure(
+            "gem", bands_figure(with_gem, [("gem_p", "exponent p of GeM")]), "Exponent of the pooling by epoch."
+        )
+
+
+def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
+    """One run: retrievals to look at, identities, similarities, and a map."""
+    labels, name = np.asarray(detail["labels"]), f"run{number}"
+    page.heading(detail["name"])
+    if detail["why"]:
+        page.note(detail["why"])
     steps = pd.DataFrame(detail["metrics"].get("postprocess", []))
-    note = (
-        "map: validation mAP after these steps; low and high: 95 % bootstrap interval of the gain over raw cosines, "
-        "over identities; used: what the submission went through. Measured, and by auto chosen, on these same pictures."
+    if len(steps):
+        page.table(
+            steps,
+            "map: validation mAP after these steps; low and high: 95 % bootstrap interval of the gain over raw "
+            "similarities, over identities; used: what the submission went through. Measured, and by auto chosen, on "
+            "these same pictures.",
+        )
+    page.picture(
+        f"{name}-retrievals",
+        detail["sheet"],
+        "Queries (left) and their five nearest pictures, worst queries first: green frames show the same identity, red "
+        "another; AP is the query's average precision.",
     )
-    measured = [html_table(steps), f'<p class="note">{note}</p>'] if len(steps) else []
-    return [
-        f"<h2>{html.escape(detail['name'])}</h2>",
-        *measured,
-        picture_tag(
-            png_bytes(detail["sheet"]),
-            "Queries (left) and their five nearest pictures, worst queries first: "
-            "green frames show the same identity, red another; AP is the query's average precision.",
-        ),
-        figure_tag(
-            identity_figure(detail["metrics"]["per_identity"]), "Average precision by identity, weakest on top."
-        ),
-        figure_tag(similarity_figure(detail["similarity"], labels), "Similarity of validation pairs."),
-        figure_tag(map_figure(detail["embeddings"], labels), "Two-dimensional map of the validation embeddings."),
-    ]
+    by_identity = identity_figure(detail["metrics"]["per_identity"])
+    page.figure(f"{name}-identities", by_identity, "Average precision by identity, weakest on top.")
+    page.figure(
+        f"{name}-similarity", similarity_figure(detail["similarity"], labels), "Similarity of validation pairs."
+    )
+    places = map_figure(detail["embeddings"], labels)
+    page.figure(f"{name}-map", places, "Two-dimensional map of the validation embeddings.")
 
 
-# 15. Experiments
+# 16. Experiments
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -5911,8 +6666,20 @@ def data_key(recipe: Recipe) -> str:
     return fingerprint(asdict(recipe.data), recipe.background.name)
 
 
-def open_data(recipe: Recipe, competition: Competition) -> Pictures:
-    """Decodes (or finds) the pictures and splits them; unreadable ones leave the table with `bad_images: skip`."""
+def listed_in(subset: Path, train: pd.DataFrame) -> np.ndarray:
+    """Which training pictures a list names, bool (N,)."""
+    wanted = set(read_table(subset, ("filename",)).filename)
+    unknown = sorted(wanted - set(train.filename))
+    if unknown:
+        raise KitError(f"{subset}: filename: {len(unknown)} are no training pictures: {', '.join(unknown[:10])}")
+    return train.filename.isin(wanted).to_numpy()
+
+
+def open_data(recipe: Recipe, competition: Competition, folder: Path | None = None) -> Pictures:
+    """Decodes (or finds) the pictures and splits them; unreadable ones leave the table with `bad_images: skip`.
+
+    `folder` is where data.subset is looked for first.
+    """
     data, found_as, paths, root = recipe.data, competition.fingerprint, competition.paths, competition.root
     store = open_store(root, paths, data.size, data.fit, data.masks, data.bad_images)
     if recipe.background.build().change is not None and not store.masked:
@@ -5924,12 +6691,21 @@ def open_data(recipe: Recipe, competition: Competition) -> Pictures:
             )
         competition = replace(competition, notes=(*competition.notes, f"{found}: it stays as it is"))
     broken, positions = [paths[i] for i in store.broken], None
-    if broken:
-        note = f"{len(broken)} unreadable pictures left out (test pictures count as black): {', '.join(broken)}"
-        keep = ~competition.train.path.isin(broken)
+    keep, left_in = ~competition.train.path.isin(broken).to_numpy(), None
+    notes = [f"{len(broken)} unreadable pictures left out (test pictures count as black): {', '.join(broken)}"] * bool(
+        broken
+    )
+    if data.subset is not None:
+        path = next(
+            (p for p in ((folder or Path()) / data.subset, Path(data.subset)) if p.is_file()), Path(data.subset)
+        )
+        listed = listed_in(path, competition.train)
+        notes.append(f"{path}: {listed.sum()} of {len(listed)} training pictures ({data.subset_applies_to})")
+        keep, left_in = (keep & listed, None) if data.subset_applies_to == "all" else (keep, listed)
+    if notes:
         positions = np.r_[np.flatnonzero(keep), np.arange(len(keep), len(store))]
         competition = replace(
-            competition, train=competition.train[keep].reset_index(drop=True), notes=(*competition.notes, note)
+            competition, train=competition.train[keep].reset_index(drop=True), notes=(*competition.notes, *notes)
         )
 
     def at_size(size: int) -> ImageStore:
@@ -5939,6 +6715,8 @@ def open_data(recipe: Recipe, competition: Competition) -> Pictures:
     store = at_size(data.size)
     hashes = partial(perceptual_hashes, store.pixels[: len(competition.train)])
     splits = data.split.build(train=competition.train, hashes=hashes, split_seed=data.split_seed)
+    if left_in is not None:
+        splits = [(rows[left_in[keep][rows]], held_out) for rows, held_out in splits]
     for split in splits:
         check_split(*split, competition.train.identity, data.split.name)
     return Pictures(competition, store, at_size, splits, found_as)
@@ -5967,6 +6745,33 @@ def check_model(recipe: Recipe) -> None:
             whole = holds_backbone(file.keys())
     if recipe.model.pretrained and not whole:
         find_backbone_weights(recipe.model.backbone, recipe.model.weights)
+
+
+def small_backbone() -> Path:
+    """Weights of a tiny backbone that has learned to tell other synthetic cats apart; made once, then in the cache.
+
+    They stand in for real weights where an experiment is only to be tried.
+    """
+    path = cache_dir() / "weights" / "small 1" / "test_resnet.safetensors"
+    with only_one(path, wait=True):
+        if not path.is_file():
+            say("  training a small backbone on other synthetic cats, once")
+            recipe = recipe_from_dict(
+                {
+                    "name": "small",
+                    "data": {"mini": {"identities": 20, "images": 320, "seed": 1000}, "size": 96},
+                    "background": "black",
+                    "augment": ["affine", {"name": "erasing", "p": 0.3, "area": [0.02, 0.15]}],
+                    "model": {"backbone": "test_resnet", "pretrained": False, "input_size": 96, "freeze": False},
+                    "loss": {"name": "arcface", "margin": 0.2, "scale": 16},
+                    "train": {"epochs": 12, "batch_size": 16, "lr": 2e-3, "weight_decay": 1e-2, "schedule": "cosine"},
+                }
+            )
+            with silent():
+                result = run_recipe(recipe, out=path.parent / "runs", device="cpu")
+            embedder, _, _ = embedder_for(replace(recipe, checkpoint=str(result.folder / "default" / "seed42")))
+            save_backbone(path, embedder.backbone, "test_resnet")
+    return path
 
 
 def run_recipe(
@@ -6001,29 +6806,50 @@ def run_recipe(
             run_in_processes(recipe, data, out, device, force, together)
             force = False
         say(f"{recipe.name}: {len(cells)} run{'s' * (len(cells) > 1)} on {told_device(chosen)}")
+        whole = replace(recipe.data, subset=None)
+        analyses = []
         with first_process_first():
-            opened = open_all(cells, competitions)
+            for competition in {id(c): c for c in competitions.values()}.values():
+                tell_data(competition)
+            if recipe.analysis:
+                everything = open_data(replace(recipe, data=whole), competitions[data_key(cells[0].recipe)])
+                analyses = analyses_of(recipe, folder, everything, chosen)
+            if recipe.search:
+                pictures_of = partial(pictures_for, data=data, folder=folder)
+                cells = run_search(recipe, pictures_of, folder, chosen)
+                competitions = load_competitions(cells, data)
+            elif recipe.analysis and not recipe.train.epochs and recipe.checkpoint is None:
+                cells = []
+            opened = open_all(cells, competitions, folder)
         limit = recipe.train.max_hours or (KAGGLE_HOURS if on_kaggle() else math.inf)
         failed = run_cells(Grid(cells, opened, folder, chosen, force, begun + 3600 * limit, data), jobs)
         if process_number() > 0:
             return Result(folder, pd.DataFrame(), folder / "report.html")
-        return finish_experiment(recipe, cells, opened, folder, failed)
+        return finish_experiment(recipe, cells, opened, folder, failed, analyses)
 
 
 KAGGLE_HOURS = 11.5  # of a session's 12
 
 
-def open_all(cells: Sequence[Cell], competitions: Mapping[str, Competition]) -> dict[str, Pictures]:
+def tell_data(competition: Competition) -> None:
+    say(
+        f"  {competition.root}: {len(competition.train)} training pictures of {len(competition.identities)} "
+        f"identities, {len(competition.test)} test pictures"
+    )
+
+
+def pictures_for(recipe: Recipe, data: str | Path | None, folder: Path) -> Pictures:
+    """The pictures of a recipe; runs that differ in nothing that matters to them share them."""
+    plain = {key: recipe_to_dict(recipe)[key] for key in ("name", "data", "background")}
+    return opened_once(json.dumps(plain), data, folder)
+
+
+def open_all(cells: Sequence[Cell], competitions: Mapping[str, Competition], folder: Path) -> dict[str, Pictures]:
     """The pictures of all runs by `data_key`, and what is to be said about them."""
-    for competition in {id(c): c for c in competitions.values()}.values():
-        say(
-            f"  {competition.root}: {len(competition.train)} training pictures of {len(competition.identities)} "
-            f"identities, {len(competition.test)} test pictures"
-        )
     opened: dict[str, Pictures] = {}
     for cell in cells:
         key = data_key(cell.recipe)
-        opened[key] = opened.get(key) or open_data(cell.recipe, competitions[key])
+        opened[key] = opened.get(key) or open_data(cell.recipe, competitions[key], folder)
     for note in {note: None for pictures in opened.values() for note in pictures.competition.notes}:
         say(f"  note: {note}")
     return opened
@@ -6110,10 +6936,10 @@ def run_side_by_side(grid: Grid, jobs: int) -> dict[str, str]:
 
 
 @lru_cache(maxsize=8)
-def opened_once(recipe: str, data: str | Path | None) -> Pictures:
-    """The pictures of a recipe, given as JSON."""
+def opened_once(recipe: str, data: str | Path | None, folder: Path) -> Pictures:
+    """The pictures of a recipe, of which JSON gives what matters to them."""
     read = recipe_from_dict(json.loads(recipe))
-    return open_data(read, load_competition(find_data(read, data)))
+    return open_data(read, load_competition(find_data(read, data)), folder)
 
 
 def run_alone(
@@ -6124,7 +6950,7 @@ def run_alone(
     cell = cells[number]
     key = data_key(cell.recipe)
     first = next(c for c in cells if data_key(c.recipe) == key)
-    opened = {key: opened_once(json.dumps(recipe_to_dict(first.recipe)), data)}
+    opened = {key: pictures_for(first.recipe, data, folder)}
     grid = Grid(cells, opened, folder, torch.device("cpu"), force, time.monotonic() + left, data)
     return run_or_tell(grid, cell, number + 1)
 
@@ -6303,7 +7129,14 @@ def set_aside(place: Path) -> None:
     say(f"  earlier result moved to {place.with_name(f'{place.name}.old{number}')}")
 
 
-def run_cell(cell: Cell, pictures: Pictures, place: Path, device: torch.device, deadline: float = math.inf) -> None:
+def run_cell(
+    cell: Cell,
+    pictures: Pictures,
+    place: Path,
+    device: torch.device,
+    deadline: float = math.inf,
+    watch: Callable[[Mapping[str, float]], None] | None = None,
+) -> None:
     """Trains and evaluates one variant with one seed; with several folds, each in a folder of its own."""
     recipe, splits = cell.recipe, pictures.splits
     told = {**recipe_to_dict(recipe), "data_fingerprint": pictures.fingerprint}
@@ -6311,14 +7144,14 @@ def run_cell(cell: Cell, pictures: Pictures, place: Path, device: torch.device, 
         write_text(place / "recipe.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
     try:
         if len(splits) == 1:
-            run_split(recipe, pictures, splits[0], place, device, deadline)
+            run_split(recipe, pictures, splits[0], place, device, deadline, watch)
             return
         for number, split in enumerate(splits):
             fold = place / f"fold{number}"
             if not from_first_process(is_finished(fold)):
                 say(f"    fold {number + 1} of {len(splits)}")
                 fold.mkdir(exist_ok=True)
-                run_split(recipe, pictures, split, fold, device, deadline)
+                run_split(recipe, pictures, split, fold, device, deadline, watch if number == 0 else None)
         if process_number() == 0:
             combine_folds(pictures.competition, place, len(splits), recipe.model.geometry.build())
     except TrainingFailed as error:
@@ -6338,6 +7171,7 @@ def run_split(
     place: Path,
     device: torch.device,
     deadline: float,
+    watch: Callable[[Mapping[str, float]], None] | None = None,
 ) -> None:
     """One trained model: log, weights, embeddings, submission, and metrics.json, which marks the run as finished."""
     competition, identities = pictures.competition, pictures.competition.identities
@@ -6354,7 +7188,7 @@ def run_split(
         trainer.restore(tensors)
     task = make_task(recipe, embedder, pictures, labels, split, device)
     try:
-        run_training(trainer, task, place)
+        run_training(trainer, task, place, watch)
     except TrainingFailed:
         if process_number() == 0 and trainer.best:  # what was good so far
             save_weights(place / "weights.safetensors", trainer, identities, {})
@@ -6387,9 +7221,23 @@ def write_results(
         steps = ()  # nothing to choose by
     if competition.pairs is not None:
         metrics.update(write_test_results(competition, trainer, task, steps, place))
+    if recipe.test_backgrounds and len(labels):
+        metrics["other_backgrounds"] = map_on_backgrounds(trainer, task, labels)
     save_weights(place / "weights.safetensors", trainer, competition.identities, {m: metrics[m] for m in METRICS})
     write_json(place / "metrics.json", {**metrics, **run_facts(trainer)})
     remove(place / "checkpoint.safetensors")
+
+
+def map_on_backgrounds(trainer: Trainer, task: Task, labels: np.ndarray) -> dict[str, float]:
+    """Validation mAP with other backgrounds behind the animals, queries and gallery alike."""
+    told = {}
+    for background in trainer.recipe.test_backgrounds:
+        preparation = task.pixels.preparation.on_background(background)
+        pixels = replace(task.pixels, preparation=preparation)
+        embeddings = embed(trainer_network(trainer), pixels, task.validation)
+        similarity = similarity_matrix(embeddings, geometry=trainer.embedder.geometry)
+        told[describe_steps([background])] = identity_balanced_map(similarity, labels)
+    return told
 
 
 def make_task(
@@ -6420,13 +7268,19 @@ def make_task(
     return Task(pixels, source, stages, labels, *split)
 
 
-def embed_views(trainer: Trainer, task: Task, positions: np.ndarray) -> Callable:
-    """(scales, flip) -> embeddings (N, D) of the pictures at `positions`, averaged over such views."""
-    embedder = trainer.embedder
+def trainer_network(trainer: Trainer) -> Callable[[Tensor], Tensor]:
+    """From prepared pictures to embeddings, in the trainer's precision."""
 
     def network(images: Tensor) -> Tensor:
         with mixed_precision(images.device, trainer.precision):
-            return embedder(images)
+            return trainer.embedder(images)
+
+    return network
+
+
+def embed_views(trainer: Trainer, task: Task, positions: np.ndarray) -> Callable:
+    """(scales, flip) -> embeddings (N, D) of the pictures at `positions`, averaged over such views."""
+    embedder, network = trainer.embedder, trainer_network(trainer)
 
     @cache  # several candidates for post-processing begin with the same views
     def views(scales: tuple[float, ...], flip: bool) -> Tensor:
@@ -6538,6 +7392,7 @@ def results_table(cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
                 "untrained": told["untrained"]["map"],
                 **{m: told[m] for m in ("retrieval_map", "top1", "pair_auc", "pair_ap", "val_loss")},
                 **{m: told[m] for m in ("map_postprocessed", "test_map", "test_map_postprocessed") if m in told},
+                **{f"map@{name}": value for name, value in told.get("other_backgrounds", {}).items()},
                 "best_epoch": told["best_epoch"],
                 "epochs": told["epochs"],
                 "seconds": told["seconds"],
@@ -6548,10 +7403,15 @@ def results_table(cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def log_folder(cell: Cell, folder: Path) -> Path:
+    """Where a run's log lies: with folds, that of the first."""
+    place = folder / cell.folder
+    return place / "fold0" if (place / "fold0").is_dir() else place
+
+
 def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) -> dict[str, Any]:
     """What the report shows of one run (of its first fold, where there are folds)."""
-    place = folder / cell.folder
-    place = place / "fold0" if (place / "fold0").is_dir() else place
+    place = log_folder(cell, folder)
     kept = np.load(place / "validation.npz", allow_pickle=False)
     labels, geometry = kept["labels"], cell.recipe.model.geometry.build()
     similarity = similarity_matrix(kept["embeddings"], geometry=geometry)
@@ -6562,9 +7422,7 @@ def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) ->
     sheet = contact_sheet(images, labels, similarity, worst, [f"AP {precision[i]:.2f}  {labels[i]}" for i in worst])
     return {
         "name": f"{cell.folder} (its first fold)" if place.name == "fold0" else cell.folder,
-        "variant": cell.variant,
         "why": cell.why,
-        "log": pd.read_csv(place / "log.csv"),
         "labels": labels,
         "similarity": similarity,
         "sheet": sheet,
@@ -6573,30 +7431,450 @@ def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) ->
     }
 
 
-SHOWN = 12  # variants that a report shows in detail
+# analyses of the training pictures
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What an analysis looks at, and where it leaves its files."""
+
+    recipe: Recipe
+    pictures: Pictures
+    folder: Path  # for lists and tables
+    device: torch.device
+
+    @property
+    def train(self) -> pd.DataFrame:
+        return self.pictures.competition.train
+
+    @property
+    def identities(self) -> np.ndarray:
+        return self.train.identity.to_numpy(str)
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        return self.pictures.store.pixels[: len(self.train)]
+
+    @cached_property
+    def signals(self) -> pd.DataFrame:
+        signals = quality_signals(self.pixels)
+        self.keep("quality", pd.concat([self.train[["filename", "identity"]], signals], axis=1))
+        return signals
+
+    @cached_property
+    def embeddings(self) -> Tensor:
+        return self.embeddings_of(self.recipe)
+
+    def embeddings_of(self, recipe: Recipe) -> Tensor:
+        """Unit vectors (N, D) that the recipe's backbone makes, without a head."""
+        model = replace(recipe.model, freeze=True, pooling=Component("pooling", "native"))
+        recipe = replace(recipe, model=model, augment=(), checkpoint=None)
+        embedder = embedder_for(recipe)[0].to(self.device)
+        task = make_task(
+            recipe,
+            embedder,
+            self.pictures,
+            torch.zeros(len(self.train), dtype=torch.int64),
+            (np.arange(len(self.train)), np.arange(0)),
+            self.device,
+        )
+        return unit(task.source.read(np.arange(len(self.train))).cpu())
+
+    def keep(self, name: str, table: pd.DataFrame) -> None:
+        with atomic(self.folder / f"{name}.csv") as temporary:
+            table.to_csv(temporary, index=False)
+
+    def thumbnails(self, positions: Iterable[int]) -> list[Image.Image]:
+        return [self.pictures.store.thumbnail(int(i)) for i in positions]
+
+
+Analysis = Callable[[Study], Callable[[Page], None]]  # works, then gives what writes on the page
+
+
+@register("analysis", "characteristics")
+def characteristics() -> Analysis:
+    """Counts by identity, proportions of the split, and histograms of quality."""
+
+    def analyse(study: Study) -> Callable[[Page], None]:
+        train, (rows, held_out) = study.train, study.pictures.splits[0]
+        counts = train.identity.value_counts()
+        parts = {"all": counts, "training": train.identity.iloc[rows].value_counts()}
+        parts["validation"] = train.identity.iloc[held_out].value_counts()
+        table = pd.DataFrame(parts).fillna(0).astype(int).sort_values("all", ascending=False)
+        table["validation share"] = table.validation / table["all"]
+        signals = study.signals
+
+        def write(page: Page) -> None:
+            page.heading("Characteristics")
+            share = len(held_out) / len(train)
+            page.text(
+                f"{len(train)} pictures of {len(counts)} identities, {counts.min()} to {counts.max()} each (median "
+                f"{counts.median():g}); {len(held_out)} of them, {share:.1%}, validate; by identity this share lies "
+                f"between {table['validation share'].min():.1%} and {table['validation share'].max():.1%}."
+            )
+            page.figure(
+                "counts", counts_figure(table), "Pictures of each identity, split into training and validation."
+            )
+            page.figure("quality", histograms_figure({"all pictures": signals}), "Quality on the animal's own pixels.")
+            described = signals.describe(percentiles=[0.05, 0.5, 0.95]).T.assign(skewness=signals.skew())
+            described.insert(0, "signal", described.index)
+            page.table(described)
+            page.table(table.reset_index())
+
+        return write
+
+    return analyse
+
+
+@register("analysis", "duplicates")
+def duplicates(
+    thresholds: tuple[Cosine, ...] = (0.90, 0.95, 0.99), against: str | None = None, threshold: Cosine = 0.95
+) -> Analysis:
+    """Near-duplicates by every method, lists of what stays without them, and how well the cosine tells identities.
+
+    `thresholds` of the cosine are compared, `threshold` is that of the methods that take one; `against` names a second
+    backbone.
+    """
+
+    def analyse(study: Study) -> Callable[[Page], None]:
+        similarity, names = (study.embeddings @ study.embeddings.T).numpy(), study.identities
+        likeness = Likeness(study.pixels, similarity)
+        methods = {name: Component("duplicates", name) for name in names_of_methods()}
+        for name in ("embedding", "clustering", "knn_graph", "hybrid"):
+            methods[name] = replace(methods[name], settings={"threshold": threshold})
+        for value in thresholds:
+            methods[f"embedding_{value:g}"] = Component("duplicates", "embedding", {"threshold": value})
+        truth = column_groups(study.train.burst) if "burst" in study.train else None
+        rows, groups = [], {}
+        runs = [(name, part, "within") for name, part in methods.items()]
+        for name, part, scope in [*runs, ("embedding_across", methods["embedding"], "across")]:
+            pairs = duplicate_pairs(part.build(), likeness, names, scope)
+            groups[name] = connected_groups(pairs, len(names))
+            kept = keep_sharpest(groups[name], study.signals.sharpness.to_numpy())
+            study.keep(f"kept-{name}", study.train.loc[kept, ["filename", "identity"]])
+            told = {"method": name, "scope": scope, "pairs": len(pairs), "kept": int(kept.sum())}
+            told["across identities"] = int((names[pairs[:, 0]] != names[pairs[:, 1]]).sum())
+            rows.append({**told, **(recovered(pairs, truth) if truth is not None else {})})
+        table = pd.DataFrame(rows)
+        study.keep("duplicates", table)
+        models = {study.recipe.model.backbone: similarity}
+        if against is not None:
+            other = study.embeddings_of(replace(study.recipe, model=replace(study.recipe.model, backbone=against)))
+            models[against] = (other @ other.T).numpy()
+
+        def write(page: Page) -> None:
+            page.heading("Near-duplicates")
+            page.table(
+                table,
+                "pairs: near-duplicates that the method finds; kept: pictures when of each connected group only the "
+                "sharpest stays"
+                + (
+                    "; precision and recall: of the pairs within the data's own column burst."
+                    if truth is not None
+                    else "."
+                ),
+            )
+            for name in ("perceptual_hash", "embedding"):
+                sheet = groups_sheet(study, groups[name])
+                if sheet is not None:
+                    page.picture(f"groups-{name}", sheet, f"The largest groups that {name} finds, a row for each.")
+            page.heading("Does the cosine tell identities apart?", 3)
+            for model, values in models.items():
+                page.note(model)
+                page.table(pair_decisions(values, names, thresholds))
+                page.figure(
+                    f"pairs-{model}",
+                    similarity_figure(values, names),
+                    f"Cosines of pairs of training pictures, {model}.",
+                )
+            page.figure("roc", roc_figure(models, names), "ROC of 'same identity' by cosine, and FDR by threshold.")
+
+        return write
+
+    return analyse
+
+
+def names_of_methods() -> list[str]:
+    return names("duplicates")
+
+
+def recovered(pairs: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Precision and recall of pairs, against all pairs that share a true group."""
+    right = int((truth[pairs[:, 0]] == truth[pairs[:, 1]]).sum())
+    sizes = np.bincount(np.unique(truth, return_inverse=True)[1])
+    every = int((sizes * (sizes - 1) // 2).sum())
+    return {
+        "precision": right / len(pairs) if len(pairs) else math.nan,
+        "recall": right / every if every else math.nan,
+    }
+
+
+@register("analysis", "curation")
+def curation(
+    duplicate: Cosine = 0.95,
+    quality: Annotated[float, Range(low=0, high=50)] = 5.0,
+    typical: Annotated[float, Range(low=0, high=50)] = 1.0,
+) -> Analysis:
+    """The four stages of `curate`; writes curated.csv for data.subset, and why each other picture went."""
+
+    def analyse(study: Study) -> Callable[[Page], None]:
+        similarity = (study.embeddings @ study.embeddings.T).numpy()
+        done = curate(study.signals, similarity, study.identities, duplicate, quality, typical)
+        train = study.train.assign(reason=done.reason)
+        study.keep("curated", train.loc[done.kept, ["filename", "identity"]])
+        study.keep("removed", train.loc[~done.kept, ["filename", "identity", "reason"]])
+        columns = ["sharpness", "contrast", "representativeness", "uniqueness"]
+        before, after = done.signals[columns].mean(), done.signals[columns][done.kept].mean()
+        means = pd.DataFrame({"signal": columns, "before": before.to_numpy(), "after": after.to_numpy()})
+
+        def write(page: Page) -> None:
+            page.heading("Curation")
+            page.table(done.stages)
+            page.table(
+                means, "Means over the pictures before and after; representativeness and uniqueness within [0, 1]."
+            )
+            kept = {"all": done.signals[columns], "kept": done.signals[columns][done.kept]}
+            page.figure("curation-quality", histograms_figure(kept), "Quality before and after.")
+            counts = pd.DataFrame({"all": train.identity.value_counts()})
+            counts["training"] = train.identity[done.kept].value_counts().reindex(counts.index).fillna(0).astype(int)
+            counts["validation"] = counts["all"] - counts.training
+            page.figure("curation-counts", counts_figure(counts, ("kept", "removed")), "Pictures of each identity.")
+            shown = np.where(done.kept, "kept", done.reason.astype(str))
+            page.figure(
+                "curation-map", map_figure(study.embeddings.numpy(), shown), "All pictures, by what became of them."
+            )
+            for name in done.stages.stage:
+                gone = np.flatnonzero(done.reason == name)[:24]
+                if len(gone):
+                    captions = [f"{study.identities[i]}" for i in gone]
+                    page.picture(
+                        f"removed-{name.replace(' ', '-')}",
+                        tiles(study.thumbnails(gone), captions),
+                        f"Removed: {name}.",
+                    )
+            best = done.signals.value[done.kept].nlargest(24).index
+            captions = [f"{study.identities[i]} {done.signals.value[i]:.2f}" for i in best]
+            page.picture(
+                "most-valuable", tiles(study.thumbnails(best), captions), "The most valuable pictures that stay."
+            )
+
+        return write
+
+    return analyse
+
+
+def groups_sheet(study: Study, groups: np.ndarray, rows: int = 6, columns: int = 8) -> Image.Image | None:
+    """The largest groups, a row for each; None where all pictures stand alone."""
+    members = [np.flatnonzero(groups == g) for g in np.unique(groups)]
+    largest = sorted((m for m in members if len(m) > 1), key=len, reverse=True)[:rows]
+    if not largest:
+        return None
+    images, captions = [], []
+    for own in largest:
+        shown = own[:columns]
+        images += study.thumbnails(shown) + [None] * (columns - len(shown))
+        captions += [study.train.filename.iloc[i] for i in shown] + [""] * (columns - len(shown))
+    return tiles(images, captions, columns)
+
+
+def analyses_of(recipe: Recipe, folder: Path, pictures: Pictures, device: torch.device) -> list[Callable[[Page], None]]:
+    """Runs the recipe's analyses; what writes them on the page. Their lists and tables go to folder/analysis/."""
+    study = Study(recipe, pictures, folder / "analysis", device)
+    writers = []
+    for part in recipe.analysis:
+        say(f"  analysis: {part.name}")
+        writers.append(part.build()(study))
+    return writers
+
+
+# search
+
+
+def suggest_settings(trial: Any, space: Mapping[str, Any]) -> dict[str, Any]:
+    """A value for each dotted setting of the space."""
+    drawn = {}
+    for name, rule in space.items():
+        if "choices" in rule:
+            drawn[name] = trial.suggest_categorical(name, rule["choices"])
+        elif all(isinstance(rule[k], int) for k in ("low", "high")) and not rule.get("log"):
+            drawn[name] = trial.suggest_float(name, float(rule["low"]), float(rule["high"]))
+        else:
+            drawn[name] = trial.suggest_float(name, float(rule["low"]), float(rule["high"]), log=bool(rule.get("log")))
+    return drawn
+
+
+def check_space(recipe: Recipe, where: str) -> None:
+    """Refuses a space that names what is no setting, or values that a setting can't take."""
+    for title in ("space", "matched") if recipe.search else ():
+        for name, rule in getattr(recipe.search, title).items():
+            place = f"{where}search.{title}.{name}"
+            if not isinstance(rule, Mapping) or not (rule.keys() == {"choices"} or {"low", "high"} <= rule.keys()):
+                raise KitError(
+                    f"{place}: {rule!r} is no range (expected {{low: 1e-5, high: 1e-3, log: true}} or choices)"
+                )
+            values = rule["choices"] if "choices" in rule else [convert(rule[k], float, place) for k in ("low", "high")]
+            for value in values:
+                with_settings(recipe, {name: value}, place)
+
+
+def with_settings(recipe: Recipe, drawn: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe with dotted settings, as a single run."""
+    raw = {**recipe_to_dict(recipe), "search": None, "analysis": [], "variants": {}, "grid": {}, "seeds": []}
+    for name, value in drawn.items():
+        raw = merge_recipe(raw, nested(name, value))
+    return expand(recipe_from_dict(raw, where))[0].recipe
+
+
+def run_search(
+    recipe: Recipe, pictures_of: Callable[[Recipe], Pictures], folder: Path, device: torch.device
+) -> list[Cell]:
+    """Runs the trials that are missing; the cells to report: the recipe's own settings and the best of each space.
+
+    Trials lie in folder/trials; the study in folder/search.log (or at search.storage), where several processes may
+    share it. A trial whose mAP falls behind the median of the others at an epoch is ended there.
+    """
+    cells = [Cell("baseline", "the recipe's own settings", with_settings(recipe, {}, recipe.name))]
+    for title, why in (("space", "best trial"), ("matched", "best trial of the baseline's own parts")):
+        space = getattr(recipe.search, title)
+        if space:
+            best = search_space(recipe, title, space, pictures_of, folder, device)
+            label = {"space": "best", "matched": "matched"}[title]
+            cells.append(Cell(label, f"{why}: {json.dumps(best)}", with_settings(recipe, best, recipe.name)))
+            text = yaml.safe_dump(
+                recipe_to_dict(replace(cells[-1].recipe, name=f"{recipe.name}-{label}")), sort_keys=False
+            )
+            write_text(folder / f"{label}.yaml", text)
+    return cells
+
+
+def open_study(recipe: Recipe, title: str, folder: Path) -> Any:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = folder / f"search-{title}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if recipe.search.storage:
+        storage = recipe.search.storage
+    else:
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        storage = JournalStorage(JournalFileBackend(str(path)))
+    return optuna.create_study(
+        storage=storage,
+        study_name=f"{recipe.name}-{title}",
+        load_if_exists=True,
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=recipe.search.seed + os.getpid() * bool(recipe.search.storage)),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3),
+    )
+
+
+def search_space(
+    recipe: Recipe,
+    title: str,
+    space: Mapping[str, Any],
+    pictures_of: Callable[[Recipe], Pictures],
+    folder: Path,
+    device: torch.device,
+) -> dict[str, Any]:
+    """The best settings of a space, after as many finished or pruned trials as the recipe asks for."""
+    import optuna
+
+    study = open_study(recipe, title, folder)
+    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED, optuna.trial.TrialState.FAIL)
+    while len(study.get_trials(deepcopy=False, states=ended)) < recipe.search.trials:
+        trial = study.ask()
+        drawn = suggest_settings(trial, space)
+        once = with_settings(recipe, drawn, f"{recipe.name}: trial {trial.number}")
+        place = folder / "trials" / f"{title}{trial.number}"
+
+        def watch(row: Mapping[str, float], trial: Any = trial) -> None:
+            trial.report(row["map"], int(row["epoch"]))
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        try:
+            run_cell(Cell(title, "", once), pictures_of(once), place, device, watch=watch)
+            value = json.loads((place / "metrics.json").read_text(encoding="utf-8"))["map"]
+            study.tell(trial, value)
+            say(f"  {title} trial {trial.number}: mAP {value:.4f}")
+        except optuna.TrialPruned:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            remove(place / "checkpoint.safetensors")
+            say(f"  {title} trial {trial.number}: pruned")
+        except TrainingFailed as error:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            say(f"  {title} trial {trial.number}: failed: {error}")
+    if not study.get_trials(deepcopy=False, states=ended[:1]):
+        raise TrainingFailed(f"{recipe.name}: none of {recipe.search.trials} trials came to an end")
+    return dict(study.best_params)
+
+
+def report_search(recipe: Recipe, folder: Path) -> Callable[[Page], None]:
+    """Tables and pictures of the trials."""
+
+    def write(page: Page) -> None:
+        for title in ("space", "matched"):
+            if not getattr(recipe.search, title):
+                continue
+            study = open_study(recipe, title, folder)
+            trials = study.trials_dataframe(attrs=("number", "value", "params", "state"))
+            trials.columns = [c.removeprefix("params_") for c in trials.columns]
+            page.heading(f"Search: {title}")
+            page.table(trials.sort_values("value", ascending=False))
+            page.figure(
+                f"parallel-{title}", parallel_figure(trials), "Trials as lines through their settings, coloured by mAP."
+            )
+            importance = importance_of(study)
+            if importance:
+                page.figure(
+                    f"importance-{title}", importance_figure(importance), "Importance of the settings (fANOVA)."
+                )
+
+    return write
+
+
+def importance_of(study: Any) -> dict[str, float]:
+    """How much of the variance each setting explains; nothing where there are too few trials, or all are alike."""
+    import optuna
+
+    done = [t for t in study.get_trials(deepcopy=False) if t.state == optuna.trial.TrialState.COMPLETE]
+    if len(done) < 4 or len({t.value for t in done}) < 2:
+        return {}
+    return optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
+
+
+SHOWN = 4  # variants that a report shows in detail
 
 
 def finish_experiment(
-    recipe: Recipe, cells: Sequence[Cell], opened: Mapping[str, Pictures], folder: Path, failed: Mapping[str, str]
+    recipe: Recipe,
+    cells: Sequence[Cell],
+    opened: Mapping[str, Pictures],
+    folder: Path,
+    failed: Mapping[str, str],
+    analyses: Sequence[Callable[[Page], None]] = (),
 ) -> Result:
     """Table and report over the finished runs; the report shows the best run of each variant in detail."""
     wanted = len(cells)
     cells = [cell for cell in cells if is_finished(folder / cell.folder)]
-    if not cells:
+    if not cells and not analyses:
         raise TrainingFailed(
             next(iter(failed.values()), f"{recipe.name}: train.max_hours was over before any run ended")
         )
     table = results_table(cells, folder)
-    ranked = table["map"].fillna(-1).groupby(table.variant, sort=False)
-    best = [cells[i] for i in ranked.idxmax()]
-    validated = [cell for cell in best if cell.recipe.data.split.name != "all"]
-    details = [run_details(cell, opened[data_key(cell.recipe)], folder) for cell in validated[:SHOWN]]
+    logs = {f"{c.variant}/seed{c.recipe.seed}": pd.read_csv(log_folder(c, folder) / "log.csv") for c in cells}
+    ranked = table.dropna(subset=["map"]).sort_values("map", ascending=False) if len(table) else table
+    best = ranked.drop_duplicates("variant") if len(ranked) else ranked
+    details = [run_details(cells[i], opened[data_key(cells[i].recipe)], folder) for i in best.index[:SHOWN]]
     notes = list({note: None for pictures in opened.values() for note in pictures.competition.notes})
     notes += [f"{place} failed: {reason}" for place, reason in failed.items()]
     missing = wanted - len(cells) - len(failed)
     notes += [f"{missing} of {wanted} runs are not there yet"] if missing else []
-    notes += [f"only the first {SHOWN} of {len(best)} variants are shown in detail"] if len(best) > SHOWN else []
-    report = write_report(folder, recipe, table, details, notes)
+    notes += [f"the best {SHOWN} of {len(best)} variants are shown in detail"] if len(best) > SHOWN else []
+    extra = report_search(recipe, folder) if recipe.search else None
+    report = write_report(folder, recipe, table, logs, details, notes, analyses, extra)
     for row in table.itertuples():
         processed, tested = getattr(row, "map_postprocessed", math.nan), getattr(row, "test_map", math.nan)
         after = "" if math.isnan(processed) else f", {processed:.4f} after post-processing"
@@ -6611,12 +7889,13 @@ def finish_experiment(
         for p in (folder / c.folder / "weights.safetensors", folder / c.folder / "submission.csv")
         if p.is_file()
     ]
-    for path in [*written, folder / "results.csv", folder / "report.md", report]:
+    lists = sorted((folder / "analysis").glob("*.csv")) if analyses else []
+    for path in [*written, *lists, folder / "results.csv", folder / "report.md", report]:
         say(f"  wrote {path}")
     return Result(folder, table, report, failed)
 
 
-# 16. Kaggle
+# 17. Kaggle
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -6691,7 +7970,7 @@ def run_kernel(name: str) -> Result:
         check_manifest(kit)
     folder = kit if (kit / f"{name}.yaml").is_file() else kit / "recipes"
     recipe = load_recipe(folder / f"{name}.yaml")
-    recipe = smoke(recipe) if os.environ.get("JAGUAR_KIT_SMOKE") == "1" else recipe
+    recipe = smoke(recipe, small_backbone()) if os.environ.get("JAGUAR_KIT_SMOKE") == "1" else recipe
     working = KAGGLE_WORKING if on_kaggle() else Path.cwd()
     result = run_recipe(recipe, out=working / "runs")
     submitted = result.table.get("map_postprocessed", result.table["map"]).fillna(result.table["map"])
@@ -6704,7 +7983,7 @@ def run_kernel(name: str) -> Result:
     return result
 
 
-# 17. Command line
+# 18. Command line
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -6735,7 +8014,7 @@ def run_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpus", type=int, help="processes that share each batch of a learning backbone (all GPUs)")
     given = parser.parse_args(argv)
     recipe = load_recipe(given.recipe, given.overrides)
-    recipe = smoke(recipe) if given.smoke else recipe
+    recipe = smoke(recipe, small_backbone()) if given.smoke else recipe
     result = run_recipe(recipe, given.data, given.out, given.device, given.force, given.jobs, given.gpus)
     return 1 if result.failed else 0
 
