@@ -117,9 +117,9 @@ __all__ = [
     # 14. Submission
     "write_submission", "validate_submission",
     # 15. Plots and reports
-    "contact_sheet", "augmentation_sheet", "write_report",
+    "Page", "contact_sheet", "augmentation_sheet", "summarise", "compare_variants", "write_report",
     # 16. Experiments
-    "Result", "run_recipe",
+    "Result", "run_recipe", "remake_report", "compare_experiments", "small_backbone",
     # 17. Kaggle
     "package_kit", "run_kernel",
     # 18. Command line
@@ -281,6 +281,13 @@ def component(kind: str, value: Any, where: str) -> Component:
     return Component(
         kind, name, {key: convert(v, hints.get(key, Any), f"{where}.{key}") for key, v in settings.items()}
     )
+
+
+def in_short(part: Component) -> str:
+    """A part's name, and those of its settings that are not the defaults."""
+    defaults = settings_of(part.kind, part.name)
+    own = ", ".join(f"{key} {value}" for key, value in part.settings.items() if value != defaults[key])
+    return f"{part.name} ({own})" if own else part.name
 
 
 EXAMPLES = {
@@ -665,7 +672,8 @@ def read_recipe(path: Path, seen: tuple[Path, ...]) -> Recipe:
     base = raw.pop("base", None)
     if base is not None:
         below = recipe_to_dict(read_recipe(path.parent / convert(base, str, f"{path}: base"), (*seen, path.resolve())))
-        raw = merge_recipe({**below, "seeds": []} if "seed" in raw else below, raw)
+        own_words = {"published": {}} if "published" in raw else {}  # others' numbers belong to one experiment
+        raw = merge_recipe({**below, **own_words, **({"seeds": []} if "seed" in raw else {})}, raw)
     return recipe_from_dict(raw, str(path))
 
 
@@ -4384,10 +4392,7 @@ AUTO_CANDIDATES = (
 
 def describe_steps(steps: Sequence[Component]) -> str:
     """The steps in a few words, such as "tta, k_reciprocal (k1 10)"."""
-    told = [
-        f"{s.name} ({', '.join(f'{k} {v}' for k, v in s.settings.items())})" if s.settings else s.name for s in steps
-    ]
-    return ", ".join(told) or "raw"
+    return ", ".join(map(in_short, steps)) or "raw"
 
 
 def choose_steps(
@@ -6148,7 +6153,7 @@ def similarity_figure(similarity: np.ndarray, labels: np.ndarray) -> Any:
 
 
 def map_figure(embeddings: np.ndarray, labels: np.ndarray) -> Any:
-    """The embeddings in two dimensions by t-SNE (van der Maaten & Hinton 2008), one colour an identity."""
+    """The embeddings in two dimensions by t-SNE (van der Maaten & Hinton 2008), one colour a label."""
     from matplotlib import colormaps
     from sklearn.manifold import TSNE
 
@@ -6165,7 +6170,7 @@ def map_figure(embeddings: np.ndarray, labels: np.ndarray) -> Any:
             marker="osD^v"[i % 5],
             label=plain_label(name),
         )
-    ax.set(xticks=[], yticks=[], title="validation embeddings (t-SNE; distances between far groups mean little)")
+    ax.set(xticks=[], yticks=[], title="t-SNE; distances between far groups mean little")
     ax.title.set_fontsize(9)
     if len(known) <= 40:
         ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), ncols=1 + len(known) // 25)
@@ -6408,8 +6413,9 @@ def summarise(table: pd.DataFrame, logs: Mapping[str, pd.DataFrame], recipe: Rec
 
 
 def reliance_of(runs: pd.DataFrame) -> dict[str, float]:
-    """What is lost when other pictures' backgrounds stand behind the animals."""
-    return {"reliance": float((runs["map"] - runs["map@swap"]).mean())} if "map@swap" in runs else {}
+    """What is lost when other pictures' backgrounds stand behind the animals in place of their own."""
+    own = runs["map@original"] if "map@original" in runs else runs["map"]
+    return {"reliance": float((own - runs["map@swap"]).mean())} if "map@swap" in runs else {}
 
 
 AVERAGED = ("map_postprocessed", "test_map", "test_map_postprocessed", "top1", "pair_auc")
@@ -6465,6 +6471,15 @@ def findings(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame)
     said.append(
         f"Training raised mAP in {int((gains > 0).sum())} of {len(gains)} runs, by {gains.mean():.4f} on average."
     )
+    if "reliance" in summary:
+        first = summary.iloc[0]
+        alone = (
+            f", {first['map@background_only']:.4f} from the background alone" if "map@background_only" in first else ""
+        )
+        said.append(
+            f"Reliance on background: {first.variant} has mAP {first['map']:.4f}, {first['map@swap']:.4f} behind the "
+            f"backgrounds of other pictures{alone} (chance {first['map@chance']:.4f}); it loses {first.reliance:.4f}."
+        )
     for row in compared.itertuples():
         if math.isnan(row.low):
             said.append(f"{row.variant}: {row.difference:+.4f} on one seed, which can't be told from noise.")
@@ -6504,6 +6519,8 @@ def write_report(
         analyse(page)
     if len(table):
         report_results(page, recipe, table, logs)
+    elif recipe.published:
+        report_published(page, recipe.published)
     if extra:
         extra(page)
     if recipe.interpretation.strip() or (folder / "interpretation.md").is_file():
@@ -6555,11 +6572,15 @@ def report_results(page: Page, recipe: Recipe, table: pd.DataFrame, logs: Mappin
         page.figure("parameters", scatter_figure(summary, "trainable", label), "Parameters that learn against mAP.")
     others = {key: value for key, value in recipe.published.items() if key not in set(table.variant)}
     if others:
-        page.heading("Published by others", 3)
-        page.table(published_rows(others), "Measured by somebody else, on other data or machines; not ours.")
+        report_published(page, others)
     report_curves(page, table, logs)
     page.heading("Runs", 3)
     page.table(table[[c for c in PAGE_COLUMNS if c in table]], "results.csv has more columns.")
+
+
+def report_published(page: Page, published: Mapping[str, Any]) -> None:
+    page.heading("Published by others", 3)
+    page.table(published_rows(published), "Measured by somebody else, on other data or machines; not ours.")
 
 
 def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFrame]) -> None:
@@ -6782,14 +6803,16 @@ def run_recipe(
     force: bool = False,
     jobs: int | None = 1,
     gpus: int | None = None,
+    report_only: bool = False,
 ) -> Result:
     """Runs every variant and seed of a recipe and writes results, submissions and a report below out/<recipe>/.
 
     recipe: a Recipe or the path of one. data: a folder in the competition's layout. out: "runs" unless given. A run
     that is finished is not run again, an interrupted one goes on; `force` sets the old result aside and starts anew.
     jobs: runs at a time (None: as many as there are cores, for frozen backbones on a CPU). gpus: processes that share
-    each batch of a backbone that learns (None: one for each GPU); under torchrun its own. Raises KitError on bad input
-    before any work begins, and TrainingFailed when no run succeeds.
+    each batch of a backbone that learns (None: one for each GPU); under torchrun its own. report_only: makes the report
+    of what is finished, and trains nothing. Raises KitError on bad input before any work begins, and TrainingFailed
+    when no run succeeds.
     """
     begun, recipe = time.monotonic(), recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     with distributed(device) as chosen:
@@ -6802,7 +6825,15 @@ def run_recipe(
             precision_of(cell.recipe.train.precision, chosen)
         check_earlier(folder, cells, competitions, force)
         together = gpus or (torch.cuda.device_count() if chosen.type == "cuda" else 1)
-        if together > 1 and "RANK" not in os.environ and not all(cell.recipe.model.freeze for cell in cells):
+        if not report_only:
+            told = {"recipe": recipe_to_dict(recipe), "data": None if data is None else str(Path(data).resolve())}
+            write_first(folder / "experiment.json", told)
+        if (
+            together > 1
+            and "RANK" not in os.environ
+            and not report_only
+            and not all(cell.recipe.model.freeze for cell in cells)
+        ):
             run_in_processes(recipe, data, out, device, force, together)
             force = False
         say(f"{recipe.name}: {len(cells)} run{'s' * (len(cells) > 1)} on {told_device(chosen)}")
@@ -6816,19 +6847,31 @@ def run_recipe(
                 analyses = analyses_of(recipe, folder, everything, chosen)
             if recipe.search:
                 pictures_of = partial(pictures_for, data=data, folder=folder)
-                cells = run_search(recipe, pictures_of, folder, chosen)
+                cells = run_search(recipe, pictures_of, folder, chosen, report_only)
                 competitions = load_competitions(cells, data)
             elif recipe.analysis and not recipe.train.epochs and recipe.checkpoint is None:
                 cells = []
             opened = open_all(cells, competitions, folder)
         limit = recipe.train.max_hours or (KAGGLE_HOURS if on_kaggle() else math.inf)
-        failed = run_cells(Grid(cells, opened, folder, chosen, force, begun + 3600 * limit, data), jobs)
+        grid = Grid(cells, opened, folder, chosen, force, begun + 3600 * limit, data)
+        failed = failures(folder, cells) if report_only else run_cells(grid, jobs)
         if process_number() > 0:
             return Result(folder, pd.DataFrame(), folder / "report.html")
         return finish_experiment(recipe, cells, opened, folder, failed, analyses)
 
 
 KAGGLE_HOURS = 11.5  # of a session's 12
+
+
+def write_first(path: Path, value: Any) -> None:
+    if process_number() == 0:
+        write_json(path, value)
+
+
+def failures(folder: Path, cells: Sequence[Cell]) -> dict[str, str]:
+    """Why, by folder, for the runs that failed."""
+    reasons = {cell.folder: why_failed(folder / cell.folder) for cell in cells}
+    return {place: reason for place, reason in reasons.items() if reason and not is_finished(folder / place)}
 
 
 def tell_data(competition: Competition) -> None:
@@ -7236,7 +7279,9 @@ def map_on_backgrounds(trainer: Trainer, task: Task, labels: np.ndarray) -> dict
         pixels = replace(task.pixels, preparation=preparation)
         embeddings = embed(trainer_network(trainer), pixels, task.validation)
         similarity = similarity_matrix(embeddings, geometry=trainer.embedder.geometry)
-        told[describe_steps([background])] = identity_balanced_map(similarity, labels)
+        told[in_short(background)] = identity_balanced_map(similarity, labels)
+    rng = np.random.default_rng(0)
+    told["chance"] = float(np.mean([identity_balanced_map(rng.random(similarity.shape), labels) for _ in range(50)]))
     return told
 
 
@@ -7726,7 +7771,11 @@ def with_settings(recipe: Recipe, drawn: Mapping[str, Any], where: str) -> Recip
 
 
 def run_search(
-    recipe: Recipe, pictures_of: Callable[[Recipe], Pictures], folder: Path, device: torch.device
+    recipe: Recipe,
+    pictures_of: Callable[[Recipe], Pictures],
+    folder: Path,
+    device: torch.device,
+    report_only: bool = False,
 ) -> list[Cell]:
     """Runs the trials that are missing; the cells to report: the recipe's own settings and the best of each space.
 
@@ -7737,7 +7786,8 @@ def run_search(
     for title, why in (("space", "best trial"), ("matched", "best trial of the baseline's own parts")):
         space = getattr(recipe.search, title)
         if space:
-            best = search_space(recipe, title, space, pictures_of, folder, device)
+            trials = 0 if report_only else recipe.search.trials
+            best = search_space(recipe, title, space, pictures_of, folder, device, trials)
             label = {"space": "best", "matched": "matched"}[title]
             cells.append(Cell(label, f"{why}: {json.dumps(best)}", with_settings(recipe, best, recipe.name)))
             text = yaml.safe_dump(
@@ -7777,13 +7827,14 @@ def search_space(
     pictures_of: Callable[[Recipe], Pictures],
     folder: Path,
     device: torch.device,
+    trials: int,
 ) -> dict[str, Any]:
     """The best settings of a space, after as many finished or pruned trials as the recipe asks for."""
     import optuna
 
     study = open_study(recipe, title, folder)
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED, optuna.trial.TrialState.FAIL)
-    while len(study.get_trials(deepcopy=False, states=ended)) < recipe.search.trials:
+    while len(study.get_trials(deepcopy=False, states=ended)) < trials:
         trial = study.ask()
         drawn = suggest_settings(trial, space)
         once = with_settings(recipe, drawn, f"{recipe.name}: trial {trial.number}")
@@ -7807,7 +7858,7 @@ def search_space(
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             say(f"  {title} trial {trial.number}: failed: {error}")
     if not study.get_trials(deepcopy=False, states=ended[:1]):
-        raise TrainingFailed(f"{recipe.name}: none of {recipe.search.trials} trials came to an end")
+        raise TrainingFailed(f"{recipe.name}: no trial of search.{title} came to an end")
     return dict(study.best_params)
 
 
@@ -7893,6 +7944,42 @@ def finish_experiment(
     for path in [*written, *lists, folder / "results.csv", folder / "report.md", report]:
         say(f"  wrote {path}")
     return Result(folder, table, report, failed)
+
+
+def remake_report(folder: str | Path, device: str = "auto") -> Result:
+    """Makes the report of an experiment's folder again, from what is finished there."""
+    folder = Path(folder)
+    record = folder / "experiment.json"
+    if not record.is_file():
+        raise KitError(f"{folder}: no experiment of this kit (expected its experiment.json, written by run_recipe.py)")
+    told = json.loads(record.read_text(encoding="utf-8"))
+    recipe = recipe_from_dict(told["recipe"], str(record))
+    return run_recipe(recipe, told["data"], folder.parent, device, report_only=True)
+
+
+def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
+    """A page over several experiments: every variant of each, and differences paired by seed to the first of all."""
+    tables = []
+    for folder in map(Path, folders):
+        if not (folder / "results.csv").is_file():
+            raise KitError(f"{folder}: has no results.csv (expected the folder of an experiment with finished runs)")
+        table = pd.read_csv(folder / "results.csv")
+        tables.append(table.assign(variant=f"{folder.name}/" + table.variant.astype(str)))
+    table = pd.concat(tables, ignore_index=True)
+    by_variant = table.groupby("variant", sort=False)
+    summary = by_variant["map"].agg(n="size", map="mean", sd="std").reset_index()
+    intervals = [mean_interval(runs) for _, runs in by_variant["map"]]
+    summary["low"], summary["high"] = zip(*intervals)
+    page = Page(f"{' and '.join(Path(f).name for f in folders)}")
+    page.table(
+        summary, "Identity-balanced validation mAP over n seeds, with its 95 % interval; settings are in each report."
+    )
+    page.figure(
+        "map", bars_figure(summary), "Mean validation mAP, with its 95 % interval where there are several seeds."
+    )
+    page.heading("Differences, paired by seed")
+    page.table(compare_variants(table), "To the first variant, on the seeds that both have; p: paired t-test.")
+    return page.write(Path(out))
 
 
 # 17. Kaggle
@@ -8041,6 +8128,23 @@ def package_command(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def report_command(argv: Sequence[str] | None = None) -> int:
+    """`tools/report.py FOLDER [FOLDER ...] [--out DIR]`."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="report.py", description="Makes an experiment's report again, or compares several experiments."
+    )
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="such as runs/lbe09")
+    parser.add_argument("--out", default="runs/comparison", help="folder for a comparison (runs/comparison)")
+    given = parser.parse_args(argv)
+    if len(given.folders) == 1:
+        remake_report(given.folders[0])
+    else:
+        say(f"  wrote {compare_experiments(given.folders, given.out)}")
+    return 0
+
+
 def fetch_command(argv: Sequence[str] | None = None) -> int:
     """`tools/fetch_weights.py NAME ... [--out weights/]`."""
     import argparse
@@ -8145,6 +8249,7 @@ COMMANDS = {
     "run": run_command,
     "list": list_command,
     "sheet": sheet_command,
+    "report": report_command,
     "fetch": fetch_command,
     "package": package_command,
 }
