@@ -727,6 +727,28 @@ def expand(recipe: Recipe, where: str = "recipe") -> list[Cell]:
     return cells
 
 
+def check_space(recipe: Recipe, where: str) -> None:
+    """Refuses a space that names what is no setting, or values that a setting can't take."""
+    for title in ("space", "matched") if recipe.search else ():
+        for name, rule in getattr(recipe.search, title).items():
+            place = f"{where}search.{title}.{name}"
+            if not isinstance(rule, Mapping) or not (rule.keys() == {"choices"} or {"low", "high"} <= rule.keys()):
+                raise KitError(
+                    f"{place}: {rule!r} is no range (expected {{low: 1e-5, high: 1e-3, log: true}} or choices)"
+                )
+            values = rule["choices"] if "choices" in rule else [convert(rule[k], float, place) for k in ("low", "high")]
+            for value in values:
+                with_settings(recipe, {name: value}, place)
+
+
+def with_settings(recipe: Recipe, drawn: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe with dotted settings, as a single run."""
+    raw = {**recipe_to_dict(recipe), "search": None, "analysis": [], "variants": {}, "grid": {}, "seeds": []}
+    for name, value in drawn.items():
+        raw = merge_recipe(raw, nested(name, value))
+    return expand(recipe_from_dict(raw, where))[0].recipe
+
+
 def with_seed(recipe: Recipe, seed: int) -> Recipe:
     split = {"split_seed": seed} if recipe.data.split_by_seed else {}
     return replace(recipe, seed=seed, data=replace(recipe.data, **split))
@@ -793,6 +815,7 @@ def shrink_stages(settings: dict, size: int) -> None:
 
 KAGGLE_INPUT, KAGGLE_WORKING, KAGGLE_SCRATCH = Path("/kaggle/input"), Path("/kaggle/working"), Path("/tmp")
 WEIGHTS_VARIABLE, CACHE_VARIABLE = "JAGUAR_KIT_WEIGHTS", "JAGUAR_KIT_CACHE"
+PARENT_VARIABLE = "JAGUAR_KIT_PARENT"  # process number of the one that started several to share the work
 
 
 def on_kaggle() -> bool:
@@ -849,6 +872,18 @@ def pick_device(name: str = "auto") -> torch.device:
 def core_count() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def end_with(parent: int) -> None:
+    """Ends this process soon after its parent, which a SIGKILL leaves no time to tell it."""
+    import threading
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def process_alive(pid: int) -> bool:
@@ -6399,8 +6434,11 @@ def summarise(table: pd.DataFrame, logs: Mapping[str, pd.DataFrame], recipe: Rec
                 "best_epoch": runs.best_epoch.mean(),
                 "epochs": runs.epochs.mean(),
                 "loss_variance": float(np.mean([log.train_loss.iloc[1:].tail(10).var() for log in own])),
-                "grad_norm": float(np.mean([log.grad_norm.iloc[1:].mean() for log in own])),
-                "images_per_second": float(np.mean([log.images_per_second.iloc[1:].mean() for log in own])),
+                **{
+                    c: float(np.mean([log[c].iloc[1:].mean() for log in own if c in log]))
+                    for c in MEASURED
+                    if c in own[0]
+                },
                 "seconds": runs.seconds.mean(),
                 **reliance_of(runs),
                 "parameters": int(runs.parameters.iloc[0]),
@@ -6418,6 +6456,7 @@ def reliance_of(runs: pd.DataFrame) -> dict[str, float]:
     return {"reliance": float((own - runs["map@swap"]).mean())} if "map@swap" in runs else {}
 
 
+MEASURED = ("grad_norm", "images_per_second")  # in every epoch
 AVERAGED = ("map_postprocessed", "test_map", "test_map_postprocessed", "top1", "pair_auc")
 
 
@@ -6584,6 +6623,8 @@ def report_published(page: Page, published: Mapping[str, Any]) -> None:
 
 
 def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFrame]) -> None:
+    if max(log.epoch.max() for log in logs.values()) < 1:
+        return  # nothing was trained
     page.heading("Curves")
     grouped = {
         variant: {seed: logs[f"{variant}/seed{seed}"] for seed in runs.seed}
@@ -6825,9 +6866,6 @@ def run_recipe(
             precision_of(cell.recipe.train.precision, chosen)
         check_earlier(folder, cells, competitions, force)
         together = gpus or (torch.cuda.device_count() if chosen.type == "cuda" else 1)
-        if not report_only:
-            told = {"recipe": recipe_to_dict(recipe), "data": None if data is None else str(Path(data).resolve())}
-            write_first(folder / "experiment.json", told)
         if (
             together > 1
             and "RANK" not in os.environ
@@ -6853,6 +6891,9 @@ def run_recipe(
                 cells = []
             opened = open_all(cells, competitions, folder)
         limit = recipe.train.max_hours or (KAGGLE_HOURS if on_kaggle() else math.inf)
+        if not report_only:
+            told = {"recipe": recipe_to_dict(recipe), "data": None if data is None else str(Path(data).resolve())}
+            write_first(folder / "experiment.json", told)
         grid = Grid(cells, opened, folder, chosen, force, begun + 3600 * limit, data)
         failed = failures(folder, cells) if report_only else run_cells(grid, jobs)
         if process_number() > 0:
@@ -6967,7 +7008,7 @@ def run_side_by_side(grid: Grid, jobs: int) -> dict[str, str]:
             labels = torch.zeros(len(pictures.competition.train), dtype=torch.int64)
             make_task(cell.recipe, embedder, pictures, labels, pictures.splits[0], grid.device)
     threads, failed, left = max(1, core_count() // jobs), {}, grid.deadline - time.monotonic()
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with, (os.getpid(),)) as pool:
         waiting = {
             pool.submit(run_alone, grid.cells, number, grid.data, grid.folder, grid.force, left, threads): cell
             for number, cell in enumerate(grid.cells)
@@ -7007,6 +7048,8 @@ def distributed(device: str) -> Iterator[torch.device]:
     if "RANK" not in os.environ or torch.distributed.is_initialized():
         yield pick_device(device)
         return
+    if PARENT_VARIABLE in os.environ:
+        end_with(int(os.environ[PARENT_VARIABLE]))
     chosen = pick_device(device)
     if chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -7055,6 +7098,7 @@ def run_in_processes(
         command += ["--data", str(data)] if data is not None else []
         command += ["--out", str(out)] if out is not None else []
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+        shared[PARENT_VARIABLE] = str(os.getpid())
         shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, core_count() // count)))
         started = [
             subprocess.Popen(command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
@@ -7746,28 +7790,6 @@ def suggest_settings(trial: Any, space: Mapping[str, Any]) -> dict[str, Any]:
         else:
             drawn[name] = trial.suggest_float(name, float(rule["low"]), float(rule["high"]), log=bool(rule.get("log")))
     return drawn
-
-
-def check_space(recipe: Recipe, where: str) -> None:
-    """Refuses a space that names what is no setting, or values that a setting can't take."""
-    for title in ("space", "matched") if recipe.search else ():
-        for name, rule in getattr(recipe.search, title).items():
-            place = f"{where}search.{title}.{name}"
-            if not isinstance(rule, Mapping) or not (rule.keys() == {"choices"} or {"low", "high"} <= rule.keys()):
-                raise KitError(
-                    f"{place}: {rule!r} is no range (expected {{low: 1e-5, high: 1e-3, log: true}} or choices)"
-                )
-            values = rule["choices"] if "choices" in rule else [convert(rule[k], float, place) for k in ("low", "high")]
-            for value in values:
-                with_settings(recipe, {name: value}, place)
-
-
-def with_settings(recipe: Recipe, drawn: Mapping[str, Any], where: str) -> Recipe:
-    """The recipe with dotted settings, as a single run."""
-    raw = {**recipe_to_dict(recipe), "search": None, "analysis": [], "variants": {}, "grid": {}, "seeds": []}
-    for name, value in drawn.items():
-        raw = merge_recipe(raw, nested(name, value))
-    return expand(recipe_from_dict(raw, where))[0].recipe
 
 
 def run_search(

@@ -611,8 +611,10 @@ def test_every_recipe_loads_and_round_trips(path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_has_a_small_version(path):
-    for cell in expand(jk.smoke(load_recipe(path))):
-        assert (cell.recipe.model.backbone, cell.recipe.train.epochs) == ("test_resnet", 2)
+    recipe = load_recipe(path)
+    nothing_to_train = recipe.analysis and not recipe.train.epochs
+    for cell in expand(jk.smoke(recipe)):
+        assert (cell.recipe.model.backbone, cell.recipe.train.epochs) == ("test_resnet", 0 if nothing_to_train else 2)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

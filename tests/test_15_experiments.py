@@ -77,7 +77,8 @@ def test_a_run_leaves_everything_behind(finished, mini):
         "test.npz",
         "submission.csv",
     }
-    assert {p.name for p in finished.folder.iterdir()} == {"default", "results.csv", "report.md", "report.html"}
+    beside = {"experiment.json", "figures", "results.csv", "report.md", "report.html"}
+    assert {p.name for p in finished.folder.iterdir()} == {"default", *beside}
     told, log = metrics_of(place), pd.read_csv(place / "log.csv")
     assert told["map"] == pytest.approx(log["map"][1:].max())
     assert told["untrained"]["map"] == pytest.approx(log["map"][0])
@@ -105,7 +106,10 @@ def test_the_test_map_follows_from_the_submission(finished, mini):
 
 def test_the_report_is_self_contained(finished):
     page = finished.report.read_text()
-    assert page.count("data:image/png;base64,") == 5
+    pictures = sorted(p.name for p in (finished.folder / "figures").iterdir())
+    assert page.count("data:image/png;base64,") == len(pictures) == 6
+    told = (finished.folder / "report.md").read_text()
+    assert all(f"figures/{name}" in told for name in pictures)
     assert "http" not in page.replace("data:", "")
     assert f"{finished.table['map'][0]:.4f}" in page
 
@@ -212,7 +216,7 @@ def test_post_processing_is_measured_beside_raw_and_submitted(mini, tmp_path):
     told, kept, test = metrics_of(place), np.load(place / "validation.npz"), np.load(place / "test.npz")
     expanded = jaguar_kit.similarity_matrix(jaguar_kit.query_expansion(kept["embeddings"]))
     assert told["map_postprocessed"] == pytest.approx(jaguar_kit.identity_balanced_map(expanded, kept["labels"]))
-    assert [row["steps"] for row in told["postprocess"]] == ["raw", "query_expansion (k 3, alpha 0.0)"]
+    assert [row["steps"] for row in told["postprocess"]] == ["raw", "query_expansion"]
     final = jaguar_kit.similarity_matrix(jaguar_kit.query_expansion(test["embeddings"]))
     np.testing.assert_allclose(test["similarity"], final, atol=1e-6)
     assert told["test_map"] != told["test_map_postprocessed"]

@@ -654,7 +654,7 @@ def data(options: argparse.Namespace) -> None:
         for i in range(len(store)):
             torch.save(store.read([i])[0, :3].float() / 255, folder / f"{i}.pt")
         batches = np.array_split(np.random.default_rng(0).permutation(len(store)), len(store) // 32)
-        kit = min(seconds_of(lambda: [store.read(b).float() for b in batches], []) for _ in range(options.repeat))
+        kit = min(seconds_of(lambda: [store.read(b) for b in batches], []) for _ in range(options.repeat))
 
         def load(batch: np.ndarray) -> Any:
             return torch.stack([torch.load(folder / f"{i}.pt", weights_only=True) for i in batch])
