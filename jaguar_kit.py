@@ -5985,7 +5985,7 @@ def picture_tag(png: bytes, caption: str) -> str:
 
 def png_bytes(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
 
 
@@ -7918,7 +7918,7 @@ def importance_of(study: Any) -> dict[str, float]:
     return optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
 
 
-SHOWN = 4  # variants that a report shows in detail
+SHOWN = 3  # variants that a report shows in detail
 
 
 def finish_experiment(

@@ -313,10 +313,31 @@ def test_the_loss_that_is_no_number_stops_the_run(mini, tmp_path):
         run_recipe(recipe_of(train={"lr": 1e30}), data=mini, out=tmp_path)
 
 
-def test_every_recipe_has_a_smoke_run(mini, tmp_path):
-    for path in sorted((Path(jaguar_kit.__file__).parent / "recipes").glob("*.yaml")):
-        result = run_recipe(jaguar_kit.smoke(load_recipe(path)), data=mini, out=tmp_path)
+@pytest.fixture(scope="module")
+def small():
+    """Weights of the small backbone that smoke runs begin with."""
+    return jaguar_kit.small_backbone()
+
+
+RECIPES = sorted((Path(jaguar_kit.__file__).parent / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_has_a_smoke_run(path, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(jaguar_kit, "SHOWN", 1)  # drawing takes most of the time
+    recipe = jaguar_kit.smoke(load_recipe(path), small)
+    result = run_recipe(recipe, out=tmp_path)
+    page = result.report.read_text()
+    assert recipe.question.split()[0] in page
+    assert not result.failed
+    if recipe.analysis and not recipe.train.epochs:
+        assert result.table.empty
+        assert list((result.folder / "analysis").glob("*.csv"))
+    else:
+        wanted = {cell.variant for cell in jaguar_kit.expand(recipe)} if not recipe.search else {"baseline", "best"}
+        assert wanted <= set(result.table.variant)
         assert result.table["map"].between(0, 1).all()
+        assert "Findings" in page
 
 
 def test_killed_runs_end_with_the_same_metrics(tiny, mini, tmp_path):
