@@ -2814,10 +2814,17 @@ class Embedder(nn.Module):
         backbone.requires_grad_(not frozen)
 
     def train(self, mode: bool = True) -> Embedder:
+        if self.frozen:  # its modules are many, and stay as they are
+            self.training = mode
+            self.pooling.train(mode)
+            self.head.train(mode)
+            if self.backbone.training:
+                self.backbone.eval()
+            return self
         super().train(mode)
         for module in self.backbone.modules():  # what does not learn keeps its batch norm statistics too
             own = list(module.parameters(recurse=False))
-            module.training = mode and (any(p.requires_grad for p in own) if own else not self.frozen)
+            module.training = mode and (not own or any(p.requires_grad for p in own))
         return self
 
     @property
@@ -7806,7 +7813,7 @@ def run_search(
     """
     cells = [Cell("baseline", "the recipe's own settings", with_settings(recipe, {}, recipe.name))]
     for title, why in (("space", "best trial"), ("matched", "best trial of the baseline's own parts")):
-        space = getattr(recipe.search, title)
+        space = free_space(recipe, title)
         if space:
             trials = 0 if report_only else recipe.search.trials
             best = search_space(recipe, title, space, pictures_of, folder, device, trials)
@@ -7817,6 +7824,12 @@ def run_search(
             )
             write_text(folder / f"{label}.yaml", text)
     return cells
+
+
+def free_space(recipe: Recipe, title: str) -> dict[str, Any]:
+    """What of a space is to be searched; what the command line sets is set."""
+    fixed = {text.partition("=")[0].strip() for text in recipe.overrides}
+    return {name: rule for name, rule in getattr(recipe.search, title).items() if name not in fixed}
 
 
 def open_study(recipe: Recipe, title: str, folder: Path) -> Any:
@@ -7889,7 +7902,7 @@ def report_search(recipe: Recipe, folder: Path) -> Callable[[Page], None]:
 
     def write(page: Page) -> None:
         for title in ("space", "matched"):
-            if not getattr(recipe.search, title):
+            if not free_space(recipe, title):
                 continue
             study = open_study(recipe, title, folder)
             trials = study.trials_dataframe(attrs=("number", "value", "params", "state"))
