@@ -4917,7 +4917,9 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.average = {key: value.to(self.device) for key, value in state["average"].items()}
         self.best, self.history, self.partial = state["best"], state["history"], state["partial"]
-        self.seconds, self.micro_batch = state["seconds"], state["micro_batch"]
+        self.seconds = state["seconds"]
+        sizes = [size for size in (self.micro_batch, state["micro_batch"]) if size]
+        self.micro_batch = min(sizes, default=None)  # what was found to fit, or less where the recipe says so
 
     def lay_out_state(self) -> None:
         """Lays the optimizer's loaded tensors out in memory as their parameters are: fused steps go by memory."""
@@ -5045,6 +5047,12 @@ def validate(trainer: Trainer, task: Task) -> tuple[dict[str, float], Tensor]:
     trainer.loss.eval()
     with trainer.averaged():
         embeddings = embed_shared(embeddings_of(trainer, task), task.source, task.validation, trainer.device)
+        if not torch.isfinite(embeddings).all():
+            epoch = trainer.history[-1]["epoch"] + 1 if trainer.history else 0
+            raise TrainingFailed(
+                f"{trainer.recipe.name}: the validation embeddings are no longer numbers in epoch {epoch}; lower "
+                f"train.lr (now {trainer.recipe.train.lr:g})"
+            )
         labels = task.labels[torch.from_numpy(task.validation)]
         with torch.no_grad():
             val_loss = float(trainer.loss(embeddings.to(trainer.device), labels.to(trainer.device)))
@@ -5181,6 +5189,7 @@ def train_epoch(trainer: Trainer, task: Task, epoch: int, stage: int, between: C
     if not trainer.partial:
         trainer.partial = {
             "epoch": epoch,
+            "lr": trainer.optimizer.param_groups[0]["lr"],
             "step": 0,
             "sums": torch.zeros(0, 3, dtype=torch.float64),
             "new": [],
@@ -5210,6 +5219,7 @@ def train_epoch(trainer: Trainer, task: Task, epoch: int, stage: int, between: C
     return {
         "train_loss": float((sums["sums"][:, 0] * sizes).sum() / sizes.sum()),
         "batch_top1": agreeing / paired if paired else math.nan,
+        "lr": sums["lr"],
         "grad_norm": float(torch.stack(sums["norms"]).mean()),
         "images_per_second": pictures / spent,
         "data_seconds": waiting,
@@ -5335,6 +5345,12 @@ class Keeper:
             self.saving = time.monotonic() - begun
         self.saved = time.monotonic()
 
+    def heed_signal(self) -> None:
+        """Ends the run with a checkpoint when any process was told to end."""
+        if agreed(self.trainer.stopped == "SIGTERM", self.trainer.device):
+            self.keep()
+            raise KeyboardInterrupt
+
     def after_epoch(self) -> None:
         if time.monotonic() - self.saved >= 20 * self.saving:
             self.keep()
@@ -5389,9 +5405,7 @@ def run_training(
     reserve = 0.03 * allowed + 4 * validating if math.isfinite(allowed) else 0.0
 
     def between() -> bool:
-        if agreed(trainer.stopped == "SIGTERM", trainer.device):
-            keeper.keep()
-            raise KeyboardInterrupt
+        keeper.heed_signal()
         if agreed(time.monotonic() > trainer.deadline - reserve, trainer.device):
             trainer.stopped = "max_hours"
             return True
@@ -5399,14 +5413,13 @@ def run_training(
         return False
 
     with stops_when_told(trainer), tracking(trainer.recipe, folder) as track:
-        while not trainer.stopped and (stage := next_stage(trainer)) is not None:
+        while trainer.stopped != "max_hours" and (stage := next_stage(trainer)) is not None:
             begun, epoch = time.monotonic(), trainer.history[-1]["epoch"] + 1
-            lr = trainer.optimizer.param_groups[0]["lr"]
             told = train_epoch(trainer, task, epoch, stage, between)
             metrics, _ = validate(trainer, task)
             seconds = time.monotonic() - begun
             row = {"epoch": epoch, **({"stage": stage} if config.stages else {}), **told, **metrics}
-            row.update(learned_exponent(trainer), lr=lr, seconds=seconds)
+            row.update(learned_exponent(trainer), seconds=seconds)
             trainer.history.append(row)
             trainer.seconds += seconds
             if best_epoch(trainer.history[1:], config.select) == len(trainer.history) - 2:
@@ -5419,7 +5432,8 @@ def run_training(
                 write_log(folder / "log.csv", trainer.history)
                 written = time.monotonic()
             keeper.after_epoch()
-    if trainer.stopped:
+            keeper.heed_signal()
+    if trainer.stopped == "max_hours":
         say(f"  stopped in epoch {trainer.history[-1]['epoch']}: train.max_hours is nearly over")
 
 
@@ -6969,7 +6983,7 @@ def run_cells(grid: Grid, jobs: int | None) -> dict[str, str]:
         return run_side_by_side(grid, min(jobs, len(alone)))
     failed = {}
     for number, cell in enumerate(grid.cells, 1):
-        if time.monotonic() > grid.deadline:
+        if number > 1 and time.monotonic() > grid.deadline:
             say(f"  train.max_hours is over: {len(grid.cells) - number + 1} runs were not begun")
             break
         reason = run_or_tell(grid, cell, number)
@@ -7005,7 +7019,8 @@ def run_or_tell(grid: Grid, cell: Cell, number: int) -> str:
 def run_side_by_side(grid: Grid, jobs: int) -> dict[str, str]:
     """Runs several cells at a time, each in a process with its share of the cores."""
     from concurrent.futures import ProcessPoolExecutor, as_completed
-    from multiprocessing import get_context
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import active_children, get_context
 
     groups = {fingerprint(data_key(c.recipe), recipe_to_dict(c.recipe)["model"], c.recipe.seed): c for c in grid.cells}
     for cell in {(data_key(c.recipe), str(asdict(c.recipe.model))): c for c in groups.values()}.values():
@@ -7014,16 +7029,43 @@ def run_side_by_side(grid: Grid, jobs: int) -> dict[str, str]:
             embedder = embedder_for(cell.recipe)[0].to(grid.device)
             labels = torch.zeros(len(pictures.competition.train), dtype=torch.int64)
             make_task(cell.recipe, embedder, pictures, labels, pictures.splits[0], grid.device)
-    threads, failed, left = max(1, core_count() // jobs), {}, grid.deadline - time.monotonic()
-    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with, (os.getpid(),)) as pool:
-        waiting = {
-            pool.submit(run_alone, grid.cells, number, grid.data, grid.folder, grid.force, left, threads): cell
-            for number, cell in enumerate(grid.cells)
-        }
-        for done in progress(as_completed(waiting), "runs", len(waiting)):
-            reason = done.result()
-            failed.update({waiting[done].folder: reason} if reason else {})
+    threads, failed = max(1, core_count() // jobs), {}
+    shared = (grid.cells, grid.data, grid.folder, str(grid.device), grid.force, grid.deadline, threads)
+    with ended_by_sigterm(), ProcessPoolExecutor(jobs, get_context("spawn"), end_with, (os.getpid(),)) as pool:
+        waiting = {pool.submit(run_alone, number, *shared): cell for number, cell in enumerate(grid.cells)}
+        try:
+            for done in progress(as_completed(waiting), "runs", len(waiting)):
+                reason = done.result()
+                failed.update({waiting[done].folder: reason} if reason else {})
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in active_children():
+                child.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise TrainingFailed(
+                    f"{grid.folder}: one of {jobs} processes died; the same command goes on from the last checkpoints"
+                ) from None
+            raise
     return failed
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Within the block a SIGTERM acts as an interrupt from the keyboard, so that other processes are ended too."""
+    import signal
+    import threading
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 @lru_cache(maxsize=8)
@@ -7034,16 +7076,25 @@ def opened_once(recipe: str, data: str | Path | None, folder: Path) -> Pictures:
 
 
 def run_alone(
-    cells: Sequence[Cell], number: int, data: str | Path | None, folder: Path, force: bool, left: float, threads: int
+    number: int,
+    cells: Sequence[Cell],
+    data: str | Path | None,
+    folder: Path,
+    device: str,
+    force: bool,
+    deadline: float,
+    threads: int,
 ) -> str:
     """One cell in a process of its own, which keeps the pictures for the next; why it failed, if it did."""
     torch.set_num_threads(threads)
     cell = cells[number]
+    if number and time.monotonic() > deadline and not is_finished(folder / cell.folder):
+        say(f"  {cell.folder}: not begun, for train.max_hours is over")
+        return ""
     key = data_key(cell.recipe)
     first = next(c for c in cells if data_key(c.recipe) == key)
     opened = {key: pictures_for(first.recipe, data, folder)}
-    grid = Grid(cells, opened, folder, torch.device("cpu"), force, time.monotonic() + left, data)
-    return run_or_tell(grid, cell, number + 1)
+    return run_or_tell(Grid(cells, opened, folder, torch.device(device), force, deadline, data), cell, number + 1)
 
 
 # several processes
@@ -7112,16 +7163,21 @@ def run_in_processes(
             for rank in range(count)
         ]
         try:
-            while (codes := [process.poll() for process in started]).count(0) < count:
-                if any(codes):
-                    code = next(filter(None, codes))
-                    raise TrainingFailed(
-                        f"{recipe.name}: one of {count} processes ended with exit code {code}; the same command "
-                        "goes on from the last checkpoint"
-                    )
-                time.sleep(0.2)
+            with ended_by_sigterm():
+                await_processes(started, recipe.name)
         finally:
             end_processes(started)
+
+
+def await_processes(started: Sequence[Any], name: str) -> None:
+    """Waits until all have ended well; TrainingFailed as soon as one has not."""
+    while (codes := [process.poll() for process in started]).count(0) < len(started):
+        if any(codes):
+            raise TrainingFailed(
+                f"{name}: one of {len(started)} processes ended with exit code {next(filter(None, codes))}; the same "
+                "command goes on from the last checkpoint"
+            )
+        time.sleep(0.2)
 
 
 def end_processes(started: Sequence[Any], patience: float = 10.0) -> None:
@@ -7432,7 +7488,7 @@ def run_facts(trainer: Trainer) -> dict[str, Any]:
         "epochs": len(trained),
         "best_epoch": best_epoch(trained, trainer.recipe.train.select) + 1 if trained else 0,
         "seconds": trainer.seconds,
-        **({"stopped": trainer.stopped} if trainer.stopped else {}),
+        **({"stopped": "max_hours"} if trainer.stopped == "max_hours" else {}),
         "parameters": sum(p.numel() for p in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "versions": {
