@@ -684,6 +684,7 @@ class Cell:
     variant: str
     why: str
     recipe: Recipe
+    derived: bool = False  # its settings come from other runs, so that an earlier result of other settings gives way
 
     @property
     def folder(self) -> str:
@@ -727,18 +728,40 @@ def expand(recipe: Recipe, where: str = "recipe") -> list[Cell]:
     return cells
 
 
+def whole_range(rule: Mapping[str, Any]) -> bool:
+    return all(type(rule[bound]) is int for bound in ("low", "high")) and rule.get("whole", True)
+
+
 def check_space(recipe: Recipe, where: str) -> None:
     """Refuses a space that names what is no setting, or values that a setting can't take."""
+    if recipe.search and not recipe.search.space:
+        raise KitError(f"{where}search.space: is empty (expected dotted settings, each with low and high, or choices)")
     for title in ("space", "matched") if recipe.search else ():
         for name, rule in getattr(recipe.search, title).items():
             place = f"{where}search.{title}.{name}"
-            if not isinstance(rule, Mapping) or not (rule.keys() == {"choices"} or {"low", "high"} <= rule.keys()):
-                raise KitError(
-                    f"{place}: {rule!r} is no range (expected {{low: 1e-5, high: 1e-3, log: true}} or choices)"
-                )
-            values = rule["choices"] if "choices" in rule else [convert(rule[k], float, place) for k in ("low", "high")]
-            for value in values:
+            for value in bounds_of(rule, place):
                 with_settings(recipe, {name: value}, place)
+
+
+def bounds_of(rule: Any, place: str) -> list[Any]:
+    """The choices of a setting that is searched, or its two bounds."""
+    example = "expected {low: 1e-5, high: 1e-3, log: true} or {choices: [16, 32]}"
+    known = {"low", "high", "log", "whole"}
+    if (
+        isinstance(rule, Mapping)
+        and rule.keys() == {"choices"}
+        and isinstance(rule["choices"], list)
+        and rule["choices"]
+    ):
+        return rule["choices"]
+    if not isinstance(rule, Mapping) or not {"low", "high"} <= rule.keys() <= known:
+        raise KitError(f"{place}: {rule!r} is no range ({example})")
+    for flag in ("log", "whole"):
+        convert(rule.get(flag, False), bool, f"{place}.{flag}")
+    low, high = (convert(rule[bound], float, f"{place}.{bound}") for bound in ("low", "high"))
+    if low > high or (rule.get("log") and low <= 0):
+        raise KitError(f"{place}: {rule!r} is no range: low is above high, or log has a bound of 0 or less ({example})")
+    return [rule["low"], rule["high"]] if whole_range(rule) else [low, high]
 
 
 def with_settings(recipe: Recipe, drawn: Mapping[str, Any], where: str) -> Recipe:
@@ -6144,7 +6167,7 @@ def parallel_figure(trials: pd.DataFrame) -> Any:
     scaled, ends = pd.DataFrame(index=trials.index), []
     for column in columns:
         values = trials[column]
-        if not pd.api.types.is_numeric_dtype(values):
+        if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
             codes, known = pd.factorize(values.astype(str), sort=True)
             values, ends_here = pd.Series(codes, trials.index), (known[0], known[-1])
         else:
@@ -6312,10 +6335,11 @@ def grid_heat(recipe: Recipe, summary: pd.DataFrame) -> pd.DataFrame | None:
 
 
 def markdown_table(table: pd.DataFrame) -> str:
-    rows = [[show_value(v).replace("|", "\\|") for v in row] for row in table.itertuples(index=False)]
-    return "\n".join(
-        "| " + " | ".join(row) + " |" for row in [list(map(str, table.columns)), ["---"] * table.shape[1], *rows]
-    )
+    def cells(values: Iterable[Any]) -> str:
+        return " | ".join(" ".join(show_value(v).replace("|", "\\|").split()) for v in values)
+
+    rows = [table.columns, ["---"] * table.shape[1], *table.itertuples(index=False)]
+    return "\n".join(f"| {cells(row)} |" for row in rows)
 
 
 def show_value(value: Any) -> str:
@@ -6467,7 +6491,8 @@ def summarise(table: pd.DataFrame, logs: Mapping[str, pd.DataFrame], recipe: Rec
             }
         )
     summary = pd.DataFrame(rows)
-    empty = [c for c in summary if summary[c].isna().all() or (summary[c].astype(str) == "").all()]
+    optional = [c for c in summary if c not in ("variant", "n", "map")]
+    empty = [c for c in optional if summary[c].isna().all() or (summary[c].astype(str) == "").all()]
     return summary.drop(columns=empty)
 
 
@@ -6527,10 +6552,10 @@ def findings(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame)
     best = summary.loc[summary["map"].idxmax()]
     spread = f" (sd {best.sd:.4f} over {best.n} seeds)" if best.n > 1 and "sd" in summary else " (one seed)"
     said = [f"The highest mean validation mAP is that of {best.variant}: {best['map']:.4f}{spread}."]
-    gains = (table["map"] - table.untrained).dropna()
-    said.append(
-        f"Training raised mAP in {int((gains > 0).sum())} of {len(gains)} runs, by {gains.mean():.4f} on average."
-    )
+    gains = (table["map"] - table.untrained)[table.epochs > 0].dropna()
+    if len(gains):
+        raised = int((gains > 0).sum())
+        said.append(f"Training raised mAP in {raised} of {len(gains)} runs, by {gains.mean():.4f} on average.")
     if "reliance" in summary:
         first = summary.iloc[0]
         alone = (
@@ -6541,7 +6566,9 @@ def findings(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame)
             f"backgrounds of other pictures{alone} (chance {first['map@chance']:.4f}); it loses {first.reliance:.4f}."
         )
     for row in compared.itertuples():
-        if math.isnan(row.low):
+        if math.isnan(row.difference):
+            said.append(f"{row.variant}: no seed in common.")
+        elif math.isnan(row.low):
             said.append(f"{row.variant}: {row.difference:+.4f} on one seed, which can't be told from noise.")
         elif row.verdict == "not distinguishable":
             said.append(f"{row.variant}: {row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}], not distinguishable.")
@@ -6602,7 +6629,8 @@ def report_interpretation(page: Page, recipe: Recipe, folder: Path) -> None:
 def report_results(page: Page, recipe: Recipe, table: pd.DataFrame, logs: Mapping[str, pd.DataFrame]) -> None:
     """Findings, tables and curves of all runs."""
     summary = summarise(table, logs, recipe)
-    compared = compare_variants(table) if len(summary) > 1 else pd.DataFrame()
+    several = len(summary) > 1 and summary["map"].notna().any()
+    compared = compare_variants(table) if several else pd.DataFrame()
     page.heading("Findings")
     page.bullets(findings(summary, compared, table))
     page.heading("Results")
@@ -6618,7 +6646,7 @@ def report_results(page: Page, recipe: Recipe, table: pd.DataFrame, logs: Mappin
             else ""
         ),
     )
-    if len(summary) > 1:
+    if several:
         page.figure(
             "map", bars_figure(summary), "Mean validation mAP, with its 95 % interval where there are several seeds."
         )
@@ -6749,6 +6777,20 @@ def data_key(recipe: Recipe) -> str:
     return fingerprint(asdict(recipe.data), recipe.background.name)
 
 
+def subset_path(subset: str, folder: Path | None) -> Path:
+    """Where a list of pictures lies: below the result folder, or anywhere."""
+    below = (folder or Path()) / subset
+    return below if below.is_file() else Path(subset)
+
+
+def data_fingerprint(recipe: Recipe, competition: Competition, folder: Path | None) -> str:
+    """Changes with the data, and with the list of those that are used."""
+    if recipe.data.subset is None:
+        return competition.fingerprint
+    path = subset_path(recipe.data.subset, folder)
+    return fingerprint(competition.fingerprint, file_sha256(path) if path.is_file() else "not there yet")
+
+
 def listed_in(subset: Path, train: pd.DataFrame) -> np.ndarray:
     """Which training pictures a list names, bool (N,)."""
     wanted = set(read_table(subset, ("filename",)).filename)
@@ -6763,7 +6805,8 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
 
     `folder` is where data.subset is looked for first.
     """
-    data, found_as, paths, root = recipe.data, competition.fingerprint, competition.paths, competition.root
+    data, paths, root = recipe.data, competition.paths, competition.root
+    found_as = data_fingerprint(recipe, competition, folder)
     store = open_store(root, paths, data.size, data.fit, data.masks, data.bad_images)
     if recipe.background.build().change is not None and not store.masked:
         name = recipe.background.name
@@ -6779,9 +6822,7 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
         broken
     )
     if data.subset is not None:
-        path = next(
-            (p for p in ((folder or Path()) / data.subset, Path(data.subset)) if p.is_file()), Path(data.subset)
-        )
+        path = subset_path(data.subset, folder)
         listed = listed_in(path, competition.train)
         notes.append(f"{path}: {listed.sum()} of {len(listed)} training pictures ({data.subset_applies_to})")
         keep, left_in = (keep & listed, None) if data.subset_applies_to == "all" else (keep, listed)
@@ -6866,6 +6907,7 @@ def run_recipe(
     jobs: int | None = 1,
     gpus: int | None = None,
     report_only: bool = False,
+    folder: Path | None = None,
 ) -> Result:
     """Runs every variant and seed of a recipe and writes results, submissions and a report below out/<recipe>/.
 
@@ -6873,14 +6915,15 @@ def run_recipe(
     that is finished is not run again, an interrupted one goes on; `force` sets the old result aside and starts anew.
     jobs: runs at a time (None: as many as there are cores, for frozen backbones on a CPU). gpus: processes that share
     each batch of a backbone that learns (None: one for each GPU); under torchrun its own. report_only: makes the report
-    of what is finished, and trains nothing. Raises KitError on bad input before any work begins, and TrainingFailed
-    when no run succeeds.
+    of what is finished, and trains nothing. folder: that of the results, in place of out/<recipe>. Raises KitError on
+    bad input before any work begins, and TrainingFailed when no run succeeds.
     """
     begun, recipe = time.monotonic(), recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     with distributed(device) as chosen:
         torch.set_float32_matmul_precision("high" if chosen.type == "cuda" else "highest")  # TF32 where there is one
-        folder = Path(out or "runs") / (recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}")
-        cells = expand(recipe)
+        named = recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}"
+        folder = folder or Path(out or "runs") / named
+        cells = [search_baseline(recipe)] if recipe.search else expand(recipe)
         competitions = load_competitions(cells, data)
         for cell in cells:
             check_model(cell.recipe)
@@ -6996,8 +7039,8 @@ def run_or_tell(grid: Grid, cell: Cell, number: int) -> str:
     place, pictures = grid.folder / cell.folder, grid.opened[data_key(cell.recipe)]
     with only_one(place) if process_number() == 0 else nullcontext():
         if process_number() == 0 and place.exists():
-            mended = why_failed(place) and changed_settings(place, cell.recipe, pictures.fingerprint)
-            if grid.force or mended:
+            outdated = changed_settings(place, cell.recipe, pictures.fingerprint)
+            if grid.force or (outdated and (cell.derived or why_failed(place))):
                 set_aside(place)
         done, failure = from_first_process((is_finished(place), why_failed(place)))
         if done:
@@ -7258,7 +7301,7 @@ def check_earlier(folder: Path, cells: Sequence[Cell], competitions: Mapping[str
             and place.resolve() in weights_path(cell.recipe.checkpoint).resolve().parents
         ):
             raise KitError(f"checkpoint: {cell.recipe.checkpoint}: --force would set it aside; choose another --out")
-        changed = changed_settings(place, cell.recipe, competition.fingerprint)
+        changed = changed_settings(place, cell.recipe, data_fingerprint(cell.recipe, competition, folder))
         if changed and not force and not why_failed(place):
             raise KitError(
                 f"{place}: holds a run with other settings ({'; '.join(changed)}); choose another --out, "
@@ -7843,15 +7886,15 @@ def analyses_of(recipe: Recipe, folder: Path, pictures: Pictures, device: torch.
 
 
 def suggest_settings(trial: Any, space: Mapping[str, Any]) -> dict[str, Any]:
-    """A value for each dotted setting of the space."""
+    """A value for each dotted setting of the space; whole numbers where both bounds are."""
     drawn = {}
     for name, rule in space.items():
         if "choices" in rule:
             drawn[name] = trial.suggest_categorical(name, rule["choices"])
-        elif all(isinstance(rule[k], int) for k in ("low", "high")) and not rule.get("log"):
-            drawn[name] = trial.suggest_float(name, float(rule["low"]), float(rule["high"]))
+        elif whole_range(rule):
+            drawn[name] = trial.suggest_int(name, rule["low"], rule["high"], log=rule.get("log", False))
         else:
-            drawn[name] = trial.suggest_float(name, float(rule["low"]), float(rule["high"]), log=bool(rule.get("log")))
+            drawn[name] = trial.suggest_float(name, float(rule["low"]), float(rule["high"]), log=rule.get("log", False))
     return drawn
 
 
@@ -7867,19 +7910,25 @@ def run_search(
     Trials lie in folder/trials; the study in folder/search.log (or at search.storage), where several processes may
     share it. A trial whose mAP falls behind the median of the others at an epoch is ended there.
     """
-    cells = [Cell("baseline", "the recipe's own settings", with_settings(recipe, {}, recipe.name))]
+    cells = [search_baseline(recipe)]
     for title, why in (("space", "best trial"), ("matched", "best trial of the baseline's own parts")):
         space = free_space(recipe, title)
         if space:
             trials = 0 if report_only else recipe.search.trials
             best = search_space(recipe, title, space, pictures_of, folder, device, trials)
             label = {"space": "best", "matched": "matched"}[title]
-            cells.append(Cell(label, f"{why}: {json.dumps(best)}", with_settings(recipe, best, recipe.name)))
+            cells.append(
+                Cell(label, f"{why}: {json.dumps(best)}", with_settings(recipe, best, recipe.name), derived=True)
+            )
             text = yaml.safe_dump(
                 recipe_to_dict(replace(cells[-1].recipe, name=f"{recipe.name}-{label}")), sort_keys=False
             )
             write_text(folder / f"{label}.yaml", text)
     return cells
+
+
+def search_baseline(recipe: Recipe) -> Cell:
+    return Cell("baseline", "the recipe's own settings", with_settings(recipe, {}, recipe.name))
 
 
 def free_space(recipe: Recipe, title: str) -> dict[str, Any]:
@@ -7901,14 +7950,16 @@ def open_study(recipe: Recipe, title: str, folder: Path) -> Any:
         from optuna.storages.journal import JournalFileBackend
 
         storage = JournalStorage(JournalFileBackend(str(path)))
-    return optuna.create_study(
+    study = optuna.create_study(
         storage=storage,
         study_name=f"{recipe.name}-{title}",
         load_if_exists=True,
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=recipe.search.seed + os.getpid() * bool(recipe.search.storage)),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3),
     )
+    own = os.getpid() if recipe.search.storage else 0  # several processes must not draw the same
+    study.sampler = optuna.samplers.TPESampler(seed=recipe.search.seed + len(study.trials) + own)  # nor a resumed one
+    return study
 
 
 def search_space(
@@ -8002,9 +8053,7 @@ def finish_experiment(
     wanted = len(cells)
     cells = [cell for cell in cells if is_finished(folder / cell.folder)]
     if not cells and not analyses:
-        raise TrainingFailed(
-            next(iter(failed.values()), f"{recipe.name}: train.max_hours was over before any run ended")
-        )
+        raise TrainingFailed(next(iter(failed.values()), f"{folder}: no run is finished there"))
     table = results_table(cells, folder)
     logs = {f"{c.variant}/seed{c.recipe.seed}": pd.read_csv(log_folder(c, folder) / "log.csv") for c in cells}
     ranked = table.dropna(subset=["map"]).sort_values("map", ascending=False) if len(table) else table
@@ -8045,7 +8094,7 @@ def remake_report(folder: str | Path, device: str = "auto") -> Result:
         raise KitError(f"{folder}: no experiment of this kit (expected its experiment.json, written by run_recipe.py)")
     told = json.loads(record.read_text(encoding="utf-8"))
     recipe = recipe_from_dict(told["recipe"], str(record))
-    return run_recipe(recipe, told["data"], folder.parent, device, report_only=True)
+    return run_recipe(recipe, told["data"], device=device, report_only=True, folder=folder)
 
 
 def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
@@ -8054,7 +8103,7 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
     for folder in map(Path, folders):
         if not (folder / "results.csv").is_file():
             raise KitError(f"{folder}: has no results.csv (expected the folder of an experiment with finished runs)")
-        table = pd.read_csv(folder / "results.csv")
+        table = read_table(folder / "results.csv", ("variant", "seed", "map"), {"variant": "str"})
         tables.append(table.assign(variant=f"{folder.name}/" + table.variant.astype(str)))
     table = pd.concat(tables, ignore_index=True)
     by_variant = table.groupby("variant", sort=False)

@@ -110,7 +110,7 @@ def test_the_report_is_self_contained(finished):
     assert page.count("data:image/png;base64,") == len(pictures) == 6
     told = (finished.folder / "report.md").read_text()
     assert all(f"figures/{name}" in told for name in pictures)
-    assert "http" not in page.replace("data:", "")
+    assert "://" not in page
     assert f"{finished.table['map'][0]:.4f}" in page
 
 
@@ -475,3 +475,183 @@ def test_the_command_exits_with_2(tiny):
     done = command(tiny, "-o", "train.lr=abc")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
+
+
+# reports made again, and comparisons
+
+
+def report(*arguments):
+    return jaguar_kit.main(jaguar_kit.report_command, [str(a) for a in arguments])
+
+
+def test_a_half_finished_grid_is_reported_without_training(mini, tmp_path):
+    raw = {**TINY, "train": {"epochs": 1}, "grid": {"train.lr": [1e-3, 2e-3]}, "question": "How fast?"}
+    whole = run_recipe(recipe_from_dict(raw), data=mini, out=tmp_path)
+    left = whole.folder / "lr=0.002"
+    shutil.rmtree(left)
+    again = jaguar_kit.remake_report(whole.folder)
+    told = again.report.with_suffix(".md").read_text()
+    assert "1 of 2 runs are not there yet" in told
+    assert "How fast?" in told
+    assert not left.exists()
+    assert list(again.table.variant) == ["lr=0.001"]
+    assert list(pd.read_csv(whole.folder / "results.csv").variant) == ["lr=0.001"]
+
+
+def test_a_report_is_made_again_by_the_command(finished, mini, tmp_path):
+    folder = Path(shutil.copytree(finished.folder, tmp_path / finished.folder.name))
+    (folder / "report.html").unlink()
+    (folder / "interpretation.md").write_text("By hand.")
+    line = [sys.executable, str(Path(jaguar_kit.__file__).parent / "tools" / "report.py"), str(folder)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "By hand." in (folder / "report.html").read_text()
+    assert (folder / "interpretation.md").read_text() == "By hand."
+
+
+def test_experiments_are_compared_on_one_page(finished, tmp_path):
+    other = Path(shutil.copytree(finished.folder, tmp_path / "other"))
+    table = pd.read_csv(other / "results.csv")
+    table.assign(map=table["map"] / 2).to_csv(other / "results.csv", index=False)
+    assert report(finished.folder, other, "--out", tmp_path / "both") == 0
+    told = (tmp_path / "both" / "report.md").read_text()
+    assert f"other/default - {finished.folder.name}/default | 1 | {-table['map'][0] / 2:.4f}" in told
+    assert "not distinguishable" in told
+    assert (tmp_path / "both" / "figures" / "map.png").is_file()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_folders_without_results_are_told_in_one_line(count, tmp_path, capsys):
+    folders = [tmp_path / f"empty{i}" for i in range(count)]
+    assert report(*folders, "--out", tmp_path / "out") == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert str(folders[0]) in told
+    assert not (tmp_path / "out").exists()
+
+
+# which pictures train and validate
+
+
+def kept_of(result, variant="default", seed=42):
+    return set(np.load(result.folder / variant / f"seed{seed}" / "validation.npz")["images"])
+
+
+def test_a_subset_trains_alone_or_changes_the_split_too(mini, tmp_path):
+    train = pd.read_csv(mini / "train.csv")
+    listed = train.groupby("ground_truth").head(6)
+    listed.to_csv(tmp_path / "listed.csv", index=False)
+    subset = {"subset": str(tmp_path / "listed.csv")}
+    variants = {
+        "full": {},
+        "training": {"data": {**subset, "subset_applies_to": "training"}},
+        "all": {"data": {**subset, "subset_applies_to": "all"}},
+    }
+    recipe = recipe_of(variants=variants, train={"epochs": 1})
+    result = run_recipe(recipe, data=mini, out=tmp_path / "out")
+    assert kept_of(result, "training") == kept_of(result, "full")
+    assert kept_of(result, "all") <= set(listed.filename)
+    assert f"{len(listed)} of {len(train)} training pictures (training)" in result.report.read_text()
+    competition = jaguar_kit.load_competition(mini)
+    opened = {c.variant: jaguar_kit.open_data(c.recipe, competition) for c in jaguar_kit.expand(recipe)}
+    assert len(opened["all"].competition.train) == len(listed)
+    rows, held_out = opened["training"].splits[0]
+    names = opened["training"].competition.train.filename
+    assert set(names.iloc[rows]) == set(listed.filename) - set(names.iloc[held_out])
+
+
+def test_a_subset_with_an_unknown_name_is_told_in_one_line(tiny, mini, tmp_path, capsys):
+    (tmp_path / "listed.csv").write_text("filename\ntrain_0001.png\nnobody.png\n")
+    argv = [tiny, "--data", mini, "--out", tmp_path / "out", "-o", f"data.subset={tmp_path / 'listed.csv'}"]
+    assert jaguar_kit.main(jaguar_kit.run_command, [str(a) for a in argv]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "listed.csv: filename: 1 are no training pictures: nobody.png" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_each_seed_may_have_a_split_of_its_own(mini, tmp_path):
+    for own in (False, True):
+        recipe = recipe_of(data={"split_by_seed": own}, seeds=[1, 2], train={"epochs": 0})
+        result = run_recipe(recipe, data=mini, out=tmp_path / str(own))
+        assert (kept_of(result, seed=1) == kept_of(result, seed=2)) == (not own)
+
+
+def test_other_backgrounds_are_measured_and_reliance_reported(mini, tmp_path):
+    raw = {**TINY, "train": {"epochs": 1}, "background": "original", "test_backgrounds": ["swap", "background_only"]}
+    result = run_recipe(recipe_from_dict(raw), data=mini, out=tmp_path)
+    row = pd.read_csv(result.folder / "results.csv").iloc[0]
+    assert 0 < row["map@chance"] < 1
+    told = (result.folder / "report.md").read_text()
+    assert f"{row['map@swap']:.4f} behind the backgrounds of other pictures" in told
+    assert f"it loses {row['map'] - row['map@swap']:.4f}" in told
+    assert "| reliance |" in told
+
+
+def test_a_variant_trains_on_what_curation_left(mini, tmp_path):
+    variants = {"full": {}, "curated": {"data": {"subset": "analysis/curated.csv"}}}
+    analysis = [{"name": "curation", "duplicate": 1.0}]  # to a backbone that learned nothing all are alike
+    recipe = recipe_of(analysis=analysis, variants=variants, train={"epochs": 1})
+    result = run_recipe(recipe, data=mini, out=tmp_path)
+    curated = pd.read_csv(result.folder / "analysis" / "curated.csv").filename
+    removed = pd.read_csv(result.folder / "analysis" / "removed.csv")
+    train = pd.read_csv(mini / "train.csv").filename
+    assert sorted([*curated, *removed.filename]) == sorted(train)
+    assert len(removed)
+    assert removed.reason.notna().all()
+    assert kept_of(result, "curated") <= set(curated)
+    assert f"{len(curated)} of {len(train)} training pictures (all)" in result.report.read_text()
+
+
+# search
+
+SPACE = {
+    "train.lr": {"low": 1e-4, "high": 1e-2, "log": True},
+    "loss.margin": {"low": 0.1, "high": 0.4},
+    "model.head.layers": {"choices": [1, 2]},
+}
+
+
+def searching(trials, **changes):
+    return recipe_from_dict(
+        jaguar_kit.merge_recipe(TINY, {"train": {"epochs": 1}, "search": {"trials": trials, "space": SPACE}, **changes})
+    )
+
+
+def test_a_search_leaves_its_best_recipe_and_resumes(mini, tmp_path):
+    first = run_recipe(searching(2), data=mini, out=tmp_path)
+    trials = first.folder / "trials"
+    before = {p: p.stat().st_mtime_ns for p in trials.glob("*/metrics.json")}
+    assert len(before) == 2
+    assert list(first.table.variant) == ["baseline", "best"]
+    best = load_recipe(first.folder / "best.yaml")
+    assert best.search is None
+    assert 1e-4 <= best.train.lr <= 1e-2
+    assert 0.1 <= best.loss.settings["margin"] <= 0.4
+    assert best.model.head.settings["layers"] in (1, 2)
+    assert all(name in (first.folder / "report.md").read_text() for name in SPACE)
+    run_recipe(searching(3), data=mini, out=tmp_path)
+    after = {p: p.stat().st_mtime_ns for p in trials.glob("*/metrics.json")}
+    assert len(after) == 3
+    assert after.items() >= before.items()
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({"train.learning": {"low": 1, "high": 2}}, r"search\.space\.train\.learning: .*there is no such setting"),
+        ({"loss.margin": {"low": 0.1, "high": 9}}, r"loss\.margin: 9\.0 is out of range"),
+        ({"train.schedule": {"choices": ["none", "cosinus"]}}, r"there is no schedule 'cosinus'"),
+        ({"train.lr": {"low": 1e-5}}, r"search\.space\.train\.lr: .* is no range"),
+        ({"train.lr": {"low": "abc", "high": 1}}, r"'abc' is not a number"),
+    ],
+)
+def test_a_wrong_space_is_refused_before_work(space, words, mini, tmp_path, capsys):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump({**TINY, "search": {"space": space}}))
+    argv = [str(path), "--data", str(mini), "--out", str(tmp_path / "out")]
+    assert jaguar_kit.main(jaguar_kit.run_command, argv) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert re.search(words, told), told
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,413 @@
+"""Statistics against scipy, findings that the numbers support, pages that stand alone, figures for one and for many."""
+
+import io
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from scipy import stats
+
+import jaguar_kit
+from jaguar_kit import Page, compare_variants, findings, mean_interval, recipe_from_dict, summarise, write_report
+
+SIGNS = "_a <b> & $x^2$ | c"
+
+
+def table_of(**variants):
+    """A table of runs from `variant={seed: map}`."""
+    rows = [
+        {"variant": name, "seed": seed, "map": value, "untrained": 0.2, "top1": value / 2, "epochs": 3}
+        for name, runs in variants.items()
+        for seed, value in runs.items()
+    ]
+    return pd.DataFrame(rows).assign(best_epoch=2, seconds=5.0, parameters=20_000, trainable=100)
+
+
+def log_of(*maps):
+    """A log, epoch 0 first."""
+    count = len(maps)
+    return pd.DataFrame(
+        {
+            "epoch": range(count),
+            "map": maps,
+            "train_loss": np.r_[math.nan, np.linspace(2, 1, count)[1:]],
+            "val_loss": np.linspace(2, 1.5, count),
+            "lr": 1e-3,
+            "grad_norm": np.r_[math.nan, np.full(count - 1, 0.7)],
+        }
+    )
+
+
+def logs_of(table, log=None):
+    log = log_of(0.2, 0.3, 0.5, 0.4) if log is None else log
+    return {f"{row.variant}/seed{row.seed}": log for row in table.itertuples()}
+
+
+def recipe_of(**settings):
+    return recipe_from_dict({"name": "tried", **settings})
+
+
+THREE = {1: 0.50, 2: 0.55, 3: 0.48}
+
+
+# statistics
+
+
+@pytest.mark.parametrize("count", [2, 3, 20])
+def test_the_interval_is_that_of_student(count):
+    values = np.random.default_rng(count).normal(0.7, 0.1, count)
+    expected = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values))
+    assert mean_interval(values) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("values", [[], [0.5]])
+def test_less_than_two_values_have_no_interval(values):
+    assert all(map(math.isnan, mean_interval(values)))
+
+
+def test_differences_are_tested_as_scipy_does():
+    other = {1: 0.61, 2: 0.64, 3: 0.60}
+    row = compare_variants(table_of(first=THREE, second=other)).iloc[0]
+    difference = [other[s] - THREE[s] for s in THREE]
+    assert row.variant == "second - first"
+    assert row.n == 3
+    assert row.difference == pytest.approx(np.mean(difference))
+    assert row.p == pytest.approx(stats.ttest_rel(list(other.values()), list(THREE.values())).pvalue)
+    assert (row.low, row.high) == pytest.approx(stats.t.interval(0.95, 2, np.mean(difference), stats.sem(difference)))
+    assert row.verdict == "higher"
+
+
+def test_only_seeds_that_both_have_are_paired():
+    other = {9: 0.0, 3: 0.60, 1: 0.61}
+    row = compare_variants(table_of(first=THREE, second=other)).iloc[0]
+    assert row.n == 2
+    assert row.difference == pytest.approx(((0.61 - 0.50) + (0.60 - 0.48)) / 2)
+
+
+def test_without_a_common_seed_nothing_is_told_apart():
+    row = compare_variants(table_of(first={1: 0.1}, second={2: 0.9})).iloc[0]
+    assert row.n == 0
+    assert math.isnan(row.difference)
+    assert row.verdict == "not distinguishable"
+
+
+def test_every_variant_is_compared_with_the_first():
+    compared = compare_variants(table_of(z=THREE, a=THREE, m=THREE))
+    assert list(compared.variant) == ["a - z", "m - z"]
+
+
+@pytest.mark.parametrize(
+    ("other", "verdict"),
+    [
+        ({1: 0.60, 2: 0.651, 3: 0.579}, "higher"),
+        ({1: 0.40, 2: 0.451, 3: 0.379}, "lower"),
+        ({1: 0.60, 2: 0.50, 3: 0.48}, "not distinguishable"),
+        ({1: 0.99}, "not distinguishable"),
+        (THREE, "not distinguishable"),
+    ],
+)
+def test_the_verdict_follows_from_the_interval(other, verdict):
+    row = compare_variants(table_of(first=THREE, second=other)).iloc[0]
+    assert row.verdict == verdict
+    assert (row.low > 0 or row.high < 0) == (verdict != "not distinguishable")
+
+
+def test_the_best_up_to_an_epoch_leaves_out_the_untrained_one():
+    log = log_of(0.9, 0.3, 0.5, 0.4, 0.8)
+    assert [jaguar_kit.best_up_to(log, epoch) for epoch in (1, 2, 3, 4)] == [0.3, 0.5, 0.5, 0.8]
+    assert math.isnan(jaguar_kit.best_up_to(log, 5))
+
+
+def test_the_summary_has_means_over_seeds():
+    table = table_of(first=THREE, second={1: 0.7})
+    summary = summarise(table, logs_of(table), recipe_of(published={"second": "0.81 +- 0.02"})).set_index("variant")
+    first, values = summary.loc["first"], list(THREE.values())
+    assert first.n == 3
+    assert first["map"] == pytest.approx(np.mean(values))
+    assert first.sd == pytest.approx(np.std(values, ddof=1))
+    assert (first.low, first.high) == pytest.approx(mean_interval(values))
+    assert first.top1 == pytest.approx(np.mean(values) / 2)
+    assert first.grad_norm == pytest.approx(0.7)
+    assert math.isnan(summary.sd["second"])
+    assert summary.published.to_dict() == {"first": "", "second": "0.81 +- 0.02"}
+
+
+def test_columns_that_say_nothing_are_left_out():
+    table = table_of(first={1: 0.5})
+    summary = summarise(table, logs_of(table), recipe_of())
+    assert not {"sd", "low", "high", "published", "diverged", "reliance"} & set(summary)
+
+
+def test_divergence_counts_the_runs_below_the_line():
+    table = table_of(first=THREE, short={1: 0.5})
+    logs = {
+        "first/seed1": log_of(0.9, 0.1, 0.2, 0.9),  # too late
+        "first/seed2": log_of(0.1, 0.8, 0.2, 0.1),
+        "first/seed3": log_of(0.1, 0.9),  # too short to be judged
+        "short/seed1": log_of(0.1, 0.2),
+    }
+    summary = summarise(table, logs, recipe_of(divergence={"map": 0.75, "epoch": 2}))
+    assert list(summary.diverged) == ["1 of 2", "not applicable"]
+
+
+def test_reliance_is_what_other_backgrounds_cost():
+    table = table_of(first=THREE).assign(**{"map@swap": 0.3, "map@chance": 0.2})
+    summary = summarise(table, logs_of(table), recipe_of())
+    assert summary.reliance[0] == pytest.approx(0.51 - 0.3)
+    assert summary["map@chance"][0] == pytest.approx(0.2)
+
+
+# findings
+
+
+def told_of(table):
+    summary = summarise(table, logs_of(table), recipe_of())
+    return findings(summary, compare_variants(table) if len(summary) > 1 else pd.DataFrame(), table)
+
+
+def test_one_seed_cannot_be_told_from_noise():
+    told = told_of(table_of(first={1: 0.5}, second={1: 0.9}))
+    assert told[0] == "The highest mean validation mAP is that of second: 0.9000 (one seed)."
+    assert told[-1] == "second - first: +0.4000 on one seed, which can't be told from noise."
+
+
+def test_an_interval_around_0_claims_nothing():
+    told = told_of(table_of(first=THREE, second={1: 0.60, 2: 0.50, 3: 0.48}))[-1]
+    assert told.endswith("not distinguishable.")
+    assert not re.search("higher|lower|better|worse", told)
+
+
+def test_a_difference_beyond_the_noise_is_told_with_its_interval():
+    told = told_of(table_of(first=THREE, second={1: 0.40, 2: 0.451, 3: 0.379}))
+    assert re.fullmatch(r"second - first: lower by 0\.1000 \[-0\.\d{4}, -0\.\d{4}\]\.", told[-1])
+    assert told[0] == "The highest mean validation mAP is that of first: 0.5100 (sd 0.0361 over 3 seeds)."
+
+
+def test_gains_are_counted_against_the_untrained():
+    table = table_of(first={1: 0.5, 2: 0.1, 3: 0.2})
+    assert told_of(table)[1] == "Training raised mAP in 1 of 3 runs, by 0.0667 on average."
+
+
+def test_nothing_is_claimed_when_nothing_was_validated():
+    table = table_of(first={1: math.nan}, second={1: math.nan})
+    assert told_of(table) == ["Nothing was validated: all pictures were trained on."]
+
+
+def test_reliance_is_told_beside_chance():
+    table = table_of(first=THREE).assign(**{"map@swap": 0.3, "map@background_only": 0.25, "map@chance": 0.2})
+    assert told_of(table)[-1] == (
+        "Reliance on background: first has mAP 0.5100, 0.3000 behind the backgrounds of other pictures, 0.2500 from "
+        "the background alone (chance 0.2000); it loses 0.2100."
+    )
+
+
+# pages
+
+
+def report_of(folder, table=None, **settings):
+    table = table_of(first=THREE, second={1: 0.60, 2: 0.62, 3: 0.61}) if table is None else table
+    write_report(folder, recipe_of(**settings), table, logs_of(table), [])
+    return (folder / "report.html").read_text(), (folder / "report.md").read_text()
+
+
+def test_a_page_stands_alone_and_its_pictures_exist(tmp_path):
+    page, told = report_of(tmp_path)
+    linked = re.findall(r"!\[.*?\]\((.*?)\)", told)
+    assert linked
+    assert sorted(linked) == sorted(p.relative_to(tmp_path).as_posix() for p in (tmp_path / "figures").iterdir())
+    for path in linked:
+        Image.open(tmp_path / path).verify()
+    assert page.count("data:image/png;base64,") == len(linked)
+    assert not re.search(r"https?://|<script|<link|src=\"(?!data:)", page)
+
+
+def test_signs_with_a_meaning_are_shown_as_they_are(tmp_path):
+    page = Page(SIGNS)
+    page.heading(SIGNS)
+    page.words([(SIGNS, SIGNS), ("empty", " ")])
+    page.text(SIGNS)
+    page.note(SIGNS)
+    page.bullets([SIGNS])
+    page.table(pd.DataFrame({"name": [SIGNS]}), SIGNS)
+    page.picture("tile", jaguar_kit.tiles([None], [SIGNS]), SIGNS)
+    page.code(SIGNS)
+    written = page.write(tmp_path).read_text()
+    assert "<b>" not in written
+    assert written.count("_a &lt;b&gt; &amp; $x^2$ | c") == 13  # title, name and all blocks; a picture has it twice
+    assert "empty" not in written
+    rows = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("|")]
+    assert rows == ["| name |", "| --- |", "| _a <b> & $x^2$ \\| c |"]
+
+
+def test_numbers_in_tables_are_short():
+    shown = [jaguar_kit.show_value(v) for v in (0.12345678, 12.345, math.nan, 1234567, np.int64(9999), "text")]
+    assert shown == ["0.1235", "12.3", "", "1,234,567", "9999", "text"]
+
+
+def test_words_of_the_recipe_are_on_the_page(tmp_path):
+    page, told = report_of(tmp_path, question="Does it <help>?", protocol="Five seeds.")
+    assert "Does it &lt;help&gt;?" in page
+    assert "**Protocol.** Five seeds." in told
+
+
+def test_interpretation_of_the_folder_wins_and_is_never_overwritten(tmp_path):
+    own = tmp_path / "interpretation.md"
+    own.write_text("It helped & <mattered>.\n\nTwice.")
+    page, told = report_of(tmp_path, interpretation="From the recipe.")
+    assert "<p>It helped &amp; &lt;mattered&gt;.</p><p>Twice.</p>" in page
+    assert "It helped & <mattered>." in told
+    assert "From the recipe." not in page.partition("Settings")[0]
+    report_of(tmp_path)
+    assert own.read_text() == "It helped & <mattered>.\n\nTwice."
+
+
+def test_interpretation_of_the_recipe_is_embedded(tmp_path):
+    assert "<h2>Interpretation</h2><p>From the recipe.</p>" in report_of(tmp_path, interpretation="From the recipe.")[0]
+    assert not (tmp_path / "interpretation.md").exists()
+
+
+def columns_of(told, title):
+    """The table in Markdown below a title as columns of text."""
+    lines = told.partition(title)[2].strip().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[: lines.index("")]]
+    return {name: [row[i] for row in rows[2:]] for i, name in enumerate(rows[0])}
+
+
+def test_published_numbers_stand_in_a_column_of_their_own(tmp_path):
+    page, told = report_of(tmp_path, published={"second": "0.8888 +- 0.01", "elsewhere": 0.7777})
+    results = columns_of(told, "## Results")
+    assert results["published"] == ["", "0.8888 +- 0.01"]
+    assert all("0.8888" not in cell for name, cells in results.items() if name != "published" for cell in cells)
+    others = columns_of(told, "### Published by others")
+    assert others == {"published by others": ["elsewhere"], "value": ["0.7777"]}
+    assert "<th>published</th>" in page
+    assert "0.8888" not in "".join(columns_of(told, "### Runs")["map"])
+
+
+def test_published_numbers_are_told_where_nothing_ran(tmp_path):
+    _, told = report_of(tmp_path, pd.DataFrame(), published={"elsewhere": 0.7777})
+    assert "Measured by somebody else" in told
+    assert "Findings" not in told
+
+
+def test_one_variant_is_compared_with_nothing(tmp_path):
+    _, told = report_of(tmp_path, table_of(only={1: 0.5}))
+    assert "Differences" not in told
+    assert not (tmp_path / "figures" / "map.png").exists()
+
+
+def test_notes_and_writers_come_where_they_belong(tmp_path):
+    table = table_of(first=THREE)
+    write_report(
+        tmp_path,
+        recipe_of(),
+        table,
+        logs_of(table),
+        [],
+        ["one is missing"],
+        [lambda page: page.text("analysed")],
+        lambda page: page.text("searched"),
+    )
+    told = (tmp_path / "report.md").read_text()
+    order = [told.index(x) for x in ("Note: one is missing", "analysed", "## Findings", "searched", "## Settings")]
+    assert order == sorted(order)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "results.csv"), table)
+
+
+# figures
+
+
+def test_each_cell_of_the_heat_is_that_of_its_settings():
+    recipe = recipe_of(grid={"train.lr": [0.001, 0.01], "loss.margin": [0.1, 0.2, 0.3]})
+    names = [cell.variant for cell in jaguar_kit.expand(recipe)]
+    summary = pd.DataFrame({"variant": names, "map": np.arange(6) / 10}).sample(frac=1, random_state=0)
+    summary = summary[summary.variant != "lr=0.01,margin=0.2"]
+    heat = jaguar_kit.grid_heat(recipe, summary)
+    assert (heat.index.name, heat.columns.name) == ("lr", "margin")
+    assert heat.loc[0.001].tolist() == [0, 0.1, 0.2]
+    np.testing.assert_array_equal(heat.loc[0.01], [0.3, math.nan, 0.5])
+    text = {t.get_position(): t.get_text() for t in jaguar_kit.heat_figure(heat, "mAP").axes[0].texts}
+    assert text[(2, 0)] == "0.200"
+    assert text[(0, 1)] == "0.300"
+
+
+TWO = {"train.lr": [0.1, 0.2], "train.epochs": [1, 2]}
+
+
+@pytest.mark.parametrize("settings", [{}, {"grid": {"train.lr": [0.1, 0.2]}}, {"grid": TWO, "variants": {"a": {}}}])
+def test_there_is_no_heat_unless_two_settings_alone_vary(settings):
+    assert jaguar_kit.grid_heat(recipe_of(**settings), table_of(first=THREE)) is None
+
+
+def assert_drawn(figure):
+    assert isinstance(figure, Figure)
+    assert Image.open(io.BytesIO(jaguar_kit.figure_png(figure))).width > 100
+
+
+def test_curves_have_the_mean_and_a_band_of_seeds_of_unequal_length():
+    logs = {"first": {1: log_of(0.1, 0.3), 2: log_of(0.3, 0.5, 0.6, 0.7)}, SIGNS: {1: log_of(0.2)}}
+    figure = jaguar_kit.bands_figure(logs, [("map", "mAP"), ("train_loss", "loss")])
+    first, second = figure.axes[0].lines
+    np.testing.assert_allclose(first.get_xydata(), [[0, 0.2], [1, 0.4], [2, 0.6], [3, 0.7]])
+    np.testing.assert_allclose(second.get_xydata(), [[0, 0.2]])
+    assert len(figure.axes[0].collections) == 1
+    assert_drawn(figure)
+
+
+@pytest.mark.parametrize("variants", [{"a": THREE}, {"a": {1: 0.5}}, {"a": THREE, SIGNS: {1: 0.7}, "c": {2: 0.9}}])
+def test_bars_and_points_are_drawn_for_one_and_several_variants(variants):
+    table = table_of(**variants)
+    summary = summarise(table, logs_of(table), recipe_of())
+    bars = jaguar_kit.bars_figure(summary)
+    assert [bar.get_width() for bar in bars.axes[0].containers[-1]] == pytest.approx(list(summary["map"]))
+    assert_drawn(bars)
+    assert_drawn(jaguar_kit.scatter_figure(summary, "trainable", "parameters"))
+
+
+@pytest.mark.parametrize("models", [1, 3])
+def test_curves_of_pairs_tell_the_area_below_them(models):
+    rng = np.random.default_rng(0)
+    names = rng.integers(0, 3, 12)
+    similar = {f"{SIGNS}{i}": rng.random((12, 12)) for i in range(models)}
+    figure = jaguar_kit.roc_figure(similar, names)
+    assert sum("AUC" in line.get_label() for line in figure.axes[0].lines) == models
+    share = figure.axes[1].lines[0].get_ydata()
+    same = names[:, None] == names
+    assert share[-1] == pytest.approx((~same[np.triu_indices(12, 1)]).mean())
+    assert_drawn(figure)
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_histograms_lay_tables_over_each_other(columns):
+    table = pd.DataFrame(np.random.default_rng(0).random((30, columns)), columns=list("abc")[:columns])
+    assert_drawn(jaguar_kit.histograms_figure({"all": table}))
+    assert_drawn(jaguar_kit.histograms_figure({"all": table, "kept": table[:5]}))
+
+
+@pytest.mark.parametrize("trials", [1, 5])
+def test_every_finished_trial_is_a_line_through_its_settings(trials):
+    table = pd.DataFrame(
+        {
+            "number": range(trials + 1),
+            "value": [*np.linspace(0.1, 0.9, trials), math.nan],  # the last was pruned
+            "train.lr": np.logspace(-5, -1, trials + 1),
+            "loss.name": [SIGNS, "b", "a", SIGNS, "b", "a"][: trials + 1],
+            "state": "COMPLETE",
+        }
+    )
+    figure = jaguar_kit.parallel_figure(table)
+    assert sum(len(line.get_xdata()) == 3 for line in figure.axes[0].lines) == trials
+    assert_drawn(figure)
+
+
+def test_tiles_leave_gaps_and_break_rows():
+    red = Image.new("RGB", (10, 20), (255, 0, 0))
+    sheet = jaguar_kit.tiles([red, None, red], ["a", "b", SIGNS], columns=2, side=50)
+    assert sheet.size == (2 * 58, 2 * 72)
+    assert sheet.getpixel((20, 20)) == (255, 0, 0)
+    assert sheet.getpixel((80, 20)) == (255, 255, 255)
+    assert sheet.getpixel((20, 100)) == (255, 0, 0)
