@@ -5530,8 +5530,9 @@ def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]
     model, seed = recipe.model, recipe.seed
     if recipe.checkpoint is None:
         where = (model.backbone, model.input_size, model.pretrained, model.weights)
+        drawn = 0 if model.pretrained else seed  # weights that are read are the same for every seed
         seed_everything(seed)
-        backbone, known = shared_backbone(*where, seed) if model.freeze else (load_backbone(*where), "")
+        backbone, known = shared_backbone(*where, drawn) if model.freeze else (load_backbone(*where), "")
         seed_everything(seed, 1)
         embedder = build_embedder(model, backbone)
         embedder.backbone_fingerprint = known
