@@ -11,7 +11,7 @@ Letters for shapes, the same in every docstring:
     B batch   N pictures   D embedding   C identities   H W height and width in pixels
 
 Measured on two cores of an AMD EPYC, no GPU: the quickstart recipe ends at validation mAP 0.943 from 0.179 untrained in
-53 s; re-ranking 5,000 pictures takes 0.65 s on one core, 30 runs on 677 cached features 71 s. The README has the tables.
+53 s; re-ranking 5,000 pictures takes 0.65 s on one core, 30 runs on cached features 71 s. The README has the tables.
 
 A section uses only what stands above it:
 
@@ -60,6 +60,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from datetime import timedelta
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -1348,7 +1349,7 @@ class ImageStore:
     """Decoded pictures in one memory-mapped array; reading one is reading memory."""
 
     pixels: np.ndarray  # uint8 (N, S, S, 3 or 4)
-    key: str  # changes when any picture, the size or the fit changes
+    key: str  # changes with the pictures, their order, the size and the fit
     broken: tuple[int, ...] = ()  # positions of unreadable pictures, stored black
 
     def __len__(self) -> int:
@@ -4568,15 +4569,24 @@ def read_ahead(source: Source, batches: Sequence[np.ndarray]) -> Iterator[Tensor
 
 @torch.no_grad()
 def embed(
-    network: Callable[[Tensor], Tensor], source: Source, positions: np.ndarray, batch_size: int = 64, label: str = ""
+    network: Callable[[Tensor], Tensor],
+    source: Source,
+    positions: np.ndarray,
+    batch_size: int = 64,
+    label: str = "",
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """float32 (N, ...) on the CPU: what `network` makes of the pictures at `positions`, without augmentation."""
-    batches = [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
-    rows, reading = [], read_ahead(source, batches)
+    """(N, ...) on the CPU, float32 or `dtype`: what `network` makes of the pictures at `positions`, not augmented."""
+    batches = cut_batches(np.asarray(positions), batch_size)
+    reading, result, done = read_ahead(source, batches), torch.zeros(0), 0
     for batch in progress(batches, label) if label else batches:
         seed_everything(*batch[:1])  # backgrounds that are drawn are the same at every evaluation
-        rows.append(network(source.prepare(next(reading), training=False)).float().cpu())
-    return torch.cat(rows)
+        rows = network(source.prepare(next(reading), training=False))
+        if not done:
+            result = torch.empty(len(positions), *rows.shape[1:], dtype=dtype)
+        result[done : done + len(rows)] = rows.to(dtype)
+        done += len(rows)
+    return result
 
 
 def flip_tta(network: Callable[[Tensor], Tensor], images: Tensor, geometry: Geometry | None = None) -> Tensor:
@@ -4637,15 +4647,20 @@ def cached_features(
 
     def compute(images: Tensor) -> Tensor:
         with mixed_precision(images.device, precision):
-            features = embedder.pooling.features(embedder.backbone, images)
-        return features.float() if features.ndim == 2 else features.half()
+            return embedder.pooling.features(embedder.backbone, images)
 
-    if path.is_file():
-        features = load_safetensors(path)[0]["features"]
-    else:
+    features = load_safetensors(path)[0]["features"] if path.is_file() else torch.zeros(0)
+    if len(features) != len(source.store):
         embedder.eval()
-        features = embed(compute, source, np.arange(len(source.store)), label="extracting features")
-        features = features if features.ndim == 2 else features.half().contiguous()
+        vectors = isinstance(embedder.pooling, NativePooling)
+        kept_as = torch.float32 if vectors else torch.float16  # maps and tokens are large
+        everything = np.arange(len(source.store))
+        features = embed(compute, source, everything, label="extracting features", dtype=kept_as)
+        if not torch.isfinite(features).all():
+            raise KitError(
+                f"{config.model.backbone}: its features are not all numbers in {precision or 'fp32'}; set "
+                "train.precision: fp32"
+            )
         with atomic(path) as temporary:
             save_file({"features": features}, temporary)
     return FeatureSource(features.to(source.device), source.device)
@@ -4726,8 +4741,9 @@ class Schedule:
             self.scheduler.step()
 
     def after_epoch(self, row: Mapping[str, float]) -> None:
-        if not self.every_step:
-            self.scheduler.step(*([row[self.monitor]] if self.monitor else []))
+        watched = [row[self.monitor]] if self.monitor else []
+        if not self.every_step and not any(map(math.isnan, watched)):  # NaN: nothing was validated
+            self.scheduler.step(*watched)
 
 
 Decay = Annotated[float, Range(above=0, high=0.9999)]
@@ -4861,6 +4877,18 @@ def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
         work.wait()
 
 
+def synchronise(trainer: Trainer) -> None:
+    """Makes all processes' models one again: batch norm saw its own part only, and kernels may round differently."""
+    if processes() == 1:
+        return
+    for buffer in [*trainer.embedder.backbone.buffers(), *trainer.embedder.pooling.buffers()]:
+        if buffer.is_floating_point():
+            torch.distributed.all_reduce(buffer)
+            buffer /= processes()
+    for tensor in trainer.live().values():
+        torch.distributed.broadcast(tensor, 0)
+
+
 def agreed(flag: bool, device: torch.device) -> bool:
     """Whether any process says so; all must ask."""
     if processes() == 1:
@@ -4937,7 +4965,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.lay_out_state()
         self.schedule.scheduler.load_state_dict(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
         self.average = {key: value.to(self.device) for key, value in state["average"].items()}
         self.best, self.history, self.partial = state["best"], state["history"], state["partial"]
         self.seconds = state["seconds"]
@@ -5101,18 +5130,21 @@ def mixed_loss(loss: nn.Module, embeddings: Tensor, labels: Tensor, partner: Ten
 
 
 def forward_batch(
-    trainer: Trainer, source: Source, pictures: Tensor, labels: Tensor, mix: Mix | None
+    trainer: Trainer, source: Source, pictures: Tensor, labels: Tensor, mix: Mix | None, seeds: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
     """The loss of a batch, and what `nearest_agrees` says of it (nothing of mixed pictures).
 
     `pictures` is this process's part of the batch, `labels` (B,) are those of all of it.
     """
+    seed_everything(*seeds, *([process_number()] if process_number() else []))  # each draws for its own pictures
     inputs, embedder, mixed = source.prepare(pictures, training=True), trainer.embedder, None
     if mix is not None:
         inputs, *mixed = mix(inputs)
     with mixed_precision(inputs.device, trainer.precision):
         if isinstance(source, PixelSource):
             inputs = gather_rows(embedder.pooled(inputs), len(labels))
+            if processes() > 1:
+                seed_everything(*seeds)  # what is shared draws the same everywhere
             embeddings = embedder.from_pooled(inputs)
         else:
             embeddings = embedder.from_features(inputs)
@@ -5142,12 +5174,12 @@ def backward_group(
     total = sum(len(positions) for _, positions, _ in group)
     told = []
     for step, positions, pictures in group:
-        seed_everything(*key, step)
         sums, used = torch.zeros(3, dtype=torch.float64, device=trainer.device), 0
         for part in micro_batches(positions, trainer.micro_batch):
             own = len(own_part(part)) if isinstance(source, PixelSource) else len(part)
             labels = task.labels[torch.from_numpy(part)].to(trainer.device)
-            loss, agrees = forward_batch(trainer, source, pictures[used : used + own], labels, mix)
+            seeds = (*key, step, used) if used else (*key, step)
+            loss, agrees = forward_batch(trainer, source, pictures[used : used + own], labels, mix, seeds)
             trainer.scaler.scale(loss * (len(part) / total)).backward()
             sums += torch.cat([(loss.detach() * (len(part) / len(positions)))[None], agrees])
             used += own
@@ -5179,10 +5211,13 @@ def learning_parameters(trainer: Trainer) -> list[nn.Parameter]:
     return [p for group in trainer.optimizer.param_groups for p in group["params"]]
 
 
-def optimizer_step(trainer: Trainer) -> Tensor:
-    """One step of optimizer, schedule and moving average; the norm of the gradients before clipping."""
+def optimizer_step(trainer: Trainer, shared: bool) -> Tensor:
+    """One step of optimizer, schedule and moving average; the norm of the gradients before clipping.
+
+    `shared`: whether each process saw only its part of the batch.
+    """
     config, embedder = trainer.recipe.train, trainer.embedder
-    add_gradients([*embedder.backbone.parameters(), *embedder.pooling.parameters()])
+    add_gradients([*embedder.backbone.parameters(), *embedder.pooling.parameters()] if shared else [])
     trainer.scaler.unscale_(trainer.optimizer)
     norm = nn.utils.clip_grad_norm_(learning_parameters(trainer), config.clip_norm or math.inf)
     trainer.scaler.step(trainer.optimizer)
@@ -5226,7 +5261,7 @@ def train_epoch(trainer: Trainer, task: Task, epoch: int, stage: int, between: C
         group = [(first + i, batch, next(reading)) for i, batch in enumerate(batches[first : first + every])]
         waiting += time.monotonic() - before
         sums["new"] += backward_that_fits(trainer, task, source, group, key, mix)
-        sums["norms"].append(optimizer_step(trainer))
+        sums["norms"].append(optimizer_step(trainer, isinstance(source, PixelSource)))
         sums["step"] += len(group)
         pictures += sum(len(positions) for _, positions, _ in group)
         bar.update(len(group))
@@ -5236,6 +5271,7 @@ def train_epoch(trainer: Trainer, task: Task, epoch: int, stage: int, between: C
             break
     bar.close()
     check_losses(trainer)
+    synchronise(trainer)
     spent, trainer.partial = time.monotonic() - begun, {}
     sizes = torch.tensor([len(b) for b in batches[: sums["step"]]], dtype=torch.float64)
     agreeing, paired = sums["sums"][:, 1:].sum(0).tolist()
@@ -5243,7 +5279,7 @@ def train_epoch(trainer: Trainer, task: Task, epoch: int, stage: int, between: C
         "train_loss": float((sums["sums"][:, 0] * sizes).sum() / sizes.sum()),
         "batch_top1": agreeing / paired if paired else math.nan,
         "lr": sums["lr"],
-        "grad_norm": float(torch.stack(sums["norms"]).mean()),
+        "grad_norm": mean_or_nan(np.array([float(n) if torch.isfinite(n) else math.nan for n in sums["norms"]])),
         "images_per_second": pictures / spent,
         "data_seconds": waiting,
         "compute_seconds": spent - waiting,
@@ -5269,6 +5305,7 @@ def check_losses(trainer: Trainer) -> None:
         raise TrainingFailed(
             f"{trainer.recipe.name}: the loss is no longer a number in epoch {sums['epoch']}, step "
             f"{len(sums['sums']) + int(wrong[0]) + 1}; lower train.lr (now {trainer.recipe.train.lr:g})"
+            + (" or set train.precision: fp32" if trainer.scaler.is_enabled() else "")
         )
     sums["sums"], sums["new"] = torch.cat([sums["sums"], values]), []
     sums["norms"] = [norm.cpu() for norm in sums["norms"]]
@@ -5375,11 +5412,12 @@ class Keeper:
             raise KeyboardInterrupt
 
     def after_epoch(self) -> None:
-        if time.monotonic() - self.saved >= 20 * self.saving:
+        if agreed(time.monotonic() - self.saved >= 20 * self.saving, self.trainer.device):
             self.keep()
 
     def after_step(self) -> None:
-        if self.minutes and time.monotonic() - self.saved >= max(60 * self.minutes, 20 * self.saving):
+        due = self.minutes and time.monotonic() - self.saved >= max(60 * self.minutes, 20 * self.saving)
+        if agreed(bool(due), self.trainer.device):
             self.keep()
 
 
@@ -6835,7 +6873,9 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
 
     def at_size(size: int) -> ImageStore:
         sized = open_store(root, paths, size, data.fit, data.masks, data.bad_images)
-        return sized if positions is None else replace(sized, pixels=sized.pixels[positions])
+        if positions is None:
+            return sized
+        return replace(sized, pixels=sized.pixels[positions], key=fingerprint(sized.key, positions.tolist()))
 
     store = at_size(data.size)
     hashes = partial(perceptual_hashes, store.pixels[: len(competition.train)])
@@ -6916,8 +6956,8 @@ def run_recipe(
     that is finished is not run again, an interrupted one goes on; `force` sets the old result aside and starts anew.
     jobs: runs at a time (None: as many as there are cores, for frozen backbones on a CPU). gpus: processes that share
     each batch of a backbone that learns (None: one for each GPU); under torchrun its own. report_only: makes the report
-    of what is finished, and trains nothing. folder: that of the results, in place of out/<recipe>. Raises KitError on
-    bad input before any work begins, and TrainingFailed when no run succeeds.
+    of what is finished, in `folder` where that is given, and trains nothing. Raises KitError on bad input before any
+    work begins, and TrainingFailed when no run succeeds.
     """
     begun, recipe = time.monotonic(), recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     with distributed(device) as chosen:
@@ -6926,20 +6966,17 @@ def run_recipe(
         folder = folder or Path(out or "runs") / named
         cells = [search_baseline(recipe)] if recipe.search else expand(recipe)
         competitions = load_competitions(cells, data)
-        for cell in cells:
+        measured_only = not recipe.train.epochs and {part.name for part in recipe.analysis} == {"characteristics"}
+        for cell in [] if measured_only else cells:
             check_model(cell.recipe)
             precision_of(cell.recipe.train.precision, chosen)
         check_earlier(folder, cells, competitions, force)
-        together = gpus or (torch.cuda.device_count() if chosen.type == "cuda" else 1)
-        if (
-            together > 1
-            and "RANK" not in os.environ
-            and not report_only
-            and not all(cell.recipe.model.freeze for cell in cells)
-        ):
+        together = processes_for(recipe, cells, chosen, gpus)
+        if together > 1 and not report_only:
             run_in_processes(recipe, data, out, device, force, together)
             force = False
         say(f"{recipe.name}: {len(cells)} run{'s' * (len(cells) > 1)} on {told_device(chosen)}")
+        deadline = begun + 3600 * (recipe.train.max_hours or (KAGGLE_HOURS if on_kaggle() else math.inf))
         whole = replace(recipe.data, subset=None)
         analyses = []
         with first_process_first():
@@ -6950,16 +6987,15 @@ def run_recipe(
                 analyses = analyses_of(recipe, folder, everything, chosen)
             if recipe.search:
                 pictures_of = partial(pictures_for, data=data, folder=folder)
-                cells = run_search(recipe, pictures_of, folder, chosen, report_only)
+                cells = run_search(recipe, pictures_of, folder, chosen, -math.inf if report_only else deadline, force)
                 competitions = load_competitions(cells, data)
             elif recipe.analysis and not recipe.train.epochs and recipe.checkpoint is None:
                 cells = []
             opened = open_all(cells, competitions, folder)
-        limit = recipe.train.max_hours or (KAGGLE_HOURS if on_kaggle() else math.inf)
         if not report_only:
             told = {"recipe": recipe_to_dict(recipe), "data": None if data is None else str(Path(data).resolve())}
             write_first(folder / "experiment.json", told)
-        grid = Grid(cells, opened, folder, chosen, force, begun + 3600 * limit, data)
+        grid = Grid(cells, opened, folder, chosen, force, deadline, data)
         failed = failures(folder, cells) if report_only else run_cells(grid, jobs)
         if process_number() > 0:
             return Result(folder, pd.DataFrame(), folder / "report.html")
@@ -6967,6 +7003,18 @@ def run_recipe(
 
 
 KAGGLE_HOURS = 11.5  # of a session's 12
+
+
+def processes_for(recipe: Recipe, cells: Sequence[Cell], device: torch.device, asked: int | None) -> int:
+    """How many processes to start that share the batches: those asked for, or one for each GPU; 1 under torchrun."""
+    alone = (
+        "a search" if recipe.search else "train.mix" if any(c.recipe.train.mix.name != "none" for c in cells) else ""
+    )
+    if alone and max(asked or 1, processes()) > 1:
+        raise KitError(f"{recipe.name}: {alone} runs in one process (expected --gpus 1, and no torchrun)")
+    if alone or processes() > 1 or all(cell.recipe.model.freeze for cell in cells):
+        return 1
+    return asked or (torch.cuda.device_count() if device.type == "cuda" else 1)
 
 
 def write_first(path: Path, value: Any) -> None:
@@ -7152,11 +7200,13 @@ def distributed(device: str) -> Iterator[torch.device]:
         return
     if PARENT_VARIABLE in os.environ:
         end_with(int(os.environ[PARENT_VARIABLE]))
+    number = int(os.environ.get("LOCAL_RANK", 0))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number)
     chosen = pick_device(device)
-    if chosen.type == "cuda":
-        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        torch.cuda.set_device(chosen)
-    torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    chosen = torch.device("cuda", number) if chosen.type == "cuda" else chosen
+    patience = timedelta(hours=12)  # the others wait while the first decodes pictures or writes reports
+    torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=patience)
     try:
         yield chosen
     finally:
@@ -7372,6 +7422,8 @@ def run_split(
     codes = pd.Categorical(competition.train.identity, categories=identities).codes.astype(np.int64)
     embedder, tensors, known = embedder_for(recipe)
     embedder.to(device, memory_format=torch.channels_last)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     counts = np.bincount(codes[split[0]], minlength=len(identities)).tolist()
     sizes = {"embedding_dim": embedder.embedding_dim, "num_identities": len(identities), "counts": counts}
     loss = recipe.loss.build(**sizes, geometry=embedder.geometry).to(device)
@@ -7428,7 +7480,8 @@ def map_on_backgrounds(trainer: Trainer, task: Task, labels: np.ndarray) -> dict
     for background in trainer.recipe.test_backgrounds:
         preparation = task.pixels.preparation.on_background(background)
         pixels = replace(task.pixels, preparation=preparation)
-        embeddings = embed(trainer_network(trainer), pixels, task.validation)
+        mixed = np.random.default_rng(0).permutation(len(labels))  # neighbours of one burst must not swap alike
+        embeddings = embed(trainer_network(trainer), pixels, task.validation[mixed])[np.argsort(mixed)]
         similarity = similarity_matrix(embeddings, geometry=trainer.embedder.geometry)
         told[in_short(background)] = identity_balanced_map(similarity, labels)
     rng = np.random.default_rng(0)
@@ -7904,7 +7957,8 @@ def run_search(
     pictures_of: Callable[[Recipe], Pictures],
     folder: Path,
     device: torch.device,
-    report_only: bool = False,
+    deadline: float = math.inf,
+    force: bool = False,
 ) -> list[Cell]:
     """Runs the trials that are missing; the cells to report: the recipe's own settings and the best of each space.
 
@@ -7912,11 +7966,13 @@ def run_search(
     share it. A trial whose mAP falls behind the median of the others at an epoch is ended there.
     """
     cells = [search_baseline(recipe)]
+    for left in [folder / "trials", *folder.glob("search-*.log")] if force else []:
+        if left.exists():
+            set_aside(left)
     for title, why in (("space", "best trial"), ("matched", "best trial of the baseline's own parts")):
         space = free_space(recipe, title)
         if space:
-            trials = 0 if report_only else recipe.search.trials
-            best = search_space(recipe, title, space, pictures_of, folder, device, trials)
+            best = search_space(recipe, title, space, pictures_of, folder, device, deadline)
             label = {"space": "best", "matched": "matched"}[title]
             cells.append(
                 Cell(label, f"{why}: {json.dumps(best)}", with_settings(recipe, best, recipe.name), derived=True)
@@ -7942,6 +7998,8 @@ def open_study(recipe: Recipe, title: str, folder: Path) -> Any:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    base = settings_that_count(with_settings(recipe, {}, recipe.name))
+    key = fingerprint(base, getattr(recipe.search, title))  # other settings are another study
     path = folder / f"search-{title}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     if recipe.search.storage:
@@ -7953,7 +8011,7 @@ def open_study(recipe: Recipe, title: str, folder: Path) -> Any:
         storage = JournalStorage(JournalFileBackend(str(path)))
     study = optuna.create_study(
         storage=storage,
-        study_name=f"{recipe.name}-{title}",
+        study_name=f"{recipe.name}-{title}-{key}",
         load_if_exists=True,
         direction="maximize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3),
@@ -7963,6 +8021,19 @@ def open_study(recipe: Recipe, title: str, folder: Path) -> Any:
     return study
 
 
+def take_up_interrupted(study: Any, trials: Path, title: str) -> None:
+    """Puts trials that a killed process left, with their checkpoints, at the head of the queue."""
+    import optuna
+
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        study.set_user_attr("taken up", study.user_attrs.get("taken up", 0) + 1)
+        number = len(study.get_trials(deepcopy=False))
+        study.enqueue_trial(trial.params)
+        if (trials / f"{title}{trial.number}").is_dir():
+            (trials / f"{title}{trial.number}").rename(trials / f"{title}{number}")
+
+
 def search_space(
     recipe: Recipe,
     title: str,
@@ -7970,14 +8041,22 @@ def search_space(
     pictures_of: Callable[[Recipe], Pictures],
     folder: Path,
     device: torch.device,
-    trials: int,
+    deadline: float,
 ) -> dict[str, Any]:
-    """The best settings of a space, after as many finished or pruned trials as the recipe asks for."""
+    """The best settings of a space, after as many ended trials as the recipe asks for, or at the deadline.
+
+    A trial that was interrupted is taken up again.
+    """
     import optuna
 
     study = open_study(recipe, title, folder)
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED, optuna.trial.TrialState.FAIL)
-    while len(study.get_trials(deepcopy=False, states=ended)) < trials:
+    if time.monotonic() < deadline and not recipe.search.storage:
+        take_up_interrupted(study, folder / "trials", title)
+    while time.monotonic() < deadline:
+        taken_up = study.user_attrs.get("taken up", 0)  # they stand twice
+        if len(study.get_trials(deepcopy=False, states=ended)) - taken_up >= recipe.search.trials:
+            break
         trial = study.ask()
         drawn = suggest_settings(trial, space)
         once = with_settings(recipe, drawn, f"{recipe.name}: trial {trial.number}")
@@ -7989,7 +8068,7 @@ def search_space(
                 raise optuna.TrialPruned
 
         try:
-            run_cell(Cell(title, "", once), pictures_of(once), place, device, watch=watch)
+            run_cell(Cell(title, "", once), pictures_of(once), place, device, deadline, watch)
             value = json.loads((place / "metrics.json").read_text(encoding="utf-8"))["map"]
             study.tell(trial, value)
             say(f"  {title} trial {trial.number}: mAP {value:.4f}")

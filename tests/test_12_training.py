@@ -219,10 +219,12 @@ def test_a_schedule_follows_its_formula_and_keeps_the_groups_ratio(name, setting
 
 
 def slow_plateau(values, factor: float, patience: int, lower: bool) -> list[float]:
-    """The rate of each epoch, cut when more than `patience` epochs in a row were no better than the best."""
+    """The rate of each epoch, cut when more than `patience` epochs in a row were no better; NaN counts for nothing."""
     rate, best, without, rates = LR, math.inf, 0, []
     for value in values:
         rates.append(rate)
+        if math.isnan(value):
+            continue
         value = value if lower else -value
         best, without = (value, 0) if value < best else (best, without + 1)
         if without > patience:
@@ -333,7 +335,7 @@ def changed_by_steps(trainer, pictures, labels, steps: int = 3) -> set[str]:
     trainer.embedder.train()
     for _ in range(steps):
         trainer.loss(trainer.embedder(pictures), labels).backward()
-        jaguar_kit.optimizer_step(trainer)
+        jaguar_kit.optimizer_step(trainer, shared=True)
     return {key for key, value in trainer.embedder.state_dict().items() if not torch.equal(value, before[key])}
 
 
@@ -460,8 +462,8 @@ DECAY = 0.8
 def test_ema_is_the_moving_average_and_the_best_weights_are_its(tmp_path, monkeypatch):
     seen, step = [], jaguar_kit.optimizer_step
 
-    def watched(trainer):
-        norm = step(trainer)
+    def watched(trainer, *more):
+        norm = step(trainer, *more)
         seen.append({key: value.double().clone() for key, value in trainer.live().items()})
         return norm
 
@@ -530,9 +532,9 @@ def short_of_memory(monkeypatch, room: int) -> list[int]:
     """forward_batch that raises where more than `room` pictures come at a time; sizes that were tried."""
     forward, tried = jaguar_kit.forward_batch, []
 
-    def limited(trainer, source, pictures, labels, mix):
+    def limited(trainer, source, pictures, labels, *more):
         tried.append(len(labels))
-        result = forward(trainer, source, pictures, labels, mix)
+        result = forward(trainer, source, pictures, labels, *more)
         if len(labels) > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return result
@@ -779,8 +781,8 @@ def test_without_gem_pooling_the_log_has_no_exponent(tmp_path):
 def test_the_loss_of_an_epoch_is_the_mean_over_its_pictures(tmp_path, monkeypatch):
     forward, seen = jaguar_kit.forward_batch, []
 
-    def watched(trainer, source, pictures, labels, mix):
-        loss, agrees = forward(trainer, source, pictures, labels, mix)
+    def watched(trainer, source, pictures, labels, *more):
+        loss, agrees = forward(trainer, source, pictures, labels, *more)
         seen.append((float(loss.detach()), len(labels), agrees.tolist()))
         return loss, agrees
 
@@ -952,11 +954,11 @@ def stopped_before_step(number: int, folder: Path, monkeypatch, **settings) -> N
     """A run of the head that is interrupted before this step, and leaves a checkpoint of the one before."""
     step, calls = jaguar_kit.optimizer_step, []
 
-    def limited(trainer):
+    def limited(trainer, *more):
         calls.append(1)
         if len(calls) == number:
             raise KeyboardInterrupt
-        return step(trainer)
+        return step(trainer, *more)
 
     with monkeypatch.context() as patch:
         often(patch)
