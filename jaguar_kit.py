@@ -5477,10 +5477,10 @@ def run_training(
         while trainer.stopped != "max_hours" and (stage := next_stage(trainer)) is not None:
             begun, epoch = time.monotonic(), trainer.history[-1]["epoch"] + 1
             told = train_epoch(trainer, task, epoch, stage, between)
-            metrics, _ = validate(trainer, task)
+            metrics, embeddings = validate(trainer, task)
             seconds = time.monotonic() - begun
             row = {"epoch": epoch, **({"stage": stage} if config.stages else {}), **told, **metrics}
-            row.update(learned_exponent(trainer), seconds=seconds)
+            row.update(learned_exponent(trainer), **where_embeddings_lie(trainer, embeddings), seconds=seconds)
             trainer.history.append(row)
             trainer.seconds += seconds
             if best_epoch(trainer.history[1:], config.select) == len(trainer.history) - 2:
@@ -5496,6 +5496,15 @@ def run_training(
             keeper.heed_signal()
     if trainer.stopped == "max_hours":
         say(f"  stopped in epoch {trainer.history[-1]['epoch']}: train.max_hours is nearly over")
+
+
+def where_embeddings_lie(trainer: Trainer, embeddings: Tensor) -> dict[str, float]:
+    """Mean length of the validation embeddings (N, D), and in a Poincare ball how near the outermost is to the rim."""
+    if not len(embeddings):
+        return {"embedding_norm": math.nan}
+    norms, geometry = embeddings.norm(dim=1), trainer.embedder.geometry
+    rim = {"distance_to_rim": float(1 / geometry.c - norms.max())} if isinstance(geometry, PoincareBall) else {}
+    return {"embedding_norm": float(norms.mean()), **rim}
 
 
 def learned_exponent(trainer: Trainer) -> dict[str, float]:
@@ -6541,7 +6550,7 @@ def reliance_of(runs: pd.DataFrame) -> dict[str, float]:
     return {"reliance": float((own - runs["map@swap"]).mean())} if "map@swap" in runs else {}
 
 
-MEASURED = ("grad_norm", "images_per_second")  # in every epoch
+MEASURED = ("grad_norm", "images_per_second", "embedding_norm", "distance_to_rim")  # in every epoch
 AVERAGED = ("map_postprocessed", "test_map", "test_map_postprocessed", "top1", "pair_auc")
 
 
@@ -6724,6 +6733,12 @@ def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFra
     every = pd.concat(logs.values())
     rates = [("lr", "learning rate"), ("grad_norm", "norm of the gradient")]
     page.figure("rates", bands_figure(grouped, rates), "Learning rate (of the head) and mean gradient norm by epoch.")
+    inside = {name: runs for name, runs in grouped.items() if "distance_to_rim" in next(iter(runs.values()))}
+    if inside:
+        lying = [("embedding_norm", "mean norm in the ball"), ("distance_to_rim", "outermost embedding to the rim")]
+        page.figure(
+            "ball", bands_figure(inside, lying), "Where validation embeddings lie in the Poincare ball, by epoch."
+        )
     if "gem_p" in every:
         with_gem = {name: runs for name, runs in grouped.items() if "gem_p" in next(iter(runs.values()))}
         page.figure(

@@ -1498,3 +1498,16 @@ def test_a_process_that_dies_ends_all_and_the_same_command_completes(mini, tmp_p
     assert "going on after epoch" in text_of(said)
     assert list(log_of(place).epoch) == list(range(11))
     assert metrics_of(place)["epochs"] == 10
+
+
+def test_the_log_tells_where_embeddings_lie_in_the_ball():
+    geometry = jaguar_kit.build("geometry", "poincare", curvature=4.0, radius=0.4)
+    trainer = SimpleNamespace(embedder=SimpleNamespace(geometry=geometry))
+    told = jaguar_kit.where_embeddings_lie(trainer, torch.tensor([[0.3, 0.0], [0.0, -0.1]]))
+    assert told == pytest.approx({"embedding_norm": 0.2, "distance_to_rim": 0.2})
+
+
+def test_the_log_tells_only_lengths_of_embeddings_in_other_spaces():
+    trainer = SimpleNamespace(embedder=SimpleNamespace(geometry=jaguar_kit.build("geometry", "cosine")))
+    assert jaguar_kit.where_embeddings_lie(trainer, torch.tensor([[3.0, 4.0]])) == {"embedding_norm": 5.0}
+    assert math.isnan(jaguar_kit.where_embeddings_lie(trainer, torch.zeros(0, 2))["embedding_norm"])
