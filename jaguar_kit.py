@@ -10,8 +10,8 @@ Quick start, in any notebook or folder that holds this one file:
 Letters for shapes, the same in every docstring:
     B batch   N pictures   D embedding   C identities   H W height and width in pixels
 
-Measured on two cores of an AMD EPYC, no GPU: the quickstart recipe ends at validation mAP 0.943 from 0.179 untrained in
-53 s; re-ranking 5,000 pictures takes 0.65 s on one core, 30 runs on cached features 71 s. The README has the tables.
+Measured on two cores of an AMD EPYC, no GPU: the quickstart recipe ends at validation mAP 0.891 from 0.180 untrained in
+41 s; re-ranking 5,000 pictures takes 0.65 s on one core, 30 runs on cached features 71 s. The README has the tables.
 
 A section uses only what stands above it:
 
@@ -58,7 +58,7 @@ import typing
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from datetime import timedelta
 from functools import cache, cached_property, lru_cache, partial
@@ -120,9 +120,10 @@ __all__ = [
     # 15. Plots and reports
     "Page", "contact_sheet", "augmentation_sheet", "summarise", "compare_variants", "write_report",
     # 16. Experiments
-    "Result", "run_recipe", "remake_report", "compare_experiments", "small_backbone",
+    "Result", "find_data", "run_recipe", "remake_report", "compare_experiments", "small_backbone",
     # 17. Kaggle
-    "package_kit", "run_kernel",
+    "KaggleError", "package_kit", "upload_package", "write_kernels", "run_kernel", "begin_kernel",
+    "leave_results", "push_kernel", "await_kernel", "fetch_output", "submit_file", "submit_kernel",
     # 18. Command line
     "main",
 ]
@@ -134,7 +135,9 @@ __all__ = [
 
 
 class KitError(Exception):
-    """Bad input, told in one line: where, the value, what was expected, how to mend it. Exit code 2."""
+    """Bad input, told in one line: where, the value, what was expected, how to mend it."""
+
+    exit_code = 2
 
 
 def suggest(word: object, known: Iterable[str]) -> str:
@@ -506,6 +509,7 @@ class Recipe:
     postprocess: tuple[Annotated[Component, "postprocess"], ...] = ()  # steps from embeddings to scores, or auto
     checkpoint: str | None = None  # weights.safetensors of an earlier run, or its folder, to start from
     soup: tuple[str, ...] = ()  # further weights of the same model, averaged with the checkpoint's
+    ensemble: Literal["none", "mean", "rank", "calibrated"] = "none"  # of all runs, into one more submission
     seed: Natural = 42
     seeds: tuple[Natural, ...] = ()  # each variant runs once with each of them
     variants: dict = field(default_factory=dict)  # name: {why: one line, then the settings that differ}
@@ -513,7 +517,7 @@ class Recipe:
     overrides: tuple[str, ...] = ()  # dotted.setting=value from the command line; they win over variants
 
 
-EXPERIMENT_WIDE = ("name", "variants", "grid", "seeds", "overrides")  # these do not vary between runs
+EXPERIMENT_WIDE = ("name", "variants", "grid", "seeds", "overrides", "ensemble")  # these do not vary between runs
 WORDS = ("question", "hypothesis", "intervention", "protocol", "interpretation", "published")  # change no result
 
 
@@ -818,7 +822,7 @@ def smoke(recipe: Recipe, weights: str | Path | None = None) -> Recipe:
     raw.update(name=name, seeds=[], checkpoint=None, soup=[], data={**raw["data"], "mini": asdict(mini)})
     small = recipe_from_dict(raw, name)
     column = ["data.split.column=burst"] if recipe.data.split.settings.get("column") else []  # the mini-dataset's
-    if not (recipe.train.epochs or recipe.checkpoint):
+    if not (recipe.train.epochs or any(cell.recipe.checkpoint for cell in expand(recipe))):
         column += ["train.epochs=0"]
     own = [f"model.pretrained={str(trained).lower()}", f"model.weights={json.dumps(str(weights) if trained else None)}"]
     for text in [*SMOKE_SETTINGS, *own, *column]:
@@ -5469,6 +5473,7 @@ def run_training(
         keeper.heed_signal()
         if agreed(time.monotonic() > trainer.deadline - reserve, trainer.device):
             trainer.stopped = "max_hours"
+            keeper.keep()  # from which the same command goes on, when there is time again
             return True
         keeper.after_step()
         return False
@@ -5538,9 +5543,11 @@ def save_weights(path: Path, trainer: Trainer, identities: Sequence[str], metric
 
 
 def weights_path(path: str | Path) -> Path:
-    """The weights file of a trained run, from its folder or its own name."""
+    """The weights file of a trained run, from its folder or its own name; on Kaggle also from what is mounted."""
     path = Path(path)
-    return path / "weights.safetensors" if path.is_dir() else path
+    file = path / "weights.safetensors" if path.is_dir() or not path.suffix else path
+    mounted = [] if file.is_file() or file.is_absolute() else find_mounted(glob_escape(file.name))
+    return next((p for p in mounted if p.parts[-len(file.parts) :] == file.parts), file)
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -6791,8 +6798,16 @@ class Result:
     def _repr_html_(self) -> str:
         return html_table(self.table) + f"<p>report: {html.escape(str(self.report))}</p>"
 
+    def picture(self, name: str) -> Image.Image:
+        """A figure of the report, such as "curves" or "run0-retrievals", which a notebook shows in place."""
+        path = self.folder / "figures" / f"{name}.png"
+        if not path.is_file():
+            there = [p.stem for p in path.parent.glob("*.png")]
+            raise KitError(f"{self.report}: has no figure {name!r}; {suggest(name, there)}")
+        return Image.open(path)
 
-def find_data(recipe: Recipe, data: str | Path | None) -> Path:
+
+def find_data(recipe: Recipe, data: str | Path | None = None) -> Path:
     """The data folder: the one given, the recipe's, the competition's Kaggle mount, or the mini-dataset."""
     given = data if data is not None else recipe.data.root
     if given is not None:
@@ -6805,6 +6820,11 @@ def find_data(recipe: Recipe, data: str | Path | None) -> Path:
         )
     if named:
         return named[0]
+    if on_kaggle():
+        raise KitError(
+            f"{recipe.name}: no train.csv and test.csv under {KAGGLE_INPUT}; attach the competition "
+            f"{recipe.data.competition} (its rules must have been accepted)"
+        )
     if recipe.data.mini is None:
         raise KitError(
             f"{recipe.name}: no data: give its folder with --data DIR (train.csv, test.csv, train/, test/), "
@@ -6980,6 +7000,7 @@ def run_recipe(
         named = recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}"
         folder = folder or Path(out or "runs") / named
         cells = [search_baseline(recipe)] if recipe.search else expand(recipe)
+        check_ensemble(recipe, cells)
         competitions = load_competitions(cells, data)
         measured_only = not recipe.train.epochs and {part.name for part in recipe.analysis} == {"characteristics"}
         for cell in [] if measured_only else cells:
@@ -7018,6 +7039,7 @@ def run_recipe(
 
 
 KAGGLE_HOURS = 11.5  # of a session's 12
+KAGGLE_OUTPUT = 19.5e9  # bytes, of the 20 GB that are saved
 
 
 def processes_for(recipe: Recipe, cells: Sequence[Cell], device: torch.device, asked: int | None) -> int:
@@ -7082,7 +7104,7 @@ class Grid:
 
 def run_cells(grid: Grid, jobs: int | None) -> dict[str, str]:
     """Runs what is not finished; why by folder for the runs that failed."""
-    alone = [cell for cell in grid.cells if not (is_finished(grid.folder / cell.folder) and not grid.force)]
+    alone = [cell for cell in grid.cells if not (is_over(grid.folder / cell.folder) and not grid.force)]
     if jobs is None:
         quick = grid.device.type == "cpu" and all(cell.recipe.model.freeze for cell in grid.cells)
         jobs = core_count() if quick else 1
@@ -7090,12 +7112,26 @@ def run_cells(grid: Grid, jobs: int | None) -> dict[str, str]:
         return run_side_by_side(grid, min(jobs, len(alone)))
     failed = {}
     for number, cell in enumerate(grid.cells, 1):
-        if number > 1 and time.monotonic() > grid.deadline:
-            say(f"  train.max_hours is over: {len(grid.cells) - number + 1} runs were not begun")
+        reason = "train.max_hours is over" if time.monotonic() > grid.deadline else out_of_room(grid)
+        if number > 1 and reason:
+            say(f"  {reason}: {len(grid.cells) - number + 1} runs were not begun")
             break
         reason = run_or_tell(grid, cell, number)
         failed.update({cell.folder: reason} if reason else {})
     return failed
+
+
+def folder_bytes(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+
+
+def out_of_room(grid: Grid) -> str:
+    """Why no further run fits what Kaggle saves of a session; "" where it does."""
+    if not on_kaggle():
+        return ""
+    largest = max((folder_bytes(grid.folder / cell.folder) for cell in grid.cells), default=0)
+    full = folder_bytes(KAGGLE_WORKING) + largest > KAGGLE_OUTPUT
+    return f"{KAGGLE_WORKING} is nearly full (Kaggle saves 20 GB)" if full else ""
 
 
 def run_or_tell(grid: Grid, cell: Cell, number: int) -> str:
@@ -7106,7 +7142,7 @@ def run_or_tell(grid: Grid, cell: Cell, number: int) -> str:
             outdated = changed_settings(place, cell.recipe, pictures.fingerprint)
             if grid.force or (outdated and (cell.derived or why_failed(place))):
                 set_aside(place)
-        done, failure = from_first_process((is_finished(place), why_failed(place)))
+        done, failure = from_first_process((is_over(place), why_failed(place)))
         if done:
             say(f"  {cell.folder}: finished before")
             if process_number() == 0:
@@ -7132,7 +7168,7 @@ def run_side_by_side(grid: Grid, jobs: int) -> dict[str, str]:
     groups = {fingerprint(data_key(c.recipe), recipe_to_dict(c.recipe)["model"], c.recipe.seed): c for c in grid.cells}
     for cell in {(data_key(c.recipe), str(asdict(c.recipe.model))): c for c in groups.values()}.values():
         pictures = grid.opened[data_key(cell.recipe)]  # features are extracted once, before all need them
-        if not is_finished(grid.folder / cell.folder):
+        if not is_over(grid.folder / cell.folder):
             embedder = embedder_for(cell.recipe)[0].to(grid.device)
             labels = torch.zeros(len(pictures.competition.train), dtype=torch.int64)
             make_task(cell.recipe, embedder, pictures, labels, pictures.splits[0], grid.device)
@@ -7195,7 +7231,7 @@ def run_alone(
     """One cell in a process of its own, which keeps the pictures for the next; why it failed, if it did."""
     torch.set_num_threads(threads)
     cell = cells[number]
-    if number and time.monotonic() > deadline and not is_finished(folder / cell.folder):
+    if number and time.monotonic() > deadline and not is_over(folder / cell.folder):
         say(f"  {cell.folder}: not begun, for train.max_hours is over")
         return ""
     key = data_key(cell.recipe)
@@ -7317,6 +7353,14 @@ def is_finished(place: Path) -> bool:
     return (place / "metrics.json").is_file()
 
 
+def is_over(place: Path) -> bool:
+    """Whether nothing is left to train: finished, and not merely stopped by train.max_hours."""
+    if not is_finished(place):
+        return False
+    told = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+    return "stopped" not in told or not any(place.rglob("checkpoint.safetensors"))
+
+
 def why_failed(place: Path) -> str:
     """Why training in this folder can't go on; "" where it can."""
     record = place / "failed.json"
@@ -7407,7 +7451,7 @@ def run_cell(
             return
         for number, split in enumerate(splits):
             fold = place / f"fold{number}"
-            if not from_first_process(is_finished(fold)):
+            if not from_first_process(is_over(fold)):
                 say(f"    fold {number + 1} of {len(splits)}")
                 fold.mkdir(exist_ok=True)
                 run_split(recipe, pictures, split, fold, device, deadline, watch if number == 0 else None)
@@ -7469,7 +7513,7 @@ def write_results(
     write_log(place / "log.csv", trainer.history)
     labels = competition.train.identity.to_numpy(str)[task.validation]
     rows = competition.train.filename.iloc[task.validation]
-    save_arrays(place / "validation.npz", embeddings=embeddings.numpy(), images=rows, labels=labels)
+    kept = {"embeddings": embeddings.numpy(), "images": rows, "labels": labels}
     metrics, steps = {**told, "per_identity": {}}, recipe.postprocess
     if len(labels):
         raw = similarity_matrix(embeddings, geometry=embedder.geometry)
@@ -7478,15 +7522,19 @@ def write_results(
         steps, measured = choose_steps(steps, embeddings, views, labels, embedder.geometry)
         if recipe.postprocess:
             metrics.update(map_postprocessed=next(r["map"] for r in measured if r["used"]), postprocess=measured)
+        if recipe.ensemble != "none":
+            kept["similarity"] = postprocess(steps, embeddings, views, embedder.geometry).numpy()
     elif [step.name for step in steps] == ["auto"]:
         steps = ()  # nothing to choose by
+    save_arrays(place / "validation.npz", **kept)
     if competition.pairs is not None:
         metrics.update(write_test_results(competition, trainer, task, steps, place))
     if recipe.test_backgrounds and len(labels):
         metrics["other_backgrounds"] = map_on_backgrounds(trainer, task, labels)
     save_weights(place / "weights.safetensors", trainer, competition.identities, {m: metrics[m] for m in METRICS})
     write_json(place / "metrics.json", {**metrics, **run_facts(trainer)})
-    remove(place / "checkpoint.safetensors")
+    if trainer.stopped != "max_hours":
+        remove(place / "checkpoint.safetensors")
 
 
 def map_on_backgrounds(trainer: Trainer, task: Task, labels: np.ndarray) -> dict[str, float]:
@@ -7625,6 +7673,7 @@ def combine_folds(competition: Competition, place: Path, folds: int, geometry: G
     metrics = {m: float(np.mean([t[m] for t in told])) for m in METRICS}
     by_identity = pd.DataFrame([t["per_identity"] for t in told]).mean()
     facts = {key: told[0][key] for key in ("parameters", "trainable_parameters", "versions")}
+    facts.update({"stopped": "max_hours"} if any("stopped" in t for t in told) else {})
     facts.update(
         untrained={m: float(np.mean([t["untrained"][m] for t in told])) for m in METRICS},
         epochs=float(np.mean([t["epochs"] for t in told])),
@@ -7642,6 +7691,58 @@ def combine_folds(competition: Competition, place: Path, folds: int, geometry: G
     if "map_postprocessed" in told[0]:
         facts["map_postprocessed"] = float(np.mean([t["map_postprocessed"] for t in told]))
     write_json(place / "metrics.json", {**metrics, "per_identity": by_identity.to_dict(), **facts})
+
+
+def check_ensemble(recipe: Recipe, cells: Sequence[Cell]) -> None:
+    """Refuses an ensemble of runs that do not share their pictures, or that has nothing to calibrate by."""
+    if recipe.ensemble == "none":
+        return
+    data = [{**asdict(cell.recipe.data), "split_seed": 0} for cell in cells]
+    if any(other != data[0] for other in data) or recipe.search or data[0]["split"]["name"] == "kfold":
+        raise KitError(
+            f"{recipe.name}: ensemble: {recipe.ensemble!r} needs runs on the same pictures, without folds or a search "
+            "(expected ensemble: none, or equal data settings)"
+        )
+    if recipe.ensemble == "calibrated" and data[0]["split"]["name"] == "all":
+        raise KitError(f"{recipe.name}: ensemble: 'calibrated' needs validation pictures (expected mean or rank)")
+
+
+def combine_runs(recipe: Recipe, cells: Sequence[Cell], competition: Competition, folder: Path) -> dict[str, Any]:
+    """Fuses the similarities of all runs into ensemble/submission.csv and ensemble/metrics.json; what it is worth."""
+    runs = [np.load(folder / cell.folder / "validation.npz", allow_pickle=False) for cell in cells]
+    fused = fusion_of(recipe.ensemble, runs)
+    told: dict[str, Any] = {"kind": recipe.ensemble, "runs": [cell.folder for cell in cells]}
+    if len(runs[0]["labels"]) and all(np.array_equal(run["images"], runs[0]["images"]) for run in runs):
+        told["map"] = identity_balanced_map(fused([run["similarity"] for run in runs]), runs[0]["labels"])
+    if competition.pairs is not None:
+        tests = [np.load(folder / cell.folder / "test.npz", allow_pickle=False)["similarity"] for cell in cells]
+        told.update(submit(competition, fused(tests), None, folder / "ensemble"))
+    write_json(folder / "ensemble" / "metrics.json", told)
+    return told
+
+
+def fusion_of(kind: str, runs: Sequence[Mapping[str, np.ndarray]]) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+    """How to make one similarity of several; calibration is fitted on the validation pairs of each run."""
+    if kind == "mean":
+        return lambda similarities: np.mean(similarities, 0)
+    if kind == "rank":
+        return lambda similarities: rank_average(*similarities)
+    calibrators = []
+    for run in runs:
+        pairs = ~np.eye(len(run["labels"]), dtype=bool)
+        same = run["labels"][:, None] == run["labels"]
+        calibrators.append(fit_calibration(run["similarity"][pairs], same[pairs]))
+    return lambda similarities: fuse(similarities, calibrators)
+
+
+def report_ensemble(page: Page, told: Mapping[str, Any]) -> None:
+    page.heading("Ensemble")
+    shown = {"kind": told["kind"], "runs": len(told["runs"]), "map": told.get("map"), "test_map": told.get("test_map")}
+    page.table(
+        pd.DataFrame([{key: value for key, value in shown.items() if value is not None}]),
+        "Similarities of all runs after their post-processing, averaged on one scale; map: on the validation pictures, "
+        "where all runs hold out the same; those of calibrated ones are fitted on these very pictures.",
+    )
 
 
 def results_table(cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
@@ -8160,6 +8261,10 @@ def finish_experiment(
     notes += [f"{missing} of {wanted} runs are not there yet"] if missing else []
     notes += [f"the best {SHOWN} of {len(best)} variants are shown in detail"] if len(best) > SHOWN else []
     extra = report_search(recipe, folder) if recipe.search else None
+    if recipe.ensemble != "none" and cells:
+        extra = partial(
+            report_ensemble, told=combine_runs(recipe, cells, opened[data_key(cells[0].recipe)].competition, folder)
+        )
     report = write_report(folder, recipe, table, logs, details, notes, analyses, extra)
     for row in table.itertuples():
         processed, tested = getattr(row, "map_postprocessed", math.nan), getattr(row, "test_map", math.nan)
@@ -8176,6 +8281,7 @@ def finish_experiment(
         if p.is_file()
     ]
     lists = sorted((folder / "analysis").glob("*.csv")) if analyses else []
+    lists += [folder / "ensemble" / "submission.csv"] * (folder / "ensemble" / "submission.csv").is_file()
     for path in [*written, *lists, folder / "results.csv", folder / "report.md", report]:
         say(f"  wrote {path}")
     return Result(folder, table, report, failed)
@@ -8220,89 +8326,819 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
 # 17. Kaggle
 # ----------------------------------------------------------------------------------------------------------------------
 
+# the dataset
+
 
 def file_facts(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
-def package_kit(out: str | Path, user: str, weights: Sequence[str | Path] = (), slug: str = "jaguar-kit") -> Path:
-    """Builds the folder of a Kaggle Dataset: module, recipes, weights, dataset-metadata.json and a manifest.
+def package_kit(
+    out: str | Path,
+    user: str,
+    weights: Sequence[str | Path] = (),
+    wheels: Sequence[str | Path] = (),
+    slug: str = "jaguar-kit",
+    weights_only: bool = False,
+) -> Path:
+    """Builds the folder of a Kaggle Dataset: module, recipes, weights, wheels, dataset-metadata.json and a manifest.
 
     All files lie side by side, since Kaggle's client leaves folders out unless told otherwise. Weights must be
-    safetensors files. An earlier package in `out` is replaced; anything else there is left alone. Raises KitError.
+    safetensors files; those of a run, given as its weights.safetensors or its folder, get the name
+    experiment-variant-seed.safetensors. Wheels must be pure Python; Kaggle's image lacks nothing that the kit needs.
+    weights_only: without module and recipes, as a dataset of its own that is seldom uploaded. An earlier package in
+    `out` is replaced; anything else there is left alone. Raises KitError.
     """
     out, kit = Path(out), Path(__file__).resolve().parent
-    if not re.fullmatch(r"[A-Za-z0-9-]+", user):
-        raise KitError(
-            f"--user: {user!r} is not a Kaggle user name (letters, digits and '-', as in your profile's address)"
-        )
+    check_user(user)
+    check_slug(slug)
     if out.exists() and not (out / "manifest.json").is_file() and any(out.iterdir()):
         raise KitError(f"{out}: holds something other than a package; choose a new folder")
-    files = [Path(__file__).resolve(), *sorted((kit / "recipes").glob("*.yaml")), *map(Path, weights)]
-    for path in files[1:]:
-        check_packaged(path)
-    names = [path.name for path in files]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise KitError(f"--weights: two files are called {twice[0]}; rename one")
+    own = [] if weights_only else [Path(__file__).resolve(), *sorted((kit / "recipes").glob("*.yaml"))]
+    if weights_only and not weights:
+        raise KitError("--weights-only: no weights were given (expected --weights FILE ...)")
+    files = [(path.name, path) for path in own]
+    files += [(packaged_name(path), weights_path(path)) for path in map(Path, weights)]
+    files += [(path.name, path) for path in map(Path, wheels)]
+    for name, path in files:
+        check_packaged(name, path)
+    check_file_names([name for name, _ in files])
     with atomic(out) as temporary:
         temporary.mkdir()
-        for path in progress(files, "packaging"):
-            shutil.copyfile(path, temporary / path.name)
+        for name, path in progress(files, "packaging"):
+            shutil.copyfile(path, temporary / name)
         metadata = {"id": f"{user}/{slug}", "title": slug, "licenses": [{"name": "other"}]}
         write_json(temporary / "dataset-metadata.json", metadata)
-        facts = {path.name: file_facts(temporary / path.name) for path in files}
-        write_json(temporary / "manifest.json", {"jaguar_kit": __version__, "files": facts})
+        facts = {name: file_facts(temporary / name) for name, _ in files}
+        versions = {"python": sys.version.split()[0], "torch": torch.__version__, "timm": timm.__version__}
+        write_json(temporary / "manifest.json", {"jaguar_kit": __version__, "packaged_with": versions, "files": facts})
         remove(out)
     return out
 
 
-def check_packaged(path: Path) -> None:
-    """Refuses what must not travel: pickled or damaged weights, and recipes that do not load."""
+PLACEHOLDER = "YOUR-KAGGLE-NAME"
+
+
+def check_user(user: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9-]+", user):
+        raise KitError(
+            f"--user: {user!r} is not a Kaggle user name (letters, digits and '-', as in your profile's address)"
+        )
+    if user == PLACEHOLDER:
+        raise KitError(f"--user: {user} stands for your own name (as in your profile's address)")
+
+
+def check_slug(slug: str) -> None:
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug) or not 6 <= len(slug) <= 50:
+        raise KitError(
+            f"--slug: {slug!r} can't name a dataset (expected 6 to 50 lower-case letters, digits and single '-')"
+        )
+
+
+def packaged_name(path: Path) -> str:
+    """A weights file's name in the dataset; a run's weights are called by experiment, variant and seed."""
+    file = weights_path(path)
+    if file.name != "weights.safetensors":
+        return file.name
+    parts = file.resolve().parent.parts[-3:]
+    return re.sub(r"[^A-Za-z0-9._+=-]", "-", "-".join(parts)) + ".safetensors"
+
+
+def check_packaged(name: str, path: Path) -> None:
+    """Refuses what must not travel: pickled or damaged weights, recipes that do not load, wheels with binaries."""
     if path.suffix == ".yaml":
         load_recipe(path)
     elif path.suffix == ".safetensors":
         with open_safetensors(path):
             pass
-    else:
+    elif path.suffix == ".whl":
+        if not path.is_file() or not name.endswith("-none-any.whl"):
+            raise KitError(f"{path}: not a wheel of pure Python (expected a file named ...-none-any.whl)")
+    elif path != Path(__file__).resolve():
         raise KitError(
             f"{path}: only safetensors weights are packaged, nothing pickled; save it with safetensors first"
         )
 
 
+MOST_FILES, MOST_BYTES = 50, 200 * 2**30  # of one Kaggle dataset: files at its top level, and in all
+
+
+def check_file_names(file_names: Sequence[str]) -> None:
+    for name in file_names:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._+=@-]{0,99}", name):
+            raise KitError(
+                f"--weights: {name!r} is no name for a file on Kaggle (expected up to 100 letters, digits and ._+=@-)"
+            )
+    twice = [name for name in file_names if file_names.count(name) > 1]
+    if twice:
+        raise KitError(f"--weights: two files are called {twice[0]}; rename one")
+    if len(file_names) + 1 > MOST_FILES:
+        raise KitError(
+            f"--weights: {len(file_names) + 1} files with the manifest, but a dataset takes {MOST_FILES}; put weights "
+            "into a dataset of their own with --weights-only"
+        )
+
+
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a package should hold: bytes and sha256 by file name."""
+    path = folder / "manifest.json"
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))["files"]
+        if all({"bytes", "sha256"} <= facts.keys() and Path(name).name == name for name, facts in told.items()):
+            return told
+    except FileNotFoundError:
+        raise KitError(f"{path}: is missing; build the dataset again with tools/package.py") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise KitError(f"{path}: not the manifest of a packaged kit; build the dataset again with tools/package.py")
+
+
 def check_manifest(kit: Path) -> None:
-    """Compares a packaged kit with its manifest; KitError names what is missing or damaged."""
-    manifest = json.loads((kit / "manifest.json").read_text(encoding="utf-8"))
-    for name, told in progress(manifest["files"].items(), "checking the kit"):
+    """Compares a package with its manifest; KitError names what is missing or damaged."""
+    for name, told in progress(read_manifest(kit).items(), "checking the kit"):
         path = kit / name
         if not path.is_file():
             raise KitError(f"{path}: is missing from the packaged kit; upload the dataset again")
-        if file_facts(path) != told:
+        if path.stat().st_size != told["bytes"] or file_sha256(path) != told["sha256"]:
             raise KitError(f"{path}: differs from the packaged kit's manifest; upload the dataset again")
 
 
-def run_kernel(name: str) -> Result:
-    """Runs recipe `name` of the packaged kit in a Kaggle session.
+# the folders of kernels
+
+KERNEL_SCRIPT = '''\
+"""recipes/{name}.yaml as a Kaggle kernel, offline. Written by tools/kernels.py: edit the recipe, not this."""
+
+{finder}
+OVERRIDES = []  # such as "train.epochs=3"
+RECIPE = """
+{recipe}"""
+
+sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))
+'''
+
+KIT_FINDER = """\
+import hashlib
+import sys
+from pathlib import Path
+
+MODULE = "{sha256}"  # of its jaguar_kit.py
+
+mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
+kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{{mount}}/jaguar_kit.py"))
+fitting = [kit for kit in kits if hashlib.sha256(kit.read_bytes()).hexdigest() == MODULE]
+if not kits:
+    sys.exit("error: no jaguar_kit.py under /kaggle/input; attach the dataset that tools/package.py built")
+if not fitting:
+    sys.exit(
+        f"error: {{kits[0]}}: another version than this kernel was written for; update the dataset with "
+        "tools/package.py --update, or this kernel with tools/kernels.py and push it again"
+    )
+sys.path[:0] = [str(fitting[0].parent), *map(str, fitting[0].parent.glob("*.whl"))]
+
+import jaguar_kit  # noqa: E402
+"""
+
+
+def module_sha256() -> str:
+    return file_sha256(Path(__file__).resolve())
+
+
+def kernel_slug(name: str) -> str:
+    return "jaguar-kit-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def kernel_script(recipe: Recipe) -> str:
+    """The code file of a kernel: a few lines that find the kit, and the recipe with every setting spelled out."""
+    text = yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False, allow_unicode=True, width=100)
+    text = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    return KERNEL_SCRIPT.format(name=recipe.name, finder=KIT_FINDER.format(sha256=module_sha256()), recipe=text)
+
+
+def kernel_notebook(text: str) -> str:
+    """A notebook with the code that finds the kit brought up to date; it stands in the first cell of code."""
+    notebook = json.loads(text)
+    cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    cell["source"] = KIT_FINDER.format(sha256=module_sha256()).rstrip().splitlines(keepends=True)
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def earlier_experiments(recipe: Recipe) -> list[str]:
+    """Names of the experiments whose weights a recipe begins with, such as final of runs/final/default/seed42."""
+    used = [path for cell in expand(recipe) for path in (cell.recipe.checkpoint, *cell.recipe.soup) if path]
+    return sorted({Path(path).parts[1] for path in used if path.startswith("runs/") and len(Path(path).parts) > 2})
+
+
+def kernel_metadata(
+    name: str,
+    code_file: str,
+    user: str,
+    competition: str,
+    kernels: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    earlier: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """kernel-metadata.json of a kernel; of an `earlier` one it keeps further sources, machine and privacy."""
+    kept, slug, notebook = earlier or {}, kernel_slug(name), code_file.endswith(".ipynb")
+
+    def sources(kind: str, own: Iterable[str]) -> list[str]:
+        named = [re.sub(rf"^{PLACEHOLDER}/", f"{user}/", source) for source in kept.get(kind, [])]
+        owned = [f"{user}/{source.partition('/')[2]}" if source.startswith(f"{old}/") else source for source in named]
+        return list(dict.fromkeys([*own, *owned]))
+
+    old = str(kept.get("id", user)).partition("/")[0]
+    return {
+        "id": f"{user}/{slug}",
+        "title": slug,  # of which Kaggle makes the slug
+        "code_file": code_file,
+        "language": "python",
+        "kernel_type": "notebook" if notebook else "script",
+        "is_private": kept.get("is_private", True),
+        "enable_gpu": True,
+        "enable_tpu": False,
+        "enable_internet": False,
+        "machine_shape": kept.get("machine_shape", "NvidiaTeslaT4"),
+        "docker_image_pinning_type": kept.get("docker_image_pinning_type", "latest"),
+        "dataset_sources": sources("dataset_sources", [f"{user}/jaguar-kit", *datasets]),
+        "competition_sources": [competition],
+        "kernel_sources": sources("kernel_sources", [f"{user}/{kernel_slug(kernel)}" for kernel in kernels]),
+        "model_sources": kept.get("model_sources", []),
+    }
+
+
+def read_kernel(folder: Path) -> dict[str, Any]:
+    """kernel-metadata.json of a folder; {} where there is none."""
+    path = folder / "kernel-metadata.json"
+    if not path.is_file():
+        return {}
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise KitError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(told, dict):
+        raise KitError(f"{path}: holds no settings (expected a JSON object)")
+    return told
+
+
+def kernel_files(
+    folder: Path,
+    recipe: Recipe | None,
+    user: str | None = None,
+    competition: str | None = None,
+    datasets: Sequence[str] = (),
+) -> dict[str, str]:
+    """What the folder of a kernel should hold, by file name; what is not given stays as its metadata say.
+
+    recipe: what the kernel runs, None for a notebook of its own that lies there.
+    """
+    earlier, name = read_kernel(folder), folder.name
+    user = user or str(earlier.get("id", PLACEHOLDER)).partition("/")[0]
+    known = next(iter(earlier.get("competition_sources", [])), None)
+    competition = competition or known or (recipe.data.competition if recipe else DataConfig().competition)
+    code_file = f"{name}.py" if recipe else f"{name}.ipynb"
+    before = earlier_experiments(recipe) if recipe else []
+    metadata = kernel_metadata(name, code_file, user, competition, before, datasets, earlier)
+    code = kernel_script(recipe) if recipe else kernel_notebook((folder / code_file).read_text(encoding="utf-8"))
+    return {"kernel-metadata.json": json.dumps(metadata, indent=2) + "\n", code_file: code}
+
+
+def kernel_folders(kernels: Path, recipes: Path) -> dict[Path, Recipe | None]:
+    """Every kernel that there is or should be: one for each recipe, and notebooks of their own."""
+    of_recipes = {kernels / path.stem: load_recipe(path) for path in sorted(recipes.glob("*.yaml"))}
+    notebooks = {path.parent: None for path in sorted(kernels.glob("*/*.ipynb")) if path.parent not in of_recipes}
+    return {**of_recipes, **notebooks}
+
+
+def write_kernels(
+    kernels: str | Path,
+    recipes: str | Path,
+    user: str | None = None,
+    competition: str | None = None,
+    datasets: Sequence[str] = (),
+) -> list[Path]:
+    """Writes a kernel folder for every recipe, and brings those that are there up to date; returns what changed.
+
+    user: Kaggle name that goes into ids and sources, null: that of each folder. competition: slug of the competition to
+    attach, null: the folder's, or the recipe's. datasets: owner/slug of further datasets to attach.
+    """
+    if user is not None:
+        check_user(user)
+    for source in datasets:
+        if not re.fullmatch(r"[A-Za-z0-9-]+/[A-Za-z0-9-]+", source):
+            raise KitError(f"--dataset: {source!r} is no dataset (expected owner/slug, as in its address)")
+    if competition is not None and not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", competition):
+        raise KitError(f"--competition: {competition!r} is no slug (expected it as in the competition's address)")
+    changed = []
+    for folder, recipe in kernel_folders(Path(kernels), Path(recipes)).items():
+        for name, text in kernel_files(folder, recipe, user, competition, datasets).items():
+            path = folder / name
+            if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                write_text(path, text)
+                changed.append(path)
+    return changed
+
+
+def kernel_faults(kernels: str | Path, recipes: str | Path) -> list[str]:
+    """A line for each file that is not what `write_kernels` would write, and for each folder without a recipe."""
+    kernels, faults = Path(kernels), []
+    wanted = kernel_folders(kernels, Path(recipes))
+    for folder, recipe in wanted.items():
+        for name, text in kernel_files(folder, recipe).items():
+            path = folder / name
+            if not path.is_file():
+                faults.append(f"{path}: is missing")
+            elif path.read_text(encoding="utf-8") != text:
+                faults.append(f"{path}: {kernel_difference(path.read_text(encoding='utf-8'), text)}")
+    strange = [path for path in sorted(kernels.glob("*")) if path.is_dir() and path not in wanted]
+    return faults + [f"{path}: there is no recipe of that name" for path in strange]
+
+
+def kernel_difference(there: str, expected: str) -> str:
+    lines = zip(there.splitlines(), expected.splitlines())
+    first = next((pair for pair in lines if pair[0] != pair[1]), None)
+    if first is None:
+        return "is not as long as it should be"
+    return f"{first[0].strip()[:100]!r} (expected {first[1].strip()[:100]!r})"
+
+
+def check_kernel(folder: Path) -> dict[str, Any]:
+    """The metadata of a kernel folder that may be pushed; KitError names what Kaggle would refuse or misread."""
+    metadata, path = read_kernel(folder), folder / "kernel-metadata.json"
+    if not metadata:
+        raise KitError(f"{path}: there is no such file (expected a folder such as kernels/final)")
+    owner, _, slug = str(metadata.get("id", "")).partition("/")
+    if owner in ("", PLACEHOLDER):
+        raise KitError(f"{path}: id: {metadata.get('id')!r} lacks your name; run tools/kernels.py --user NAME")
+    checks = {
+        "id": re.fullmatch(r"[a-z0-9-]{5,50}", slug),
+        "title": re.sub(r"[^a-z0-9]+", "-", str(metadata.get("title", "")).lower()).strip("-") == slug,
+        "code_file": (folder / str(metadata.get("code_file", "?"))).is_file(),
+        "enable_internet": metadata.get("enable_internet") is False,
+        "machine_shape": bool(metadata.get("machine_shape")),
+    }
+    expected = {
+        "id": "owner/slug with a slug of 5 to 50 letters, digits and '-'",
+        "title": f"{slug!r}, or Kaggle makes another kernel of it",
+        "code_file": "a file of this folder",
+        "enable_internet": "false; left out it is true",
+        "machine_shape": "such as NvidiaTeslaT4; left out it may be a GPU that torch can't use",
+    }
+    wrong = next((name for name, fine in checks.items() if not fine), None)
+    if wrong:
+        raise KitError(f"{path}: {wrong}: {metadata.get(wrong)!r} (expected {expected[wrong]}); run tools/kernels.py")
+    return metadata
+
+
+# in a kernel
+
+
+def go_offline() -> None:
+    """Tells the libraries that look for a network, or report home, not to; processes started later heed it too."""
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        os.environ[variable] = "1"
+    os.environ["WANDB_MODE"] = "offline"
+
+
+def working_folder() -> Path:
+    return KAGGLE_WORKING if on_kaggle() else Path.cwd()
+
+
+def check_carried(recipe: Recipe, kit: Path) -> None:
+    """Refuses to run a recipe when the packaged one of that name has other settings: one of the two is out of date."""
+    path = kit / f"{recipe.name}.yaml"
+    if not path.is_file():
+        return
+    packaged, carried = settings_that_count(load_recipe(path)), settings_that_count(recipe)
+    plain = json.loads(json.dumps([packaged, carried]))
+    differing = [key for key in sorted(packaged.keys() | carried.keys()) if plain[0].get(key) != plain[1].get(key)]
+    if differing:
+        told = "; ".join(f"{key}: {plain[1].get(key)} here, {plain[0].get(key)} there" for key in differing[:5])
+        raise KitError(
+            f"recipe {recipe.name}: differs from {path} ({told}); update the dataset with tools/package.py --update, "
+            "or this kernel with tools/kernels.py and push it again (a quick change goes into OVERRIDES)"
+        )
+
+
+def take_up_earlier(folder: Path, recipe: Recipe) -> None:
+    """Copies what an earlier version of the kernel left of this experiment, where its output is attached."""
+    if folder.exists():
+        return
+    settings = json.loads(json.dumps(settings_that_count(recipe)))
+    for record in find_mounted("experiment.json"):
+        if record.parent.name != folder.name:
+            continue
+        told = json.loads(record.read_text(encoding="utf-8"))
+        if json.loads(json.dumps(settings_that_count(told["recipe"]))) != settings:
+            say(f"  note: {record.parent}: has other settings, not taken up")
+            continue
+        with atomic(folder) as temporary:
+            shutil.copytree(record.parent, temporary)
+        say(f"  going on from {record.parent}")
+        return
+
+
+def begin_kernel(name: str) -> Path:
+    """Writes run.json, by which a session's output is told from an earlier one's; returns its path."""
+    path = working_folder() / "run.json"
+    write_json(path, {"kernel": name, "begun": time.time(), "module": module_sha256(), "jaguar_kit": __version__})
+    return path
+
+
+def end_kernel(record: Path) -> None:
+    """Adds to run.json what the working folder holds, by which a download is checked."""
+    told, working = json.loads(record.read_text(encoding="utf-8")), record.parent
+    paths = [p for p in sorted(working.rglob("*")) if p.is_file() and p != record and not p.name.startswith(".")]
+    told["files"] = {p.relative_to(working).as_posix(): file_facts(p) for p in paths}
+    write_json(record, told)
+    say(f"  {len(paths)} files of {sum(f['bytes'] for f in told['files'].values()) / 1e9:.2f} GB in {working}")
+
+
+def run_kernel(text: str, overrides: Sequence[str] = ()) -> Result:
+    """Runs the recipe that a kernel's code file carries, in a Kaggle session.
 
     Leaves submission.csv and report.html in the working folder, and all results in runs/ there. With
     JAGUAR_KIT_SMOKE=1 in the environment it runs the recipe's small version, to see that everything is attached.
     """
-    kit = Path(__file__).resolve().parent
+    go_offline()
+    kit, where = Path(__file__).resolve().parent, "the kernel's RECIPE"
+    carried = recipe_from_dict(convert(read_yaml(text, where), dict, where), where)
+    record = begin_kernel(carried.name)
     if (kit / "manifest.json").is_file():
         check_manifest(kit)
-    folder = kit if (kit / f"{name}.yaml").is_file() else kit / "recipes"
-    recipe = load_recipe(folder / f"{name}.yaml")
+        check_carried(carried, kit)
+    recipe = carried
+    for change in overrides:
+        recipe = override(recipe, change, f"the kernel's OVERRIDES: {change}")
     recipe = smoke(recipe, small_backbone()) if os.environ.get("JAGUAR_KIT_SMOKE") == "1" else recipe
-    working = KAGGLE_WORKING if on_kaggle() else Path.cwd()
-    result = run_recipe(recipe, out=working / "runs")
-    submitted = result.table.get("map_postprocessed", result.table["map"]).fillna(result.table["map"])
-    best = result.table.loc[submitted.idxmax()]
-    for source in (result.folder / best.variant / f"seed{best.seed}" / "submission.csv", result.report):
-        if source.is_file():
-            with atomic(working / source.name) as temporary:
+    out = working_folder() / "runs"
+    take_up_earlier(out / recipe.name, recipe)
+    return leave_results(run_recipe(recipe, out=out), record)
+
+
+def leave_results(result: Result, record: Path) -> Result:
+    """Copies submission and report beside run.json (from `begin_kernel`), and completes that; returns the result."""
+    for source in (submission_of(result), result.report):
+        if source is not None and source.is_file():
+            with atomic(record.parent / source.name) as temporary:
                 shutil.copyfile(source, temporary)
-            say(f"  wrote {working / source.name}")
+            say(f"  wrote {record.parent / source.name}")
+    end_kernel(record)
     return result
+
+
+def submission_of(result: Result) -> Path | None:
+    """The submission of an experiment: its ensemble's, or that of the run with the best validation mAP."""
+    fused = result.folder / "ensemble" / "submission.csv"
+    if fused.is_file() or not len(result.table):
+        return fused if fused.is_file() else None
+    scores = result.table.get("map_postprocessed", result.table["map"]).fillna(result.table["map"])
+    best = result.table.loc[scores.idxmax()] if scores.notna().any() else result.table.iloc[0]
+    return result.folder / best.variant / f"seed{best.seed}" / "submission.csv"
+
+
+# Kaggle's client
+
+
+class KaggleError(KitError):
+    """Kaggle refused something or failed; exit code 1, for what was asked was not at fault."""
+
+    exit_code = 1
+
+
+def kaggle_api() -> Any:
+    """The authenticated KaggleApi; KitError when there are no credentials, before anything is sent."""
+    home = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle")
+    given = os.environ.get("KAGGLE_API_TOKEN") or (os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY"))
+    kept = [home / name for name in ("kaggle.json", "access_token", "access_token.txt", "credentials.json")]
+    if not given and not any(path.is_file() for path in kept):
+        raise KitError(
+            f"Kaggle: no credentials in KAGGLE_API_TOKEN, in KAGGLE_USERNAME and KAGGLE_KEY, or in {kept[0]}; make a "
+            "token at https://www.kaggle.com/settings and put it there"
+        )
+    with told_by_kaggle("signing in"):
+        try:
+            from kaggle.api.kaggle_api_extended import KaggleApi
+        except ModuleNotFoundError as error:
+            raise KitError(f"Kaggle: its client can't start ({error}); pip install kaggle six") from None
+        api = KaggleApi()
+        try:
+            api.authenticate()
+        except SystemExit:
+            raise KaggleError("Kaggle: the credentials were not accepted; make a new token in your settings") from None
+    return api
+
+
+MEANINGS = {
+    401: "the credentials are not valid; make a new token at https://www.kaggle.com/settings",
+    403: "not allowed; is it yours, is its name right, and have the competition's rules been accepted?",
+    404: "there is no such thing; is its name right?",
+    429: "too many requests; try again in some minutes",
+}
+
+
+@contextmanager
+def told_by_kaggle(doing: str) -> Iterator[None]:
+    """Turns a refusal, a failure or a broken connection into one line."""
+    import requests
+
+    try:
+        yield
+    except requests.exceptions.HTTPError as error:
+        code = error.response.status_code if error.response is not None else 0
+        meaning = MEANINGS.get(code, "Kaggle itself has a fault; try again later" if code >= 500 else "refused")
+        raise KaggleError(f"Kaggle: {doing}: {code} {one_line(error)}: {meaning}") from None
+    except requests.exceptions.RequestException as error:
+        raise KaggleError(f"Kaggle: {doing}: no connection: {one_line(error)}; try again later") from None
+    except ValueError as error:  # so the client tells a 401 or 403 on a kernel, an unreadable reply, and wrong metadata
+        raise KaggleError(f"Kaggle: {doing}: {one_line(error)}") from None
+
+
+def one_line(error: Exception, most: int = 300) -> str:
+    return " ".join(str(error).split())[:most]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for Kaggle, in seconds."""
+
+    every: float = 30.0  # between two questions
+    stale: float = 180.0  # for a session or a version that was asked for to show up
+    longest: float = 13 * 3600.0  # for it to end
+    failures: int = 10  # questions in a row that may fail on the way
+
+
+def upload_package(folder: str | Path, create: bool, message: str = "update", patience: Patience | None = None) -> str:
+    """Uploads a package as a new dataset, or as a new version of one; waits until Kaggle has all of it.
+
+    Returns owner/slug. Raises KaggleError when Kaggle refuses it, or holds less than the manifest lists.
+    """
+    folder, patience = Path(folder), patience or Patience(longest=3600.0)
+    check_manifest(folder)
+    api = kaggle_api()
+    dataset = json.loads((folder / "dataset-metadata.json").read_text(encoding="utf-8"))["id"]
+    there = dataset_status(api, dataset) is not None
+    if create and there:
+        raise KaggleError(f"Kaggle: {dataset} exists already; use --update for a new version of it")
+    if not create and not there:
+        raise KaggleError(f"Kaggle: there is no dataset {dataset} yet; use --create")
+    with told_by_kaggle(f"uploading {dataset}"), silent():
+        if create:
+            reply = api.dataset_create_new(str(folder), quiet=True, convert_to_csv=False)
+        else:
+            reply = api.dataset_create_version(str(folder), message, quiet=True, convert_to_csv=False)
+    if reply.error or str(reply.status).lower() == "error":
+        raise KaggleError(f"Kaggle: {dataset}: {reply.error or 'the upload failed'}; nothing can be used of it")
+    await_dataset(api, dataset, folder, patience)
+    return dataset
+
+
+def dataset_status(api: Any, dataset: str) -> str | None:
+    """Kaggle's word for the state of a dataset, None where there is none."""
+    import requests
+
+    with told_by_kaggle(f"status of {dataset}"):
+        try:
+            return str(api.dataset_status(dataset))
+        except requests.exceptions.HTTPError as error:
+            if error.response is not None and error.response.status_code == 404:
+                return None
+            raise
+
+
+def await_dataset(api: Any, dataset: str, folder: Path, patience: Patience) -> None:
+    """Waits until the version that lies in `folder` is ready, and compares what Kaggle lists with the manifest."""
+    wanted = {name: facts["bytes"] for name, facts in read_manifest(folder).items()}
+    wanted["manifest.json"] = (folder / "manifest.json").stat().st_size
+    begun, complaint = time.monotonic(), "it is not ready"
+    say(f"  uploaded {len(wanted)} files to {dataset}; waiting until they are ready")
+    for _ in questions(patience, f"{dataset} to be ready"):
+        status = dataset_status(api, dataset)
+        if status in ("failed", "deleted"):
+            raise KaggleError(f"Kaggle: {dataset}: its version is {status}; upload it again")
+        if status == "ready":
+            complaint = listing_fault(listed_files(api, dataset), wanted) or manifest_fault(api, dataset, folder)
+            if not complaint:
+                say(f"  {dataset}: ready, all {len(wanted)} files are there")
+                return
+            if time.monotonic() - begun > patience.stale:
+                break
+    raise KaggleError(f"Kaggle: {dataset}: {complaint}; run tools/package.py --update again")
+
+
+def questions(patience: Patience, what: str) -> Iterator[int]:
+    """Numbers, one each time to ask again, until patience ends."""
+    begun = time.monotonic()
+    for number in itertools.count():
+        yield number
+        if time.monotonic() - begun > patience.longest:
+            raise KaggleError(f"Kaggle: waited {patience.longest / 3600:.1f} h for {what}; look at it on Kaggle")
+        time.sleep(patience.every)
+
+
+def listed_files(api: Any, dataset: str) -> dict[str, int]:
+    """Bytes by name of the files that Kaggle lists of a dataset, all pages."""
+    found, token = {}, None
+    with told_by_kaggle(f"listing {dataset}"):
+        while True:
+            reply = api.dataset_list_files(dataset, page_token=token, page_size=200)
+            if reply.error_message:
+                raise KaggleError(f"Kaggle: listing {dataset}: {reply.error_message}")
+            found.update({file.name: file.total_bytes for file in reply.files})
+            token = reply.next_page_token
+            if not token:
+                return found
+
+
+def listing_fault(found: Mapping[str, int], wanted: Mapping[str, int]) -> str:
+    missing = sorted(wanted.keys() - found.keys())
+    differing = [name for name in sorted(wanted.keys() & found.keys()) if wanted[name] != found[name]]
+    if missing:
+        return f"{len(missing)} files did not arrive: {', '.join(missing[:10])}"
+    return f"{differing[0]}: {found[differing[0]]} bytes there, {wanted[differing[0]]} here" if differing else ""
+
+
+def manifest_fault(api: Any, dataset: str, folder: Path) -> str:
+    """Whether the version that Kaggle serves is that of `folder`, by its manifest."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as place, told_by_kaggle(f"reading {dataset}"), silent():
+        api.dataset_download_file(dataset, "manifest.json", path=place, force=True, quiet=True)
+        came = [path.read_bytes() for path in Path(place).iterdir()]
+    return "" if came == [(folder / "manifest.json").read_bytes()] else "Kaggle still serves an earlier version"
+
+
+def push_kernel(folder: str | Path) -> tuple[str, int]:
+    """Pushes a kernel folder, which starts its session; ("owner/slug", version).
+
+    Raises KaggleError on any part of the reply that says that not all went well.
+    """
+    folder = Path(folder)
+    metadata = check_kernel(folder)
+    api = kaggle_api()
+    with told_by_kaggle(f"pushing {folder}"), silent():
+        reply = api.kernels_push(str(folder))
+    if reply is None or reply.error:
+        raise KaggleError(f"Kaggle: pushing {folder}: {one_line(reply.error) if reply else 'no reply'}")
+    kinds = ("tags", "dataset_sources", "competition_sources", "kernel_sources", "model_sources")
+    refused = {kind: list(getattr(reply, f"invalid_{kind}", None) or []) for kind in kinds}
+    wrong = "; ".join(f"{kind}: {', '.join(map(str, names))}" for kind, names in refused.items() if names)
+    if wrong:
+        raise KaggleError(
+            f"Kaggle: {folder}: pushed, but without its {wrong}; are the names right, are they yours or public, and "
+            "have the competition's rules been accepted? Then push again"
+        )
+    there = str(reply.url or reply.ref).rstrip("/").rpartition("/")[2]
+    if there != metadata["id"].partition("/")[2]:
+        raise KaggleError(
+            f"Kaggle: {folder}: became another kernel, {reply.url or reply.ref}; title and id must agree: "
+            f"title: {metadata['title']!r}, id: {metadata['id']!r}"
+        )
+    if not reply.version_number:
+        raise KaggleError(f"Kaggle: pushing {folder}: no version came of it; look at {reply.url}")
+    say(f"  pushed {metadata['id']} version {reply.version_number}: {reply.url}")
+    return metadata["id"], int(reply.version_number)
+
+
+def session_begun(api: Any, kernel: str) -> float | None:
+    """When the session began whose output Kaggle now serves, by its run.json; None where there is none."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            with told_by_kaggle(f"output of {kernel}"), silent():
+                api.kernels_output(kernel, place, file_pattern=r"^run\.json$", force=True, quiet=True)
+            return float(json.loads((Path(place) / "run.json").read_text(encoding="utf-8"))["begun"])
+        except (KaggleError, OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def await_kernel(kernel: str, before: float | None, patience: Patience | None = None) -> None:
+    """Waits until the session that was just pushed has ended well.
+
+    before: `session_begun` of the kernel before the push; Kaggle tells the status of the latest session whatever
+    version is asked for, so that an end without a beginning may be an earlier one's. Raises KaggleError with the end
+    of the log when the session failed, was cancelled, or never showed up.
+    """
+    api, patience, begun = kaggle_api(), patience or Patience(), time.monotonic()
+    seen, told, failures, heard = False, "", 0, begun
+    for _ in questions(patience, kernel):
+        try:
+            with told_by_kaggle(f"status of {kernel}"):
+                reply = api.kernels_status(kernel)
+            status, failures = reply.status.name, 0
+        except KaggleError as error:
+            failures += 1
+            if failures > patience.failures or " 401 " in str(error) or " 403 " in str(error):
+                raise
+            continue
+        passed = time.monotonic() - begun
+        if status != told or time.monotonic() - heard > 600:
+            say(f"  {kernel}: {status.lower().replace('_', ' ')} after {passed / 60:.0f} min")
+            told, heard = status, time.monotonic()
+        if status in ("QUEUED", "RUNNING", "NEW_SCRIPT"):
+            seen = True
+        elif status == "COMPLETE" and (seen or session_begun(api, kernel) not in (None, before)):
+            return
+        elif seen or passed > patience.stale:
+            if status == "COMPLETE":
+                raise KaggleError(
+                    f"Kaggle: {kernel}: its status is that of an earlier session, and the new one did not begin within "
+                    f"{patience.stale:.0f} s; look at https://www.kaggle.com/code/{kernel}"
+                )
+            raise KaggleError(
+                f"Kaggle: {kernel}: ended as {status}: {reply.failure_message or end_of_log(api, kernel)}"
+            )
+
+
+def end_of_log(api: Any, kernel: str, lines: int = 15) -> str:
+    """The last lines of a session's log, which Kaggle keeps as JSON records, in one line."""
+    try:
+        with told_by_kaggle(f"log of {kernel}"):
+            log = api.kernels_logs(kernel)
+    except KaggleError:
+        return "its log can't be read"
+    with suppress(ValueError, AttributeError, TypeError):  # or it is plain text already
+        log = "".join(str(record.get("data", "")) for record in json.loads(log))
+    return " | ".join(line.strip() for line in log.strip().splitlines()[-lines:]) or "its log is empty"
+
+
+def fetch_output(kernel: str, out: str | Path) -> Path:
+    """Downloads a kernel's output into the new folder `out` and checks every file against run.json; returns `out`."""
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise KitError(f"{out}: holds something already; choose a new folder, so that nothing is overwritten")
+    api = kaggle_api()
+    with atomic(out) as temporary:
+        temporary.mkdir()
+        with told_by_kaggle(f"output of {kernel}"), silent():
+            api.kernels_output(kernel, str(temporary), force=True, quiet=True)
+        check_output(temporary, kernel)
+        remove(out)
+    for path in sorted(p for p in out.iterdir()):
+        say(f"  wrote {path}")
+    return out
+
+
+def check_output(folder: Path, kernel: str) -> None:
+    """Refuses a download that lacks files, or that has error pages in their place."""
+    try:
+        told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        files = told["files"]
+    except FileNotFoundError:
+        raise KaggleError(f"Kaggle: {kernel}: its output has no run.json: {end_of_folder(folder)}") from None
+    except (ValueError, KeyError, TypeError):
+        raise KaggleError(
+            f"Kaggle: {kernel}: run.json is not what a session that ended well leaves; fetch again, or look at its log"
+        ) from None
+    for name, facts in progress(files.items(), "checking the output"):
+        path = folder / name
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise KaggleError(f"Kaggle: {kernel}: run.json names {name!r}, outside the output")
+        if not path.is_file():
+            raise KaggleError(f"Kaggle: {kernel}: {name} did not come down; fetch again")
+        if path.stat().st_size != facts["bytes"] or file_sha256(path) != facts["sha256"]:
+            start = path.read_bytes()[:60].decode("utf-8", "replace")
+            raise KaggleError(
+                f"Kaggle: {kernel}: {name} is not the file that the session wrote (begins with {start!r}); fetch again"
+            )
+    if (folder / "submission.csv").is_file():
+        check_submission_file(folder / "submission.csv")
+
+
+def end_of_folder(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    return f"there is {', '.join(names[:10])}" if names else "nothing came down"
+
+
+def check_submission_file(path: Path) -> None:
+    """Checks a submission without its test table: columns, and finite values in [0, 1] of distinct rows."""
+    table = read_table(path, ("row_id", "similarity"))
+    check_submission_values(table, path)
+    check_unique(table.row_id, path)
+
+
+def submit_file(path: str | Path, competition: str, message: str) -> None:
+    """Uploads a CSV to a competition, as for Jaguar Re-ID; KaggleError unless Kaggle took it."""
+    path = Path(path)
+    check_submission_file(path)
+    api = kaggle_api()
+    with told_by_kaggle(f"submitting to {competition}"), silent():
+        reply = api.competition_submit(str(path), message, competition, quiet=True)
+    tell_submission(reply, competition, path)
+
+
+def submit_kernel(kernel: str, version: int, competition: str, message: str) -> None:
+    """Submits submission.csv of a kernel's version, as code competitions want it; KaggleError unless Kaggle took it."""
+    api = kaggle_api()
+    with told_by_kaggle(f"submitting to {competition}"), silent():
+        reply = api.competition_submit_code("submission.csv", message, competition, kernel, version, quiet=True)
+    tell_submission(reply, competition, kernel)
+
+
+def tell_submission(reply: Any, competition: str, what: str | Path) -> None:
+    said = one_line(getattr(reply, "message", "") or "")
+    if not getattr(reply, "ref", 0) and "success" not in said.lower():
+        raise KaggleError(f"Kaggle: {competition} did not take {what}: {said or 'no reason was given'}")
+    say(f"  submitted {what} to {competition}: {said}")
 
 
 # 18. Command line
@@ -8342,24 +9178,122 @@ def run_command(argv: Sequence[str] | None = None) -> int:
 
 
 def kernel_command(argv: Sequence[str]) -> int:
-    """What the code file of a kernel calls: runs the recipe named in argv."""
-    run_kernel(*argv)
-    return 0
+    """What the code file of a kernel calls: runs the recipe whose text comes first, with overrides behind it."""
+    result = run_kernel(argv[0], argv[1:])
+    return 1 if result.failed else 0
 
 
 def package_command(argv: Sequence[str] | None = None) -> int:
-    """`tools/package.py --user NAME [--weights FILE ...] [--out DIR]`."""
+    """`tools/package.py --user NAME [--weights FILE ...] [--out DIR] [--create | --update]`."""
     import argparse
 
-    parser = argparse.ArgumentParser(prog="package.py", description="Builds the Kaggle Dataset folder of the kit.")
+    parser = argparse.ArgumentParser(
+        prog="package.py", description="Builds the Kaggle Dataset folder of the kit, and uploads it where asked to."
+    )
     parser.add_argument("--user", required=True, help="your Kaggle user name")
-    parser.add_argument("--weights", nargs="*", default=[], help="safetensors files: backbones, or trained weights")
-    parser.add_argument("--out", default="dist/jaguar-kit", help="folder to build (dist/jaguar-kit)")
+    parser.add_argument(
+        "--weights", nargs="*", default=[], help="safetensors files: backbones, or runs/NAME/VARIANT/SEED"
+    )
+    parser.add_argument(
+        "--wheels", nargs="*", default=[], help="wheels of pure Python that Kaggle's image lacks (none)"
+    )
+    parser.add_argument("--weights-only", action="store_true", help="a dataset of weights, without module and recipes")
+    parser.add_argument("--slug", help="the dataset's name in its address (jaguar-kit, or jaguar-kit-weights)")
+    parser.add_argument("--out", help="folder to build (dist/SLUG)")
+    upload = parser.add_mutually_exclusive_group()
+    upload.add_argument("--create", action="store_true", help="upload it as a new dataset, and wait until it is ready")
+    upload.add_argument("--update", action="store_true", help="upload it as a new version of the dataset, and wait")
+    parser.add_argument("-m", "--message", default="update", help="what the new version brings")
     given = parser.parse_args(argv)
-    out = package_kit(given.out, given.user, given.weights)
+    if given.create or given.update:
+        kaggle_api()  # without credentials nothing is worth packaging
+    slug = given.slug or ("jaguar-kit-weights" if given.weights_only else "jaguar-kit")
+    out = Path(given.out or f"dist/{slug}")
+    out = package_kit(out, given.user, given.weights, given.wheels, slug, given.weights_only)
     for path in sorted(out.iterdir()):
         say(f"  wrote {path} ({path.stat().st_size:,} bytes)")
-    say(f"upload it: kaggle datasets create -p {out}   (the next time: kaggle datasets version -p {out} -m update)")
+    say(f"{given.user}/{slug}: {len(list(out.iterdir())) - 1} files to upload, {folder_bytes(out):,} bytes")
+    if given.create or given.update:
+        upload_package(out, given.create, given.message)
+    else:
+        say(f"upload it: tools/package.py with --create (the next time: --update), or kaggle datasets create -p {out}")
+    return 0
+
+
+def kernels_command(argv: Sequence[str] | None = None) -> int:
+    """`tools/kernels.py [--user NAME] [--competition SLUG] [--dataset OWNER/SLUG ...] | --check`."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="kernels.py", description="Writes a Kaggle kernel folder for every recipe, or checks those that are there."
+    )
+    parser.add_argument("--user", help="your Kaggle user name (as it stands in each folder)")
+    parser.add_argument("--competition", help="slug of the competition to attach (the recipe's)")
+    parser.add_argument("--dataset", action="append", default=[], help="owner/slug of a further dataset to attach")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit code 1 when folders and recipes differ"
+    )
+    parser.add_argument("--kernels", default="kernels", help="folder of the kernels (kernels)")
+    parser.add_argument("--recipes", default="recipes", help="folder of the recipes (recipes)")
+    given = parser.parse_args(argv)
+    if not Path(given.recipes).is_dir():
+        raise KitError(f"--recipes: {given.recipes}: there is no such folder; run this in the kit's own folder")
+    if given.check:
+        faults = kernel_faults(given.kernels, given.recipes)
+        for fault in faults:
+            say(f"  {fault}")
+        say(f"{len(faults)} files are out of date; run tools/kernels.py" if faults else "kernels and recipes agree")
+        return 1 if faults else 0
+    changed = write_kernels(given.kernels, given.recipes, given.user, given.competition, given.dataset)
+    for path in changed:
+        say(f"  wrote {path}")
+    say(f"{len(changed)} files written" if changed else "nothing to do: kernels and recipes agree")
+    return 0
+
+
+def kaggle_command(argv: Sequence[str] | None = None) -> int:
+    """`tools/kaggle_run.py kernels/X [--wait] [--fetch DIR] [--submit -m MESSAGE]`."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="kaggle_run.py", description="Pushes a kernel to Kaggle; waits for it, fetches and submits where asked to."
+    )
+    parser.add_argument("folder", help="folder of a kernel, such as kernels/final")
+    parser.add_argument("--wait", action="store_true", help="until its session has ended")
+    parser.add_argument("--fetch", metavar="DIR", help="download its output into a new folder, and check it (waits)")
+    parser.add_argument("--submit", action="store_true", help="submit its submission.csv (waits, and needs --fetch)")
+    parser.add_argument("-m", "--message", help="a few words for the submission")
+    parser.add_argument(
+        "--code-competition", action="store_true", help="submit the kernel's version, where CSV uploads are not taken"
+    )
+    parser.add_argument("--every", type=float, default=30.0, help="seconds between two looks at the session (30)")
+    parser.add_argument("--stale", type=float, default=180.0, help="seconds for the new session to show up (180)")
+    given = parser.parse_args(argv)
+    folder = Path(given.folder)
+    if given.submit and not given.message:
+        raise KitError("--submit: needs a few words about it (expected -m MESSAGE)")
+    if given.submit and not given.fetch:
+        raise KitError("--submit: what is submitted is checked first (expected --fetch DIR)")
+    if given.fetch and Path(given.fetch).exists() and (Path(given.fetch).is_file() or any(Path(given.fetch).iterdir())):
+        raise KitError(f"--fetch: {given.fetch}: holds something already; choose a new folder")
+    metadata, recipe = check_kernel(folder), Path(__file__).resolve().parent / "recipes" / f"{folder.name}.yaml"
+    expected = kernel_files(folder, load_recipe(recipe)) if recipe.is_file() else {}
+    stale = [name for name, text in expected.items() if (folder / name).read_text(encoding="utf-8") != text]
+    if stale:
+        raise KitError(f"{folder / stale[0]}: is not what {recipe.name} and the module give now; run tools/kernels.py")
+    api = kaggle_api()
+    before = session_begun(api, metadata["id"]) if given.wait or given.fetch else None
+    kernel, version = push_kernel(folder)
+    if given.wait or given.fetch:
+        await_kernel(kernel, before, Patience(every=given.every, stale=given.stale))
+    if given.fetch:
+        out = fetch_output(kernel, given.fetch)
+        if given.submit:
+            competition = metadata["competition_sources"][0]
+            if given.code_competition:
+                submit_kernel(kernel, version, competition, given.message)
+            else:
+                submit_file(out / "submission.csv", competition, given.message)
     return 0
 
 
@@ -8487,6 +9421,8 @@ COMMANDS = {
     "report": report_command,
     "fetch": fetch_command,
     "package": package_command,
+    "kernels": kernels_command,
+    "push": kaggle_command,
 }
 
 
@@ -8508,7 +9444,7 @@ def main(command: Callable[[Sequence[str] | None], int] = any_command, argv: Seq
         return command(argv)
     except KitError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except BrokenPipeError:  # whoever read our output, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -655,3 +655,42 @@ def test_a_wrong_space_is_refused_before_work(space, words, mini, tmp_path, caps
     assert told.count("\n") == 1
     assert re.search(words, told), told
     assert not (tmp_path / "out").exists()
+
+
+# ensembles
+
+
+@pytest.mark.parametrize("kind", ["mean", "rank", "calibrated"])
+def test_an_ensemble_is_what_its_formula_says(kind, mini, tmp_path):
+    steps = [{"name": "query_expansion", "k": 2}]
+    result = run_recipe(recipe_of(seeds=[1, 2], ensemble=kind, postprocess=steps, train={"epochs": 1}), mini, tmp_path)
+    runs = [np.load(result.folder / "default" / f"seed{seed}" / "validation.npz") for seed in (1, 2)]
+    labels, given = runs[0]["labels"], [run["similarity"] for run in runs]
+    pairs = ~np.eye(len(labels), dtype=bool)
+    same = (labels[:, None] == labels)[pairs]
+    if kind == "mean":
+        fused = (given[0] + given[1]) / 2
+    elif kind == "rank":
+        fused = jaguar_kit.rank_average(*given)
+    else:
+        fused = np.mean([jaguar_kit.fit_calibration(s[pairs], same)(s) for s in given], 0)
+    told = json.loads((result.folder / "ensemble" / "metrics.json").read_text())
+    assert told["map"] == pytest.approx(jaguar_kit.identity_balanced_map(fused, labels))
+    assert told["runs"] == ["default/seed1", "default/seed2"]
+    rows = jaguar_kit.validate_submission(result.folder / "ensemble" / "submission.csv", mini / "test.csv")["rows"]
+    assert rows == len(jaguar_kit.load_pairs(mini / "test.csv"))
+    assert "## Ensemble" in (result.folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ensemble": "mean", "data": {"split": {"name": "kfold", "folds": 2}}}, "without folds"),
+        ({"ensemble": "mean", "variants": {"a": {}, "b": {"data": {"size": 40}}}}, "same pictures"),
+        ({"ensemble": "calibrated", "data": {"split": "all"}}, "needs validation pictures"),
+    ],
+)
+def test_an_ensemble_of_what_does_not_fit_together_is_refused(changes, words, mini, tmp_path):
+    with pytest.raises(jaguar_kit.KitError, match=words):
+        run_recipe(recipe_of(**changes), mini, tmp_path)
+    assert not any(tmp_path.iterdir())

@@ -16,6 +16,10 @@ from jaguar_kit import KitError, package_kit
 
 ROOT = Path(jaguar_kit.__file__).parent
 KERNELS = sorted(p.parent for p in (ROOT / "kernels").glob("*/kernel-metadata.json"))
+LAYOUTS = {  # where Kaggle mounts the kit, and where the competition
+    "flat mounts": ("jaguar-kit", "jaguar-re-id"),
+    "nested mounts": ("datasets/a-user/jaguar-kit", "competitions/jaguar-re-id"),
+}
 
 # a root of its own with the machine's folders, a read-only /kaggle/input and no network interface
 SESSION = """
@@ -31,7 +35,29 @@ mkdir -p "$1/root/kaggle/input" "$1/root/kaggle/working"
 mount --bind "$1/input" "$1/root/kaggle/input"
 mount -o remount,bind,ro "$1/root/kaggle/input"
 mount --bind "$1/working" "$1/root/kaggle/working"
-exec chroot "$1/root" "$2" -c 'import os, runpy, sys; os.chdir("/kaggle/working"); runpy.run_path(sys.argv[1])' "$3"
+exec chroot "$1/root" "$2" -c "$4" "$3"
+"""
+
+RUN_SCRIPT = 'import os, runpy, sys; os.chdir("/kaggle/working"); runpy.run_path(sys.argv[1])'
+RUN_NOTEBOOK = """
+import json, os, sys
+from IPython.core.interactiveshell import InteractiveShell
+os.chdir("/kaggle/working")
+shell = InteractiveShell.instance()
+for cell in json.load(open(sys.argv[1]))["cells"]:
+    if cell["cell_type"] == "code":
+        done = shell.run_cell("".join(cell["source"]))
+        done.raise_error()
+        formats, _ = shell.display_formatter.format(done.result)
+        print("SHOWN", type(done.result).__name__, *sorted(formats))
+"""
+NO_NETWORK = """
+import socket
+def refuse(self, address, connect=socket.socket.connect):
+    if self.family in (socket.AF_INET, socket.AF_INET6):
+        open("/kaggle/working/connections", "a").write(f"{address}\\n")
+    return connect(self, address)
+socket.socket.connect = refuse
 """
 
 
@@ -42,16 +68,41 @@ def can_isolate() -> bool:
         return False
 
 
-def kaggle_session(place: Path, code_file: Path) -> subprocess.CompletedProcess:
+def kaggle_session(place: Path, code_file: Path, smoke: bool = True) -> subprocess.CompletedProcess:
     """Runs the code file, alone in a folder, with place/input mounted and place/working to write to."""
-    for name in ("root", "working", "src"):
+    for name in ("root", "working", "src", "spy"):
         (place / name).mkdir()
     alone = shutil.copy(code_file, place / "src")
     (place / "session.sh").write_text(SESSION)
-    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", jaguar_kit.CACHE_VARIABLE)}
-    settings = {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "JAGUAR_KIT_SMOKE": "1", "TMPDIR": str(place / "working")}
-    command = ["unshare", "-rmn", "bash", place / "session.sh", place, sys.executable, alone]
+    (place / "spy" / "sitecustomize.py").write_text(NO_NETWORK)
+    kept = {k: v for k, v in os.environ.items() if k != jaguar_kit.CACHE_VARIABLE}
+    settings = {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "TMPDIR": str(place / "working"), "PYTHONPATH": str(place / "spy")}
+    settings["JAGUAR_KIT_SMOKE"] = str(int(smoke))
+    runner = RUN_NOTEBOOK if code_file.suffix == ".ipynb" else RUN_SCRIPT
+    command = ["unshare", "-rmn", "bash", place / "session.sh", place, sys.executable, alone, runner]
     return subprocess.run(command, env={**kept, **settings}, capture_output=True, text=True, check=False)
+
+
+def mount(place: Path, package: Path, mini: Path, layout: str = "flat mounts") -> None:
+    kit, data = LAYOUTS[layout]
+    shutil.copytree(package, place / "input" / kit)
+    shutil.copytree(mini, place / "input" / data)
+    (place / "input" / data / "solution.csv").unlink()
+
+
+def check_outputs(working: Path, mini: Path) -> None:
+    """A valid submission, a page, every file in run.json, and nothing that was ever connected to."""
+    rows = jaguar_kit.validate_submission(working / "submission.csv", mini / "test.csv")["rows"]
+    assert rows == len(jaguar_kit.load_pairs(mini / "test.csv"))
+    assert "<html" in (working / "report.html").read_text()
+    assert not (working / "connections").exists()
+    jaguar_kit.check_output(working, "a kernel")
+    told = json.loads((working / "run.json").read_text())
+    assert told["module"] == jaguar_kit.file_sha256(Path(jaguar_kit.__file__))
+    assert {"submission.csv", "report.html"} <= set(told["files"])
+
+
+isolated = pytest.mark.skipif(not can_isolate(), reason="needs user, mount and network namespaces (unshare -rmn)")
 
 
 @pytest.fixture(scope="module")
@@ -104,41 +155,314 @@ def test_a_damaged_package_is_named(package, tmp_path):
         jaguar_kit.check_manifest(copy)
 
 
+def test_package_names_the_weights_of_runs_and_takes_wheels_of_pure_python(tmp_path):
+    run = tmp_path / "runs" / "lbe11" / "default" / "seed7"
+    run.mkdir(parents=True)
+    save_file({"weight": torch.zeros(3)}, run / "weights.safetensors")
+    wheel = tmp_path / "thing-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"PK")
+    kit = package_kit(tmp_path / "kit", "a-user", [run], [wheel])
+    assert {"lbe11-default-seed7.safetensors", wheel.name} <= set(jaguar_kit.read_manifest(kit))
+    alone = package_kit(tmp_path / "weights", "a-user", [run], slug="cat-weights", weights_only=True)
+    assert set(jaguar_kit.read_manifest(alone)) == {"lbe11-default-seed7.safetensors"}
+    assert json.loads((alone / "dataset-metadata.json").read_text())["id"] == "a-user/cat-weights"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"user": "two words"}, "not a Kaggle user name"),
+        ({"user": "YOUR-KAGGLE-NAME"}, "stands for your own name"),
+        ({"slug": "kit"}, "can't name a dataset"),
+        ({"slug": "Jaguar_Kit"}, "can't name a dataset"),
+        ({"weights_only": True}, "no weights were given"),
+        ({"weights": ["bad:name.safetensors"]}, "no name for a file"),
+        ({"weights": [f"w{i}.safetensors" for i in range(40)]}, "a dataset takes 50"),
+        ({"wheels": ["thing-1.0-cp311-linux_x86_64.whl"]}, "not a wheel of pure Python"),
+        ({"weights": ["missing.safetensors"]}, "no such weights file"),
+    ],
+)
+def test_package_refuses_what_kaggle_would(change, words, tmp_path):
+    for name in (*change.get("weights", ()), *change.get("wheels", ())):
+        if name != "missing.safetensors":
+            save_file({"weight": torch.zeros(1)}, tmp_path / name)
+    given = {"user": "a-user", **change}
+    for key in ("weights", "wheels"):
+        given[key] = [tmp_path / name for name in given.get(key, ())]
+    with pytest.raises(KitError, match=words):
+        package_kit(tmp_path / "out", **given)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"files": {"a": 1}}', '{"files": {"../a": {"bytes": 1, "sha256": ""}}}']
+)
+def test_a_wrong_manifest_is_named(text, tmp_path):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(KitError, match=r"manifest\.json: not the manifest of a packaged kit"):
+        jaguar_kit.check_manifest(tmp_path)
+
+
+# the folders of kernels
+
+
+def test_kernels_and_recipes_agree():
+    assert jaguar_kit.kernel_faults(ROOT / "kernels", ROOT / "recipes") == []
+    assert {k.name for k in KERNELS} == {p.stem for p in (ROOT / "recipes").glob("*.yaml")} | {"starter"}
+
+
+@pytest.fixture
+def two_kernels(tmp_path):
+    """Folders recipes/ with two recipes, and kernels/ of a user with their kernels."""
+    (tmp_path / "recipes").mkdir()
+    for name in ("quickstart", "lbe12", "final"):
+        shutil.copy(ROOT / "recipes" / f"{name}.yaml", tmp_path / "recipes")
+    jaguar_kit.write_kernels(tmp_path / "kernels", tmp_path / "recipes", user="a-user")
+    return tmp_path
+
+
+def test_an_edited_recipe_an_edited_kernel_and_a_strange_folder_are_told(two_kernels):
+    kernels, recipes = two_kernels / "kernels", two_kernels / "recipes"
+    assert jaguar_kit.kernel_faults(kernels, recipes) == []
+    recipe = recipes / "quickstart.yaml"
+    recipe.write_text(recipe.read_text().replace("lr: 2e-3", "lr: 3e-3"))
+    (kernels / "strange").mkdir()
+    (kernels / "final" / "final.py").unlink()
+    faults = "\n".join(jaguar_kit.kernel_faults(kernels, recipes))
+    assert "quickstart.py: 'lr: 0.002' (expected 'lr: 0.003')" in faults
+    assert "strange: there is no recipe" in faults
+    assert "final.py: is missing" in faults
+    jaguar_kit.write_kernels(kernels, recipes)
+    assert jaguar_kit.kernel_faults(kernels, recipes) == [f"{kernels / 'strange'}: there is no recipe of that name"]
+
+
+def test_a_new_name_and_sources_go_into_every_kernel_and_own_changes_stay(two_kernels):
+    kernels, recipes = two_kernels / "kernels", two_kernels / "recipes"
+    path = kernels / "lbe12" / "kernel-metadata.json"
+    told = json.loads(path.read_text())
+    assert told["kernel_sources"] == ["a-user/jaguar-kit-final"]  # whose weights it begins with
+    told["dataset_sources"].append("somebody/else")
+    told["machine_shape"] = "NvidiaL4"
+    path.write_text(json.dumps(told, indent=2) + "\n")
+    assert jaguar_kit.kernel_faults(kernels, recipes) == []
+    jaguar_kit.write_kernels(
+        kernels, recipes, "b-user", "round-2-jaguar-reidentification-challenge", ["b-user/weights"]
+    )
+    told = json.loads(path.read_text())
+    assert told["id"] == "b-user/jaguar-kit-lbe12"
+    assert told["dataset_sources"] == ["b-user/jaguar-kit", "b-user/weights", "somebody/else"]
+    assert told["kernel_sources"] == ["b-user/jaguar-kit-final"]
+    assert told["competition_sources"] == ["round-2-jaguar-reidentification-challenge"]
+    assert told["machine_shape"] == "NvidiaL4"
+    assert jaguar_kit.kernel_faults(kernels, recipes) == []
+
+
+def test_a_code_file_carries_its_recipe_whole(two_kernels):
+    code = (two_kernels / "kernels" / "lbe12" / "lbe12.py").read_text()
+    names = {"RECIPE": None}
+    start = code.index('RECIPE = """')
+    exec(compile(code[start : code.index('"""', start + 12) + 3], "kernel", "exec"), names)
+    carried = jaguar_kit.recipe_from_dict(jaguar_kit.read_yaml(names["RECIPE"], "carried"))
+    assert carried == jaguar_kit.load_recipe(two_kernels / "recipes" / "lbe12.yaml")
+
+
+def test_texts_with_quotes_and_backslashes_survive_the_code_file():
+    recipe = jaguar_kit.recipe_from_dict({"name": "odd", "question": 'a """quoted""" \\n path C:\\new "'})
+    code = jaguar_kit.kernel_script(recipe)
+    start = code.index('RECIPE = """')
+    names = {}
+    exec(compile(code[start : code.index("sys.exit(jaguar_kit")], "kernel", "exec"), names)
+    assert jaguar_kit.recipe_from_dict(jaguar_kit.read_yaml(names["RECIPE"], "carried")) == recipe
+
+
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda p: p.name)
 def test_kernel_metadata_is_what_kaggle_takes(kernel):
     metadata = json.loads((kernel / "kernel-metadata.json").read_text())
     owner, slug = metadata["id"].split("/")
-    assert len(slug) >= 5
+    assert 5 <= len(slug) <= 50
     assert metadata["title"].lower().replace(" ", "-") == slug  # or Kaggle makes another kernel
     assert (kernel / metadata["code_file"]).is_file()
     assert metadata["enable_internet"] is False
     assert metadata["enable_gpu"] is True
     assert metadata["machine_shape"] == "NvidiaTeslaT4"
     assert metadata["dataset_sources"] == [f"{owner}/jaguar-kit"]
-    assert metadata["competition_sources"] == ["jaguar-re-id"]
+    assert len(metadata["competition_sources"]) == 1
+    if metadata["kernel_type"] == "notebook":
+        assert json.loads((kernel / metadata["code_file"]).read_text())["metadata"]["kernelspec"]["name"] == "python3"
 
 
-@pytest.mark.skipif(not can_isolate(), reason="needs user, mount and network namespaces (unshare -rmn)")
-@pytest.mark.parametrize(
-    ("kit", "data"),
-    [("jaguar-kit", "jaguar-re-id"), ("datasets/a-user/jaguar-kit", "competitions/jaguar-re-id")],
-    ids=["flat mounts", "nested mounts"],
-)
-def test_kernel_runs_offline_and_ends_with_a_valid_submission(kit, data, package, mini, tmp_path):
-    shutil.copytree(package, tmp_path / "input" / kit)
-    shutil.copytree(mini, tmp_path / "input" / data)
-    (tmp_path / "input" / data / "solution.csv").unlink()
+# a session on Kaggle
+
+
+@pytest.fixture
+def on_kaggle(tmp_path, monkeypatch):
+    """Kaggle's folders below a temporary one, for what runs in this process."""
+    for variable, name in (("KAGGLE_INPUT", "input"), ("KAGGLE_WORKING", "working"), ("KAGGLE_SCRATCH", "scratch")):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(jaguar_kit, variable, tmp_path / name)
+    monkeypatch.setattr(jaguar_kit.find_mounted, "__defaults__", (tmp_path / "input", 8))
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    for variable in (
+        "HF_HUB_OFFLINE",
+        "TRANSFORMERS_OFFLINE",
+        "HF_HUB_DISABLE_TELEMETRY",
+        "DO_NOT_TRACK",
+        "WANDB_MODE",
+    ):
+        monkeypatch.setenv(variable, "")
+    return tmp_path
+
+
+TINY = {
+    "name": "tiny",
+    "data": {"size": 32},
+    "model": {
+        "backbone": "test_resnet",
+        "pretrained": False,
+        "input_size": 32,
+        "head": {"name": "linear", "output": 16},
+    },
+    "train": {"epochs": 1, "batch_size": 16},
+}
+
+
+def as_text(recipe: dict) -> str:
+    return json.dumps(jaguar_kit.recipe_to_dict(jaguar_kit.recipe_from_dict(recipe)))
+
+
+def test_a_kernel_without_competition_says_what_to_attach(on_kaggle):
+    with pytest.raises(KitError, match="attach the competition jaguar-re-id"):
+        jaguar_kit.run_kernel(as_text(TINY))
+
+
+def test_a_carried_recipe_that_differs_from_the_packaged_one_stops_at_once(tmp_path):
+    recipe = jaguar_kit.recipe_from_dict(TINY)
+    packaged = {**TINY, "train": {**TINY["train"], "lr": 1e-3}, "question": "words change nothing"}
+    (tmp_path / "tiny.yaml").write_text(json.dumps(packaged))
+    with pytest.raises(KitError, match=r"train\.lr: 0\.0005 here, 0\.001 there.*--update.*tools/kernels\.py"):
+        jaguar_kit.check_carried(recipe, tmp_path)
+    (tmp_path / "tiny.yaml").write_text(json.dumps({**TINY, "question": "words change nothing"}))
+    jaguar_kit.check_carried(recipe, tmp_path)
+
+
+def test_an_earlier_output_is_taken_up_and_one_of_other_settings_is_not(on_kaggle, mini, capsys):
+    shutil.copytree(mini, on_kaggle / "input" / "jaguar-re-id")
+    jaguar_kit.run_kernel(as_text({**TINY, "seeds": [1]}))
+    working, earlier = on_kaggle / "working", on_kaggle / "input" / "notebooks" / "a-user" / "jaguar-kit-tiny"
+    earlier.parent.mkdir(parents=True)
+    shutil.move(working, earlier)
+    working.mkdir()
+    capsys.readouterr()
+    jaguar_kit.run_kernel(as_text({**TINY, "seeds": [1]}), ["train.lr=1e-3"])
+    assert "has other settings, not taken up" in capsys.readouterr().out
+    shutil.rmtree(working)
+    working.mkdir()
+    jaguar_kit.run_kernel(as_text({**TINY, "seeds": [1]}))
+    said = capsys.readouterr().out
+    assert "going on from" in said
+    assert "default/seed1: finished before" in said
+    check_outputs(working, mini)
+
+
+def test_a_session_that_ran_out_of_time_goes_on_in_the_next(on_kaggle, mini, capsys):
+    shutil.copytree(mini, on_kaggle / "input" / "jaguar-re-id")
+    long = {**TINY, "train": {**TINY["train"], "epochs": 4, "patience": 0}}
+    jaguar_kit.run_kernel(as_text({**long, "train": {**long["train"], "max_hours": 1e-6}}))
+    place = on_kaggle / "working" / "runs" / "tiny" / "default" / "seed42"
+    stopped = json.loads((place / "metrics.json").read_text())
+    assert stopped["stopped"] == "max_hours"
+    check_outputs(on_kaggle / "working", mini)
+    (on_kaggle / "input" / "earlier").mkdir()
+    shutil.move(on_kaggle / "working" / "runs", on_kaggle / "input" / "earlier" / "runs")
+    capsys.readouterr()
+    jaguar_kit.run_kernel(as_text(long))
+    finished = json.loads((place / "metrics.json").read_text())
+    assert "stopped" not in finished
+    assert finished["epochs"] == 4
+    assert not (place / "checkpoint.safetensors").exists()
+    assert "going on after epoch" in capsys.readouterr().out
+
+
+def test_no_run_begins_that_kaggle_would_not_save(on_kaggle, mini, monkeypatch, capsys):
+    shutil.copytree(mini, on_kaggle / "input" / "jaguar-re-id")
+    monkeypatch.setattr(jaguar_kit, "KAGGLE_OUTPUT", 1000.0)
+    result = jaguar_kit.run_kernel(as_text({**TINY, "seeds": [1, 2]}))
+    assert list(result.table.seed) == [1]
+    assert "nearly full" in capsys.readouterr().out
+    assert "1 of 2 runs are not there yet" in (result.folder / "report.md").read_text()
+
+
+@isolated
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_final_runs_offline_and_ends_with_a_valid_submission(layout, package, mini, tmp_path):
+    mount(tmp_path, package, mini, layout)
     done = kaggle_session(tmp_path, ROOT / "kernels" / "final" / "final.py")
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = jaguar_kit.validate_submission(tmp_path / "working" / "submission.csv", mini / "test.csv")["rows"]
-    assert rows == len(jaguar_kit.load_pairs(mini / "test.csv"))
-    assert "<html" in (tmp_path / "working" / "report.html").read_text()
-    assert f"/kaggle/input/{data}" in done.stdout
+    assert f"/kaggle/input/{LAYOUTS[layout][1]}" in done.stdout
+    check_outputs(tmp_path / "working", mini)
 
 
-@pytest.mark.skipif(not can_isolate(), reason="needs user, mount and network namespaces (unshare -rmn)")
-def test_kernel_without_its_kit_says_so(tmp_path):
-    (tmp_path / "input").mkdir()
-    done = kaggle_session(tmp_path, ROOT / "kernels" / "final" / "final.py")
-    assert done.returncode == 1
-    assert "attach the dataset" in done.stderr
+@isolated
+@pytest.mark.parametrize("name", ["lbe09", "eda02"])
+def test_experiments_run_offline(name, package, mini, tmp_path):
+    mount(tmp_path, package, mini, "nested mounts")
+    done = kaggle_session(tmp_path, ROOT / "kernels" / name / f"{name}.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_outputs(tmp_path / "working", mini)
+
+
+@isolated
+def test_every_cell_of_the_starter_runs_and_shows_what_it_should(package, mini, tmp_path):
+    mount(tmp_path, package, mini)
+    done = kaggle_session(tmp_path, ROOT / "kernels" / "starter" / "starter.ipynb")
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("SHOWN")]
+    assert sum("image/png" in formats for formats in shown) == 4
+    assert ["Result", "text/html", "text/plain"] in shown
+    check_outputs(tmp_path / "working", mini)
+
+
+@isolated
+def test_packaged_weights_are_enough_to_infer_with_an_ensemble(mini, tmp_path):
+    trained = jaguar_kit.run_recipe(
+        jaguar_kit.recipe_from_dict({**TINY, "seeds": [1, 2]}), mini, tmp_path / "runs", "cpu"
+    )
+    weights = [trained.folder / "default" / f"seed{seed}" for seed in (1, 2)]
+    names = [jaguar_kit.packaged_name(path) for path in weights]
+    variants = {f"model{i}": {"checkpoint": name} for i, name in enumerate(names)}
+    infer = {**TINY, "name": "infer", "train": {"epochs": 0}, "ensemble": "calibrated", "variants": variants}
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "infer.yaml").write_text(json.dumps(infer))
+    jaguar_kit.write_kernels(tmp_path / "kernels", tmp_path / "recipes", "a-user")
+    mount(tmp_path, package_kit(tmp_path / "dist", "a-user", weights), mini)
+    done = kaggle_session(tmp_path, tmp_path / "kernels" / "infer" / "infer.py", smoke=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_outputs(tmp_path / "working", mini)
+    fused = tmp_path / "working" / "runs" / "infer" / "ensemble" / "submission.csv"
+    assert fused.read_bytes() == (tmp_path / "working" / "submission.csv").read_bytes()
+
+
+@isolated
+def test_what_is_wrong_with_the_mounts_is_told_before_work(package, mini, tmp_path):
+    final = ROOT / "kernels" / "final" / "final.py"
+
+    def told(name: str, spoil) -> str:
+        place = tmp_path / name
+        mount(place, package, mini)
+        spoil(place / "input")
+        done = kaggle_session(place, final)
+        assert done.returncode == (1 if name in ("no kit", "other kit") else 2), done.stdout + done.stderr
+        assert not (place / "working" / "runs").exists()
+        return done.stderr
+
+    def append(path: Path) -> None:
+        with open(path, "a") as file:
+            file.write("x")
+
+    assert "attach the dataset" in told("no kit", lambda p: shutil.rmtree(p / "jaguar-kit"))
+    assert "another version" in told("other kit", lambda p: append(p / "jaguar-kit" / "jaguar_kit.py"))
+    assert "attach the competition" in told("no data", lambda p: shutil.rmtree(p / "jaguar-re-id"))
+    damaged = told("damaged", lambda p: append(p / "jaguar-kit" / "some_backbone.safetensors"))
+    assert "some_backbone.safetensors: differs" in damaged
+    assert "not the manifest" in told("manifest", lambda p: append(p / "jaguar-kit" / "manifest.json"))
+    assert "final.yaml: differs" in told("recipe", lambda p: append(p / "jaguar-kit" / "final.yaml"))

@@ -1,0 +1,178 @@
+"""recipes/eda03_dedup.yaml as a Kaggle kernel, offline. Written by tools/kernels.py: edit the recipe, not this."""
+
+import hashlib
+import sys
+from pathlib import Path
+
+MODULE = "1a8d1674911bcb54e31d549524275a744c6708b054b22ab769d6f2bb36873a25"  # of its jaguar_kit.py
+
+mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
+kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
+fitting = [kit for kit in kits if hashlib.sha256(kit.read_bytes()).hexdigest() == MODULE]
+if not kits:
+    sys.exit("error: no jaguar_kit.py under /kaggle/input; attach the dataset that tools/package.py built")
+if not fitting:
+    sys.exit(
+        f"error: {kits[0]}: another version than this kernel was written for; update the dataset with "
+        "tools/package.py --update, or this kernel with tools/kernels.py and push it again"
+    )
+sys.path[:0] = [str(fitting[0].parent), *map(str, fitting[0].parent.glob("*.whl"))]
+
+import jaguar_kit  # noqa: E402
+
+OVERRIDES = []  # such as "train.epochs=3"
+RECIPE = """
+name: eda03_dedup
+question: Does it help to train without near-duplicates, how strict should one be, and within identities
+  or across?
+hypothesis: Near-duplicates add little; leaving them out costs little mAP and saves time, until good pictures
+  go too.
+intervention: Which near-duplicates leave the training pictures; the validation pictures stay the same.
+protocol: 'The baseline''s head on the training pictures that are left; every variant is validated on
+  the same pictures, so that only training differs. Of each group of near-duplicates the sharpest stays.
+
+  '
+interpretation: ''
+published: {}
+data:
+  root: null
+  competition: jaguar-re-id
+  mini: null
+  masks: null
+  unmasked: stop
+  size: 384
+  fit: squash
+  bad_images: stop
+  split:
+    name: stratified
+    validation: 0.2
+  split_seed: 42
+  split_by_seed: false
+  subset: null
+  subset_applies_to: training
+background:
+  name: original
+augment: []
+model:
+  backbone: megadescriptor_l_384
+  pretrained: true
+  weights: null
+  input_size: 384
+  freeze: true
+  train_blocks: null
+  gradient_checkpointing: false
+  pooling:
+    name: native
+  head:
+    name: mlp
+    layers: 2
+    hidden: 512
+    output: 256
+    dropout: 0.3
+  geometry:
+    name: cosine
+loss:
+  name: arcface
+  margin: 0.5
+  scale: 64.0
+  beta: 0.0
+train:
+  epochs: 100
+  stages: []
+  batch_size: 64
+  accumulate: 1
+  micro_batch: null
+  sampler:
+    name: random
+  mix:
+    name: none
+  lr: 0.0005
+  backbone_lr: 1.0
+  layer_decay: 1.0
+  weight_decay: 0.0001
+  clip_norm: null
+  ema: 0.0
+  precision: auto
+  compile: false
+  optimizer:
+    name: adamw
+  schedule:
+    name: plateau
+    factor: 0.5
+    patience: 5
+    monitor: val_loss
+  select: map
+  monitor: map
+  patience: 10
+  patience_from: 0
+  max_hours: null
+  checkpoint_minutes: 10.0
+  track: none
+analysis:
+- name: duplicates
+  thresholds:
+  - 0.9
+  - 0.95
+  - 0.99
+  against: null
+  threshold: 0.95
+search: null
+divergence: null
+test_backgrounds: []
+postprocess: []
+checkpoint: null
+soup: []
+ensemble: none
+seed: 42
+seeds:
+- 42
+- 123
+- 456
+variants:
+  all:
+    why: nothing left out
+  exact:
+    why: equal pixels as stored
+    data:
+      subset: analysis/kept-exact_hash.csv
+  phash:
+    why: perceptual hashes that nearly agree
+    data:
+      subset: analysis/kept-perceptual_hash.csv
+  ssim:
+    why: structural similarity
+    data:
+      subset: analysis/kept-ssim.csv
+  embedding:
+    why: cosine above 0.95 within an identity
+    data:
+      subset: analysis/kept-embedding.csv
+  embedding_strict:
+    why: cosine above 0.99
+    data:
+      subset: analysis/kept-embedding_0.99.csv
+  embedding_loose:
+    why: cosine above 0.90
+    data:
+      subset: analysis/kept-embedding_0.9.csv
+  across:
+    why: the same threshold across identities too
+    data:
+      subset: analysis/kept-embedding_across.csv
+  clustering:
+    why: groups by average linkage
+    data:
+      subset: analysis/kept-clustering.csv
+  knn:
+    why: mutual nearest neighbours above the threshold
+    data:
+      subset: analysis/kept-knn_graph.csv
+  hybrid:
+    why: perceptual hash and embedding both agree
+    data:
+      subset: analysis/kept-hybrid.csv
+grid: {}
+overrides: []
+"""
+
+sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))

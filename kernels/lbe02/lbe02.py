@@ -1,0 +1,146 @@
+"""recipes/lbe02.yaml as a Kaggle kernel, offline. Written by tools/kernels.py: edit the recipe, not this."""
+
+import hashlib
+import sys
+from pathlib import Path
+
+MODULE = "1a8d1674911bcb54e31d549524275a744c6708b054b22ab769d6f2bb36873a25"  # of its jaguar_kit.py
+
+mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
+kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
+fitting = [kit for kit in kits if hashlib.sha256(kit.read_bytes()).hexdigest() == MODULE]
+if not kits:
+    sys.exit("error: no jaguar_kit.py under /kaggle/input; attach the dataset that tools/package.py built")
+if not fitting:
+    sys.exit(
+        f"error: {kits[0]}: another version than this kernel was written for; update the dataset with "
+        "tools/package.py --update, or this kernel with tools/kernels.py and push it again"
+    )
+sys.path[:0] = [str(fitting[0].parent), *map(str, fitting[0].parent.glob("*.whl"))]
+
+import jaguar_kit  # noqa: E402
+
+OVERRIDES = []  # such as "train.epochs=3"
+RECIPE = """
+name: lbe02
+question: Does a learnable GeM pooling of DINOv3's patches beat the model's own pooling?
+hypothesis: Hardly; the exponent stays near where it began.
+intervention: Backbone and pooling.
+protocol: 'Stratified 80/20 split with the split seed 42; identity-balanced mAP of the validation pictures
+  as their own gallery; the epoch with the best mAP gives the weights.
+
+  '
+interpretation: ''
+published:
+  dino_gem: about that of dino_own
+  dino_own: above the baseline
+  p: stays about 3
+data:
+  root: null
+  competition: jaguar-re-id
+  mini: null
+  masks: null
+  unmasked: stop
+  size: 384
+  fit: squash
+  bad_images: stop
+  split:
+    name: stratified
+    validation: 0.2
+  split_seed: 42
+  split_by_seed: false
+  subset: null
+  subset_applies_to: all
+background:
+  name: original
+augment: []
+model:
+  backbone: megadescriptor_l_384
+  pretrained: true
+  weights: null
+  input_size: 384
+  freeze: true
+  train_blocks: null
+  gradient_checkpointing: false
+  pooling:
+    name: native
+  head:
+    name: mlp
+    layers: 2
+    hidden: 512
+    output: 256
+    dropout: 0.3
+  geometry:
+    name: cosine
+loss:
+  name: arcface
+  margin: 0.5
+  scale: 64.0
+  beta: 0.0
+train:
+  epochs: 100
+  stages: []
+  batch_size: 64
+  accumulate: 1
+  micro_batch: null
+  sampler:
+    name: random
+  mix:
+    name: none
+  lr: 0.0005
+  backbone_lr: 1.0
+  layer_decay: 1.0
+  weight_decay: 0.0001
+  clip_norm: null
+  ema: 0.0
+  precision: auto
+  compile: false
+  optimizer:
+    name: adamw
+  schedule:
+    name: plateau
+    factor: 0.5
+    patience: 5
+    monitor: val_loss
+  select: map
+  monitor: map
+  patience: 10
+  patience_from: 0
+  max_hours: null
+  checkpoint_minutes: 10.0
+  track: none
+analysis: []
+search: null
+divergence: null
+test_backgrounds: []
+postprocess: []
+checkpoint: null
+soup: []
+ensemble: none
+seed: 42
+seeds: []
+variants:
+  baseline:
+    why: MegaDescriptor with its own pooling
+  dino_own:
+    why: DINOv3's own pooling
+    data:
+      size: 256
+    model:
+      backbone: dinov3_l
+      input_size: 256
+  dino_gem:
+    why: GeM with a learnable exponent and batch norm over the patches
+    data:
+      size: 256
+    model:
+      backbone: dinov3_l
+      input_size: 256
+      pooling:
+        name: gem_bn
+        p: 3.0
+grid: {}
+overrides: []
+"""
+
+sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))

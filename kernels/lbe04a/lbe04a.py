@@ -1,0 +1,239 @@
+"""recipes/lbe04a.yaml as a Kaggle kernel, offline. Written by tools/kernels.py: edit the recipe, not this."""
+
+import hashlib
+import sys
+from pathlib import Path
+
+MODULE = "1a8d1674911bcb54e31d549524275a744c6708b054b22ab769d6f2bb36873a25"  # of its jaguar_kit.py
+
+mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
+kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
+fitting = [kit for kit in kits if hashlib.sha256(kit.read_bytes()).hexdigest() == MODULE]
+if not kits:
+    sys.exit("error: no jaguar_kit.py under /kaggle/input; attach the dataset that tools/package.py built")
+if not fitting:
+    sys.exit(
+        f"error: {kits[0]}: another version than this kernel was written for; update the dataset with "
+        "tools/package.py --update, or this kernel with tools/kernels.py and push it again"
+    )
+sys.path[:0] = [str(fitting[0].parent), *map(str, fitting[0].parent.glob("*.whl"))]
+
+import jaguar_kit  # noqa: E402
+
+OVERRIDES = []  # such as "train.epochs=3"
+RECIPE = """
+name: lbe04a
+question: Which augmentation helps, and which part of it?
+hypothesis: ''
+intervention: The augmentation of training pictures; nothing else.
+protocol: 'Stratified 80/20 split with the split seed 42; identity-balanced mAP of the validation pictures
+  as their own gallery; the epoch with the best mAP gives the weights.
+
+  '
+interpretation: ''
+published:
+  affine_erasing: about 0.85 and the fastest
+  elastic_rotation_perspective: about 0.85
+  mimic_camera: about 0.85
+  combined: about 0.85
+data:
+  root: null
+  competition: jaguar-re-id
+  mini: null
+  masks: null
+  unmasked: stop
+  size: 256
+  fit: squash
+  bad_images: stop
+  split:
+    name: stratified
+    validation: 0.2
+  split_seed: 42
+  split_by_seed: false
+  subset: null
+  subset_applies_to: all
+background:
+  name: black
+augment: []
+model:
+  backbone: dinov3_l
+  pretrained: true
+  weights: null
+  input_size: 256
+  freeze: true
+  train_blocks: null
+  gradient_checkpointing: false
+  pooling:
+    name: native
+  head:
+    name: mlp
+    layers: 2
+    hidden: 512
+    output: 256
+    dropout: 0.3
+  geometry:
+    name: cosine
+loss:
+  name: arcface
+  margin: 0.5
+  scale: 64.0
+  beta: 0.0
+train:
+  epochs: 100
+  stages: []
+  batch_size: 32
+  accumulate: 1
+  micro_batch: null
+  sampler:
+    name: random
+  mix:
+    name: none
+  lr: 0.005
+  backbone_lr: 1.0
+  layer_decay: 1.0
+  weight_decay: 0.0001
+  clip_norm: null
+  ema: 0.0
+  precision: auto
+  compile: false
+  optimizer:
+    name: adamw
+  schedule:
+    name: plateau
+    factor: 0.5
+    patience: 5
+    monitor: val_loss
+  select: map
+  monitor: map
+  patience: 10
+  patience_from: 0
+  max_hours: null
+  checkpoint_minutes: 10.0
+  track: none
+analysis: []
+search: null
+divergence: null
+test_backgrounds: []
+postprocess: []
+checkpoint: null
+soup: []
+ensemble: none
+seed: 42
+seeds: []
+variants:
+  none:
+    why: the pictures as they are
+    augment: []
+  affine_erasing:
+    why: policy 1
+    augment: affine_erasing
+  elastic_rotation_perspective:
+    why: policy 2
+    augment: elastic_rotation_perspective
+  mimic_camera:
+    why: policy 3
+    augment: mimic_camera
+  combined:
+    why: policy 4
+    augment: combined
+  only_flip:
+    why: one part alone
+    augment: flip
+  only_affine:
+    why: one part alone
+    augment:
+      name: affine
+      degrees: 10
+      translate: 0.05
+      scale:
+      - 0.95
+      - 1.05
+  only_erasing:
+    why: one part alone
+    augment:
+      name: erasing
+      p: 0.7
+      area:
+      - 0.02
+      - 0.25
+  only_elastic:
+    why: one part alone
+    augment:
+      name: elastic
+      alpha: 50
+      sigma: 5
+      p: 1.0
+  only_rotation:
+    why: one part alone
+    augment:
+      name: rotation
+      degrees: 20
+  only_perspective:
+    why: one part alone
+    augment:
+      name: perspective
+      distortion: 0.2
+      p: 0.5
+  without_flip:
+    why: the combination less one part
+    augment:
+    - affine
+    - name: elastic
+      alpha: 35
+      sigma: 8
+    - perspective
+    - rotation
+    - erasing
+  without_affine:
+    why: the combination less one part
+    augment:
+    - flip
+    - name: elastic
+      alpha: 35
+      sigma: 8
+    - perspective
+    - rotation
+    - erasing
+  without_elastic:
+    why: the combination less one part
+    augment:
+    - flip
+    - affine
+    - perspective
+    - rotation
+    - erasing
+  without_perspective:
+    why: the combination less one part
+    augment:
+    - flip
+    - affine
+    - name: elastic
+      alpha: 35
+      sigma: 8
+    - rotation
+    - erasing
+  without_rotation:
+    why: the combination less one part
+    augment:
+    - flip
+    - affine
+    - name: elastic
+      alpha: 35
+      sigma: 8
+    - perspective
+    - erasing
+  without_erasing:
+    why: the combination less one part
+    augment:
+    - flip
+    - affine
+    - name: elastic
+      alpha: 35
+      sigma: 8
+    - perspective
+    - rotation
+grid: {}
+overrides: []
+"""
+
+sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))
