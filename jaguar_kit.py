@@ -27,12 +27,13 @@ A section uses only what stands above it:
     # 10. Re-ranking and fusion
     # 11. Embedding and feature cache
     # 12. Training
-    # 13. Dataset analysis
-    # 14. Submission
-    # 15. Plots and reports
-    # 16. Experiments
-    # 17. Kaggle
-    # 18. Command line
+    # 13. Open set
+    # 14. Dataset analysis
+    # 15. Submission
+    # 16. Plots and reports
+    # 17. Experiments
+    # 18. Kaggle
+    # 19. Command line
 """
 
 from __future__ import annotations
@@ -112,19 +113,21 @@ __all__ = [
     "embed", "flip_tta", "multi_scale_tta",
     # 12. Training
     "TrainingFailed", "load_weights",
-    # 13. Dataset analysis
+    # 13. Open set
+    "open_set_score", "nearest_identities", "answers_of", "threshold_curve", "fit_thresholds", "cross_fitted_score",
+    # 14. Dataset analysis
     "quality_signals", "representativeness", "uniqueness", "Likeness", "duplicate_pairs", "connected_groups",
     "keep_sharpest", "pair_decisions", "curate",
-    # 14. Submission
-    "write_submission", "validate_submission",
-    # 15. Plots and reports
+    # 15. Submission
+    "write_submission", "validate_submission", "write_answers", "validate_answers",
+    # 16. Plots and reports
     "Page", "contact_sheet", "augmentation_sheet", "summarise", "compare_variants", "write_report",
-    # 16. Experiments
-    "Result", "find_data", "run_recipe", "remake_report", "compare_experiments", "small_backbone",
-    # 17. Kaggle
+    # 17. Experiments
+    "Result", "find_data", "run_recipe", "remake_report", "compare_experiments", "small_backbone", "identify",
+    # 18. Kaggle
     "KaggleError", "package_kit", "upload_package", "write_kernels", "run_kernel", "begin_kernel",
     "leave_results", "push_kernel", "await_kernel", "fetch_output", "submit_file", "submit_kernel",
-    # 18. Command line
+    # 19. Command line
     "main",
 ]
 # fmt: on
@@ -383,8 +386,9 @@ def convert_section(value: Any, section: type, where: str) -> Any:
 # 2. Recipe
 # ----------------------------------------------------------------------------------------------------------------------
 
-Metric = Literal["val_loss", "map", "retrieval_map", "top1", "pair_auc", "pair_ap"]  # logged for every epoch
+Metric = Literal["val_loss", "accuracy", "map", "retrieval_map", "top1", "pair_auc", "pair_ap"]  # logged every epoch
 METRICS = typing.get_args(Metric)
+Choice = Literal[Metric, "loss_and_accuracy"]  # both better than at the epoch that was kept before
 
 
 @dataclass(frozen=True)
@@ -395,6 +399,7 @@ class MiniConfig:
     images: Annotated[int, Range(low=12, high=50000)] = 240  # train and test together
     seed: Natural = 0
     round: Literal[1, 2] = 1  # 2: background blackened, test pictures renumbered
+    layout: Literal["jaguar", "animalclef"] = "jaguar"  # animalclef: three species, queries of individuals nobody knows
 
 
 @dataclass(frozen=True)
@@ -406,6 +411,9 @@ class DataConfig:
     unmasked: Literal["stop", "keep"] = "stop"  # keep: without masks the background stays; stop: that is an error
     size: Pixels = 256  # px, side of the square in which a picture is stored
     fit: Literal["squash", "pad", "crop"] = "squash"  # how a picture becomes that square
+    turn: dict[str, float] = field(
+        default_factory=dict
+    )  # degrees counter-clockwise, by label of the column orientation
     bad_images: Literal["stop", "skip"] = "stop"  # what an unreadable picture does to the run
     split: Annotated[Component, "split"] = Component("split", "stratified")  # training and validation pictures
     split_seed: Natural = 42  # apart from `seed`, so that seeds can vary on one split
@@ -457,7 +465,7 @@ class TrainConfig:
     compile: bool = False  # torch.compile of the backbone: minutes at first, then faster
     optimizer: Annotated[Component, "optimizer"] = Component("optimizer", "adamw")
     schedule: Annotated[Component, "schedule"] = Component("schedule", "plateau")
-    select: Metric = "map"  # the epoch that is best in it gives the weights
+    select: Choice = "map"  # the epoch that is best in it gives the weights
     monitor: Metric = "map"  # early stopping watches it
     patience: Natural = 10  # epochs without improvement before stopping; 0: never stops early
     patience_from: Natural = 0  # epochs before patience begins to count
@@ -475,6 +483,17 @@ class Search:
     matched: dict = field(default_factory=dict)  # a second space, for the recipe's own parts, with the same budget
     seed: Natural = 0
     storage: str | None = None  # Optuna URL, for several machines; null: a file in the result folder
+
+
+@dataclass(frozen=True)
+class OpenSet:
+    """How queries of individuals that nobody knows are told from those of known ones."""
+
+    decide: Literal["nearest", "softmax"] = "nearest"  # by the most similar picture, or the most probable class
+    thresholds: Literal["auto", "one", "per_species"] = (
+        "auto"  # auto: for each species where that is better, cross-fitted
+    )
+    threshold: Annotated[float, Range(low=0, high=1)] | None = None  # least confidence; null: fitted in validation
 
 
 @dataclass(frozen=True)
@@ -505,6 +524,7 @@ class Recipe:
     analysis: tuple[Annotated[Component, "analysis"], ...] = ()  # of the training pictures, before anything is trained
     search: Search | None = None  # for the best settings, in place of variants and grid
     divergence: Divergence | None = None  # when a run counts as diverged, for the report
+    open_set: OpenSet | None = None  # null: the defaults, where the data are of an open set
     test_backgrounds: tuple[Annotated[Component, "background"], ...] = ()  # also validate with these, for the report
     postprocess: tuple[Annotated[Component, "postprocess"], ...] = ()  # steps from embeddings to scores, or auto
     checkpoint: str | None = None  # weights.safetensors of an earlier run, or its folder, to start from
@@ -633,6 +653,18 @@ def check_parts(recipe: Recipe, where: str) -> None:
             "(expected hyperbolic_arcface with poincare or lorentz, every other loss with the others)"
         )
     loss = recipe.loss.build(embedding_dim=2, num_identities=2, counts=(1, 1), geometry=geometry)
+    open_set = recipe.open_set or OpenSet()
+    logits = getattr(loss, "logits", lambda _: None)(torch.ones(1, 2))
+    if open_set.decide == "softmax" and logits is None:
+        raise KitError(
+            f"{where}open_set.decide: softmax needs a loss with a class for each identity, such as cross_entropy; "
+            f"'{recipe.loss.name}' compares pictures"
+        )
+    if open_set.decide == "softmax" and open_set.threshold is None and recipe.data.split.name != "open_set":
+        raise KitError(
+            f"{where}open_set.threshold: null is fitted on identities held out whole, but data.split "
+            f"'{recipe.data.split.name}' holds out none (expected data.split: open_set, or a number such as 0.65)"
+        )
     if recipe.train.mix.name != "none" and not loss.by_picture:
         raise KitError(
             f"{where}train.mix: '{recipe.train.mix.name}' needs a loss on single pictures, such as arcface; "
@@ -809,7 +841,10 @@ def smoke(recipe: Recipe, weights: str | Path | None = None) -> Recipe:
 
     `weights` are those of a tiny backbone that has learned something; without them it has random ones.
     """
-    name, mini = f"{recipe.name}-smoke", recipe.data.mini or MiniConfig(identities=8, images=120)
+    small = MiniConfig(identities=8, images=120)
+    if recipe.data.split.name == "open_set" or recipe.open_set:
+        small = MiniConfig(identities=9, images=150, layout="animalclef")
+    name, mini = f"{recipe.name}-smoke", recipe.data.mini or small
     trained = recipe.model.pretrained and weights is not None
     raw = recipe_to_dict(recipe)
     for part in raw["analysis"]:
@@ -1081,6 +1116,7 @@ class Competition:
     test: pd.DataFrame  # filename, path of every picture that the pairs name
     solution: pd.Series | None  # identity by test filename, where solution.csv tells it; for scoring only
     notes: tuple[str, ...] = ()  # what is unusual but no fault
+    open_set: bool = False  # a test picture may show an individual that nobody knows; the submission names identities
 
     @property
     def identities(self) -> list[str]:
@@ -1094,7 +1130,7 @@ class Competition:
     @cached_property
     def fingerprint(self) -> str:
         """Changes with names, labels and file sizes, so that results of other data are not taken for these."""
-        tables = [name for name in ("train.csv", "test.csv") if (self.root / name).is_file()]
+        tables = [name for name in ("train.csv", "test.csv", "metadata.csv") if (self.root / name).is_file()]
         sizes = [os.stat(self.root / path).st_size for path in [*self.paths, *tables]]
         return fingerprint(list(self.train.filename), list(self.train.identity), list(self.test.filename), sizes)
 
@@ -1164,7 +1200,7 @@ def unlisted_pictures(root: Path, part: str, listed: Iterable[str]) -> list[str]
 
 
 def load_competition(root: str | Path) -> Competition:
-    """Reads and checks a data folder: the Jaguar Re-ID layout, or a plain folder of `identity/*.jpg`.
+    """Reads and checks a data folder: Jaguar Re-ID's layout, AnimalCLEF's, or a plain folder of `identity/*.jpg`.
 
     Every fault is found before any work begins: missing columns, duplicate rows, pictures that are not there
     (all of them are named), names that lead out of the folder, an empty table. The pairs of test.csv may come in
@@ -1175,7 +1211,7 @@ def load_competition(root: str | Path) -> Competition:
         raise KitError(f"{root}: there is no such folder (expected one with train.csv and test.csv, or identity/*.jpg)")
     if (root / "train.csv").is_file():
         return load_tables(root)
-    return load_folders(root)
+    return load_metadata(root) if (root / "metadata.csv").is_file() else load_folders(root)
 
 
 def load_tables(root: Path) -> Competition:
@@ -1199,15 +1235,48 @@ def load_tables(root: Path) -> Competition:
     return Competition(root, train, pairs, test, solution, tuple(notes))
 
 
-def check_labels(table: Path, train: pd.DataFrame) -> None:
+METADATA = ("image_id", "identity", "path", "orientation", "species", "split")  # date and dataset may be there too
+
+
+def load_metadata(root: Path) -> Competition:
+    """AnimalCLEF's layout: metadata.csv lists the database, with identities, and the queries, without."""
+    table = root / "metadata.csv"
+    rows = read_table(table, METADATA).drop(columns=["filename"], errors="ignore")
+    rows = rows.rename(columns={"image_id": "filename"})
+    twice = rows.filename[rows.filename.duplicated()].unique()
+    if len(twice):
+        raise KitError(f"{table}: image_id: more than one row for {', '.join(twice)}")
+    strange = sorted(set(rows.split) - {"database", "query"})
+    if strange:
+        raise KitError(f"{table}: split: {strange[0]!r} is not known (expected database or query)")
+    check_names(table, "path", rows.path)
+    missing = [path for path in rows.path if not (root / path).is_file()]
+    if missing:
+        raise KitError(f"{table}: path: {len(missing)} pictures are not in {root}: {', '.join(missing)}")
+    train, test = (rows[rows.split == part].reset_index(drop=True) for part in ("database", "query"))
+    told = test.filename[test.identity.str.strip() != ""]
+    if len(told):
+        raise KitError(
+            f"{table}: identity: given for {len(told)} queries, such as {told.iloc[0]} (expected empty; what is known "
+            "of queries goes into solution.csv, for scoring only)"
+        )
+    if train.empty:
+        raise KitError(f"{table}: split: no row is of the database, which tells the known individuals")
+    check_labels(table, train, "identity")
+    solution = load_solution(root / "solution.csv", list(test.filename), ("image_id", "identity"))
+    test = test.drop(columns="identity")
+    return Competition(root, train, None, test, solution, tuple(notes_on_labels(train)), open_set=True)
+
+
+def check_labels(table: Path, train: pd.DataFrame, column: str = "ground_truth") -> None:
     unlabelled = train.filename[train.identity.str.strip() == ""]
     if len(unlabelled):
-        raise KitError(f"{table}: ground_truth: empty for {', '.join(unlabelled)}")
+        raise KitError(f"{table}: {column}: empty for {', '.join(unlabelled)}")
     twice = train.filename[train.filename.duplicated()].unique()
     if len(twice):
         raise KitError(f"{table}: filename: more than one row for {', '.join(twice)}")
     if train.identity.nunique() < 2:
-        raise KitError(f"{table}: ground_truth: only one identity, '{train.identity.iloc[0]}'; at least two are needed")
+        raise KitError(f"{table}: {column}: only one identity, '{train.identity.iloc[0]}'; at least two are needed")
 
 
 def load_pairs(table: Path) -> pd.DataFrame:
@@ -1232,10 +1301,13 @@ def check_unique(row_ids: pd.Series, table: str | Path) -> None:
         raise KitError(f"{table}: row_id: more than one row for {', '.join(map(str, twice))}")
 
 
-def load_solution(table: Path, filenames: Sequence[str]) -> pd.Series | None:
+def load_solution(
+    table: Path, filenames: Sequence[str], columns: tuple[str, str] = ("filename", "ground_truth")
+) -> pd.Series | None:
     if not table.is_file():
         return None
-    solution = read_table(table, ("filename", "ground_truth")).set_index("filename").ground_truth
+    key, value = columns
+    solution = read_table(table, columns).set_index(key)[value]
     if solution.index.has_duplicates:
         raise KitError(f"{table}: filename: more than one row for a picture")
     return solution.reindex(filenames) if set(filenames) <= set(solution.index) else None
@@ -1293,7 +1365,7 @@ def read_picture(path: str | Path, mask: str | Path | None = None) -> tuple[Imag
     The mask is `mask`'s gray values, or the picture's own alpha. RGB keeps what lies under alpha = 0.
     """
     with Image.open(path) as image:
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)  # without a copy
         if image.mode.startswith("I") or image.mode == "F":
             image = gray_from_deep(image)
         if "transparency" in image.info and image.mode in ("P", "L", "RGB"):
@@ -1329,9 +1401,15 @@ def fit_square(image: Image.Image, size: int, fit: str) -> Image.Image:
     return square
 
 
-def decode(path: Path, mask: Path | None, size: int, fit: str, channels: int) -> np.ndarray:
-    """A picture as uint8 (S, S, 3 or 4). RGB and mask are resized apart: PIL would blacken RGB under alpha = 0."""
+def decode(path: Path, mask: Path | None, size: int, fit: str, channels: int, turn: float = 0.0) -> np.ndarray:
+    """A picture as uint8 (S, S, 3 or 4), first turned by degrees counter-clockwise, whole.
+
+    RGB and mask are resized apart: PIL would blacken RGB under alpha = 0.
+    """
     rgb, alpha = read_picture(path, mask)
+    if turn:
+        whole = partial(Image.Image.rotate, angle=turn, resample=Image.Resampling.BICUBIC, expand=True)
+        rgb, alpha = whole(rgb), None if alpha is None else whole(alpha)
     pixels = np.full((size, size, channels), 255, np.uint8)
     pixels[..., :3] = np.asarray(fit_square(rgb, size, fit))
     if channels == 4:
@@ -1365,7 +1443,8 @@ class ImageStore:
 
     def read(self, positions: Sequence[int] | Tensor) -> Tensor:
         """uint8 (B, 3 or 4, S, S) of the pictures at `positions`, channels last in memory."""
-        return torch.from_numpy(self.pixels[np.asarray(positions)]).permute(0, 3, 1, 2)
+        rows = torch.as_tensor(np.asarray(positions, np.int64))
+        return torch.from_numpy(self.pixels).index_select(0, rows).permute(0, 3, 1, 2)  # five times as fast as numpy's
 
     def thumbnail(self, position: int) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(self.pixels[position][..., :3]))
@@ -1396,11 +1475,13 @@ def open_store(
     masks: str | None = None,
     bad_images: str = "stop",
     cache: Path | None = None,
+    turns: Sequence[float] = (),
 ) -> ImageStore:
     """The pictures at `paths` below `root`, decoded once in parallel into the cache and memory-mapped from there.
 
     The cache is keyed by names, file sizes and modification times, so a changed picture is decoded anew. Unreadable
     pictures stop the run with all their names, or with bad_images="skip" are stored black and listed in `.broken`.
+    turns: degrees counter-clockwise by which each picture is turned first; none where it is empty.
     """
     root = Path(root)
     pictures, masks_found = [root / p for p in paths], mask_paths(root, paths, masks)
@@ -1408,20 +1489,21 @@ def open_store(
     if gone:
         raise KitError(f"{root}: {len(gone)} pictures are not there: {', '.join(gone)}")
     stats = [(str(p), os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in [*pictures, *masks_found] if p is not None]
-    key = fingerprint("pictures 1", [str(p) for p in paths], stats, size, fit, masks is not None)
+    turned = [list(map(float, turns))] if any(turns) else []
+    key = fingerprint("pictures 1", [str(p) for p in paths], stats, size, fit, masks is not None, *turned)
     target = (cache or cache_dir()) / "pictures" / f"{key}.npy"
     record = target.with_suffix(".json")
     if not (target.is_file() and record.is_file()):
-        faults = write_store(target, pictures, masks_found, size, fit, bad_images)
+        faults = write_store(target, pictures, masks_found, size, fit, bad_images, turns or [0.0] * len(paths))
         write_json(record, {"root": str(root), "size": size, "fit": fit, "broken": faults})
     broken = json.loads(record.read_text(encoding="utf-8"))["broken"]
     if broken and bad_images == "stop":
         raise unreadable(paths, broken)
     try:
-        return ImageStore(np.load(target, mmap_mode="r"), key, tuple(map(int, broken)))
+        return ImageStore(np.load(target, mmap_mode="c"), key, tuple(map(int, broken)))  # as torch wants it: writable
     except ValueError:  # cut short by a full disk or a careless hand
         remove(record)
-        return open_store(root, paths, size, fit, masks, bad_images, cache)
+        return open_store(root, paths, size, fit, masks, bad_images, cache, turns)
 
 
 def unreadable(paths: Sequence[str | Path], faults: Mapping[str, str]) -> KitError:
@@ -1439,7 +1521,13 @@ def reserve_disk(path: Path) -> None:
 
 
 def write_store(
-    target: Path, pictures: Sequence[Path], masks: Sequence[Path | None], size: int, fit: str, bad_images: str
+    target: Path,
+    pictures: Sequence[Path],
+    masks: Sequence[Path | None],
+    size: int,
+    fit: str,
+    bad_images: str,
+    turns: Sequence[float],
 ) -> dict[str, str]:
     """Decodes all pictures into one .npy file; returns {position: what is wrong with it}."""
     with ThreadPoolExecutor(core_count()) as pool:
@@ -1451,7 +1539,8 @@ def write_store(
 
             def put(position: int) -> str | None:
                 try:
-                    pixels[position] = decode(pictures[position], masks[position], size, fit, shape[3])
+                    given = (pictures[position], masks[position], size, fit, shape[3], turns[position])
+                    pixels[position] = decode(*given)
                 except Exception as error:  # noqa: BLE001 - PIL raises nearly anything on a broken file
                     return " ".join(str(error).replace(str(pictures[position]), "it").split()) or type(error).__name__
                 return None
@@ -1537,6 +1626,34 @@ def no_split(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Every picture trains and none validates, for a fixed number of epochs; the last one gives the weights."""
     return [(np.arange(len(train)), np.arange(0))]
+
+
+@register("split", "open_set")
+def open_set_split(
+    train: pd.DataFrame,
+    hashes: Callable[[], np.ndarray],
+    split_seed: int,
+    validation: Annotated[float, Range(above=0, high=0.9)] = 0.2,
+    unknown: Annotated[float, Range(above=0, high=0.5)] = 0.1,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A share of the identities is held out whole, of each species, to validate what nobody knows; else stratified.
+
+    Of identities with one picture none is held out; the others' pictures are split by identity as `stratified` does.
+    """
+    species = train.species if "species" in train else pd.Series("", index=train.index)
+    counts = train.identity.map(train.identity.value_counts())
+    rng, held_out = np.random.default_rng(split_seed), []
+    for _, names_there in sorted(train.identity[counts > 1].groupby(species[counts > 1])):
+        pool = sorted(set(names_there))
+        if len(pool) < 3:
+            raise KitError(
+                f"data.split: open_set needs three identities with two pictures or more a species, not {len(pool)}"
+            )
+        held_out += list(rng.permutation(pool)[: max(1, round(unknown * len(pool)))])
+    unknown_rows = train.identity.isin(held_out).to_numpy()
+    kept = np.flatnonzero(~unknown_rows)
+    parts = stratified_split(train.iloc[kept], hashes, split_seed, validation)
+    return [(kept[a], np.sort(np.r_[kept[b], np.flatnonzero(unknown_rows)])) for a, b in parts]
 
 
 @register("split", "burst_safe")
@@ -1656,6 +1773,7 @@ def cat_silhouette(u: np.ndarray, v: np.ndarray, stride: float, sway: float) -> 
     return inside | capsule(u, v, (-0.66, -0.08), tail, 0.05) | capsule(u, v, tail, (-1.15, 0.3 + sway), 0.04)
 
 
+CAT_COLOURS = ((196, 148, 84), (58, 38, 22), (158, 106, 56), (50, 32, 20))
 COAT_STYLE = {
     "spacing": (0.19, 0.40),
     "radius": (0.05, 0.115),
@@ -1665,19 +1783,23 @@ COAT_STYLE = {
 }
 
 
-def coat_styles(rng: np.random.Generator, identities: int) -> list[dict[str, float]]:
+def coat_styles(rng: np.random.Generator, identities: int, ranges: Mapping = COAT_STYLE) -> list[dict[str, float]]:
     """A style for each identity, spread evenly over every range (a Latin hypercube), so that no two are much alike."""
     spread = {
         key: low + (high - low) * (rng.permutation(identities) + rng.uniform(size=identities)) / identities
-        for key, (low, high) in COAT_STYLE.items()
+        for key, (low, high) in ranges.items()
     }
     return [{key: float(values[i]) for key, values in spread.items()} for i in range(identities)]
 
 
-def draw_coat(rng: np.random.Generator, style: Mapping[str, float]) -> np.ndarray:
-    """One flank's rosettes as float32 (H, W, 3) in [0, 1]; `style` belongs to the animal, the places to the flank."""
+def draw_coat(rng: np.random.Generator, style: Mapping[str, float], colours: tuple = CAT_COLOURS) -> np.ndarray:
+    """One flank's rosettes as float32 (H, W, 3) in [0, 1]; `style` belongs to the animal, the places to the flank.
+
+    colours: RGB of the ground, of the rosettes, of what they enclose, and of the dots in them.
+    """
     width, height = int(2.4 * COAT_SCALE), int(1.4 * COAT_SCALE)
-    coat = Image.new("RGB", (width, height), (196, 148, 84))
+    ground, rosette, inside, speck = colours
+    coat = Image.new("RGB", (width, height), ground)
     draw = ImageDraw.Draw(coat)
     step = style["spacing"] * COAT_SCALE
     for row, y in enumerate(np.arange(0, height + step, 0.87 * step)):
@@ -1688,11 +1810,11 @@ def draw_coat(rng: np.random.Generator, style: Mapping[str, float]) -> np.ndarra
             outline = np.stack([radius * np.cos(turn) * style["length"], radius * np.sin(turn) / style["length"]], 1)
             if rng.uniform() < 0.12:
                 continue  # a gap in the pattern
-            draw.polygon([tuple(p) for p in centre + outline], fill=(58, 38, 22))
-            draw.polygon([tuple(p) for p in centre + outline * (1 - style["ring"])], fill=(158, 106, 56))
+            draw.polygon([tuple(p) for p in centre + outline], fill=rosette)
+            draw.polygon([tuple(p) for p in centre + outline * (1 - style["ring"])], fill=inside)
             if rng.uniform() < style["dots"]:
                 dot = 0.25 * style["radius"] * COAT_SCALE
-                draw.ellipse((*(centre - dot), *(centre + dot)), fill=(50, 32, 20))
+                draw.ellipse((*(centre - dot), *(centre + dot)), fill=speck)
     return np.asarray(coat, np.float32) / 255
 
 
@@ -1747,7 +1869,13 @@ def jitter_view(rng: np.random.Generator, view: Mapping[str, float]) -> dict[str
     }
 
 
-def draw_animal(coat: np.ndarray, scene: np.ndarray, view: Mapping[str, float], facing: int) -> Image.Image:
+def draw_animal(
+    coat: np.ndarray,
+    scene: np.ndarray,
+    view: Mapping[str, float],
+    facing: int,
+    silhouette: Callable[..., np.ndarray] = cat_silhouette,
+) -> Image.Image:
     """An RGBA picture of an animal in a scene: alpha is its visible mask, RGB keeps the scene around it."""
     from scipy.ndimage import gaussian_filter, map_coordinates
 
@@ -1756,7 +1884,7 @@ def draw_animal(coat: np.ndarray, scene: np.ndarray, view: Mapping[str, float], 
     x, y = (x / width - 0.5 - view["x"]) * facing, (y / height - 0.48 - view["y"]) * height / width
     cos, sin, reach = math.cos(view["turn"]), math.sin(view["turn"]), 2.5 / view["zoom"]
     u, v = (cos * x + sin * y) * reach / view["yaw"], (cos * y - sin * x) * reach
-    visible = cat_silhouette(u, v, view["stride"], view["sway"])
+    visible = silhouette(u, v, view["stride"], view["sway"])
     leaves = np.random.default_rng(view["leaf_seed"])
     for _ in range(view["leaves"]):
         foot, tip = leaves.uniform(-1.1, 1.1), leaves.normal(0, 0.25)
@@ -1798,7 +1926,9 @@ def plan_identity(rng: np.random.Generator, count: int) -> list[dict[str, Any]]:
     return [{**row, "split": "test" if i in held_out else "train"} for i, row in enumerate(rows)]
 
 
-def make_mini_dataset(root: str | Path, identities: int = 12, images: int = 240, seed: int = 0, round: int = 1) -> Path:
+def make_mini_dataset(
+    root: str | Path, identities: int = 12, images: int = 240, seed: int = 0, round: int = 1, layout: str = "jaguar"
+) -> Path:
     """Draws a small competition of spotted cats into `root`, in the layout of Jaguar Re-ID; returns `root`.
 
     Each identity has its own rosettes, others on its left flank than on its right. Pictures differ in pose, place,
@@ -1807,23 +1937,33 @@ def make_mini_dataset(root: str | Path, identities: int = 12, images: int = 240,
     round 2 blackens it and renumbers the test pictures. `images` counts training and test pictures together (at least
     6 for each identity). views.csv tells identity, flank, burst and scene of every picture, solution.csv the test
     identities. The same arguments draw the same pixels. A folder that holds this very dataset is left as it is.
+
+    layout="animalclef" draws three species without masks, in the layout of AnimalCLEF 2025: metadata.csv with a
+    database of known individuals, some with a single picture, and queries, of which a part shows individuals that
+    nobody knows. `identities` counts the known ones with several pictures, at least two of each species; salamanders
+    lie upright or turned, as their orientation tells.
     """
     root = Path(root)
-    made_with = {"identities": identities, "images": images, "seed": seed, "round": round}
+    made_with = {"identities": identities, "images": images, "seed": seed, "round": round, "layout": layout}
     convert_section(made_with, MiniConfig, "mini-dataset")
-    if images < 6 * identities:
+    open_set = layout == "animalclef"
+    if open_set and identities < 6:
+        raise KitError(f"mini-dataset.identities: {identities} is too few for three species (expected at least 6)")
+    least = (9 if open_set else 6) * identities
+    if images < least:
         raise KitError(
-            f"mini-dataset.images: {images} is too few for {identities} identities (expected at least {6 * identities})"
+            f"mini-dataset.images: {images} is too few for {identities} identities (expected at least {least})"
         )
     record = root / "mini.json"
-    if record.is_file() and json.loads(record.read_text()) == made_with:
+    if record.is_file() and {"layout": "jaguar", **json.loads(record.read_text())} == made_with:
         return root
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise KitError(f"{root}: holds something else already; choose a new folder for the mini-dataset")
     with only_one(root, wait=True):
         if not record.is_file():  # nobody made it while we waited
+            draw = draw_open_dataset if open_set else draw_mini_dataset
             with atomic(root) as temporary:
-                draw_mini_dataset(temporary, **made_with)
+                draw(temporary, identities=identities, images=images, seed=seed, round=round)
                 write_json(temporary / "mini.json", made_with)
                 remove(root)
     return root
@@ -1866,6 +2006,120 @@ def draw_mini_dataset(root: Path, identities: int, images: int, seed: int, round
             )
         picture.save(root / path, compress_level=1)
     write_mini_tables(root, views)
+
+
+def salamander_silhouette(u: np.ndarray, v: np.ndarray, stride: float, sway: float) -> np.ndarray:
+    """Where body coordinates lie inside a salamander seen from above, head at +u."""
+    bent = v - 0.35 * sway * np.minimum(u, 0) ** 2
+    inside = (u / 0.62) ** 2 + (bent / 0.2) ** 2 < 1
+    inside |= ((u - 0.68) / 0.22) ** 2 + (bent / 0.19) ** 2 < 1
+    inside |= capsule(u, bent, (-0.5, 0.0), (-1.1, 0.0), 0.09)
+    for hip, way in ((0.36, 1), (-0.36, -1)):
+        for side in (-1, 1):
+            inside |= capsule(u, bent, (hip, 0.1 * side), (hip + way * (0.12 + stride * side), 0.42 * side), 0.06)
+    return inside
+
+
+def turtle_silhouette(u: np.ndarray, v: np.ndarray, stride: float, sway: float) -> np.ndarray:
+    """Where body coordinates lie inside a sea turtle seen from above, head at +u."""
+    inside = (u / 0.62) ** 2 + (v / 0.5) ** 2 < 1
+    inside |= ((u - 0.78) / 0.24) ** 2 + ((v - 0.2 * sway) / 0.17) ** 2 < 1
+    for side in (-1, 1):
+        inside |= capsule(u, v, (0.4, 0.3 * side), (0.15 + stride, 0.68 * side), 0.1)
+        inside |= capsule(u, v, (-0.45, 0.25 * side), (-0.75 - stride, 0.42 * side), 0.08)
+    return inside
+
+
+@dataclass(frozen=True)
+class Species:
+    """How a species of the open-set mini-dataset looks."""
+
+    name: str
+    dataset: str
+    silhouette: Callable[..., np.ndarray]
+    colours: tuple
+    style: Mapping[str, tuple[float, float]]  # of its coats; the narrower, the harder to tell apart
+    orientations: Mapping[str, int]  # degrees counter-clockwise that a picture is turned, by label
+
+
+OPEN_SPECIES = (
+    Species(
+        "lynx",
+        "LynxID2025",
+        cat_silhouette,
+        ((168, 142, 112), (66, 48, 36), (92, 68, 50), (60, 44, 34)),
+        {"spacing": (0.14, 0.3), "radius": (0.03, 0.075), "ring": (0.6, 0.95), "length": (0.8, 1.6), "dots": (0, 0.2)},
+        {"left": 0, "right": 0},
+    ),
+    Species(
+        "salamander",
+        "SalamanderID2025",
+        salamander_silhouette,
+        ((28, 25, 24), (226, 184, 40), (206, 160, 30), (28, 25, 24)),
+        {"spacing": (0.18, 0.42), "radius": (0.05, 0.12), "ring": (0.7, 1.0), "length": (0.6, 1.8), "dots": (0, 0.6)},
+        {"right": 0, "top": 90},
+    ),
+    Species(
+        "loggerhead turtle",
+        "SeaTurtleID2022",
+        turtle_silhouette,
+        ((74, 66, 44), (146, 118, 70), (120, 92, 54), (74, 66, 44)),
+        {"spacing": (0.22, 0.3), "radius": (0.08, 0.12), "ring": (0.2, 0.5), "length": (0.85, 1.2), "dots": (0, 1)},
+        {"right": 0},
+    ),
+)
+
+
+def draw_open_dataset(root: Path, identities: int, images: int, seed: int, round: int) -> None:
+    """Three species in AnimalCLEF's layout: a database of known individuals, and queries of known and unknown ones."""
+    rng = np.random.default_rng((seed, 3))
+    scenes = [draw_scene(rng, colours, (420, 640)) for colours in SCENES]
+    rows, pictures = [], []
+    for number, species in enumerate(OPEN_SPECIES):
+        known = identities // 3 + (number < identities % 3)
+        unknown, single = max(2, known // 2), max(1, known // 4)
+        counts = long_tail(known, images // 3 - 3 * unknown - single, least=4)
+        plans = [plan_identity(rng, count) for count in counts]
+        plans += [[{**row, "split": "test"} for row in plan_identity(rng, 3)] for _ in range(unknown)]
+        plans += [[{"burst": 0, "flank": "left", "split": "train"}] for _ in range(single)]
+        styles = coat_styles(rng, len(plans), species.style)
+        for animal, plan in enumerate(plans):
+            coats = {flank: draw_coat(rng, styles[animal], species.colours) for flank in ("left", "right")}
+            view, last, labels = {}, None, list(species.orientations)
+            for row in plan:
+                view, last = jitter_view(rng, view) if row["burst"] == last else draw_view(rng), row["burst"]
+                above = "left" not in labels  # where there are no flanks
+                flank = "left" if above else row["flank"]
+                label = str(rng.choice(labels)) if above else flank
+                scene = scenes[int(rng.integers(len(scenes)))]
+                rows.append(
+                    {
+                        "identity": f"{species.dataset}_{species.name.partition(' ')[0]}_{animal:02d}",
+                        "date": f"2024-{1 + row['burst'] % 12:02d}-{1 + animal % 28:02d}",
+                        "orientation": label,
+                        "species": species.name,
+                        "split": "database" if row["split"] == "train" else "query",
+                        "dataset": species.dataset,
+                    }
+                )
+                facing = 1 if above or flank == "right" else -1
+                draw = partial(draw_animal, coats[flank], scene, view, facing, species.silhouette)
+                pictures.append((draw, species.orientations[label]))
+    write_open_dataset(root, pd.DataFrame(rows), pictures, rng)
+
+
+def write_open_dataset(root: Path, table: pd.DataFrame, pictures: Sequence[tuple], rng: np.random.Generator) -> None:
+    table.insert(0, "image_id", rng.permutation(len(table)))  # the order tells nothing
+    folders = "images/" + table.dataset + "/" + table.split + "/"
+    table.insert(2, "path", folders + [f"{i:05d}.jpg" for i in table.image_id])
+    for path, (draw, turn) in zip(table.path, progress(pictures, "drawing the mini-dataset")):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        draw().convert("RGB").rotate(turn, expand=True).save(root / path, quality=92)
+    table = table.sort_values("image_id")
+    query = table.split == "query"
+    table[query][["image_id", "identity"]].to_csv(root / "solution.csv", index=False)
+    table.assign(identity=table.identity.where(~query, "")).to_csv(root / "metadata.csv", index=False)
+    table[query][["image_id"]].assign(identity="new_individual").to_csv(root / "sample_submission.csv", index=False)
 
 
 def number_pictures(views: pd.DataFrame, rng: np.random.Generator | None) -> pd.DataFrame:
@@ -2653,9 +2907,23 @@ def bn_neck(in_features: int, output: Count | None = None) -> nn.Module:
     return nn.Sequential(*([nn.Linear(in_features, output, bias=False)] if output else []), neck)
 
 
+class NoHead(nn.Identity):
+    """Passes the features on; knows how many there are."""
+
+    def __init__(self, num_features: int):
+        super().__init__()
+        self.num_features = num_features
+
+
+@register("head", "none")
+def no_head(in_features: int) -> nn.Module:
+    """The pooled features are the embeddings, as for a plain classifier."""
+    return NoHead(in_features)
+
+
 def head_width(head: nn.Module) -> int:
     """Length of the embeddings that a head gives."""
-    last = next(m for m in reversed(list(head.modules())) if isinstance(m, (nn.Linear, nn.BatchNorm1d)))
+    last = next(m for m in reversed(list(head.modules())) if isinstance(m, (nn.Linear, nn.BatchNorm1d, NoHead)))
     return last.out_features if isinstance(last, nn.Linear) else last.num_features
 
 
@@ -3195,6 +3463,10 @@ class IdentityLoss(nn.Module):
     def terms(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
+    def logits(self, embeddings: Tensor) -> Tensor | None:
+        """(B, C), whose softmax are the probabilities of the identities; None for a loss that compares pictures."""
+        return None
+
     def forward(self, embeddings: Tensor, labels: Tensor, shares: Tensor | float = 1.0) -> Tensor:
         with torch.autocast(embeddings.device.type, enabled=False):
             terms, counted = self.terms(full_precision(embeddings), labels)
@@ -3220,9 +3492,12 @@ class CrossEntropy(IdentityLoss):
         nn.init.xavier_uniform_(self.weight)
         self.label_smoothing = label_smoothing
 
+    def logits(self, embeddings: Tensor) -> Tensor:
+        return F.linear(embeddings, self.weight.to(embeddings), self.bias.to(embeddings))
+
     def terms(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = F.linear(embeddings, self.weight.to(embeddings), self.bias.to(embeddings))  # (B, C)
-        return all_count(F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing))
+        logits, smoothing = self.logits(embeddings), self.label_smoothing
+        return all_count(F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing))
 
 
 class MarginSoftmax(IdentityLoss):
@@ -3256,6 +3531,9 @@ class MarginSoftmax(IdentityLoss):
         proxies = unit(self.weight).to(embeddings).flatten(0, -2)  # (C, D) or (C * K, D)
         cosine = unit(embeddings) @ proxies.T
         return cosine.view(len(embeddings), *self.weight.shape[:2]).amax(2) if self.weight.ndim == 3 else cosine
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        return self.scale * self.cosines(embeddings)
 
     def target(self, cosine: Tensor, embeddings: Tensor) -> Tensor:
         """The target's cosine (B, 1) after the margin."""
@@ -3435,6 +3713,10 @@ class SumOfLosses(nn.Module):
         super().__init__()
         self.losses, self.weights = nn.ModuleList(losses), tuple(weights)
         self.by_picture = all(loss.by_picture for loss in losses)
+
+    def logits(self, embeddings: Tensor) -> Tensor | None:
+        told = [loss.logits(embeddings) for loss in self.losses]
+        return next((logits for logits in told if logits is not None), None)
 
     def forward(self, embeddings: Tensor, labels: Tensor, *shares: Tensor) -> Tensor:
         return sum(weight * loss(embeddings, labels, *shares) for weight, loss in zip(self.weights, self.losses))
@@ -4828,7 +5110,16 @@ def lower_is_better(metric: str) -> bool:
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
-    """Position of the best row, the earliest of equals; the last where nothing was validated."""
+    """Position of the best row, the earliest of equals; the last where nothing was validated.
+
+    loss_and_accuracy: of the rows in which both are better than in the one kept before, the last.
+    """
+    if metric == "loss_and_accuracy":
+        kept = 0
+        for i, row in enumerate(history):
+            if row["val_loss"] < history[kept]["val_loss"] and row["accuracy"] > history[kept]["accuracy"]:
+                kept = i
+        return kept if any(not math.isnan(row["val_loss"]) for row in history) else len(history) - 1
     values = np.array([row[metric] for row in history], float)
     if np.isnan(values).all():
         return len(values) - 1
@@ -4927,7 +5218,10 @@ class Trainer:
 
     @property
     def device(self) -> torch.device:
-        return next(self.embedder.head.parameters(), torch.zeros(0)).device
+        parameters = itertools.chain(
+            self.embedder.head.parameters(), self.loss.parameters(), self.embedder.parameters()
+        )
+        return next(parameters, torch.zeros(0)).device
 
     def live(self) -> dict[str, Tensor]:
         """All that training changes: head, loss, and what of the backbone learns, buffers included."""
@@ -5110,10 +5404,26 @@ def validate(trainer: Trainer, task: Task) -> tuple[dict[str, float], Tensor]:
                 f"train.lr (now {trainer.recipe.train.lr:g})"
             )
         labels = task.labels[torch.from_numpy(task.validation)]
-        with torch.no_grad():
-            val_loss = float(trainer.loss(embeddings.to(trainer.device), labels.to(trainer.device)))
-    metrics = retrieval_metrics(similarity_matrix(embeddings, geometry=trainer.embedder.geometry), labels)
-    return {"val_loss": val_loss, **{m: metrics[m] for m in METRICS if m != "val_loss"}}, embeddings
+        told = classifier_metrics(trainer.loss, embeddings.to(trainer.device), labels.to(trainer.device))
+    told.update(retrieval_metrics(similarity_matrix(embeddings, geometry=trainer.embedder.geometry), labels))
+    return {metric: told[metric] for metric in METRICS}, embeddings
+
+
+def class_logits(loss: nn.Module, embeddings: Tensor) -> Tensor | None:
+    """(B, C), where the loss has a class for every identity; None where it compares pictures."""
+    logits = getattr(loss, "logits", None)
+    return None if logits is None else logits(full_precision(embeddings))
+
+
+@torch.no_grad()
+def classifier_metrics(loss: IdentityLoss, embeddings: Tensor, labels: Tensor) -> dict[str, float]:
+    """Loss and accuracy on the pictures whose identity is one that is learned; NaN where there is none, or no class."""
+    embeddings, labels = embeddings[labels >= 0], labels[labels >= 0]
+    if not len(labels):
+        return {"val_loss": math.nan, "accuracy": math.nan}
+    logits = class_logits(loss, embeddings)
+    accuracy = math.nan if logits is None else float((logits.argmax(1) == labels).double().mean())
+    return {"val_loss": float(loss(embeddings, labels)), "accuracy": accuracy}
 
 
 # an epoch
@@ -5215,6 +5525,13 @@ def learning_parameters(trainer: Trainer) -> list[nn.Parameter]:
     return [p for group in trainer.optimizer.param_groups for p in group["params"]]
 
 
+def shorten_gradient(parameters: Sequence[nn.Parameter], longest: float | None) -> Tensor:
+    """The length of the gradient, which is shortened to `longest` where that is given."""
+    if longest is None and hasattr(nn.utils, "get_total_norm"):  # since torch 2.6; spares a multiplication by one
+        return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return nn.utils.clip_grad_norm_(parameters, longest or math.inf)
+
+
 def optimizer_step(trainer: Trainer, shared: bool) -> Tensor:
     """One step of optimizer, schedule and moving average; the norm of the gradients before clipping.
 
@@ -5223,7 +5540,7 @@ def optimizer_step(trainer: Trainer, shared: bool) -> Tensor:
     config, embedder = trainer.recipe.train, trainer.embedder
     add_gradients([*embedder.backbone.parameters(), *embedder.pooling.parameters()] if shared else [])
     trainer.scaler.unscale_(trainer.optimizer)
-    norm = nn.utils.clip_grad_norm_(learning_parameters(trainer), config.clip_norm or math.inf)
+    norm = shorten_gradient(learning_parameters(trainer), config.clip_norm)
     trainer.scaler.step(trainer.optimizer)
     trainer.scaler.update()
     trainer.optimizer.zero_grad(set_to_none=True)
@@ -5614,7 +5931,190 @@ def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]
     return embedder, tensors, metadata["identities"]
 
 
-# 13. Dataset analysis
+# 13. Open set
+# ----------------------------------------------------------------------------------------------------------------------
+
+NEW = "new_individual"  # the answer for an animal that nobody knows
+SOURCE_THRESHOLDS = (0.6, 0.65, 0.68, 0.7)  # fixed ones of a published system, for comparison
+
+
+def open_set_score(truth: Any, answer: Any, known: Iterable[str]) -> dict[str, float]:
+    """{"baks", "baus", "score"} of AnimalCLEF 2025, each in [0, 1].
+
+    truth, answer: identities of N queries, `new_individual` as the answer for an animal that nobody knows; known: the
+    identities in the database. baks is the balanced accuracy on queries of known individuals, baus that on queries of
+    unknown ones: the mean, over the true identities, of the share of their queries that are answered rightly. score is
+    sqrt(baks * baus). What has no queries is NaN, and the score with it.
+
+    >>> open_set_score(["a", "a", "b", "x"], ["a", "b", "b", "new_individual"], known=["a", "b"])["baks"]
+    0.75
+    """
+    truth, answer, known = np.asarray(truth, str), np.asarray(answer, str), set(map(str, known))
+    if truth.shape != answer.shape or truth.ndim != 1:
+        raise KitError(
+            f"open_set_score: {len(truth)} true identities and {len(answer)} answers (expected one for each)"
+        )
+    there = np.array([name in known for name in truth], bool)
+    baks = balanced_accuracy(truth[there], (answer == truth)[there])
+    baus = balanced_accuracy(truth[~there], (answer == NEW)[~there])
+    return {"baks": baks, "baus": baus, "score": math.sqrt(baks * baus)}
+
+
+def balanced_accuracy(truth: np.ndarray, right: np.ndarray) -> float:
+    return float(pd.Series(right.astype(float)).groupby(truth).mean().mean()) if len(truth) else math.nan
+
+
+def nearest_identities(
+    similarity: Any, identities: Any, k: int = 1, allowed: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k most similar identities of each query, and the similarity of the most similar picture of each: (N, k) both.
+
+    similarity (N, M) of queries and gallery; identities (M,) of the gallery; allowed: bool (N, M), which of them may be
+    the answer. Where fewer than k identities are allowed the others are "" with similarity -inf.
+    """
+    matrix, (names_there, codes) = (
+        as_matrix(similarity).cpu().numpy(),
+        np.unique(np.asarray(identities, str), return_inverse=True),
+    )
+    if matrix.shape[1:] != codes.shape:
+        raise KitError(f"similarity: shape {matrix.shape} does not fit {len(codes)} identities (expected N x M)")
+    order, k = np.argsort(codes, kind="stable"), min(k, len(names_there))
+    starts = np.searchsorted(codes[order], np.arange(len(names_there)))
+    found, scores = [], []
+    for rows in cut_batches(np.arange(len(matrix)), rows_at_a_time(matrix.shape[1])):
+        block = matrix[rows].astype(np.float64)
+        if allowed is not None:
+            block = np.where(allowed[rows], block, -np.inf)
+        best = np.maximum.reduceat(block[:, order], starts, axis=1)  # (rows, C)
+        top = np.argsort(-best, axis=1, kind="stable")[:, :k]
+        found.append(top)
+        scores.append(np.take_along_axis(best, top, 1))
+    top, best = np.concatenate(found), np.concatenate(scores)
+    return np.where(np.isneginf(best), "", names_there[top]), best
+
+
+def guesses_table(names: Sequence[str], species: Any, identity: np.ndarray, score: np.ndarray) -> pd.DataFrame:
+    """A row for each query: its name, its species ("" where there are none), the best identity, and how sure it is."""
+    return pd.DataFrame({"image_id": list(names), "species": species, "identity": identity, "score": score})
+
+
+def answers_of(guesses: pd.DataFrame, thresholds: Mapping[str, float]) -> np.ndarray:
+    """The best identity of each query, or `new_individual` where it scores below the threshold of its species.
+
+    thresholds: by species, or one under "" for all that have none of their own.
+    """
+    least = guesses.species.map(lambda name: thresholds.get(name, thresholds.get("", math.nan))).to_numpy(float)
+    if np.isnan(least).any():
+        missing = guesses.species[np.isnan(least)].iloc[0]
+        raise KitError(f"thresholds: there is none for species {missing!r} (found {', '.join(map(repr, thresholds))})")
+    return np.where(guesses.score.to_numpy() >= least, guesses.identity.to_numpy(str), NEW)
+
+
+def shares_of_score(guesses: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """What each query adds to baks when its guess is taken, and to baus when it is not: (N,) both.
+
+    guesses has truth (the true identity) and known (whether the database has it).
+    """
+
+    def weight(rows: np.ndarray) -> np.ndarray:
+        truth = guesses.truth[rows]
+        return np.where(rows, 1 / (guesses.truth.map(truth.value_counts()).fillna(1) * max(truth.nunique(), 1)), 0.0)
+
+    known = guesses.known.to_numpy(bool)
+    right = (guesses.truth == guesses.identity).to_numpy()
+    return weight(known) * right, weight(~known)
+
+
+def threshold_curve(guesses: pd.DataFrame) -> pd.DataFrame:
+    """baks, baus and score for every threshold that makes a difference: between each two neighbouring scores, below the
+    lowest and above the highest. `guesses` as in `fit_thresholds`."""
+    taken, left = shares_of_score(guesses)
+    scores = guesses.score.to_numpy(float)
+    values, place = np.unique(scores, return_inverse=True)
+    gain, loss = (np.bincount(place, share, len(values)) for share in (taken, left))
+    baks = np.r_[gain[::-1].cumsum()[::-1], 0.0]  # of those at or above each value
+    baus = np.r_[0.0, loss.cumsum()]  # of those below it
+    between = np.r_[values[0] - 1e-6, (values[1:] + values[:-1]) / 2, values[-1] + 1e-6]
+    return pd.DataFrame({"threshold": between, "baks": baks, "baus": baus, "score": np.sqrt(baks * baus)})
+
+
+def fit_thresholds(guesses: pd.DataFrame, per_species: bool = False) -> dict[str, float]:
+    """The thresholds with the best sqrt(baks * baus): one under "", and with per_species one more for each species.
+
+    guesses: a row for each query with image_id, species, identity (the best), score, truth, and known (whether the
+    database has the true identity). Those of the species are fitted in turn, the others held, until none improves.
+    Raises KitError without queries of both kinds, for then any threshold would do.
+    """
+    if guesses.known.all() or not guesses.known.any():
+        kind = "known" if guesses.known.all() else "unknown"
+        raise KitError(
+            f"threshold: all {len(guesses)} queries are of {kind} individuals; both kinds are needed to fit one"
+        )
+    curve = threshold_curve(guesses)
+    single = float(curve.threshold[curve.score.idxmax()])
+    species = sorted(set(guesses.species) - {""})
+    if not per_species or len(species) < 2:
+        return {"": single}
+    fitted, (taken, left) = dict.fromkeys(species, single), shares_of_score(guesses)
+    for _ in range(20):
+        before = dict(fitted)
+        for name in species:
+            own = (guesses.species == name).to_numpy()
+            accepted = guesses.score.to_numpy() >= guesses.species.map(fitted).to_numpy()
+            others = taken[~own & accepted].sum(), left[~own & ~accepted].sum()
+            fitted[name] = best_beside(guesses.score.to_numpy()[own], taken[own], left[own], others, fitted[name])
+        if fitted == before:
+            break
+    return {"": single, **fitted}
+
+
+def best_beside(
+    scores: np.ndarray, taken: np.ndarray, left: np.ndarray, others: tuple[float, float], now: float
+) -> float:
+    """The threshold of one species that makes the score best, given what the others add; the present one on a tie."""
+    values, place = np.unique(scores, return_inverse=True)
+    gain, loss = (np.bincount(place, share, len(values)) for share in (taken, left))
+    products = (others[0] + np.r_[gain[::-1].cumsum()[::-1], 0.0]) * (others[1] + np.r_[0.0, loss.cumsum()])
+    between = np.r_[values[0] - 1e-6, (values[1:] + values[:-1]) / 2, values[-1] + 1e-6]
+    present = products[np.searchsorted(values, now)]
+    best = int(products.argmax())
+    return float(between[best]) if products[best] > present + 1e-12 else now
+
+
+def calibrate_matches(scores: Any, right: Any) -> Calibrator:
+    """How probable it is, given a query's best score, that its best match is right: N scores, N of bool.
+
+    Isotonic from 1,000 queries on, logistic below (Niculescu-Mizil & Caruana 2005).
+    """
+    return fit_calibration(np.asarray(scores, float), right, "isotonic" if len(scores) >= 1000 else "logistic")
+
+
+def score_guesses(guesses: pd.DataFrame, thresholds: Mapping[str, float]) -> dict[str, float]:
+    """`open_set_score` of guesses with a truth, at these thresholds."""
+    return open_set_score(guesses.truth, answers_of(guesses, thresholds), guesses.truth[guesses.known])
+
+
+def cross_fitted_score(guesses: pd.DataFrame, per_species: bool = False, seed: int = 0) -> dict[str, float]:
+    """`open_set_score` when each half of the identities is judged by thresholds fitted on the other half.
+
+    An honest estimate, where a threshold judged on the queries that it was fitted on would flatter itself. NaN where
+    either half lacks known or unknown individuals.
+    """
+    rng, half = np.random.default_rng(seed), pd.Series(0, index=guesses.index)
+    for known in (True, False):
+        identities = rng.permutation(sorted(guesses.truth[guesses.known == known].unique()))
+        half[guesses.truth.isin(identities[::2]) & (guesses.known == known)] = 1
+    answers = np.full(len(guesses), "", object)
+    try:
+        for own in (0, 1):
+            rows = (half == own).to_numpy()
+            answers[rows] = answers_of(guesses[rows], fit_thresholds(guesses[~rows], per_species))
+    except KitError:
+        return dict.fromkeys(("baks", "baus", "score"), math.nan)
+    return open_set_score(guesses.truth, answers, guesses.truth[guesses.known])
+
+
+# 14. Dataset analysis
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -5879,7 +6379,7 @@ def curate(
     return Curation(kept, reason, pd.DataFrame(rows), signals)
 
 
-# 14. Submission
+# 15. Submission
 # ----------------------------------------------------------------------------------------------------------------------
 
 CHUNK = 1 << 19  # rows of a submission that are formatted at a time
@@ -6030,7 +6530,47 @@ def check_row_ids(found: pd.Series, expected: pd.Series, shown: str | Path) -> N
         )
 
 
-# 15. Plots and reports
+def write_answers(path: str | Path, images: Sequence[str], answers: Sequence[str], known: Iterable[str]) -> Path:
+    """Writes `image_id,identity` for every query of an open set, and reads the file back.
+
+    images, answers: names and answers of N queries, an identity of `known` or `new_individual`. Raises KitError on any
+    other answer.
+    """
+    with atomic(path) as temporary:
+        pd.DataFrame({"image_id": list(images), "identity": list(answers)}).to_csv(temporary, index=False)
+        validate_answers(temporary, images, known, path)
+    return Path(path)
+
+
+def validate_answers(
+    path: str | Path, images: Sequence[str], known: Iterable[str], shown: str | Path | None = None
+) -> dict[str, int]:
+    """Checks a submission of answers: its columns, every query once, known identities or `new_individual`.
+
+    Returns {"rows": how many}; raises KitError naming the first fault.
+    """
+    shown, table = shown or path, read_table(Path(path), ())
+    if list(table.columns) != ["image_id", "identity"]:
+        raise KitError(f"{shown}: columns {','.join(map(str, table.columns))} (expected image_id,identity)")
+    allowed = {*known, NEW}
+    wrong = table[~table.identity.isin(allowed)]
+    if len(wrong):
+        first = wrong.iloc[0]
+        raise KitError(
+            f"{shown}: image_id {first.image_id}: identity: {first.identity!r} is not known; "
+            f"{suggest(first.identity, allowed)}"
+        )
+    expected = pd.Series(list(map(str, images)))
+    twice = table.image_id[table.image_id.duplicated()]
+    missing, unknown = sorted(set(expected) - set(table.image_id)), sorted(set(table.image_id) - set(expected))
+    if len(twice) or missing or unknown:
+        fault = f"{twice.iloc[0]} stands more than once" if len(twice) else f"{(missing or unknown)[0]} is "
+        fault += "" if len(twice) else ("missing" if missing else "no query")
+        raise KitError(f"{shown}: image_id {fault} (expected each of {len(expected)} queries once)")
+    return {"rows": len(table)}
+
+
+# 16. Plots and reports
 # ----------------------------------------------------------------------------------------------------------------------
 
 # figures
@@ -6056,6 +6596,9 @@ PAGE_COLUMNS = (  # results.csv has them all
     "map_postprocessed",
     "test_map",
     "test_map_postprocessed",
+    "accuracy",
+    "open_set",
+    "test_open_set",
     "top1",
     "pair_auc",
     "best_epoch",
@@ -6065,20 +6608,24 @@ PAGE_COLUMNS = (  # results.csv has them all
 )
 
 
-def new_figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+def new_figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
     """A matplotlib figure (inches) and its axes, apart from any global state."""
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), layout="constrained")
-    axes = figure.subplots(1, columns)
+    axes = figure.subplots(rows, columns)
     for ax in np.ravel(axes):
         ax.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def picture_tag(png: bytes, caption: str) -> str:
-    source, words = base64.b64encode(png).decode(), html.escape(caption)
-    image = f'<img alt="{words}" src="data:image/png;base64,{source}">'
+def picture_type(data: bytes) -> str:
+    return "jpeg" if data.startswith(b"\xff\xd8") else "png"
+
+
+def picture_tag(data: bytes, caption: str) -> str:
+    source, words = base64.b64encode(data).decode(), html.escape(caption)
+    image = f'<img alt="{words}" src="data:image/{picture_type(data)};base64,{source}">'
     return f'<figure>{image}<figcaption class="note">{words}</figcaption></figure>'
 
 
@@ -6144,6 +6691,28 @@ def augmentation_sheet(store: ImageStore, recipe: Recipe, drawn: int = 5, side: 
             thumbnail = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
             sheet.paste(thumbnail, (column * (side + 6) + 3, row * (side + 6) + 18))
     return sheet
+
+
+def match_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], taken: Sequence[bool], side: int = 150) -> bytes:
+    """A JPEG with a row for each query: its picture, then its best matches, each with a line of text under it.
+
+    taken: whether the first match is the answer, which a green frame tells; else the query has a red one.
+    """
+    from PIL import ImageFont
+
+    wide, high, font = side + 14, side + 30, ImageFont.load_default(12)
+    sheet = Image.new("RGB", (wide * max(map(len, rows)) + 20, high * len(rows)), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, (row, known) in enumerate(zip(rows, taken)):
+        for column, (image, text) in enumerate(row):
+            x, y = column * wide + (20 if column else 0), number * high
+            framed = GREEN if known and column == 1 else RED if not known and column == 0 else PAPER
+            draw.rectangle((x + 2, y + 2, x + side + 9, y + side + 9), fill=framed)
+            sheet.paste(ImageOps.pad(image.convert("RGB"), (side, side), color=PAPER), (x + 6, y + 6))
+            draw.text((x + 6, y + side + 12), text, INK, font)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
 
 
 def tiles(
@@ -6283,6 +6852,45 @@ def similarity_figure(similarity: np.ndarray, labels: np.ndarray) -> Any:
         )
     ax.set(xlabel="similarity", ylabel="density")
     ax.legend(frameon=False)
+    return figure
+
+
+def threshold_figure(guesses: pd.DataFrame, thresholds: Mapping[str, float]) -> Any:
+    """For all queries, and for each species with a threshold of its own: the score by threshold, and how sure the best
+    guesses are about known individuals, rightly and wrongly told, and about unknown ones. Dotted: fixed thresholds."""
+    shown = [name for name in thresholds if name] if len(thresholds) > 1 else [""]
+    figure, axes = new_figure(10, 2.6 * len(shown), 2, len(shown))
+    for row, (name, pair) in enumerate(zip(shown, np.reshape(axes, (-1, 2)))):
+        own = guesses[guesses.species == name] if name else guesses
+        curve = threshold_curve(own)
+        for column, label, colour in (
+            ("baks", "known (BAKS)", GREEN),
+            ("baus", "unknown (BAUS)", RED),
+            ("score", "score", INK),
+        ):
+            pair[0].plot(curve.threshold, curve[column], color=colour, lw=2 if column == "score" else 1, label=label)
+        for fixed in SOURCE_THRESHOLDS:
+            pair[0].axvline(fixed, color="#999999", lw=0.8, ls=":")
+        right = own.truth == own.identity
+        kinds = (
+            (own.known & right, "known, right", GREEN),
+            (own.known & ~right, "known, wrong", "#e0a030"),
+            (~own.known, "unknown", RED),
+        )
+        edges = np.linspace(min(0.0, own.score.min()), max(1.0, own.score.max()), 41)
+        pair[1].hist(
+            [own.score[k] for k, _, _ in kinds],
+            edges,
+            stacked=True,
+            color=[c for _, _, c in kinds],
+            label=[f"{t} ({k.sum()})" for k, t, _ in kinds],
+        )
+        for ax in pair:
+            ax.axvline(thresholds[name], color=INK, lw=1, ls="--")
+            ax.set_xlabel("confidence" if row == len(shown) - 1 else "")
+            ax.legend(frameon=False, fontsize=7)
+        pair[0].set(ylabel=name or "all queries", ylim=(0, 1.02))
+        pair[1].set_ylabel("queries")
     return figure
 
 
@@ -6426,7 +7034,7 @@ class Page:
         self.title = title
         self.html: list[str] = [f"<h1>{html.escape(title)}</h1>"]
         self.lines: list[str] = [f"# {title}"]
-        self.pictures: dict[str, bytes] = {}  # PNG by name
+        self.pictures: dict[str, bytes] = {}  # PNG or JPEG by name
 
     def heading(self, text: str, level: int = 2) -> None:
         self.html.append(f"<h{level}>{html.escape(text)}</h{level}>")
@@ -6460,10 +7068,10 @@ class Page:
         self.picture(name, figure_png(figure), caption)
 
     def picture(self, name: str, picture: bytes | Image.Image, caption: str) -> None:
-        """A PNG, or a picture that becomes one; `name` is that of its file."""
+        """A PNG or JPEG, or a picture that becomes a PNG; `name` is that of its file."""
         self.pictures[name] = png_bytes(picture) if isinstance(picture, Image.Image) else picture
         self.html.append(picture_tag(self.pictures[name], caption))
-        self.lines.append(f"![{caption}](figures/{name}.png)")
+        self.lines.append(f"![{caption}](figures/{name}.{picture_type(self.pictures[name])})")
 
     def code(self, text: str) -> None:
         self.html.append(f"<pre>{html.escape(text)}</pre>")
@@ -6471,9 +7079,9 @@ class Page:
 
     def write(self, folder: Path) -> Path:
         """Writes figures/*.png, report.md and report.html; returns the page's path."""
-        for name, png in self.pictures.items():
-            with atomic(folder / "figures" / f"{name}.png") as temporary:
-                temporary.write_bytes(png)
+        for name, data in self.pictures.items():
+            with atomic(folder / "figures" / f"{name}.{picture_type(data)}") as temporary:
+                temporary.write_bytes(data)
         write_text(folder / "report.md", "\n\n".join(self.lines) + "\n")
         write_text(
             folder / "report.html",
@@ -6558,7 +7166,16 @@ def reliance_of(runs: pd.DataFrame) -> dict[str, float]:
 
 
 MEASURED = ("grad_norm", "images_per_second", "embedding_norm", "distance_to_rim")  # in every epoch
-AVERAGED = ("map_postprocessed", "test_map", "test_map_postprocessed", "top1", "pair_auc")
+AVERAGED = (
+    "accuracy",
+    "open_set",
+    "test_open_set",
+    "map_postprocessed",
+    "test_map",
+    "test_map_postprocessed",
+    "top1",
+    "pair_auc",
+)
 
 
 def divergence_of(logs: Sequence[pd.DataFrame], rule: Divergence | None) -> dict[str, Any]:
@@ -6692,6 +7309,7 @@ def report_results(page: Page, recipe: Recipe, table: pd.DataFrame, logs: Mappin
     page.table(
         summary,
         "map: identity-balanced mAP on the validation pictures, each a query against all others, mean over n seeds; "
+        "accuracy: of the classifier, where the loss has one; open_set: sqrt(BAKS x BAUS), cross-fitted; "
         "sd: standard deviation; low, high: 95 % interval of the mean (Student); best_epoch: whose weights are kept; "
         "loss_variance: of the training loss over the last ten epochs. What is published was measured by others, on "
         "other data or machines."
@@ -6767,6 +7385,8 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
             "similarities, over identities; used: what the submission went through. Measured, and by auto chosen, on "
             "these same pictures.",
         )
+    if detail.get("guesses") is not None:
+        report_open_set(page, detail["metrics"]["open_set"], detail["guesses"], name)
     page.picture(
         f"{name}-retrievals",
         detail["sheet"],
@@ -6782,7 +7402,28 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
     page.figure(f"{name}-map", places, "Two-dimensional map of the validation embeddings.")
 
 
-# 16. Experiments
+def report_open_set(page: Page, told: Mapping[str, Any], guesses: pd.DataFrame, name: str) -> None:
+    """How well known individuals are named and unknown ones found, by fitted and by fixed thresholds."""
+    page.heading("Known or new", 3)
+    rows = [{"thresholds": "fitted on these queries", **told["fitted"]}]
+    rows += [{"thresholds": "fitted on the other half of the identities", **told["cross_fitted"]}]
+    rows += [{"thresholds": f"{fixed}, as published", **score} for fixed, score in told["fixed"].items()]
+    rows += [{"thresholds": "test, fitted in validation", **told["test"]}] if "test" in told else []
+    rows += [{"thresholds": f"test, {fixed}", **score} for fixed, score in told.get("test_fixed", {}).items()]
+    fitted = ", ".join(f"{species or 'all'} {value:.4f}" for species, value in told["thresholds"].items())
+    page.table(
+        pd.DataFrame(rows),
+        f"baks, baus: balanced accuracy on known and unknown individuals; score: sqrt(baks x baus). Fitted: {fitted}. "
+        f"Confidence: {told['confidence']}. {told['unknown']}",
+    )
+    page.figure(
+        f"{name}-thresholds",
+        threshold_figure(guesses, told["thresholds"]),
+        "Score by threshold, and confidence of the best guess; dashed the fitted threshold, dotted the fixed ones.",
+    )
+
+
+# 17. Experiments
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -6813,6 +7454,7 @@ def find_data(recipe: Recipe, data: str | Path | None = None) -> Path:
     if given is not None:
         return Path(given)
     mounted = [p.parent for p in find_mounted("train.csv") if (p.parent / "test.csv").is_file()]
+    mounted += [p.parent for p in find_mounted("metadata.csv")]
     named = [p for p in mounted if recipe.data.competition in p.parts] or mounted
     if len(named) > 1:
         raise KitError(
@@ -6822,16 +7464,17 @@ def find_data(recipe: Recipe, data: str | Path | None = None) -> Path:
         return named[0]
     if on_kaggle():
         raise KitError(
-            f"{recipe.name}: no train.csv and test.csv under {KAGGLE_INPUT}; attach the competition "
+            f"{recipe.name}: no train.csv and test.csv (or metadata.csv) under {KAGGLE_INPUT}; attach the competition "
             f"{recipe.data.competition} (its rules must have been accepted)"
         )
     if recipe.data.mini is None:
         raise KitError(
-            f"{recipe.name}: no data: give its folder with --data DIR (train.csv, test.csv, train/, test/), "
+            f"{recipe.name}: no data: give its folder with --data DIR (train.csv and test.csv, or metadata.csv), "
             f"or try the recipe on synthetic pictures with --smoke"
         )
     mini = recipe.data.mini
-    root = cache_dir() / "mini" / f"{mini.identities}x{mini.images}-seed{mini.seed}-round{mini.round}"
+    kind = f"round{mini.round}" if mini.layout == "jaguar" else mini.layout
+    root = cache_dir() / "mini" / f"{mini.identities}x{mini.images}-seed{mini.seed}-{kind}"
     return make_mini_dataset(root, **asdict(mini))
 
 
@@ -6865,6 +7508,19 @@ def data_fingerprint(recipe: Recipe, competition: Competition, folder: Path | No
     return fingerprint(competition.fingerprint, file_sha256(path) if path.is_file() else "not there yet")
 
 
+def turns_of(competition: Competition, turn: Mapping[str, float]) -> list[float]:
+    """Degrees by which each picture of the store is turned, by its label in the column orientation; [] for none."""
+    if not turn:
+        return []
+    if "orientation" not in competition.train:
+        raise KitError(f"data.turn: {competition.root}: its tables have no column orientation")
+    labels = [*competition.train.orientation, *competition.test.get("orientation", [""] * len(competition.test))]
+    unknown = [label for label in turn if label not in labels]
+    if unknown:
+        raise KitError(f"data.turn.{unknown[0]}: no picture has this orientation; {suggest(unknown[0], set(labels))}")
+    return [turn.get(label, 0.0) for label in labels]
+
+
 def listed_in(subset: Path, train: pd.DataFrame) -> np.ndarray:
     """Which training pictures a list names, bool (N,)."""
     wanted = set(read_table(subset, ("filename",)).filename)
@@ -6881,7 +7537,9 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
     """
     data, paths, root = recipe.data, competition.paths, competition.root
     found_as = data_fingerprint(recipe, competition, folder)
-    store = open_store(root, paths, data.size, data.fit, data.masks, data.bad_images)
+    sized = partial(open_store, root, paths, fit=data.fit, masks=data.masks, bad_images=data.bad_images)
+    sized = partial(sized, turns=turns_of(competition, data.turn))
+    store = sized(data.size)
     if recipe.background.build().change is not None and not store.masked:
         name = recipe.background.name
         found = f"background: {name!r} needs masks, but the pictures in {root} have no alpha"
@@ -6907,10 +7565,10 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
         )
 
     def at_size(size: int) -> ImageStore:
-        sized = open_store(root, paths, size, data.fit, data.masks, data.bad_images)
+        store = sized(size)
         if positions is None:
-            return sized
-        return replace(sized, pixels=sized.pixels[positions], key=fingerprint(sized.key, positions.tolist()))
+            return store
+        return replace(store, pixels=store.pixels[positions], key=fingerprint(store.key, positions.tolist()))
 
     store = at_size(data.size)
     hashes = partial(perceptual_hashes, store.pixels[: len(competition.train)])
@@ -7477,8 +8135,7 @@ def run_split(
     watch: Callable[[Mapping[str, float]], None] | None = None,
 ) -> None:
     """One trained model: log, weights, embeddings, submission, and metrics.json, which marks the run as finished."""
-    competition, identities = pictures.competition, pictures.competition.identities
-    codes = pd.Categorical(competition.train.identity, categories=identities).codes.astype(np.int64)
+    identities, codes = identity_codes(pictures.competition.train.identity, split[0])
     embedder, tensors, known = embedder_for(recipe)
     embedder.to(device, memory_format=torch.channels_last)
     if device.type == "cuda":
@@ -7502,13 +8159,27 @@ def run_split(
     trainer.average = {}
     told, embeddings = validate(trainer, task)
     if process_number() == 0:
-        write_results(trainer, task, pictures, told, embeddings, place)
+        write_results(trainer, task, pictures, identities, told, embeddings, place)
+
+
+def identity_codes(identity: pd.Series, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The identities of the training rows, and every row's code (N,): below 0 for identities that none of them has."""
+    learned = sorted(identity.iloc[rows].unique())
+    others = sorted(set(identity) - set(learned))
+    codes = {name: code for code, name in enumerate(learned)} | {name: -1 - i for i, name in enumerate(others)}
+    return learned, np.array([codes[name] for name in identity], np.int64)
 
 
 def write_results(
-    trainer: Trainer, task: Task, pictures: Pictures, told: Mapping[str, float], embeddings: Tensor, place: Path
+    trainer: Trainer,
+    task: Task,
+    pictures: Pictures,
+    identities: Sequence[str],
+    told: Mapping[str, float],
+    embeddings: Tensor,
+    place: Path,
 ) -> None:
-    """Everything that a trained model leaves behind."""
+    """Everything that a trained model leaves behind; `identities` are those that it has learned."""
     recipe, embedder, competition = trainer.recipe, trainer.embedder, pictures.competition
     write_log(place / "log.csv", trainer.history)
     labels = competition.train.identity.to_numpy(str)[task.validation]
@@ -7517,7 +8188,7 @@ def write_results(
     metrics, steps = {**told, "per_identity": {}}, recipe.postprocess
     if len(labels):
         raw = similarity_matrix(embeddings, geometry=embedder.geometry)
-        metrics = {"val_loss": told["val_loss"], **retrieval_metrics(raw, labels)}
+        metrics = {"val_loss": told["val_loss"], "accuracy": told["accuracy"], **retrieval_metrics(raw, labels)}
         views = embed_views(trainer, task, task.validation)
         steps, measured = choose_steps(steps, embeddings, views, labels, embedder.geometry)
         if recipe.postprocess:
@@ -7529,12 +8200,122 @@ def write_results(
     save_arrays(place / "validation.npz", **kept)
     if competition.pairs is not None:
         metrics.update(write_test_results(competition, trainer, task, steps, place))
+    if competition.open_set and len(labels):
+        metrics["open_set"] = judge_open_set(trainer, task, pictures, identities, embeddings, place)
     if recipe.test_backgrounds and len(labels):
         metrics["other_backgrounds"] = map_on_backgrounds(trainer, task, labels)
-    save_weights(place / "weights.safetensors", trainer, competition.identities, {m: metrics[m] for m in METRICS})
+    save_weights(place / "weights.safetensors", trainer, identities, {m: metrics[m] for m in METRICS})
     write_json(place / "metrics.json", {**metrics, **run_facts(trainer)})
     if trainer.stopped != "max_hours":
         remove(place / "checkpoint.safetensors")
+
+
+def judge_open_set(
+    trainer: Trainer, task: Task, pictures: Pictures, identities: Sequence[str], embeddings: Tensor, place: Path
+) -> dict[str, Any]:
+    """Fits thresholds on the validation queries, answers the test's, writes both tables and the submission.
+
+    The gallery is the training part in validation, the whole database for the test.
+    """
+    competition, config = pictures.competition, trainer.recipe.open_set or OpenSet()
+    train, compute = competition.train, embeddings_of(trainer, task)
+
+    def guess(queries: Tensor, rows: pd.DataFrame, gallery: np.ndarray, without_own: bool = False) -> pd.DataFrame:
+        species = rows.get("species", "")
+        if config.decide == "softmax":
+            logits = class_logits(trainer.loss, queries.to(trainer.device))
+            score, best = logits.detach().softmax(1).max(1)
+            names_there = np.asarray(identities, str)[best.cpu().numpy()]
+            return guesses_table(rows.filename, species, names_there, score.cpu().numpy().astype(np.float64))
+        known = embed(compute, task.source, gallery)
+        there = train.iloc[gallery]
+        allowed = allowed_answers(rows, there, without_own)
+        similarity = similarity_matrix(queries, known, trainer.embedder.geometry)
+        best, score = nearest_identities(similarity, there.identity, allowed=allowed)
+        return guesses_table(rows.filename, species, best[:, 0], score[:, 0])
+
+    held_out = train.iloc[task.validation]
+    validation = guess(embeddings, held_out, task.train)
+    validation["truth"] = held_out.identity.to_numpy(str)
+    validation["known"] = held_out.identity.isin(set(train.identity.iloc[task.train])).to_numpy()
+    unknown = "Unknown individuals are identities that were held out whole."
+    if validation.known.all() and config.decide == "nearest":
+        unknown = (
+            "No identity was held out whole: each query stands for an unknown one too, its own identity left out of "
+            "the gallery, which flatters a model that was trained on it."
+        )
+        absent = guess(embeddings, held_out, task.train, without_own=True)
+        absent = absent.assign(truth=validation.truth + " (left out)", known=False)
+        validation = pd.concat([validation, absent], ignore_index=True)
+    calibrate, confidence = calibrator_of(validation, config)
+    validation["score"] = calibrate(validation.score)
+    thresholds = thresholds_of(validation, config)
+    told: dict[str, Any] = {
+        "decide": config.decide,
+        "confidence": confidence,
+        "unknown": unknown,
+        "thresholds": thresholds,
+        "fitted": score_guesses(validation, thresholds),
+        "cross_fitted": cross_fitted_score(validation, one_for_each(validation, config)),
+        "fixed": {str(fixed): score_guesses(validation, {"": fixed}) for fixed in SOURCE_THRESHOLDS},
+    }
+    write_table(place / "validation_guesses.csv", validation.assign(answer=answers_of(validation, thresholds)))
+    if not len(competition.test):
+        return told
+    positions = len(train) + np.arange(len(competition.test))
+    queries = embed(compute, task.source, positions)
+    test = guess(queries, competition.test, np.sort(np.r_[task.train, task.validation]))
+    test["score"] = calibrate(test.score)
+    test["answer"] = answers_of(test, thresholds)
+    write_table(place / "test_guesses.csv", test)
+    write_answers(place / "submission.csv", test.image_id, test.answer, set(train.identity))
+    if competition.solution is not None:
+        test = test.assign(truth=competition.solution.to_numpy(str))
+        test["known"] = test.truth.isin(set(train.identity))
+        told["test"] = score_guesses(test, thresholds)
+        told["test_fixed"] = {str(fixed): score_guesses(test, {"": fixed}) for fixed in SOURCE_THRESHOLDS}
+    return told
+
+
+def allowed_answers(queries: pd.DataFrame, gallery: pd.DataFrame, without_own: bool) -> np.ndarray | None:
+    """Which pictures of the gallery may answer which query, bool (N, M): those of its species, of other identities."""
+    allowed = None
+    if "species" in queries and "species" in gallery:
+        allowed = queries.species.to_numpy(str)[:, None] == gallery.species.to_numpy(str)
+    if without_own:
+        others = queries.identity.to_numpy(str)[:, None] != gallery.identity.to_numpy(str)
+        allowed = others if allowed is None else allowed & others
+    return allowed
+
+
+def calibrator_of(validation: pd.DataFrame, config: OpenSet) -> tuple[Callable[[Any], np.ndarray], str]:
+    """From raw scores to confidence, and what that is in words; probabilities stay as they are."""
+    right = (validation.truth == validation.identity).to_numpy()
+    if config.decide == "softmax":
+        return lambda scores: np.asarray(scores, np.float64), "the largest softmax probability"
+    if right.all() or not right.any():
+        return lambda scores: np.asarray(scores, np.float64), "the similarity of the most similar picture"
+    return calibrate_matches(validation.score, right), "the calibrated probability that the best match is right"
+
+
+def thresholds_of(validation: pd.DataFrame, config: OpenSet) -> dict[str, float]:
+    """The recipe's threshold, or those fitted on the validation queries."""
+    if config.threshold is not None:
+        return {"": config.threshold}
+    return fit_thresholds(validation, one_for_each(validation, config))
+
+
+def one_for_each(validation: pd.DataFrame, config: OpenSet) -> bool:
+    """Whether each species has a threshold of its own; auto: when that is better for identities that it did not see."""
+    if config.thresholds != "auto":
+        return config.thresholds == "per_species"
+    one, each = (cross_fitted_score(validation, per_species)["score"] for per_species in (False, True))
+    return each > one
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False)
 
 
 def map_on_backgrounds(trainer: Trainer, task: Task, labels: np.ndarray) -> dict[str, float]:
@@ -7670,12 +8451,12 @@ def combine_folds(competition: Competition, place: Path, folds: int, geometry: G
     save_arrays(
         place / "oof_similarity.npz", **blocks, **{f"images{k}": fold["images"] for k, fold in enumerate(held_out)}
     )
-    metrics = {m: float(np.mean([t[m] for t in told])) for m in METRICS}
+    metrics = {m: float(np.mean([t.get(m, math.nan) for t in told])) for m in METRICS}
     by_identity = pd.DataFrame([t["per_identity"] for t in told]).mean()
     facts = {key: told[0][key] for key in ("parameters", "trainable_parameters", "versions")}
     facts.update({"stopped": "max_hours"} if any("stopped" in t for t in told) else {})
     facts.update(
-        untrained={m: float(np.mean([t["untrained"][m] for t in told])) for m in METRICS},
+        untrained={m: float(np.mean([t["untrained"].get(m, math.nan) for t in told])) for m in METRICS},
         epochs=float(np.mean([t["epochs"] for t in told])),
         seconds=sum(t["seconds"] for t in told),
         best_epoch=float(np.mean([t["best_epoch"] for t in told])),
@@ -7755,8 +8536,9 @@ def results_table(cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
                 "seed": cell.recipe.seed,
                 "map": told["map"],
                 "untrained": told["untrained"]["map"],
-                **{m: told[m] for m in ("retrieval_map", "top1", "pair_auc", "pair_ap", "val_loss")},
+                **{m: told[m] for m in METRICS if m in told and m != "map"},
                 **{m: told[m] for m in ("map_postprocessed", "test_map", "test_map_postprocessed") if m in told},
+                **open_set_columns(told.get("open_set")),
                 **{f"map@{name}": value for name, value in told.get("other_backgrounds", {}).items()},
                 "best_epoch": told["best_epoch"],
                 "epochs": told["epochs"],
@@ -7766,6 +8548,13 @@ def results_table(cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def open_set_columns(told: Mapping[str, Any] | None) -> dict[str, float]:
+    if told is None:
+        return {}
+    tested = {"test_open_set": told["test"]["score"]} if "test" in told else {}
+    return {"open_set": told["cross_fitted"]["score"], **tested}
 
 
 def log_folder(cell: Cell, folder: Path) -> Path:
@@ -7782,6 +8571,7 @@ def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) ->
     similarity = similarity_matrix(kept["embeddings"], geometry=geometry)
     position = {name: i for i, name in enumerate(pictures.competition.train.filename)}
     images = [pictures.store.thumbnail(position[name]) for name in kept["images"]]
+    guesses = place / "validation_guesses.csv"
     precision = average_precision(similarity, labels)
     worst = [i for i in np.argsort(precision, kind="stable") if not np.isnan(precision[i])][:rows]
     sheet = contact_sheet(images, labels, similarity, worst, [f"AP {precision[i]:.2f}  {labels[i]}" for i in worst])
@@ -7793,7 +8583,13 @@ def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) ->
         "sheet": sheet,
         "embeddings": geometry.flat(geometry.points(torch.from_numpy(kept["embeddings"]))).numpy(),
         "metrics": json.loads((place / "metrics.json").read_text(encoding="utf-8")),
+        "guesses": read_guesses(guesses) if guesses.is_file() else None,
     }
+
+
+def read_guesses(path: Path) -> pd.DataFrame:
+    table = read_table(path, ("species", "identity", "score", "truth", "known"))
+    return table.assign(score=table.score.astype(float), known=table.known == "True")
 
 
 # analyses of the training pictures
@@ -8270,6 +9066,7 @@ def finish_experiment(
         processed, tested = getattr(row, "map_postprocessed", math.nan), getattr(row, "test_map", math.nan)
         after = "" if math.isnan(processed) else f", {processed:.4f} after post-processing"
         test = "" if math.isnan(tested) else f"; test mAP {tested:.4f}"
+        test += told_open_set(row)
         say(
             f"  {row.variant}/seed{row.seed}: validation mAP {row.map:.4f} (untrained {row.untrained:.4f}){after}, "
             f"epoch {row.best_epoch:g} of {row.epochs:g}, {row.seconds:.0f} s{test}"
@@ -8285,6 +9082,12 @@ def finish_experiment(
     for path in [*written, *lists, folder / "results.csv", folder / "report.md", report]:
         say(f"  wrote {path}")
     return Result(folder, table, report, failed)
+
+
+def told_open_set(row: Any) -> str:
+    validated, tested = getattr(row, "open_set", math.nan), getattr(row, "test_open_set", math.nan)
+    said = "" if math.isnan(validated) else f"; open-set score {validated:.4f} (cross-fitted)"
+    return said + ("" if math.isnan(tested) else f", test {tested:.4f}")
 
 
 def remake_report(folder: str | Path, device: str = "auto") -> Result:
@@ -8323,7 +9126,291 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
     return page.write(Path(out))
 
 
-# 17. Kaggle
+# who is who in a folder of photographs
+
+
+def load_catalogue(path: str | Path) -> tuple[Path, pd.DataFrame]:
+    """Root, and a table with path and identity of known individuals, from a folder or a CSV.
+
+    A folder is read as `load_competition` does. A CSV has a column path or filename (below its own folder), and
+    identity or ground_truth; flank, burst and sighting may be told too.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".csv":
+        competition = load_competition(path)
+        return competition.root, competition.train
+    table = album_table(path)
+    table = table.rename(columns={"ground_truth": "identity"})
+    if "identity" not in table:
+        raise KitError(
+            f"{path}: column 'identity' is missing (expected path,identity; found {','.join(table.columns)})"
+        )
+    check_labels(path, table.assign(filename=table.path), "identity")
+    return path.parent, table
+
+
+def album_table(path: Path) -> pd.DataFrame:
+    """A CSV of pictures below its own folder, with a column path."""
+    table = read_table(path, ())
+    table = table if "path" in table else table.rename(columns={"filename": "path"})
+    if "path" not in table:
+        raise KitError(f"{path}: column 'path' is missing (expected path or filename; found {','.join(table.columns)})")
+    check_names(path, "path", table.path)
+    missing = [name for name in table.path if not (path.parent / name).is_file()]
+    if missing:
+        raise KitError(f"{path}: path: {len(missing)} pictures are not in {path.parent}: {', '.join(missing)}")
+    return table
+
+
+def load_queries(path: str | Path) -> tuple[Path, pd.DataFrame]:
+    """Root, and a table with the paths of the photographs to identify: those below a folder, or of a CSV."""
+    path = Path(path)
+    if path.suffix.lower() == ".csv":
+        return path.parent, album_table(path)
+    if not path.is_dir():
+        raise KitError(f"--queries: {path}: there is no such folder (expected one with pictures, or a CSV with paths)")
+    suffixes = picture_suffixes()
+    below = [p.relative_to(path) for p in sorted(path.rglob("*")) if p.suffix.lower() in suffixes and p.is_file()]
+    paths = [str(p) for p in below if not any(part.startswith(".") for part in p.parts)]
+    if not paths:
+        raise KitError(f"--queries: {path}: has no pictures")
+    return path, pd.DataFrame({"path": paths})
+
+
+@dataclass(frozen=True, eq=False)
+class Album:
+    """Photographs that could be read, and their embeddings."""
+
+    table: pd.DataFrame  # path and what else is known, a row for each
+    store: ImageStore
+    rows: np.ndarray  # where in the store
+    embeddings: Tensor
+
+    def thumbnail(self, position: int) -> Image.Image:
+        return self.store.thumbnail(int(self.rows[position]))
+
+
+def embed_album(
+    recipe: Recipe, embedder: Embedder, root: Path, table: pd.DataFrame, device: torch.device, label: str
+) -> Album:
+    """Reads and embeds photographs; those that can't be read are told and left out."""
+    data, size = recipe.data, recipe.model.input_size or native_size(embedder.backbone)
+    store = open_store(root, list(table.path), data.size, data.fit, None, "skip")
+    if store.broken:
+        broken = ", ".join(table.path.iloc[list(store.broken)])
+        say(f"  note: {len(store.broken)} pictures in {root} can't be read and are left out: {broken}")
+    if recipe.background.build().change is not None and not store.masked:
+        say(f"  note: the weights were trained with background {recipe.background.name}, but {root} has no masks")
+    rows = np.setdiff1d(np.arange(len(store)), store.broken)
+    if not len(rows):
+        raise KitError(f"{root}: none of its {len(store)} pictures can be read")
+    cfg = embedder.backbone.pretrained_cfg
+    source = PixelSource(store, Preparation(recipe.background, (), size, cfg["mean"], cfg["std"]), device)
+    precision = precision_of("auto", device)
+
+    def network(images: Tensor) -> Tensor:
+        with mixed_precision(images.device, precision):
+            return embedder(images)
+
+    return Album(table.iloc[rows].reset_index(drop=True), store, rows, embed(network, source, rows, label=label))
+
+
+def held_out_pictures(weights: str | Path, table: pd.DataFrame) -> np.ndarray:
+    """Which pictures of a catalogue a run held out from its training, bool (N,), as the folder of its weights tells."""
+    kept = weights_path(weights).parent / "validation.npz"
+    images = set(np.load(kept, allow_pickle=False)["images"]) if kept.is_file() else set()
+    return table.path.map(lambda path: Path(path).name in images or path in images).to_numpy(bool)
+
+
+def leave_one_out(catalogue: Album, geometry: Geometry, asked: np.ndarray) -> pd.DataFrame:
+    """Guesses for pictures of the catalogue as queries: once among all others, once without their own identity.
+
+    asked: bool (N,), which of the catalogue's pictures. Pictures of one burst or sighting (columns of these names), and
+    near-duplicates by perceptual hash, are not matched with each other, for no new photograph has such a twin there.
+    """
+    table, similarity = catalogue.table, similarity_matrix(catalogue.embeddings, geometry=geometry).numpy()
+    identity = table.identity.to_numpy(str)
+    own = identity[:, None] == identity
+    twins = np.eye(len(table), dtype=bool)
+    for column in ("burst", "sighting"):
+        if column in table:
+            groups = column_groups(table[column])
+            twins |= own & (groups[:, None] == groups)
+    hashes = perceptual_hashes(catalogue.store.pixels[catalogue.rows]).astype(np.float32)
+    differing = hashes @ (1 - hashes).T + (1 - hashes) @ hashes.T
+    twins |= own & (differing <= 11)
+    answerable = (own & ~twins).any(1)
+    best, score = nearest_identities(similarity, identity, allowed=~twins)
+    known = guesses_table(table.path, "", best[:, 0], score[:, 0]).assign(truth=identity, known=True)
+    best, score = nearest_identities(similarity, identity, allowed=~own)
+    absent = guesses_table(table.path, "", best[:, 0], score[:, 0])
+    absent = absent.assign(truth=[f"{name} (left out)" for name in identity], known=False)
+    return pd.concat([known[answerable & asked], absent[asked]], ignore_index=True)
+
+
+def group_new(similarity: np.ndarray, threshold: float) -> list[str]:
+    """Names "new 1", "new 2", ... for queries (M, M) that resemble each other; "" for those that resemble none.
+
+    Average linkage: the confidence that two pictures show one animal, averaged over two groups, must reach `threshold`.
+    """
+    from sklearn.cluster import AgglomerativeClustering
+
+    if len(similarity) < 2:
+        return [""] * len(similarity)
+    distance = 1 - similarity
+    np.fill_diagonal(distance, 0)
+    linked = AgglomerativeClustering(None, metric="precomputed", linkage="average", distance_threshold=1 - threshold)
+    labels = linked.fit_predict((distance + distance.T) / 2)
+    sizes = pd.Series(labels).value_counts()
+    numbers = {label: f"new {i}" for i, label in enumerate(sizes.index[sizes > 1], 1)}
+    return [numbers.get(label, "") for label in labels]
+
+
+def identify(
+    weights: str | Path, catalogue: str | Path, queries: str | Path, out: str | Path, device: str = "auto"
+) -> pd.DataFrame:
+    """Names the animals on photographs by those of a catalogue; writes answers.csv and report.html into `out`.
+
+    weights: a run's folder or weights.safetensors. catalogue: a folder of identity/*.jpg, one in a competition's
+    layout, or a CSV with path and identity. queries: a folder of photographs, or a CSV with path. Confidence is the
+    probability that a match is right, calibrated on the catalogue, each picture being asked for once with and once
+    without its identity there; below the threshold with the best sqrt(BAKS x BAUS) the answer is `new_individual`. New
+    ones that resemble each other are grouped. Unreadable photographs are told and left out. Returns the answers, a row
+    for each query.
+    """
+    out = Path(out)
+    if (out / "answers.csv").exists():
+        raise KitError(f"{out}: holds answers already; choose a new --out, so that nothing is overwritten")
+    chosen = pick_device(device)
+    _, metadata = load_weights(weights)
+    recipe = recipe_from_dict(metadata["recipe"], str(weights))
+    recipe = replace(recipe, checkpoint=str(weights_path(weights)), soup=())
+    (known_root, known), (asked_root, asked) = load_catalogue(catalogue), load_queries(queries)
+    check_model(recipe)
+    embedder = embedder_for(recipe)[0].to(chosen, memory_format=torch.channels_last).eval()
+    individuals = known.identity.nunique()
+    say(f"{len(asked)} photographs against {len(known)} of {individuals} individuals on {told_device(chosen)}")
+    there = embed_album(recipe, embedder, known_root, known, chosen, "embedding the catalogue")
+    new = embed_album(recipe, embedder, asked_root, asked, chosen, "embedding the queries")
+    learned = set(metadata["identities"]) & set(there.table.identity)
+    held_out = held_out_pictures(weights, there.table)
+    fair = bool(learned) and held_out.sum() >= LEAST_HELD_OUT
+    guesses = leave_one_out(there, embedder.geometry, held_out if fair else np.ones(len(there.table), bool))
+    fitted_on = f"{held_out.sum()} pictures of the catalogue that these weights were not trained on" if fair else ""
+    if learned and not fair:
+        fitted_on = (
+            f"the catalogue, on {len(learned)} of whose individuals these weights were trained: confidence is too high"
+        )
+    calibrate, threshold = confidence_of(guesses, catalogue)
+    guesses["score"] = calibrate(guesses.score)
+    answers = answer_queries(there, new, embedder.geometry, calibrate, threshold)
+    page = identify_page(there, new, answers, guesses, threshold, fitted_on or "the catalogue")
+    write_table(out / "answers.csv", answers)
+    report, found = page.write(out), (answers.answer != NEW)
+    groups = answers.group[answers.group != ""].nunique()
+    say(f"  {found.sum()} recognised, {(~found).sum()} perhaps new ({groups} groups that may be one animal each)")
+    for path in (out / "answers.csv", report):
+        say(f"  wrote {path}")
+    return answers
+
+
+def confidence_of(guesses: pd.DataFrame, catalogue: str | Path) -> tuple[Calibrator, float]:
+    """From similarity to confidence, and the least confidence of an answer, both fitted on the catalogue's guesses."""
+    right = (guesses.truth == guesses.identity).to_numpy()
+    if not right.any() or not guesses.known.any():
+        raise KitError(
+            f"{catalogue}: nothing to fit confidence on: no picture is recognised among the others (expected some "
+            "individuals with two pictures or more, not of one burst, and weights that fit the species)"
+        )
+    calibrate = calibrate_matches(guesses.score, right)
+    return calibrate, fit_thresholds(guesses.assign(score=calibrate(guesses.score)))[""]
+
+
+def answer_queries(
+    there: Album, new: Album, geometry: Geometry, calibrate: Calibrator, threshold: float
+) -> pd.DataFrame:
+    """A row for each query: its answer, its group among the new ones, and its three best identities with confidence."""
+    similarity = similarity_matrix(new.embeddings, there.embeddings, geometry).numpy()
+    identity = there.table.identity.to_numpy(str)
+    best, score = nearest_identities(similarity, identity, k=3)
+    confidence = np.reshape(calibrate(score.ravel()), score.shape)
+    members = {name: np.flatnonzero(identity == name) for name in np.unique(best)}
+    match = np.array(
+        [[members[name][row[members[name]].argmax()] for name in names] for row, names in zip(similarity, best)]
+    )
+    answers = pd.DataFrame(
+        {"query": new.table.path, "answer": np.where(confidence[:, 0] >= threshold, best[:, 0], NEW)}
+    )
+    strange = np.flatnonzero(answers.answer == NEW)
+    among = similarity_matrix(new.embeddings[strange], geometry=geometry).numpy()
+    answers["group"] = ""
+    answers.loc[strange, "group"] = group_new(np.reshape(calibrate(among.ravel()), among.shape), threshold)
+    for rank in range(best.shape[1]):
+        answers[f"identity_{rank + 1}"] = best[:, rank]
+        answers[f"confidence_{rank + 1}"] = confidence[:, rank].round(4)
+        answers[f"match_{rank + 1}"] = there.table.path.to_numpy(str)[match[:, rank]]
+    flank = next((c for c in ("flank", "orientation") if c in there.table), None)
+    if flank:
+        answers["flank"] = there.table[flank].to_numpy(str)[match[:, 0]]  # of the best match
+    return answers
+
+
+SHOWN_QUERIES = 1000  # on a page
+LEAST_HELD_OUT = 30  # pictures to fit confidence on, where the weights were trained on the others
+
+
+def identify_page(
+    there: Album, new: Album, answers: pd.DataFrame, guesses: pd.DataFrame, threshold: float, fitted_on: str
+) -> Page:
+    """Every query beside its best matches, for a person to look through: new ones by group, then the least sure."""
+    page, fitted = Page("Who is who"), score_guesses(guesses, {"": threshold})
+    page.text(
+        f"{len(answers)} photographs against {len(there.table)} of {there.table.identity.nunique()} known individuals: "
+        f"{(answers.answer != NEW).sum()} recognised, {(answers.answer == NEW).sum()} new to the catalogue."
+    )
+    page.note(
+        f"Confidence is the probability that a match is right; below {threshold:.2f} the answer is {NEW}. Both are "
+        f"fitted on {fitted_on}: asked for among the others, {fitted['baks']:.0%} are named rightly; asked for without "
+        f"their own individual there, {fitted['baus']:.0%} are told to be new."
+    )
+    page.figure("confidence", threshold_figure(guesses, {"": threshold}), "The catalogue's pictures as queries.")
+    order = answers.assign(new=answers.answer == NEW, alone=answers.group == "")
+    order = order.sort_values(
+        ["new", "alone", "group", "confidence_1"], ascending=[False, True, True, True], kind="stable"
+    )
+    for new_ones, title in ((True, "Perhaps new individuals"), (False, "Recognised, the least sure first")):
+        shown = order[order.new == new_ones].index[:SHOWN_QUERIES]
+        page.heading(f"{title} ({(order.new == new_ones).sum()})")
+        for number, rows in enumerate(cut_batches(np.asarray(shown), 10)):
+            sheet = match_sheet([match_row(there, new, answers.loc[row]) for row in rows], [not new_ones] * len(rows))
+            name = f"{'new' if new_ones else 'recognised'}-{number + 1:03d}"
+            page.picture(
+                name, sheet, "Left the photograph, then the best match of each of the three nearest individuals."
+            )
+    return page
+
+
+def match_row(there: Album, new: Album, answer: pd.Series) -> list[tuple[Image.Image, str]]:
+    place = {path: i for i, path in enumerate(there.table.path)}
+    group = f"  {answer.group}" if answer.group else ""
+    row = [(new.thumbnail(answer.name), shortened(Path(answer["query"]).name, group))]
+    ranks = range(1, sum(column.startswith("identity_") for column in answer.index) + 1)
+    return row + [
+        (
+            there.thumbnail(place[answer[f"match_{k}"]]),
+            shortened(answer[f"identity_{k}"], f"  {answer[f'confidence_{k}']:.0%}"),
+        )
+        for k in ranks
+    ]
+
+
+def shortened(name: str, more: str, most: int = 24) -> str:
+    """A name and what follows it in `most` characters; of a long name the end, by which names differ."""
+    room = most - len(more)
+    return (name if len(name) <= room else "..." + name[len(name) - room + 3 :]) + more
+
+
+# 18. Kaggle
 # ----------------------------------------------------------------------------------------------------------------------
 
 # the dataset
@@ -8466,7 +9553,7 @@ def check_manifest(kit: Path) -> None:
 # the folders of kernels
 
 KERNEL_SCRIPT = '''\
-"""recipes/{name}.yaml as a Kaggle kernel, offline. Written by tools/kernels.py: edit the recipe, not this."""
+"""recipes/{name}.yaml on Kaggle, offline. Written by tools/kernels.py: edit the recipe, not this."""
 
 {finder}
 OVERRIDES = []  # such as "train.epochs=3"
@@ -8685,6 +9772,10 @@ def check_kernel(folder: Path) -> dict[str, Any]:
     wrong = next((name for name, fine in checks.items() if not fine), None)
     if wrong:
         raise KitError(f"{path}: {wrong}: {metadata.get(wrong)!r} (expected {expected[wrong]}); run tools/kernels.py")
+    code = folder / metadata["code_file"]
+    carried = re.search(r'MODULE = \\?"([0-9a-f]{64})', code.read_text(encoding="utf-8"))
+    if carried and carried[1] != module_sha256():
+        raise KitError(f"{code}: was written for another version of the module; run tools/kernels.py")
     return metadata
 
 
@@ -8803,18 +9894,31 @@ class KaggleError(KitError):
 
     exit_code = 1
 
+    def __init__(self, message: str, code: int = 0):
+        super().__init__(message)
+        self.code = code  # of HTTP, where there is one
+
+
+CREDENTIALS = ("kaggle.json", "access_token", "access_token.txt", "credentials.json")
+
+
+def credentials_there() -> bool:
+    """Whether the client would find a token or a key, in the environment or in one of its folders."""
+    if os.environ.get("KAGGLE_API_TOKEN") or (os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY")):
+        return True
+    own, config = os.environ.get("KAGGLE_CONFIG_DIR"), os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    folders = [Path.home() / ".kaggle", Path(config) / "kaggle", *([Path(own)] if own else [])]
+    return any((folder / name).is_file() for folder in folders for name in CREDENTIALS)
+
 
 def kaggle_api() -> Any:
     """The authenticated KaggleApi; KitError when there are no credentials, before anything is sent."""
-    home = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle")
-    given = os.environ.get("KAGGLE_API_TOKEN") or (os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY"))
-    kept = [home / name for name in ("kaggle.json", "access_token", "access_token.txt", "credentials.json")]
-    if not given and not any(path.is_file() for path in kept):
+    if not credentials_there():
         raise KitError(
-            f"Kaggle: no credentials in KAGGLE_API_TOKEN, in KAGGLE_USERNAME and KAGGLE_KEY, or in {kept[0]}; make a "
-            "token at https://www.kaggle.com/settings and put it there"
+            "Kaggle: no credentials in KAGGLE_API_TOKEN, in KAGGLE_USERNAME and KAGGLE_KEY, or in "
+            f"{Path.home()}/.kaggle/kaggle.json; make a token at https://www.kaggle.com/settings and put it there"
         )
-    with told_by_kaggle("signing in"):
+    with told_by_kaggle("signing in"), silent():
         try:
             from kaggle.api.kaggle_api_extended import KaggleApi
         except ModuleNotFoundError as error:
@@ -8833,23 +9937,42 @@ MEANINGS = {
     404: "there is no such thing; is its name right?",
     429: "too many requests; try again in some minutes",
 }
+FINAL = (401, 403, 404)  # what asking again does not change
 
 
 @contextmanager
 def told_by_kaggle(doing: str) -> Iterator[None]:
-    """Turns a refusal, a failure or a broken connection into one line."""
+    """Turns a refusal, a failure, a broken connection or a strange reply into one line."""
     import requests
 
     try:
         yield
+    except requests.exceptions.JSONDecodeError as error:
+        raise KaggleError(f"Kaggle: {doing}: an unreadable reply: {one_line(error)}; try again later") from None
     except requests.exceptions.HTTPError as error:
-        code = error.response.status_code if error.response is not None else 0
-        meaning = MEANINGS.get(code, "Kaggle itself has a fault; try again later" if code >= 500 else "refused")
-        raise KaggleError(f"Kaggle: {doing}: {code} {one_line(error)}: {meaning}") from None
+        raise refusal(doing, error) from None
     except requests.exceptions.RequestException as error:
         raise KaggleError(f"Kaggle: {doing}: no connection: {one_line(error)}; try again later") from None
-    except ValueError as error:  # so the client tells a 401 or 403 on a kernel, an unreadable reply, and wrong metadata
-        raise KaggleError(f"Kaggle: {doing}: {one_line(error)}") from None
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:  # so the client tells wrong metadata, and values it does not know
+        if isinstance(error.__context__, requests.exceptions.HTTPError):  # and a 401 or 403 on a kernel
+            raise refusal(doing, error.__context__) from None
+        raise KaggleError(
+            f"Kaggle: {doing}: a reply that its client does not know, or refuses: {one_line(error)}"
+        ) from None
+
+
+def refusal(doing: str, error: Any) -> KaggleError:
+    """What an error of HTTP means; Kaggle may tell its code in the body of a reply that is called successful."""
+    code = error.response.status_code if error.response is not None else 0
+    if code == 200:
+        with suppress(ValueError, KeyError, TypeError):
+            code = int(error.response.json()["code"])
+    meaning = MEANINGS.get(code, "Kaggle itself has a fault; try again later" if code >= 500 else "refused")
+    return KaggleError(f"Kaggle: {doing}: {code} {one_line(error)}: {meaning}", code)
 
 
 def one_line(error: Exception, most: int = 300) -> str:
@@ -8864,6 +9987,17 @@ class Patience:
     stale: float = 180.0  # for a session or a version that was asked for to show up
     longest: float = 13 * 3600.0  # for it to end
     failures: int = 10  # questions in a row that may fail on the way
+
+
+def patiently(ask: Callable[[], Any], patience: Patience) -> Any:
+    """What `ask` gives; asked again while Kaggle or the connection fail in passing, up to `patience.failures` times."""
+    for left in reversed(range(patience.failures + 1)):
+        try:
+            return ask()
+        except KaggleError as error:
+            if not left or error.code in FINAL:
+                raise
+        time.sleep(patience.every)
 
 
 def upload_package(folder: str | Path, create: bool, message: str = "update", patience: Patience | None = None) -> str:
@@ -8893,15 +10027,13 @@ def upload_package(folder: str | Path, create: bool, message: str = "update", pa
 
 def dataset_status(api: Any, dataset: str) -> str | None:
     """Kaggle's word for the state of a dataset, None where there is none."""
-    import requests
-
-    with told_by_kaggle(f"status of {dataset}"):
-        try:
+    try:
+        with told_by_kaggle(f"status of {dataset}"):
             return str(api.dataset_status(dataset))
-        except requests.exceptions.HTTPError as error:
-            if error.response is not None and error.response.status_code == 404:
-                return None
-            raise
+    except KaggleError as error:
+        if error.code == 404:
+            return None
+        raise
 
 
 def await_dataset(api: Any, dataset: str, folder: Path, patience: Patience) -> None:
@@ -8911,11 +10043,12 @@ def await_dataset(api: Any, dataset: str, folder: Path, patience: Patience) -> N
     begun, complaint = time.monotonic(), "it is not ready"
     say(f"  uploaded {len(wanted)} files to {dataset}; waiting until they are ready")
     for _ in questions(patience, f"{dataset} to be ready"):
-        status = dataset_status(api, dataset)
+        status = patiently(partial(dataset_status, api, dataset), patience)
         if status in ("failed", "deleted"):
             raise KaggleError(f"Kaggle: {dataset}: its version is {status}; upload it again")
         if status == "ready":
-            complaint = listing_fault(listed_files(api, dataset), wanted) or manifest_fault(api, dataset, folder)
+            complaint = listing_fault(patiently(partial(listed_files, api, dataset), patience), wanted)
+            complaint = complaint or patiently(partial(manifest_fault, api, dataset, folder), patience)
             if not complaint:
                 say(f"  {dataset}: ready, all {len(wanted)} files are there")
                 return
@@ -8986,8 +10119,8 @@ def push_kernel(folder: str | Path) -> tuple[str, int]:
             f"Kaggle: {folder}: pushed, but without its {wrong}; are the names right, are they yours or public, and "
             "have the competition's rules been accepted? Then push again"
         )
-    there = str(reply.url or reply.ref).rstrip("/").rpartition("/")[2]
-    if there != metadata["id"].partition("/")[2]:
+    there = "/".join(str(reply.url or reply.ref).rstrip("/").split("/")[-2:])
+    if there.lower() != metadata["id"].lower():
         raise KaggleError(
             f"Kaggle: {folder}: became another kernel, {reply.url or reply.ref}; title and id must agree: "
             f"title: {metadata['title']!r}, id: {metadata['id']!r}"
@@ -9006,46 +10139,51 @@ def session_begun(api: Any, kernel: str) -> float | None:
         try:
             with told_by_kaggle(f"output of {kernel}"), silent():
                 api.kernels_output(kernel, place, file_pattern=r"^run\.json$", force=True, quiet=True)
+        except KaggleError as error:
+            if error.code in (403, 404):  # so it tells a kernel that was never pushed
+                return None
+            raise
+        with suppress(OSError, ValueError, KeyError, TypeError):
             return float(json.loads((Path(place) / "run.json").read_text(encoding="utf-8"))["begun"])
-        except (KaggleError, OSError, ValueError, KeyError, TypeError):
-            return None
+    return None
 
 
 def await_kernel(kernel: str, before: float | None, patience: Patience | None = None) -> None:
     """Waits until the session that was just pushed has ended well.
 
-    before: `session_begun` of the kernel before the push; Kaggle tells the status of the latest session whatever
-    version is asked for, so that an end without a beginning may be an earlier one's. Raises KaggleError with the end
-    of the log when the session failed, was cancelled, or never showed up.
+    before: `session_begun` of the kernel before the push, NaN where that could not be learned. Kaggle tells the status
+    of the latest session whatever version is asked for, so that an end without a beginning may be an earlier one's.
+    Raises KaggleError with the end of the log when the session failed, was cancelled, or never showed up.
     """
     api, patience, begun = kaggle_api(), patience or Patience(), time.monotonic()
-    seen, told, failures, heard = False, "", 0, begun
+    seen, told, heard = False, "", begun
+
+    def ask() -> Any:
+        with told_by_kaggle(f"status of {kernel}"):
+            return api.kernels_status(kernel)
+
     for _ in questions(patience, kernel):
-        try:
-            with told_by_kaggle(f"status of {kernel}"):
-                reply = api.kernels_status(kernel)
-            status, failures = reply.status.name, 0
-        except KaggleError as error:
-            failures += 1
-            if failures > patience.failures or " 401 " in str(error) or " 403 " in str(error):
-                raise
-            continue
-        passed = time.monotonic() - begun
+        reply = patiently(ask, patience)
+        status, passed = reply.status.name, time.monotonic() - begun
         if status != told or time.monotonic() - heard > 600:
             say(f"  {kernel}: {status.lower().replace('_', ' ')} after {passed / 60:.0f} min")
             told, heard = status, time.monotonic()
         if status in ("QUEUED", "RUNNING", "NEW_SCRIPT"):
             seen = True
-        elif status == "COMPLETE" and (seen or session_begun(api, kernel) not in (None, before)):
+            continue
+        if status == "COMPLETE" and not seen and not math.isnan(before or 0):
+            seen = patiently(partial(session_begun, api, kernel), patience) not in (None, before)
+        if status == "COMPLETE" and seen:
             return
-        elif seen or passed > patience.stale:
-            if status == "COMPLETE":
-                raise KaggleError(
-                    f"Kaggle: {kernel}: its status is that of an earlier session, and the new one did not begin within "
-                    f"{patience.stale:.0f} s; look at https://www.kaggle.com/code/{kernel}"
-                )
+        if seen:
             raise KaggleError(
                 f"Kaggle: {kernel}: ended as {status}: {reply.failure_message or end_of_log(api, kernel)}"
+            )
+        if passed > patience.stale:
+            raise KaggleError(
+                f"Kaggle: {kernel}: ended as {status}, which may be an earlier session: no new one was seen to begin "
+                f"within {patience.stale:.0f} s; its end: {reply.failure_message or end_of_log(api, kernel)}; look at "
+                f"https://www.kaggle.com/code/{kernel}"
             )
 
 
@@ -9081,27 +10219,36 @@ def fetch_output(kernel: str, out: str | Path) -> Path:
 def check_output(folder: Path, kernel: str) -> None:
     """Refuses a download that lacks files, or that has error pages in their place."""
     try:
-        told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        files = told["files"]
+        files = json.loads((folder / "run.json").read_text(encoding="utf-8"))["files"]
+        facts_there = all({"bytes", "sha256"} <= facts.keys() for facts in files.values())
     except FileNotFoundError:
         raise KaggleError(f"Kaggle: {kernel}: its output has no run.json: {end_of_folder(folder)}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
+        facts_there = False
+    if not facts_there:
         raise KaggleError(
-            f"Kaggle: {kernel}: run.json is not what a session that ended well leaves; fetch again, or look at its log"
-        ) from None
+            f"Kaggle: {kernel}: run.json is not what a session that ended well leaves; look at its log, or "
+            f"{FETCH_AGAIN}"
+        )
     for name, facts in progress(files.items(), "checking the output"):
         path = folder / name
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise KaggleError(f"Kaggle: {kernel}: run.json names {name!r}, outside the output")
         if not path.is_file():
-            raise KaggleError(f"Kaggle: {kernel}: {name} did not come down; fetch again")
+            raise KaggleError(f"Kaggle: {kernel}: {name} did not come down; {FETCH_AGAIN}")
         if path.stat().st_size != facts["bytes"] or file_sha256(path) != facts["sha256"]:
             start = path.read_bytes()[:60].decode("utf-8", "replace")
             raise KaggleError(
-                f"Kaggle: {kernel}: {name} is not the file that the session wrote (begins with {start!r}); fetch again"
+                f"Kaggle: {kernel}: {name} is not what the session wrote (it begins with {start!r}); {FETCH_AGAIN}"
             )
     if (folder / "submission.csv").is_file():
-        check_submission_file(folder / "submission.csv")
+        try:
+            check_submission_file(folder / "submission.csv")
+        except KitError as error:
+            raise KaggleError(f"Kaggle: {kernel}: {str(error).replace(f'{folder}/', '')}") from None
+
+
+FETCH_AGAIN = "fetch again with --no-push"
 
 
 def end_of_folder(folder: Path) -> str:
@@ -9110,8 +10257,11 @@ def end_of_folder(folder: Path) -> str:
 
 
 def check_submission_file(path: Path) -> None:
-    """Checks a submission without its test table: columns, and finite values in [0, 1] of distinct rows."""
-    table = read_table(path, ("row_id", "similarity"))
+    """Checks a submission without its test table: columns, distinct rows, and values in [0, 1], or answers."""
+    table = read_table(path, ())
+    if list(table.columns) == ["image_id", "identity"]:
+        validate_answers(path, table.image_id.unique(), set(table.identity))
+        return
     check_submission_values(table, path)
     check_unique(table.row_id, path)
 
@@ -9141,7 +10291,7 @@ def tell_submission(reply: Any, competition: str, what: str | Path) -> None:
     say(f"  submitted {what} to {competition}: {said}")
 
 
-# 18. Command line
+# 19. Command line
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -9268,32 +10418,91 @@ def kaggle_command(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--every", type=float, default=30.0, help="seconds between two looks at the session (30)")
     parser.add_argument("--stale", type=float, default=180.0, help="seconds for the new session to show up (180)")
+    parser.add_argument(
+        "--no-push",
+        action="store_true",
+        help="wait for, fetch or submit what the latest session made, without a new one",
+    )
     given = parser.parse_args(argv)
     folder = Path(given.folder)
+    for option in ("every", "stale"):
+        convert(getattr(given, option), NonNegative, f"--{option}")
+    if (given.message or given.code_competition) and not given.submit:
+        raise KitError("-m, --code-competition: are about a submission (expected --submit with them)")
+    if given.no_push and given.code_competition:
+        raise KitError("--code-competition: submits the version that was just pushed (expected no --no-push)")
     if given.submit and not given.message:
         raise KitError("--submit: needs a few words about it (expected -m MESSAGE)")
     if given.submit and not given.fetch:
         raise KitError("--submit: what is submitted is checked first (expected --fetch DIR)")
     if given.fetch and Path(given.fetch).exists() and (Path(given.fetch).is_file() or any(Path(given.fetch).iterdir())):
         raise KitError(f"--fetch: {given.fetch}: holds something already; choose a new folder")
-    metadata, recipe = check_kernel(folder), Path(__file__).resolve().parent / "recipes" / f"{folder.name}.yaml"
-    expected = kernel_files(folder, load_recipe(recipe)) if recipe.is_file() else {}
-    stale = [name for name, text in expected.items() if (folder / name).read_text(encoding="utf-8") != text]
-    if stale:
-        raise KitError(f"{folder / stale[0]}: is not what {recipe.name} and the module give now; run tools/kernels.py")
-    api = kaggle_api()
-    before = session_begun(api, metadata["id"]) if given.wait or given.fetch else None
-    kernel, version = push_kernel(folder)
-    if given.wait or given.fetch:
-        await_kernel(kernel, before, Patience(every=given.every, stale=given.stale))
-    if given.fetch:
-        out = fetch_output(kernel, given.fetch)
+    metadata = check_kernel(folder)
+    if given.submit and not metadata.get("competition_sources"):
+        raise KitError(f"{folder / 'kernel-metadata.json'}: competition_sources: is empty (expected one to submit to)")
+    check_up_to_date(folder)
+    api, kernel = kaggle_api(), metadata["id"]
+    patience = Patience(every=given.every, stale=given.stale)
+    waits = given.wait or given.fetch
+    before = begun_before(api, kernel, patience) if waits and not given.no_push else None
+    version = 0 if given.no_push else push_kernel(folder)[1]
+    try:
+        if waits:
+            await_kernel(kernel, before, patience)
+        out = fetch_output(kernel, given.fetch) if given.fetch else Path()
         if given.submit:
-            competition = metadata["competition_sources"][0]
-            if given.code_competition:
-                submit_kernel(kernel, version, competition, given.message)
-            else:
-                submit_file(out / "submission.csv", competition, given.message)
+            submit_output(out, kernel, version if given.code_competition else 0, metadata, given.message)
+    except KeyboardInterrupt:
+        print("interrupted; its session goes on: --no-push waits for it again", file=sys.stderr)
+        return 130
+    return 0
+
+
+def begun_before(api: Any, kernel: str, patience: Patience) -> float | None:
+    """`session_begun`, or NaN where Kaggle does not tell; the push may go well all the same."""
+    try:
+        return patiently(partial(session_begun, api, kernel), patience)
+    except KaggleError as error:
+        if error.code == 401:
+            raise
+        return math.nan
+
+
+def check_up_to_date(folder: Path) -> None:
+    """Refuses the kernel of a recipe that has been edited since."""
+    recipe = Path(__file__).resolve().parent / "recipes" / f"{folder.resolve().name}.yaml"
+    expected = kernel_files(folder.resolve(), load_recipe(recipe)) if recipe.is_file() else {}
+    for name, text in expected.items():
+        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text:
+            raise KitError(f"{folder / name}: is not what {recipe.name} and the module give now; run tools/kernels.py")
+
+
+def submit_output(out: Path, kernel: str, version: int, metadata: Mapping[str, Any], message: str) -> None:
+    """Submits what was fetched, or with a version that version of the kernel."""
+    if not (out / "submission.csv").is_file():
+        raise KaggleError(f"Kaggle: {kernel}: its output has no submission.csv, so there is nothing to submit")
+    competition = metadata["competition_sources"][0]
+    if version:
+        submit_kernel(kernel, version, competition, message)
+    else:
+        submit_file(out / "submission.csv", competition, message)
+
+
+def identify_command(argv: Sequence[str] | None = None) -> int:
+    """`python -m jaguar_kit identify --weights RUN --catalogue DIR --queries DIR --out DIR`."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="jaguar_kit identify",
+        description="Names the animals on photographs by a catalogue of known ones, and tells which are new.",
+    )
+    parser.add_argument("--weights", required=True, help="a run's folder, such as runs/final/default/seed42")
+    parser.add_argument("--catalogue", required=True, help="folder of identity/*.jpg, or a CSV with path and identity")
+    parser.add_argument("--queries", required=True, help="folder of photographs, or a CSV with path")
+    parser.add_argument("--out", required=True, help="new folder for answers.csv and report.html")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    given = parser.parse_args(argv)
+    identify(given.weights, given.catalogue, given.queries, given.out, given.device)
     return 0
 
 
@@ -9418,6 +10627,7 @@ COMMANDS = {
     "run": run_command,
     "list": list_command,
     "sheet": sheet_command,
+    "identify": identify_command,
     "report": report_command,
     "fetch": fetch_command,
     "package": package_command,

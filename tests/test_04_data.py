@@ -1143,7 +1143,7 @@ def test_the_same_dataset_is_left_as_it_is(small, monkeypatch):
 def test_another_dataset_is_not_overwritten(small, other):
     with pytest.raises(KitError, match="holds something else already"):
         make_mini_dataset(small, **{**SMALL, **other})
-    assert json.loads((small / "mini.json").read_text()) == {**SMALL, "round": 1}
+    assert json.loads((small / "mini.json").read_text()) == {**SMALL, "round": 1, "layout": "jaguar"}
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path):

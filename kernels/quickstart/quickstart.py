@@ -1,10 +1,10 @@
-"""recipes/quickstart.yaml as a Kaggle kernel, offline. Written by tools/kernels.py: edit the recipe, not this."""
+"""recipes/quickstart.yaml on Kaggle, offline. Written by tools/kernels.py: edit the recipe, not this."""
 
 import hashlib
 import sys
 from pathlib import Path
 
-MODULE = "1a8d1674911bcb54e31d549524275a744c6708b054b22ab769d6f2bb36873a25"  # of its jaguar_kit.py
+MODULE = "36a760c4da97c5f0e53675f24aceedf26f86bc38bbb47da635b238bda1f68886"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -41,10 +41,12 @@ data:
     images: 360
     seed: 0
     round: 1
+    layout: jaguar
   masks: null
   unmasked: keep
   size: 160
   fit: squash
+  turn: {}
   bad_images: stop
   split:
     name: stratified
@@ -124,6 +126,7 @@ train:
 analysis: []
 search: null
 divergence: null
+open_set: null
 test_backgrounds: []
 postprocess:
 - name: auto

@@ -1,0 +1,185 @@
+"""recipes/animalclef25.yaml on Kaggle, offline. Written by tools/kernels.py: edit the recipe, not this."""
+
+import hashlib
+import sys
+from pathlib import Path
+
+MODULE = "36a760c4da97c5f0e53675f24aceedf26f86bc38bbb47da635b238bda1f68886"  # of its jaguar_kit.py
+
+mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
+kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
+fitting = [kit for kit in kits if hashlib.sha256(kit.read_bytes()).hexdigest() == MODULE]
+if not kits:
+    sys.exit("error: no jaguar_kit.py under /kaggle/input; attach the dataset that tools/package.py built")
+if not fitting:
+    sys.exit(
+        f"error: {kits[0]}: another version than this kernel was written for; update the dataset with "
+        "tools/package.py --update, or this kernel with tools/kernels.py and push it again"
+    )
+sys.path[:0] = [str(fitting[0].parent), *map(str, fitting[0].parent.glob("*.whl"))]
+
+import jaguar_kit  # noqa: E402
+
+OVERRIDES = []  # such as "train.epochs=3"
+RECIPE = """
+name: animalclef25
+question: Which backbone and augmentation name known individuals of three species best, and tell unknown
+  ones?
+hypothesis: ''
+intervention: The backbone, and with it batch size, learning rate, warm-up, augmentation and epochs as
+  published.
+protocol: 'A tenth of the identities of each species held out whole, of the other identities'' pictures
+  a fifth; accuracy on known individuals; sqrt(BAKS x BAUS) with thresholds fitted on the held-out ones,
+  cross-fitted over halves of the identities.
+
+  '
+interpretation: ''
+published:
+  vit_b: no accuracy given
+  vit_l: accuracy .7629; leaderboard .34255 at .68
+  vit_l_full: accuracy .7908; leaderboard .36100 / .35781 / .36177 at .68 / .70 / .65
+  vit_l_full_warm: accuracy .7708
+  vit_h: accuracy .6712
+  convnext_xl: accuracy .8154; leaderboard .36007 / .36751 at .65 / .60
+  convnext_xl_long: accuracy .8201 at its kept epoch 29; leaderboard .43519 / .43492 / .44326 / .43576
+    at .68 / .70 / .65 / .60
+  swin_l: accuracy .7817
+data:
+  root: null
+  competition: animal-clef-2025
+  mini: null
+  masks: null
+  unmasked: stop
+  size: 384
+  fit: squash
+  turn: {}
+  bad_images: stop
+  split:
+    name: open_set
+    validation: 0.2
+    unknown: 0.1
+  split_seed: 42
+  split_by_seed: false
+  subset: null
+  subset_applies_to: all
+background:
+  name: original
+augment: []
+model:
+  backbone: vit_l_384
+  pretrained: true
+  weights: null
+  input_size: 384
+  freeze: false
+  train_blocks: null
+  gradient_checkpointing: false
+  pooling:
+    name: native
+  head:
+    name: none
+  geometry:
+    name: cosine
+loss:
+  name: cross_entropy
+  label_smoothing: 0.0
+  beta: 0.0
+train:
+  epochs: 10
+  stages: []
+  batch_size: 16
+  accumulate: 1
+  micro_batch: null
+  sampler:
+    name: random
+  mix:
+    name: none
+  lr: 5.0e-05
+  backbone_lr: 1.0
+  layer_decay: 1.0
+  weight_decay: 0.01
+  clip_norm: null
+  ema: 0.0
+  precision: auto
+  compile: false
+  optimizer:
+    name: adamw
+  schedule:
+    name: linear
+    warmup: 0.1
+  select: loss_and_accuracy
+  monitor: map
+  patience: 0
+  patience_from: 0
+  max_hours: null
+  checkpoint_minutes: 10.0
+  track: none
+analysis: []
+search: null
+divergence: null
+open_set:
+  decide: softmax
+  thresholds: auto
+  threshold: null
+test_backgrounds: []
+postprocess: []
+checkpoint: null
+soup: []
+ensemble: none
+seed: 42
+seeds: []
+variants:
+  vit_b:
+    why: configuration 1
+    model:
+      backbone: vit_b_384
+    train:
+      batch_size: 32
+  vit_l:
+    why: configuration 2
+  vit_l_full:
+    why: configuration 3
+    augment: full
+    train:
+      lr: 8e-5
+  vit_l_full_warm:
+    why: configuration 4
+    augment: full
+    train:
+      lr: 2e-4
+      schedule:
+        warmup: 0.2
+  vit_h:
+    why: configuration 5
+    model:
+      backbone: vit_h
+      input_size: 378
+  convnext_xl:
+    why: configuration 6
+    augment: full
+    model:
+      backbone: convnext_xl_384
+    train:
+      batch_size: 8
+      lr: 8e-5
+  convnext_xl_long:
+    why: configuration 7
+    augment: full
+    model:
+      backbone: convnext_xl_384
+    train:
+      batch_size: 8
+      lr: 8e-5
+      epochs: 30
+  swin_l:
+    why: configuration 8
+    augment: full
+    model:
+      backbone: swin_l_384
+    train:
+      batch_size: 8
+      lr: 8e-5
+grid: {}
+overrides: []
+"""
+
+sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))

@@ -1,0 +1,1008 @@
+"""What goes over the wire: the real Kaggle client, led to a server of our own that records, and fails when told to."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import NamedTuple
+
+import pytest
+import torch
+import urllib3
+from kaggle_server import HTML, Dataset, KaggleServer, Session
+from safetensors.torch import save_file
+
+import jaguar_kit
+from jaguar_kit import KaggleError, KitError, Patience
+
+ROOT = Path(jaguar_kit.__file__).parent
+KERNELS = sorted(path.parent.name for path in (ROOT / "kernels").glob("*/kernel-metadata.json"))
+FINAL, KIT, COMPETITION = "a-user/jaguar-kit-final", "a-user/jaguar-kit", "jaguar-re-id"
+WEIGHTS = "a-user/jaguar-kit-weights"
+QUICK = ("--every", "0.02", "--stale", "0.3")
+
+
+def hurried(every: float = 0.02, stale: float = 0.2, longest: float = 5.0, failures: int = 10) -> Patience:
+    """What commands wait, where they take no word about it: not for hours, even if something is wrong."""
+    return Patience(every, stale, min(longest, 5.0), failures)
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """The client's module; what it reads of the environment when it is imported must not be the machine's own."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("HOME", str(home)), ("KAGGLE_USERNAME", "u"), ("KAGGLE_KEY", "k")):
+            patch.setenv(name, value)
+        from kaggle.api import kaggle_api_extended
+    return kaggle_api_extended
+
+
+@pytest.fixture
+def server(client: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KaggleServer]:
+    home, scratch = tmp_path / "home", tmp_path / "scratch"
+    home.mkdir()
+    scratch.mkdir()
+    for name in [name for name in os.environ if name.startswith("KAGGLE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    for name, value in (("args", ["--local"]), ("config_dir", str(home)), ("config", str(home / "kaggle.json"))):
+        monkeypatch.setattr(client.KaggleApi, name, value)
+    # The client and urllib3 try again by themselves, after up to a minute; here they do so at once.
+    monkeypatch.setattr(client, "time", SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None}))
+    monkeypatch.setattr(urllib3.util.retry.Retry, "sleep", lambda self, response=None: None)
+    monkeypatch.setattr(jaguar_kit, "Patience", hurried)
+    with KaggleServer() as server:
+        for name, value in server.environment(home, scratch).items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def all_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    kernels = tmp_path_factory.mktemp("all") / "kernels"
+    shutil.copytree(ROOT / "kernels", kernels)
+    jaguar_kit.write_kernels(kernels, ROOT / "recipes", user="a-user")
+    return kernels
+
+
+@pytest.fixture
+def kernel(all_kernels: Path, tmp_path: Path) -> Path:
+    """The folder kernels/final of a-user."""
+    return Path(shutil.copytree(all_kernels / "final", tmp_path / "kernels" / "final"))
+
+
+@pytest.fixture
+def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, bytes]]:
+    """output(): files by name as a session of now leaves them; more files, or other content, as keywords."""
+
+    def leave(**files: bytes) -> dict[str, bytes]:
+        working = tmp_path / "session"
+        monkeypatch.setattr(jaguar_kit, "working_folder", lambda: working)
+        record = jaguar_kit.begin_kernel("final")
+        wanted = {"submission.csv": b"row_id,similarity\n0,0.25\n1,1.0\n", "report.html": HTML, **files}
+        wanted["runs/final/metrics.json"] = b"{}"
+        for name, content in wanted.items():
+            (working / name).parent.mkdir(parents=True, exist_ok=True)
+            (working / name).write_bytes(content)
+        jaguar_kit.end_kernel(record)
+        left = {p.relative_to(working).as_posix(): p.read_bytes() for p in sorted(working.rglob("*")) if p.is_file()}
+        shutil.rmtree(working)
+        return left
+
+    return leave
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "some_backbone.safetensors"
+    save_file({"weight": torch.zeros(3)}, path)
+    return path
+
+
+@pytest.fixture
+def package(weights: Path, tmp_path: Path) -> Path:
+    """A small package: weights alone, as its content does not matter here."""
+    return jaguar_kit.package_kit(tmp_path / "dist", "a-user", [weights], slug="jaguar-kit-weights", weights_only=True)
+
+
+class Ended(NamedTuple):
+    code: int
+    said: str
+    error: str
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture) -> Callable[..., Ended]:
+    def run(command: Callable, *argv: str | Path) -> Ended:
+        capsys.readouterr()
+        try:
+            code = jaguar_kit.main(command, [str(word) for word in argv])
+        except (AttributeError, LookupError, OSError, ValueError) as error:
+            pytest.fail(f"ended in {type(error).__name__}: {error}")
+        return Ended(code, *capsys.readouterr())
+
+    return run
+
+
+def run_python(server: KaggleServer, tmp_path: Path, *argv: str | Path) -> subprocess.CompletedProcess:
+    """In a process of its own, in the folder tmp_path."""
+    own = server.environment(tmp_path / "home", tmp_path / "scratch")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KAGGLE_")}
+    env = {**kept, **own, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])}
+    return subprocess.run([sys.executable, *argv], env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+
+def uploaded(server: KaggleServer, files: list[dict]) -> dict[str, bytes]:
+    return dict(server.blobs[file["token"]] for file in files)
+
+
+def content_of(package: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in package.iterdir() if path.name != "dataset-metadata.json"}
+
+
+def change(folder: Path, **settings: object) -> None:
+    """Changes settings in a folder's kernel-metadata.json; None takes one out."""
+    path = folder / "kernel-metadata.json"
+    told = {**json.loads(path.read_text()), **settings}
+    path.write_text(json.dumps({name: value for name, value in told.items() if value is not None}))
+
+
+def assert_one_line(ended: Ended, *words: str, code: int = 1) -> None:
+    assert ended.code == code, ended
+    assert ended.error.startswith("error: ")
+    assert ended.error.count("\n") == 1
+    for word in words:
+        assert word in ended.error
+
+
+def assert_nothing_left(tmp_path: Path, *gone: str) -> None:
+    assert [path.name for path in tmp_path.rglob("*.tmp*")] == []
+    assert list((tmp_path / "scratch").iterdir()) == []
+    assert [name for name in gone if (tmp_path / name).exists()] == []
+
+
+# push
+
+
+def as_sent(folder: Path) -> str:
+    """A folder's code file as it should arrive."""
+    path = folder / json.loads((folder / "kernel-metadata.json").read_text())["code_file"]
+    if path.suffix == ".py":
+        return path.read_text(encoding="utf-8")
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            cell["outputs"] = []
+    return json.dumps(notebook)
+
+
+def check_pushed(sent: dict, folder: Path) -> None:
+    told = json.loads((folder / "kernel-metadata.json").read_text())
+    unsent = {"kernelDataSources": [], "modelDataSources": [], "categoryIds": []}  # the client leaves out empty lists
+    assert {**unsent, **sent} == {
+        "slug": told["id"],
+        "newTitle": told["title"],
+        "text": as_sent(folder),
+        "language": "python",
+        "kernelType": "notebook" if told["code_file"].endswith(".ipynb") else "script",
+        "isPrivate": True,
+        "enableGpu": True,
+        "enableTpu": False,
+        "enableInternet": False,
+        "machineShape": "NvidiaTeslaT4",
+        "datasetDataSources": told["dataset_sources"],
+        "competitionDataSources": told["competition_sources"],
+        "kernelDataSources": told["kernel_sources"],
+        "modelDataSources": told["model_sources"],
+        "categoryIds": [],
+        "dockerImagePinningType": "latest",
+    }
+    assert sent["slug"] == "a-user/" + sent["newTitle"]
+    assert sent["datasetDataSources"] == [KIT]
+    recipe = ROOT / "recipes" / f"{folder.name}.yaml"
+    competition = jaguar_kit.load_recipe(recipe).data.competition if recipe.is_file() else COMPETITION
+    assert sent["competitionDataSources"] == [competition]
+    assert all(source.startswith("a-user/jaguar-kit-") for source in sent.get("kernelDataSources", []))
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_every_kernel_arrives_as_its_folder_says(name, all_kernels, server, capsys):
+    slug = "a-user/jaguar-kit-" + name.replace("_", "-")
+    assert jaguar_kit.push_kernel(all_kernels / name) == (slug, 1)
+    assert jaguar_kit.push_kernel(all_kernels / name) == (slug, 2)
+    assert f"pushed {slug} version 2: https://www.kaggle.com/code/{slug}" in capsys.readouterr().out
+    first, second = server.calls("SaveKernel")
+    assert first == second
+    check_pushed(first, all_kernels / name)
+
+
+def test_kaggles_own_command_pushes_the_same(kernel, server, tmp_path):
+    done = run_python(server, tmp_path, "-m", "kaggle", "kernels", "push", "-p", kernel)
+    assert done.returncode == 0, done.stderr
+    assert "Kernel version 1 successfully pushed" in done.stdout
+    check_pushed(*server.calls("SaveKernel"), kernel)
+
+
+SOURCES = {"Dataset": KIT, "Competition": COMPETITION, "Kernel": "a-user/jaguar-kit-nas", "Model": "a/b/c/d/1"}
+
+
+@pytest.mark.parametrize(("kind", "name"), SOURCES.items())
+def test_a_push_without_one_of_its_sources_is_no_success(kind, name, kernel, server, run):
+    server.push_reply = {f"invalid{kind}Sources": [name]}
+    ended = run(jaguar_kit.kaggle_command, kernel, "--wait", *QUICK)
+    assert_one_line(ended, f"{kind.lower()}_sources: {name}", "are the names right", "push again")
+    assert server.calls("GetKernelSessionStatus") == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        ({"error": "Maximum batch GPU session count of 2 reached."}, "session count of 2 reached"),
+        ({"versionNumber": 0}, "no version came of it"),
+        ({"url": "https://www.kaggle.com/code/a-user/jaguar-kit-final-2"}, "became another kernel"),
+        ({"url": "https://www.kaggle.com/code/b-user/jaguar-kit-final"}, "became another kernel"),
+        ({"invalidTags": ["cats"]}, "tags: cats"),
+    ],
+)
+def test_a_push_that_kaggle_answers_oddly_is_no_success(reply, words, kernel, server, run):
+    server.push_reply = reply
+    assert_one_line(run(jaguar_kit.kaggle_command, kernel), words)
+
+
+STATUSES = [
+    (401, "401 SaveKernel was told to fail: the credentials are not valid; make a new token at"),
+    (403, "403 SaveKernel was told to fail: not allowed; is it yours, is its name right"),
+    (404, "404 SaveKernel was told to fail: there is no such thing; is its name right?"),
+    (429, "429 SaveKernel was told to fail: too many requests; try again in some minutes"),
+    (500, "500 SaveKernel was told to fail: Kaggle itself has a fault; try again later"),
+    ("cut", "no connection"),
+    ("half", "no connection"),
+    ("html", "Expecting value"),
+]
+
+
+@pytest.mark.parametrize(("how", "words"), STATUSES)
+def test_a_push_that_fails_says_why_and_what_to_do(how, words, kernel, server, run):
+    server.fail("SaveKernel", how)
+    ended = run(jaguar_kit.kaggle_command, kernel, "--wait", *QUICK)
+    assert_one_line(ended, f"Kaggle: pushing {kernel}: ", words)
+    assert server.calls("GetKernelSessionStatus") == []
+
+
+# a session
+
+
+def start(server: KaggleServer, kernel: str = FINAL, session: Session | None = None) -> None:
+    """A session that was pushed just now."""
+    server.sessions[kernel] = session or Session()
+
+
+def test_a_kernel_is_pushed_awaited_fetched_and_submitted(kernel, server, run, output, tmp_path):
+    server.next_session = Session(output=output(), log="all went well")
+    out = tmp_path / "fetched" / "out"
+    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", out, "--submit", "-m", "first try", *QUICK)
+    assert (ended.code, ended.error) == (0, "")
+    check_pushed(*server.calls("SaveKernel"), kernel)
+    for words in ("queued after 0 min", "running after", "complete after", f"wrote {out / 'submission.csv'}"):
+        assert words in ended.said
+    left = {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert left == {**server.next_session.output, "jaguar-kit-final.log": b"all went well"}
+    [token] = [body["blobFileTokens"] for body in server.submissions]
+    assert server.submissions == [
+        {"competitionName": COMPETITION, "blobFileTokens": token, "submissionDescription": "first try"}
+    ]
+    assert server.blobs[token] == ("submission.csv", left["submission.csv"])
+    assert f"submitted {out / 'submission.csv'} to jaguar-re-id: Successfully" in ended.said
+    assert_nothing_left(tmp_path)
+
+
+def test_the_tool_does_the_same_for_a_code_competition(kernel, server, output, tmp_path):
+    server.next_session = Session(output=output())
+    server.kernels[FINAL] = [{}, {}]
+    tool, end = ROOT / "tools" / "kaggle_run.py", ("--every", "0.05", "--stale", "1")
+    done = run_python(
+        server, tmp_path, tool, kernel, "--fetch", "out", "--submit", "--code-competition", "-m", "try 2", *end
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    jaguar_kit.check_output(tmp_path / "out", FINAL)
+    assert server.submissions == [
+        {
+            "competitionName": COMPETITION,
+            "kernelOwner": "a-user",
+            "kernelSlug": "jaguar-kit-final",
+            "kernelVersion": 3,
+            "fileName": "submission.csv",
+            "submissionDescription": "try 2",
+        }
+    ]
+    assert_nothing_left(tmp_path)
+
+
+def test_what_a_session_left_is_fetched_and_submitted_without_a_new_one(kernel, server, run, output, tmp_path):
+    start(server, session=Session(output=output()))
+    asked = ("--no-push", "--fetch", tmp_path / "out", "--submit", "-m", "again")
+    ended = run(jaguar_kit.kaggle_command, kernel, *asked, *QUICK)
+    assert (ended.code, ended.error) == (0, "")
+    assert not server.calls("SaveKernel")
+    assert [body["submissionDescription"] for body in server.submissions] == ["again"]
+
+
+def test_an_interrupt_while_waiting_says_how_to_go_on(kernel, server, run, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jaguar_kit, "await_kernel", interrupted)
+    ended = run(jaguar_kit.kaggle_command, kernel, "--wait", *QUICK)
+    assert ended.code == 130
+    assert "--no-push" in ended.error
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("-m", "words"), ("--code-competition",), ("--no-push", "--submit", "--code-competition", "-m", "words")],
+)
+def test_options_that_mean_nothing_together_are_refused(options, kernel, server, run):
+    ended = run(jaguar_kit.kaggle_command, kernel, *options)
+    assert_one_line(ended, "expected", code=2)
+    assert not server.requests
+
+
+def test_output_without_a_submission_is_not_submitted(kernel, server, run, output, tmp_path):
+    left = output()
+    record = json.loads(left["run.json"])
+    del left["submission.csv"], record["files"]["submission.csv"]
+    server.next_session = Session(output={**left, "run.json": json.dumps(record).encode()})
+    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "x", *QUICK)
+    assert_one_line(ended, "has no submission.csv")
+    assert not server.submissions
+
+
+def test_without_wait_nothing_is_asked_after_the_push(kernel, server, run):
+    assert run(jaguar_kit.kaggle_command, kernel).code == 0
+    assert [asked.name for asked in server.requests] == ["SaveKernel"]
+
+
+def test_a_session_too_short_to_be_seen_running_is_known_by_its_output(kernel, server, run, output, tmp_path):
+    start(server, session=Session(["COMPLETE"], output()))
+    server.next_session = Session(["COMPLETE"], output(**{"submission.csv": b"row_id,similarity\n0,0.5\n"}))
+    assert run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", *QUICK).code == 0
+    assert (tmp_path / "out" / "submission.csv").read_bytes() == b"row_id,similarity\n0,0.5\n"
+
+
+def check_stale(ended: Ended, server: KaggleServer, tmp_path: Path) -> None:
+    assert_one_line(
+        ended,
+        "may be an earlier session",
+        "no new one was seen to begin within",
+        f"https://www.kaggle.com/code/{FINAL}",
+    )
+    assert server.submissions == []
+    assert_nothing_left(tmp_path, "out")
+
+
+def test_an_earlier_sessions_end_is_not_taken_for_this_ones(kernel, server, run, output, tmp_path):
+    start(server, session=Session(["COMPLETE"], output()))
+    server.next_session = None
+    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
+    check_stale(ended, server, tmp_path)
+
+
+def test_an_earlier_sessions_end_is_not_taken_when_its_beginning_could_not_be_read(
+    kernel, server, run, output, tmp_path
+):
+    start(server, session=Session(["COMPLETE"], output()))
+    server.next_session = None
+    server.fail("ListKernelSessionOutput", 500, times=1)
+    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
+    check_stale(ended, server, tmp_path)
+
+
+RECORDS = json.dumps([{"stream_name": "stderr", "time": 1.5, "data": "error: no jaguar_kit.py\n"}, {"data": "bye\n"}])
+
+
+@pytest.mark.parametrize("state", ["ERROR", "CANCEL_ACKNOWLEDGED", "CANCEL_REQUESTED"])
+@pytest.mark.parametrize(
+    ("failure", "log", "words"),
+    [
+        ("Your notebook was stopped", RECORDS, "Your notebook was stopped"),
+        ("", RECORDS, "error: no jaguar_kit.py | bye"),
+        ("", "first\nlast words", "first | last words"),
+        ("", "", "its log is empty"),
+    ],
+)
+def test_a_session_that_did_not_end_well_is_told_with_its_reason(
+    state, failure, log, words, kernel, server, run, tmp_path
+):
+    server.next_session = Session(["RUNNING", state], log=log, failure=failure)
+    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
+    assert_one_line(ended, f"{FINAL}: ended as {state}: {words}")
+    assert server.submissions == []
+    assert_nothing_left(tmp_path, "out")
+
+
+def test_a_session_that_fails_before_it_is_seen_running_is_told_too(kernel, server, run):
+    server.next_session = Session(["ERROR"], log="no GPU left")
+    assert_one_line(
+        run(jaguar_kit.kaggle_command, kernel, "--wait", *QUICK),
+        "ended as ERROR, which may be an earlier session",
+        "no GPU left",
+    )
+
+
+def test_a_log_that_cannot_be_read_hides_nothing(kernel, server, run):
+    server.next_session = Session(["RUNNING", "ERROR"])
+    server.fail("ListKernelSessionOutput", 500)
+    ended = run(jaguar_kit.kaggle_command, kernel, "--wait", *QUICK)
+    assert_one_line(ended, "ended as ERROR: its log can't be read")
+
+
+@pytest.mark.parametrize("how", [429, 500, "cut", "html"])
+def test_waiting_survives_what_passes(how, kernel, server, run, output, tmp_path):
+    server.next_session = Session(output=output())
+    server.fail("GetKernelSessionStatus", how, times=5, after=1)
+    assert run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", *QUICK).code == 0
+    assert len(server.calls("GetKernelSessionStatus")) == 8
+
+
+def test_waiting_ends_when_too_many_questions_fail(server, capsys):
+    start(server)
+    server.fail("GetKernelSessionStatus", 500, after=1)
+    with pytest.raises(KaggleError, match="500 GetKernelSessionStatus was told to fail: Kaggle itself has a fault"):
+        jaguar_kit.await_kernel(FINAL, None, Patience(every=0.01, stale=1, longest=5, failures=3))
+    assert len(server.calls("GetKernelSessionStatus")) == 5
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_waiting_ends_at_once_when_it_is_not_allowed(status, kernel, server, run):
+    server.fail("GetKernelSessionStatus", status, after=1)
+    ended = run(jaguar_kit.kaggle_command, kernel, "--wait", *QUICK)
+    assert_one_line(ended, "status of a-user/jaguar-kit-final")
+    asked = len(server.calls("GetKernelSessionStatus"))
+    assert asked == 2, f"asked {asked - 1} times after the first {status}"
+
+
+def test_waiting_ends_when_patience_does(server, capsys):
+    start(server, session=Session(["RUNNING"]))
+    with pytest.raises(KaggleError, match=f"waited .* h for {FINAL}; look at it on Kaggle"):
+        jaguar_kit.await_kernel(FINAL, None, Patience(every=0.01, longest=0.1))
+
+
+def test_a_state_that_the_client_does_not_know_is_told(kernel, server, run):
+    server.next_session = Session(["RUNNING", "HIBERNATING"])
+    ended = run(jaguar_kit.kaggle_command, kernel, "--wait", *QUICK)
+    assert_one_line(ended, "HIBERNATING")
+
+
+# fetching
+
+
+def test_output_of_many_pages_comes_whole(server, output, tmp_path, capsys):
+    left = output(**{f"runs/final/page{i}.txt": b"x" * i for i in range(45)})
+    start(server, session=Session(["COMPLETE"], left))
+    out = jaguar_kit.fetch_output(FINAL, tmp_path / "out")
+    assert {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()} == left
+    assert [body.get("pageToken") for body in server.calls("ListKernelSessionOutput")] == ["", "20", "40"]
+
+
+def without_record(left: dict[str, bytes]) -> None:
+    del left["run.json"]
+
+
+def unfinished(left: dict[str, bytes]) -> None:
+    told = json.loads(left["run.json"])
+    left["run.json"] = json.dumps({name: told[name] for name in told if name != "files"}).encode()
+
+
+def without_submission(left: dict[str, bytes]) -> None:
+    del left["submission.csv"]
+
+
+def with_page_for_submission(left: dict[str, bytes]) -> None:
+    left["submission.csv"] = HTML
+
+
+def with_page_for_record(left: dict[str, bytes]) -> None:
+    left["run.json"] = HTML
+
+
+def with_list_for_files(left: dict[str, bytes]) -> None:
+    left["run.json"] = json.dumps({**json.loads(left["run.json"]), "files": ["submission.csv"]}).encode()
+
+
+def outside(left: dict[str, bytes]) -> None:
+    left["run.json"] = left["run.json"].replace(b'"report.html"', b'"../report.html"')
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (without_record, "its output has no run.json: there is report.html, runs, submission.csv"),
+        (dict.clear, "its output has no run.json: nothing came down"),
+        (unfinished, "run.json is not what a session that ended well leaves; look at its log, or fetch again"),
+        (with_list_for_files, "run.json is not what a session that ended well leaves"),
+        (with_page_for_record, "run.json is not what a session that ended well leaves"),
+        (without_submission, "submission.csv did not come down; fetch again"),
+        (with_page_for_submission, "submission.csv is not what the session wrote (it begins with '<!DOCTYPE"),
+        (outside, "run.json names '../report.html', outside the output"),
+    ],
+)
+def test_output_that_is_not_what_the_session_wrote_is_refused(spoil, words, kernel, server, run, output, tmp_path):
+    left = output()
+    spoil(left)
+    server.next_session = Session(output=left)
+    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
+    assert_one_line(ended, f"Kaggle: {FINAL}: ", words)
+    assert server.submissions == []
+    assert_nothing_left(tmp_path, "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "words"),
+    [
+        ("ListKernelSessionOutput", 500, "500 ListKernelSessionOutput was told to fail: Kaggle itself has a fault"),
+        ("ListKernelSessionOutput", 403, "403 ListKernelSessionOutput"),
+        ("ListKernelSessionOutput", "cut", "no connection"),
+        ("download", "cut", "no connection"),
+        ("download", "half", "no connection"),
+        ("download", 500, "submission.csv is not what the session wrote"),
+        ("download", "html", "submission.csv is not what the session wrote"),
+    ],
+)
+def test_a_download_that_fails_leaves_nothing(name, how, words, kernel, server, run, output, tmp_path):
+    server.next_session = Session(output=output())
+    server.fail(name, how, path="submission.csv" if name == "download" else "")
+    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", *QUICK)
+    assert_one_line(ended, words)
+    assert_nothing_left(tmp_path, "out")
+
+
+@pytest.mark.parametrize("table", [b"row_id,similarity\n0,nan\n", b"row_id,score\n0,0.5\n", b"row_id,similarity\n"])
+def test_a_submission_that_cannot_score_is_not_kept_and_not_submitted(table, kernel, server, run, output, tmp_path):
+    server.next_session = Session(output=output(**{"submission.csv": table}))
+    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
+    assert_one_line(ended, "submission.csv")
+    assert ".tmp" not in ended.error, "names a file that is gone by then"
+    assert server.submissions == []
+    assert_nothing_left(tmp_path, "out")
+
+
+def test_answers_for_an_open_set_are_a_submission_too(server, output, tmp_path, capsys):
+    answers = b"image_id,identity\n7,new_individual\n8,LynxID2025_lynx_37\n"
+    start(server, session=Session(["COMPLETE"], output(**{"submission.csv": answers})))
+    out = jaguar_kit.fetch_output(FINAL, tmp_path / "out")
+    jaguar_kit.submit_file(out / "submission.csv", "animal-clef-2025", "mine")
+    assert server.calls("upload") == [answers]
+    assert [body["competitionName"] for body in server.submissions] == ["animal-clef-2025"]
+
+
+def test_an_empty_folder_is_filled_and_one_that_holds_something_is_left_alone(server, output, tmp_path, capsys):
+    start(server, session=Session(["COMPLETE"], output()))
+    (tmp_path / "out").mkdir()
+    jaguar_kit.fetch_output(FINAL, tmp_path / "out")
+    asked = len(server.requests)
+    with pytest.raises(KitError, match="holds something already; choose a new folder"):
+        jaguar_kit.fetch_output(FINAL, tmp_path / "out")
+    assert len(server.requests) == asked
+
+
+# submitting
+
+
+@pytest.fixture
+def submission(tmp_path: Path) -> Path:
+    path = tmp_path / "submission.csv"
+    path.write_text("row_id,similarity\n0,0.5\n")
+    return path
+
+
+def test_a_file_goes_where_it_should(submission, server, capsys):
+    jaguar_kit.submit_file(submission, COMPETITION, "two words")
+    [begun] = server.calls("StartSubmissionUpload")
+    assert begun.pop("lastModifiedEpochSeconds") == int(submission.stat().st_mtime)
+    assert begun == {"competitionName": COMPETITION, "fileName": "submission.csv", "contentLength": 24}
+    assert server.calls("upload") == [submission.read_bytes()]
+    assert server.calls("CreateSubmission") == [
+        {"competitionName": COMPETITION, "blobFileTokens": "token0", "submissionDescription": "two words"}
+    ]
+
+
+REFUSED = {"message": "You must first accept the rules\nof this competition.", "ref": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "words"),
+    [
+        ("StartSubmissionUpload", 403, "403 .*have the competition's rules been accepted"),
+        ("StartSubmissionUpload", 404, "404 .*is its name right"),
+        ("StartSubmissionUpload", "cut", "no connection"),
+        ("upload", 403, "did not take .*submission.csv: Could not submit to competition"),
+        ("upload", "cut", "did not take .*submission.csv: Could not submit to competition"),
+        ("CreateSubmission", 429, "429 .*try again in some minutes"),
+        ("CreateSubmission", 500, "500 .*Kaggle itself has a fault"),
+        ("CreateSubmission", REFUSED, "did not take .*: You must first accept the rules of this competition"),
+        ("CreateSubmission", {}, "did not take .*: no reason was given"),
+    ],
+)
+def test_a_file_that_kaggle_does_not_take_is_told(name, how, words, submission, server):
+    server.fail(name, how)
+    with pytest.raises(KaggleError, match=words):
+        jaguar_kit.submit_file(submission, COMPETITION, "mine")
+    assert server.submissions == []
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        (403, "403 .*have the competition's rules been accepted"),
+        (500, "500 .*Kaggle itself has a fault"),
+        ("cut", "no connection"),
+        (REFUSED, "did not take a-user/jaguar-kit-final: You must first accept"),
+        ({}, "did not take a-user/jaguar-kit-final: no reason was given"),
+    ],
+)
+def test_a_kernel_that_kaggle_does_not_take_is_told(how, words, server):
+    server.fail("CreateCodeSubmission", how)
+    with pytest.raises(KaggleError, match=words):
+        jaguar_kit.submit_kernel(FINAL, 3, COMPETITION, "mine")
+    assert server.submissions == []
+
+
+def test_a_wrong_file_is_refused_before_anything_is_sent(submission, server):
+    submission.write_text("row_id,similarity\n0,0.5\n0,0.75\n")
+    with pytest.raises(KitError, match="row_id: more than one row for 0"):
+        jaguar_kit.submit_file(submission, COMPETITION, "mine")
+    assert server.requests == []
+
+
+# the dataset
+
+
+@pytest.fixture
+def package_weights(run: Callable[..., Ended], weights: Path, tmp_path: Path) -> Callable[..., Ended]:
+    start = ("--user", "a-user", "--weights-only", "--weights", weights, "--out", tmp_path / "dist")
+    return partial(run, jaguar_kit.package_command, *start)
+
+
+def test_the_kit_is_uploaded_as_a_new_dataset_and_then_as_a_new_version(run, weights, server, tmp_path):
+    dist = tmp_path / "dist"
+    start = ("--user", "a-user", "--out", dist, "--weights", weights)
+    ended = run(jaguar_kit.package_command, *start, "--create")
+    assert (ended.code, ended.error) == (0, "")
+    assert f"{KIT}: ready, all {len(content_of(dist))} files are there" in ended.said
+    [sent] = server.calls("CreateDataset")
+    assert uploaded(server, sent.pop("files")) == server.datasets[KIT].versions[0] == content_of(dist)
+    assert {"jaguar_kit.py", "final.yaml", weights.name, "manifest.json"} <= content_of(dist).keys()
+    assert sent == {
+        "title": "jaguar-kit",
+        "slug": "jaguar-kit",
+        "ownerSlug": "a-user",
+        "licenseName": "other",
+        "isPrivate": True,
+    }
+    assert all(body["type"] == "DATASET" for body in server.calls("StartBlobUpload"))
+
+    more = tmp_path / "more.safetensors"
+    save_file({"weight": torch.ones(5)}, more)
+    ended = run(jaguar_kit.package_command, *start, more, "--update", "-m", "more weights")
+    assert (ended.code, ended.error) == (0, "")
+    [sent] = server.calls("CreateDatasetVersion")
+    assert (sent["ownerSlug"], sent["datasetSlug"]) == ("a-user", "jaguar-kit")
+    assert sent["body"]["versionNotes"] == "more weights"
+    assert not sent["body"].get("deleteOldVersions")
+    assert uploaded(server, sent["body"]["files"]) == content_of(dist)
+    assert more.name in server.datasets[KIT].versions[1]
+    assert list((tmp_path / "scratch").rglob("*.json")) == []
+
+
+def test_the_tool_uploads_and_waits(weights, server, tmp_path):
+    server.new_states = ["READY"]
+    tool = ROOT / "tools" / "package.py"
+    done = run_python(server, tmp_path, tool, "--user", "a-user", "--weights-only", "--weights", weights, "--create")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{WEIGHTS}: ready, all 2 files are there" in done.stdout
+    assert server.datasets[WEIGHTS].versions == [content_of(tmp_path / "dist" / "jaguar-kit-weights")]
+
+
+def test_a_dataset_that_is_there_is_not_created(package_weights, server):
+    server.datasets[WEIGHTS] = Dataset([{}])
+    assert_one_line(package_weights("--create"), f"{WEIGHTS} exists already; use --update for a new version of it")
+    assert [asked.name for asked in server.requests] == ["GetDatasetStatus"]
+
+
+def test_a_dataset_that_is_not_there_is_not_updated(package_weights, server):
+    assert_one_line(package_weights("--update"), f"there is no dataset {WEIGHTS} yet; use --create")
+    assert [asked.name for asked in server.requests] == ["GetDatasetStatus"]
+
+
+@pytest.mark.parametrize("how", [403, "cut"])
+def test_a_file_that_did_not_arrive_is_named(how, package_weights, weights, server):
+    server.fail("upload", how, path=weights.name)
+    ended = package_weights("--create")
+    assert_one_line(ended, f"{WEIGHTS}: 1 files did not arrive: {weights.name}; run tools/package.py --update again")
+
+
+def test_a_file_that_kaggle_lost_is_named(package_weights, server):
+    server.lost = {"manifest.json"}
+    assert_one_line(package_weights("--create"), "1 files did not arrive: manifest.json", "--update again")
+
+
+def test_a_file_of_another_length_is_named(package, weights, server, capsys):
+    cut = {**content_of(package), weights.name: b"short"}
+    server.datasets[WEIGHTS], server.stale_datasets = Dataset([cut]), True
+    with pytest.raises(KaggleError, match=rf"{weights.name}: 5 bytes there, {weights.stat().st_size} here; run tools/"):
+        jaguar_kit.upload_package(package, create=False)
+
+
+def assert_nothing_left_but_uploads(tmp_path: Path) -> None:
+    """The client keeps a folder of its own, with what it needs to go on with an upload."""
+    assert [path.name for path in (tmp_path / "scratch").iterdir()] in ([], [".kaggle"])
+
+
+def test_a_version_that_never_shows_is_told(package, server, capsys):
+    """The earlier one has files of the same names and lengths, so that only the manifest tells."""
+    earlier = {name: bytes(len(content)) for name, content in content_of(package).items()}
+    server.datasets[WEIGHTS], server.stale_datasets = Dataset([earlier]), True
+    with pytest.raises(KaggleError, match=rf"{WEIGHTS}: Kaggle still serves an earlier version; run .* --update again"):
+        jaguar_kit.upload_package(package, create=False)
+    assert_nothing_left_but_uploads(package.parent)
+
+
+def test_a_version_that_shows_late_is_waited_for(package, server, capsys):
+    earlier = {"datasetFiles": [{"name": "manifest.json", "totalBytes": 2}]}
+    server.datasets[WEIGHTS] = Dataset([{}])
+    server.fail("ListDatasetFiles", earlier, times=3)
+    jaguar_kit.upload_package(package, create=False, patience=Patience(every=0.01, stale=5.0, longest=10.0))
+    assert "ready, all 2 files are there" in capsys.readouterr().out
+    assert len(server.calls("ListDatasetFiles")) == 4
+
+
+@pytest.mark.parametrize("state", ["FAILED", "DELETED"])
+def test_a_version_that_failed_is_told(state, package_weights, server):
+    server.new_states = ["NOT_YET_PERSISTED", state]
+    assert_one_line(package_weights("--create"), f"{WEIGHTS}: its version is {state.lower()}; upload it again")
+
+
+def test_a_version_that_is_never_ready_is_told(package, server, capsys):
+    server.new_states = ["NOT_YET_PERSISTED"]
+    with pytest.raises(KaggleError, match=f"waited .* h for {WEIGHTS} to be ready"):
+        jaguar_kit.upload_package(package, create=True, patience=Patience(every=0.01, longest=0.1))
+
+
+def test_a_dataset_that_shows_late_is_waited_for(package, server, capsys):
+    server.fail("GetDatasetStatus", 404, times=3, after=2)
+    assert jaguar_kit.upload_package(package, create=True) == WEIGHTS
+
+
+def test_a_long_list_of_files_is_read_whole(package, server, capsys):
+    server.page_size = 1
+    jaguar_kit.upload_package(package, create=True)
+    assert [body.get("pageToken") for body in server.calls("ListDatasetFiles")] == ["", "1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "words"),
+    [
+        ("GetDatasetStatus", 401, f"status of {WEIGHTS}: 401 .*make a new token"),
+        ("GetDatasetStatus", 403, f"status of {WEIGHTS}: 403 .*is it yours"),
+        ("GetDatasetStatus", 500, f"status of {WEIGHTS}: 500 .*try again later"),
+        ("GetDatasetStatus", "cut", f"status of {WEIGHTS}: no connection"),
+        ("StartBlobUpload", 401, f"uploading {WEIGHTS}: 401 .*make a new token"),
+        ("StartBlobUpload", 429, f"uploading {WEIGHTS}: 429 .*try again in some minutes"),
+        ("CreateDataset", 403, f"uploading {WEIGHTS}: 403 .*is it yours"),
+        ("CreateDataset", 500, f"uploading {WEIGHTS}: 500 .*try again later"),
+        ("CreateDataset", "cut", f"uploading {WEIGHTS}: no connection"),
+        ("CreateDataset", {"status": "error", "error": "The title is taken"}, f"{WEIGHTS}: The title is taken"),
+        ("CreateDataset", {"status": "Error"}, f"{WEIGHTS}: the upload failed"),
+        ("ListDatasetFiles", {"errorMessage": "no version"}, f"listing {WEIGHTS}: no version"),
+    ],
+)
+def test_an_upload_that_kaggle_refuses_is_told(name, how, words, package, server, capsys):
+    server.fail(name, how)
+    with pytest.raises(KaggleError, match=words) as error:
+        jaguar_kit.upload_package(package, create=True)
+    assert error.value.exit_code == 1
+    assert "\n" not in str(error.value)
+    assert_nothing_left_but_uploads(package.parent)
+
+
+@pytest.mark.parametrize("how", [429, 500, "cut"])
+@pytest.mark.parametrize("name", ["GetDatasetStatus", "ListDatasetFiles", "DownloadDataset"])
+def test_waiting_for_a_dataset_survives_what_passes(name, how, package, server, capsys):
+    server.fail(name, how, times=2, after=3 if name == "GetDatasetStatus" else 0)
+    try:
+        jaguar_kit.upload_package(package, create=True)
+    except KaggleError as error:
+        pytest.fail(f"the upload was done, but the wait for it ended: {error}")
+    assert "ready, all 2 files are there" in capsys.readouterr().out
+
+
+def test_after_a_failure_the_same_command_goes_through(package, server, capsys):
+    server.fail("CreateDataset", 500, times=1)
+    with pytest.raises(KaggleError):
+        jaguar_kit.upload_package(package, create=True)
+    jaguar_kit.upload_package(package, create=True)
+    assert server.datasets[WEIGHTS].versions == [content_of(package)]
+
+
+def test_a_damaged_package_is_not_uploaded(package, server):
+    with open(package / "some_backbone.safetensors", "ab") as file:
+        file.write(b"x")
+    with pytest.raises(KitError, match=r"some_backbone\.safetensors: differs"):
+        jaguar_kit.upload_package(package, create=True)
+    assert server.requests == []
+
+
+# bad input
+
+
+def with_internet(folder: Path) -> None:
+    change(folder, enable_internet=True)
+
+
+def without_internet_setting(folder: Path) -> None:
+    change(folder, enable_internet=None)
+
+
+def with_placeholder(folder: Path) -> None:
+    change(folder, id="YOUR-KAGGLE-NAME/jaguar-kit-final")
+
+
+def with_wrong_title(folder: Path) -> None:
+    change(folder, title="My jaguars")
+
+
+def without_code(folder: Path) -> None:
+    (folder / "final.py").unlink()
+
+
+def with_renamed_code(folder: Path) -> None:
+    (folder / "final.py").rename(folder / "mine.py")
+    change(folder, code_file="mine.py")
+
+
+def without_metadata(folder: Path) -> None:
+    (folder / "kernel-metadata.json").unlink()
+
+
+def with_broken_metadata(folder: Path) -> None:
+    (folder / "kernel-metadata.json").write_text("{")
+
+
+def without_machine(folder: Path) -> None:
+    change(folder, machine_shape=None)
+
+
+def edited(folder: Path) -> None:
+    code = folder / "final.py"
+    code.write_text(code.read_text().replace("epochs: ", "epochs: 1"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (with_internet, "enable_internet: True (expected false; left out it is true)"),
+        (without_internet_setting, "enable_internet: None (expected false; left out it is true)"),
+        (with_placeholder, "lacks your name; run tools/kernels.py --user NAME"),
+        (with_wrong_title, "title: 'My jaguars' (expected 'jaguar-kit-final'"),
+        (without_code, "code_file: 'final.py' (expected a file of this folder)"),
+        (with_renamed_code, "tools/kernels.py"),
+        (without_metadata, "kernel-metadata.json: there is no such file (expected a folder such as kernels/final)"),
+        (with_broken_metadata, "kernel-metadata.json: not valid JSON"),
+        (without_machine, "machine_shape: None (expected such as NvidiaTeslaT4"),
+        (edited, "final.py: is not what final.yaml and the module give now; run tools/kernels.py"),
+        (shutil.rmtree, "kernel-metadata.json: there is no such file"),
+    ],
+)
+def test_a_kernel_that_would_not_do_is_not_pushed(spoil, words, kernel, server, run):
+    spoil(kernel)
+    assert_one_line(run(jaguar_kit.kaggle_command, kernel, "--wait"), words, code=2)
+    assert server.requests == []
+
+
+def test_a_notebook_for_another_version_of_the_module_is_not_pushed(all_kernels, server, run, tmp_path):
+    folder = Path(shutil.copytree(all_kernels / "starter", tmp_path / "kernels" / "starter"))
+    notebook = folder / "starter.ipynb"
+    notebook.write_text(notebook.read_text().replace(jaguar_kit.module_sha256(), "0" * 64))
+    ended = run(jaguar_kit.kaggle_command, folder)
+    assert_one_line(ended, "starter.ipynb", "run tools/kernels.py", code=2)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--fetch", "new", "--submit"), "--submit: needs a few words about it (expected -m MESSAGE)"),
+        (("--fetch", "new", "--submit", "-m", ""), "--submit: needs a few words about it"),
+        (("--submit", "-m", "mine"), "--submit: what is submitted is checked first (expected --fetch DIR)"),
+        (("--fetch", "kernels"), "--fetch: kernels: holds something already; choose a new folder"),
+        (("--fetch", "kernels/final/final.py"), "--fetch: kernels/final/final.py: holds something already"),
+        (("--wait", "--every", "-1"), "--every"),
+    ],
+)
+def test_options_that_would_not_do_are_told_before_the_push(options, words, kernel, server, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert_one_line(run(jaguar_kit.kaggle_command, kernel, *options), words, code=2)
+    assert server.requests == []
+
+
+def test_a_kernel_without_a_competition_to_submit_to_is_told_before_the_push(
+    all_kernels, server, run, output, tmp_path
+):
+    folder = Path(shutil.copytree(all_kernels / "starter", tmp_path / "kernels" / "starter"))
+    change(folder, competition_sources=[])
+    server.next_session = Session(output=output())
+    ended = run(jaguar_kit.kaggle_command, folder, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
+    assert_one_line(ended, "competition_sources", code=2)
+    assert server.requests == []
+
+
+# credentials
+
+
+@pytest.mark.parametrize("there", [(), ("KAGGLE_USERNAME",), ("KAGGLE_KEY",)])
+@pytest.mark.parametrize("command", ["push", "package"])
+def test_without_credentials_nothing_begins(command, there, kernel, weights, server, run, tmp_path, monkeypatch):
+    for name in {"KAGGLE_USERNAME", "KAGGLE_KEY"} - {*there}:
+        monkeypatch.delenv(name)
+    argv = {
+        "push": (jaguar_kit.kaggle_command, kernel, "--wait"),
+        "package": (jaguar_kit.package_command, "--user", "a-user", "--out", tmp_path / "dist", "--create"),
+    }
+    ended = run(*argv[command])
+    assert_one_line(ended, "no credentials in KAGGLE_API_TOKEN", "https://www.kaggle.com/settings", code=2)
+    assert server.requests == []
+    assert_nothing_left(tmp_path, "dist")
+
+
+@pytest.mark.parametrize("folder", [".kaggle", ".config/kaggle"])
+def test_a_key_in_either_of_the_clients_folders_is_found(folder, kernel, client, server, run, tmp_path, monkeypatch):
+    """The client looks into ~/.kaggle where there is such a folder when it is imported, and else into ~/.config."""
+    key = tmp_path / "home" / folder / "kaggle.json"
+    key.parent.mkdir(parents=True)
+    key.write_text('{"username": "u", "key": "k"}')
+    key.chmod(0o600)
+    monkeypatch.setattr(client.KaggleApi, "config_dir", str(key.parent))
+    monkeypatch.setattr(client.KaggleApi, "config", str(key))
+    monkeypatch.delenv("KAGGLE_USERNAME")
+    monkeypatch.delenv("KAGGLE_KEY")
+    ended = run(jaguar_kit.kaggle_command, kernel)
+    assert (ended.code, ended.error) == (0, "")
+    assert len(server.calls("SaveKernel")) == 1
+
+
+def test_a_key_that_kaggle_does_not_know_is_told(kernel, server, run, monkeypatch):
+    monkeypatch.setenv("KAGGLE_KEY", "old")
+    assert_one_line(run(jaguar_kit.kaggle_command, kernel), "401 Unauthorized: the credentials are not valid")
+
+
+def test_a_token_signs_in_alone(kernel, server, run, monkeypatch):
+    monkeypatch.delenv("KAGGLE_USERNAME")
+    monkeypatch.delenv("KAGGLE_KEY")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_good")
+    server.tokens = {"KGAT_good": "a-user"}
+    assert run(jaguar_kit.kaggle_command, kernel).code == 0
+    assert server.requests[-1].headers["Authorization"] == "Bearer KGAT_good"
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [(401, "signing in: 401 "), (403, "the credentials were not accepted"), ("cut", "signing in: no connection")],
+)
+def test_a_token_that_is_not_accepted_is_told(how, words, kernel, server, run, monkeypatch):
+    monkeypatch.delenv("KAGGLE_USERNAME")
+    monkeypatch.delenv("KAGGLE_KEY")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_old")
+    server.fail("IntrospectToken", how)
+    assert_one_line(run(jaguar_kit.kaggle_command, kernel), words)
+    assert server.calls("SaveKernel") == []
