@@ -665,6 +665,13 @@ def check_parts(recipe: Recipe, where: str) -> None:
             f"{where}open_set.threshold: null is fitted on identities held out whole, but data.split "
             f"'{recipe.data.split.name}' holds out none (expected data.split: open_set, or a number such as 0.65)"
         )
+    watched = {"train.select": recipe.train.select, "train.monitor": recipe.train.monitor}
+    blind = next((key for key, metric in watched.items() if "accuracy" in metric and logits is None), None)
+    if blind:
+        raise KitError(
+            f"{where}{blind}: {watched[blind]} needs a loss with a class for each identity, such as cross_entropy; "
+            f"'{recipe.loss.name}' compares pictures"
+        )
     if recipe.train.mix.name != "none" and not loss.by_picture:
         raise KitError(
             f"{where}train.mix: '{recipe.train.mix.name}' needs a loss on single pictures, such as arcface; "
@@ -1132,7 +1139,9 @@ class Competition:
         """Changes with names, labels and file sizes, so that results of other data are not taken for these."""
         tables = [name for name in ("train.csv", "test.csv", "metadata.csv") if (self.root / name).is_file()]
         sizes = [os.stat(self.root / path).st_size for path in [*self.paths, *tables]]
-        return fingerprint(list(self.train.filename), list(self.train.identity), list(self.test.filename), sizes)
+        told = [list(t[c]) for t in (self.train, self.test) for c in ("orientation", "species") if c in t]
+        parts = (list(self.train.filename), list(self.train.identity), list(self.test.filename), sizes)
+        return fingerprint(*parts, *([told] if told else []))
 
 
 def read_table(path: Path, columns: Sequence[str], dtypes: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -1309,7 +1318,7 @@ def load_solution(
     key, value = columns
     solution = read_table(table, columns).set_index(key)[value]
     if solution.index.has_duplicates:
-        raise KitError(f"{table}: filename: more than one row for a picture")
+        raise KitError(f"{table}: {key}: more than one row for a picture")
     return solution.reindex(filenames) if set(filenames) <= set(solution.index) else None
 
 
@@ -1349,7 +1358,7 @@ def load_folders(root: Path) -> Competition:
         raise KitError(f"{root}: has neither train.csv nor folders of pictures (identity/*.jpg)")
     paths = [str(p) for p in pictures]
     train = pd.DataFrame({"filename": paths, "identity": identities, "path": paths})
-    check_labels(root, train)
+    check_labels(root, train, "identity")
     test = pd.DataFrame({"filename": [], "path": []}, dtype=str)
     loose = [p.name for p in below if len(p.parts) == 1]
     notes = [f"{len(loose)} pictures lie in no identity's folder and are not used: {', '.join(loose)}"] if loose else []
@@ -2078,7 +2087,8 @@ def draw_open_dataset(root: Path, identities: int, images: int, seed: int, round
     for number, species in enumerate(OPEN_SPECIES):
         known = identities // 3 + (number < identities % 3)
         unknown, single = max(2, known // 2), max(1, known // 4)
-        counts = long_tail(known, images // 3 - 3 * unknown - single, least=4)
+        share = images // 3 + (number < images % 3)
+        counts = long_tail(known, share - 3 * unknown - single, least=4)
         plans = [plan_identity(rng, count) for count in counts]
         plans += [[{**row, "split": "test"} for row in plan_identity(rng, 3)] for _ in range(unknown)]
         plans += [[{"burst": 0, "flank": "left", "split": "train"}] for _ in range(single)]
@@ -4588,6 +4598,8 @@ class Calibrator:
     def __call__(self, scores: Any) -> np.ndarray:
         """float64 in [0, 1], of the shape of `scores`."""
         values = np.asarray(scores.detach().cpu() if isinstance(scores, Tensor) else scores, np.float64)
+        if not values.size:
+            return values
         within = 0.5 + np.arctan((values - self.centre) / self.spread) / np.pi  # orders what shares a plateau
         return (1 - self.gap) * self.probability(values.ravel()).reshape(values.shape) + self.gap * within
 
@@ -4596,7 +4608,8 @@ def fit_calibration(scores: Any, same: Any, kind: str = "isotonic") -> Calibrato
     """Fits how probable it is, given a pair's score, that both pictures show one identity.
 
     scores: validation pairs' scores of any shape; same: bool of that shape. kind="isotonic" pools adjacent violators
-    (Zadrozny & Elkan 2002) and orders its plateaus by the raw score; "logistic" is Platt's fit (1999).
+    (Zadrozny & Elkan 2002) and orders its plateaus by the raw score; "logistic" is Platt's fit (1999), or where that
+    would fall, the share of `same` for every score.
     """
     if kind not in ("isotonic", "logistic"):
         raise KitError(f"fit_calibration: kind: {kind!r} is not known; {suggest(kind, ('isotonic', 'logistic'))}")
@@ -4609,6 +4622,8 @@ def fit_calibration(scores: Any, same: Any, kind: str = "isotonic") -> Calibrato
         from sklearn.linear_model import LogisticRegression
 
         model = LogisticRegression(C=1e6).fit((values - centre)[:, None] / spread, truth)
+        if model.coef_[0, 0] <= 0:
+            return Calibrator(lambda x: np.full(x.shape, truth.mean()), centre, spread, 1e-3)
         return Calibrator(lambda x: model.predict_proba((x - centre)[:, None] / spread)[:, 1], centre, spread, 1e-9)
     from sklearn.isotonic import IsotonicRegression
 
@@ -4835,7 +4850,7 @@ class FeatureSource(Source):
     device: torch.device
 
     def read(self, positions: np.ndarray) -> Tensor:
-        return self.features[torch.from_numpy(np.asarray(positions)).to(self.features.device)]
+        return self.features.index_select(0, torch.from_numpy(np.asarray(positions)).to(self.features.device))
 
 
 def read_ahead(source: Source, batches: Sequence[np.ndarray]) -> Iterator[Tensor]:
@@ -5384,7 +5399,9 @@ def embed_shared(
     network: Callable[[Tensor], Tensor], source: Source, positions: np.ndarray, device: torch.device
 ) -> Tensor:
     """`embed`, each process having embedded its own part."""
-    if processes() == 1 or not isinstance(source, PixelSource):
+    if not isinstance(source, PixelSource):
+        return embed(network, source, positions, batch_size=1024)
+    if processes() == 1:
         return embed(network, source, positions)
     return gather_rows(embed(network, source, own_part(positions)).to(device), len(positions)).cpu()
 
@@ -5710,7 +5727,7 @@ def out_of_patience(rows: Sequence[Mapping[str, float]], config: TrainConfig) ->
 
 @dataclass(eq=False)
 class Keeper:
-    """Takes checkpoints: at least every so many minutes, yet so that they cost at most a twentieth of the time."""
+    """Takes checkpoints: at least every so many minutes, yet so that they cost at most a fiftieth of the time."""
 
     trainer: Trainer
     path: Path
@@ -5733,11 +5750,11 @@ class Keeper:
             raise KeyboardInterrupt
 
     def after_epoch(self) -> None:
-        if agreed(time.monotonic() - self.saved >= 20 * self.saving, self.trainer.device):
+        if agreed(time.monotonic() - self.saved >= 50 * self.saving, self.trainer.device):
             self.keep()
 
     def after_step(self) -> None:
-        due = self.minutes and time.monotonic() - self.saved >= max(60 * self.minutes, 20 * self.saving)
+        due = self.minutes and time.monotonic() - self.saved >= max(60 * self.minutes, 50 * self.saving)
         if agreed(bool(due), self.trainer.device):
             self.keep()
 
@@ -5935,6 +5952,7 @@ def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]
 # ----------------------------------------------------------------------------------------------------------------------
 
 NEW = "new_individual"  # the answer for an animal that nobody knows
+LEFT_OUT = " (left out)"  # marks the true identity of a query that is asked for without it in the gallery
 SOURCE_THRESHOLDS = (0.6, 0.65, 0.68, 0.7)  # fixed ones of a published system, for comparison
 
 
@@ -5970,27 +5988,24 @@ def nearest_identities(
     """The k most similar identities of each query, and the similarity of the most similar picture of each: (N, k) both.
 
     similarity (N, M) of queries and gallery; identities (M,) of the gallery; allowed: bool (N, M), which of them may be
-    the answer. Where fewer than k identities are allowed the others are "" with similarity -inf.
+    the answer. Where fewer than k identities are there, or allowed, the others are "" with similarity -inf.
     """
-    matrix, (names_there, codes) = (
-        as_matrix(similarity).cpu().numpy(),
-        np.unique(np.asarray(identities, str), return_inverse=True),
-    )
+    matrix = as_matrix(similarity).cpu().numpy()
+    names_there, codes = np.unique(np.asarray(identities, str), return_inverse=True)
     if matrix.shape[1:] != codes.shape:
         raise KitError(f"similarity: shape {matrix.shape} does not fit {len(codes)} identities (expected N x M)")
-    order, k = np.argsort(codes, kind="stable"), min(k, len(names_there))
+    order = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[order], np.arange(len(names_there)))
-    found, scores = [], []
+    found, scores = np.full((len(matrix), k), "", names_there.dtype), np.full((len(matrix), k), -np.inf)
     for rows in cut_batches(np.arange(len(matrix)), rows_at_a_time(matrix.shape[1])):
         block = matrix[rows].astype(np.float64)
         if allowed is not None:
             block = np.where(allowed[rows], block, -np.inf)
         best = np.maximum.reduceat(block[:, order], starts, axis=1)  # (rows, C)
         top = np.argsort(-best, axis=1, kind="stable")[:, :k]
-        found.append(top)
-        scores.append(np.take_along_axis(best, top, 1))
-    top, best = np.concatenate(found), np.concatenate(scores)
-    return np.where(np.isneginf(best), "", names_there[top]), best
+        scores[rows, : top.shape[1]] = np.take_along_axis(best, top, 1)
+        found[rows, : top.shape[1]] = names_there[top]
+    return np.where(np.isneginf(scores), "", found), scores
 
 
 def guesses_table(names: Sequence[str], species: Any, identity: np.ndarray, score: np.ndarray) -> pd.DataFrame:
@@ -6001,13 +6016,21 @@ def guesses_table(names: Sequence[str], species: Any, identity: np.ndarray, scor
 def answers_of(guesses: pd.DataFrame, thresholds: Mapping[str, float]) -> np.ndarray:
     """The best identity of each query, or `new_individual` where it scores below the threshold of its species.
 
-    thresholds: by species, or one under "" for all that have none of their own.
+    thresholds: by species, or one under "" for all that have none of their own. A query without a guess is new.
     """
     least = guesses.species.map(lambda name: thresholds.get(name, thresholds.get("", math.nan))).to_numpy(float)
     if np.isnan(least).any():
         missing = guesses.species[np.isnan(least)].iloc[0]
         raise KitError(f"thresholds: there is none for species {missing!r} (found {', '.join(map(repr, thresholds))})")
-    return np.where(guesses.score.to_numpy() >= least, guesses.identity.to_numpy(str), NEW)
+    identity = guesses.identity.to_numpy(str)
+    return np.where((guesses.score.to_numpy() >= least) & (identity != ""), identity, NEW)
+
+
+def between(values: np.ndarray) -> np.ndarray:
+    """Thresholds that part rising values: one below all, one for each step, one above all."""
+    middle = (values[1:] + values[:-1]) / 2
+    middle = np.where(middle > values[:-1], middle, values[1:])  # of neighbouring numbers the middle is the lower one
+    return np.r_[values[0] - 1e-6, middle, values[-1] + 1e-6]
 
 
 def shares_of_score(guesses: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -6034,8 +6057,7 @@ def threshold_curve(guesses: pd.DataFrame) -> pd.DataFrame:
     gain, loss = (np.bincount(place, share, len(values)) for share in (taken, left))
     baks = np.r_[gain[::-1].cumsum()[::-1], 0.0]  # of those at or above each value
     baus = np.r_[0.0, loss.cumsum()]  # of those below it
-    between = np.r_[values[0] - 1e-6, (values[1:] + values[:-1]) / 2, values[-1] + 1e-6]
-    return pd.DataFrame({"threshold": between, "baks": baks, "baus": baus, "score": np.sqrt(baks * baus)})
+    return pd.DataFrame({"threshold": between(values), "baks": baks, "baus": baus, "score": np.sqrt(baks * baus)})
 
 
 def fit_thresholds(guesses: pd.DataFrame, per_species: bool = False) -> dict[str, float]:
@@ -6060,7 +6082,7 @@ def fit_thresholds(guesses: pd.DataFrame, per_species: bool = False) -> dict[str
         before = dict(fitted)
         for name in species:
             own = (guesses.species == name).to_numpy()
-            accepted = guesses.score.to_numpy() >= guesses.species.map(fitted).to_numpy()
+            accepted = guesses.score.to_numpy() >= guesses.species.map(fitted).fillna(single).to_numpy()
             others = taken[~own & accepted].sum(), left[~own & ~accepted].sum()
             fitted[name] = best_beside(guesses.score.to_numpy()[own], taken[own], left[own], others, fitted[name])
         if fitted == before:
@@ -6075,10 +6097,9 @@ def best_beside(
     values, place = np.unique(scores, return_inverse=True)
     gain, loss = (np.bincount(place, share, len(values)) for share in (taken, left))
     products = (others[0] + np.r_[gain[::-1].cumsum()[::-1], 0.0]) * (others[1] + np.r_[0.0, loss.cumsum()])
-    between = np.r_[values[0] - 1e-6, (values[1:] + values[:-1]) / 2, values[-1] + 1e-6]
     present = products[np.searchsorted(values, now)]
     best = int(products.argmax())
-    return float(between[best]) if products[best] > present + 1e-12 else now
+    return float(between(values)[best]) if products[best] > present + 1e-12 else now
 
 
 def calibrate_matches(scores: Any, right: Any) -> Calibrator:
@@ -6100,10 +6121,12 @@ def cross_fitted_score(guesses: pd.DataFrame, per_species: bool = False, seed: i
     An honest estimate, where a threshold judged on the queries that it was fitted on would flatter itself. NaN where
     either half lacks known or unknown individuals.
     """
-    rng, half = np.random.default_rng(seed), pd.Series(0, index=guesses.index)
+    animal = guesses.truth.str.removesuffix(LEFT_OUT)
+    rng, second = np.random.default_rng(seed), set()
     for known in (True, False):
-        identities = rng.permutation(sorted(guesses.truth[guesses.known == known].unique()))
-        half[guesses.truth.isin(identities[::2]) & (guesses.known == known)] = 1
+        identities = sorted(set(animal[guesses.known == known]) - set(animal[guesses.known] if not known else ()))
+        second |= set(rng.permutation(identities)[::2])
+    half = animal.isin(second).astype(int)
     answers = np.full(len(guesses), "", object)
     try:
         for own in (0, 1):
@@ -6536,6 +6559,8 @@ def write_answers(path: str | Path, images: Sequence[str], answers: Sequence[str
     images, answers: names and answers of N queries, an identity of `known` or `new_individual`. Raises KitError on any
     other answer.
     """
+    if len(images) != len(answers):
+        raise KitError(f"answers: {len(answers)} for {len(images)} images (expected one for each)")
     with atomic(path) as temporary:
         pd.DataFrame({"image_id": list(images), "identity": list(answers)}).to_csv(temporary, index=False)
         validate_answers(temporary, images, known, path)
@@ -7662,6 +7687,7 @@ def run_recipe(
         competitions = load_competitions(cells, data)
         measured_only = not recipe.train.epochs and {part.name for part in recipe.analysis} == {"characteristics"}
         for cell in [] if measured_only else cells:
+            check_open_set(cell.recipe, competitions[data_key(cell.recipe)])
             check_model(cell.recipe)
             precision_of(cell.recipe.train.precision, chosen)
         check_earlier(folder, cells, competitions, force)
@@ -8200,7 +8226,7 @@ def write_results(
     save_arrays(place / "validation.npz", **kept)
     if competition.pairs is not None:
         metrics.update(write_test_results(competition, trainer, task, steps, place))
-    if competition.open_set and len(labels):
+    if competition.open_set:
         metrics["open_set"] = judge_open_set(trainer, task, pictures, identities, embeddings, place)
     if recipe.test_backgrounds and len(labels):
         metrics["other_backgrounds"] = map_on_backgrounds(trainer, task, labels)
@@ -8208,6 +8234,65 @@ def write_results(
     write_json(place / "metrics.json", {**metrics, **run_facts(trainer)})
     if trainer.stopped != "max_hours":
         remove(place / "checkpoint.safetensors")
+
+
+def check_open_set(recipe: Recipe, competition: Competition) -> None:
+    """Refuses a recipe that would leave the queries of an open set without answers."""
+    config, split = recipe.open_set or OpenSet(), recipe.data.split.name
+    if not competition.open_set:
+        return
+    if split == "kfold" or recipe.ensemble != "none":
+        told = "data.split: kfold" if split == "kfold" else f"ensemble: {recipe.ensemble}"
+        raise KitError(f"{recipe.name}: {told}: can't answer an open set (expected one model, split by open_set)")
+    if split == "all" and config.threshold is None:
+        raise KitError(
+            f"{recipe.name}: open_set.threshold: null is fitted in validation, but data.split all has none (expected a "
+            "number that another run fitted)"
+        )
+
+
+Guess = Callable[..., pd.DataFrame]  # (embeddings, rows of a table, positions of the gallery) -> guesses
+
+
+def guesser(trainer: Trainer, task: Task, competition: Competition, identities: Sequence[str]) -> Guess:
+    """Names each query by the recipe's way: the most probable class, or the most similar picture of a gallery."""
+    config, compute = trainer.recipe.open_set or OpenSet(), embeddings_of(trainer, task)
+
+    def guess(queries: Tensor, rows: pd.DataFrame, gallery: np.ndarray, without_own: bool = False) -> pd.DataFrame:
+        species = rows.get("species", "")
+        if config.decide == "softmax":
+            logits = class_logits(trainer.loss, queries.to(trainer.device))
+            score, best = logits.detach().softmax(1).max(1)
+            names_there = np.asarray(identities, str)[best.cpu().numpy()]
+            return guesses_table(rows.filename, species, names_there, score.cpu().numpy().astype(np.float64))
+        there = competition.train.iloc[gallery]
+        allowed = allowed_answers(rows, there, without_own)
+        known = embed(compute, task.source, gallery)
+        similarity = similarity_matrix(queries, known, trainer.embedder.geometry)
+        best, score = nearest_identities(similarity, there.identity, allowed=allowed)
+        return guesses_table(rows.filename, species, best[:, 0], score[:, 0])
+
+    return guess
+
+
+def validation_guesses(
+    guess: Guess, train: pd.DataFrame, task: Task, embeddings: Tensor, config: OpenSet
+) -> tuple[pd.DataFrame, str]:
+    """Raw guesses for the validation queries, with their truth, and in words who the unknown among them are."""
+    rows = train.iloc[task.validation]
+    table = guess(embeddings, rows, task.train)
+    table["truth"] = rows.identity.to_numpy(str)
+    table["known"] = rows.identity.isin(set(train.identity.iloc[task.train])).to_numpy()
+    if not table.known.all():
+        return table, "Unknown individuals are identities that were held out whole."
+    if config.decide == "softmax":
+        return table, "No identity was held out, so that there are no unknown individuals to find."
+    absent = guess(embeddings, rows, task.train, without_own=True)
+    absent = absent.assign(truth=table.truth + LEFT_OUT, known=False)
+    return pd.concat([table, absent[absent.identity != ""]], ignore_index=True), (
+        "No identity was held out whole: each query stands for an unknown one too, its own identity left out of the "
+        "gallery, which flatters a model that was trained on it."
+    )
 
 
 def judge_open_set(
@@ -8218,63 +8303,52 @@ def judge_open_set(
     The gallery is the training part in validation, the whole database for the test.
     """
     competition, config = pictures.competition, trainer.recipe.open_set or OpenSet()
-    train, compute = competition.train, embeddings_of(trainer, task)
-
-    def guess(queries: Tensor, rows: pd.DataFrame, gallery: np.ndarray, without_own: bool = False) -> pd.DataFrame:
-        species = rows.get("species", "")
-        if config.decide == "softmax":
-            logits = class_logits(trainer.loss, queries.to(trainer.device))
-            score, best = logits.detach().softmax(1).max(1)
-            names_there = np.asarray(identities, str)[best.cpu().numpy()]
-            return guesses_table(rows.filename, species, names_there, score.cpu().numpy().astype(np.float64))
-        known = embed(compute, task.source, gallery)
-        there = train.iloc[gallery]
-        allowed = allowed_answers(rows, there, without_own)
-        similarity = similarity_matrix(queries, known, trainer.embedder.geometry)
-        best, score = nearest_identities(similarity, there.identity, allowed=allowed)
-        return guesses_table(rows.filename, species, best[:, 0], score[:, 0])
-
-    held_out = train.iloc[task.validation]
-    validation = guess(embeddings, held_out, task.train)
-    validation["truth"] = held_out.identity.to_numpy(str)
-    validation["known"] = held_out.identity.isin(set(train.identity.iloc[task.train])).to_numpy()
-    unknown = "Unknown individuals are identities that were held out whole."
-    if validation.known.all() and config.decide == "nearest":
-        unknown = (
-            "No identity was held out whole: each query stands for an unknown one too, its own identity left out of "
-            "the gallery, which flatters a model that was trained on it."
-        )
-        absent = guess(embeddings, held_out, task.train, without_own=True)
-        absent = absent.assign(truth=validation.truth + " (left out)", known=False)
-        validation = pd.concat([validation, absent], ignore_index=True)
-    calibrate, confidence = calibrator_of(validation, config)
-    validation["score"] = calibrate(validation.score)
-    thresholds = thresholds_of(validation, config)
-    told: dict[str, Any] = {
-        "decide": config.decide,
-        "confidence": confidence,
-        "unknown": unknown,
-        "thresholds": thresholds,
-        "fitted": score_guesses(validation, thresholds),
-        "cross_fitted": cross_fitted_score(validation, one_for_each(validation, config)),
-        "fixed": {str(fixed): score_guesses(validation, {"": fixed}) for fixed in SOURCE_THRESHOLDS},
-    }
-    write_table(place / "validation_guesses.csv", validation.assign(answer=answers_of(validation, thresholds)))
-    if not len(competition.test):
-        return told
-    positions = len(train) + np.arange(len(competition.test))
-    queries = embed(compute, task.source, positions)
-    test = guess(queries, competition.test, np.sort(np.r_[task.train, task.validation]))
-    test["score"] = calibrate(test.score)
-    test["answer"] = answers_of(test, thresholds)
-    write_table(place / "test_guesses.csv", test)
-    write_answers(place / "submission.csv", test.image_id, test.answer, set(train.identity))
-    if competition.solution is not None:
-        test = test.assign(truth=competition.solution.to_numpy(str))
-        test["known"] = test.truth.isin(set(train.identity))
-        told["test"] = score_guesses(test, thresholds)
-        told["test_fixed"] = {str(fixed): score_guesses(test, {"": fixed}) for fixed in SOURCE_THRESHOLDS}
+    guess = guesser(trainer, task, competition, identities)
+    told: dict[str, Any] = {"decide": config.decide}
+    calibrate, thresholds = as_they_are, {"": config.threshold}
+    if len(task.validation):
+        validation, told["unknown"] = validation_guesses(guess, competition.train, task, embeddings, config)
+        calibrate, told["confidence"] = calibrator_of(validation, config)
+        validation["score"] = confident(calibrate, validation.score)
+        thresholds = thresholds_of(validation, config)
+        told["fitted"] = score_guesses(validation, thresholds)
+        told["cross_fitted"] = cross_fitted_score(validation, one_for_each(validation, config))
+        told["fixed"] = {str(fixed): score_guesses(validation, {"": fixed}) for fixed in SOURCE_THRESHOLDS}
+        write_table(place / "validation_guesses.csv", validation.assign(answer=answers_of(validation, thresholds)))
+    told["thresholds"] = thresholds
+    if len(competition.test):
+        positions = len(competition.train) + np.arange(len(competition.test))
+        queries = embed(embeddings_of(trainer, task), task.source, positions)
+        test = guess(queries, competition.test, np.sort(np.r_[task.train, task.validation]))
+        told.update(answer_test(competition, test.assign(score=confident(calibrate, test.score)), thresholds, place))
     return told
+
+
+def answer_test(
+    competition: Competition, test: pd.DataFrame, thresholds: Mapping[str, float], place: Path
+) -> dict[str, Any]:
+    """Writes the test's guesses and the submission; their scores where a solution is known."""
+    test = test.assign(answer=answers_of(test, thresholds))
+    write_table(place / "test_guesses.csv", test)
+    write_answers(place / "submission.csv", test.image_id, test.answer, set(competition.train.identity))
+    if competition.solution is None:
+        return {}
+    test = test.assign(truth=competition.solution.to_numpy(str))
+    test["known"] = test.truth.isin(set(competition.train.identity))
+    fixed = {str(fixed): score_guesses(test, {"": fixed}) for fixed in SOURCE_THRESHOLDS}
+    return {"test": score_guesses(test, thresholds), "test_fixed": fixed}
+
+
+def as_they_are(scores: Any) -> np.ndarray:
+    return np.asarray(scores, np.float64)
+
+
+def confident(calibrate: Callable[[Any], np.ndarray], scores: Any) -> np.ndarray:
+    """The confidence of scores; none where there was nothing to compare with, a score of -inf."""
+    values = np.asarray(scores, np.float64)
+    confidence, there = np.zeros(values.shape), np.isfinite(values)
+    confidence[there] = calibrate(values[there])
+    return confidence
 
 
 def allowed_answers(queries: pd.DataFrame, gallery: pd.DataFrame, without_own: bool) -> np.ndarray | None:
@@ -8292,9 +8366,9 @@ def calibrator_of(validation: pd.DataFrame, config: OpenSet) -> tuple[Callable[[
     """From raw scores to confidence, and what that is in words; probabilities stay as they are."""
     right = (validation.truth == validation.identity).to_numpy()
     if config.decide == "softmax":
-        return lambda scores: np.asarray(scores, np.float64), "the largest softmax probability"
+        return as_they_are, "the largest softmax probability"
     if right.all() or not right.any():
-        return lambda scores: np.asarray(scores, np.float64), "the similarity of the most similar picture"
+        return as_they_are, "the similarity of the most similar picture"
     return calibrate_matches(validation.score, right), "the calibrated probability that the best match is right"
 
 
@@ -8551,10 +8625,8 @@ def results_table(cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
 
 
 def open_set_columns(told: Mapping[str, Any] | None) -> dict[str, float]:
-    if told is None:
-        return {}
-    tested = {"test_open_set": told["test"]["score"]} if "test" in told else {}
-    return {"open_set": told["cross_fitted"]["score"], **tested}
+    names_of = {"cross_fitted": "open_set", "test": "test_open_set"}
+    return {column: told[key]["score"] for key, column in names_of.items() if told and key in told}
 
 
 def log_folder(cell: Cell, folder: Path) -> Path:
@@ -9086,8 +9158,9 @@ def finish_experiment(
 
 def told_open_set(row: Any) -> str:
     validated, tested = getattr(row, "open_set", math.nan), getattr(row, "test_open_set", math.nan)
-    said = "" if math.isnan(validated) else f"; open-set score {validated:.4f} (cross-fitted)"
-    return said + ("" if math.isnan(tested) else f", test {tested:.4f}")
+    scores = {"cross-fitted": validated, "on the test": tested}
+    said = ", ".join(f"{score:.4f} {how}" for how, score in scores.items() if not math.isnan(score))
+    return f"; open-set score {said}" if said else ""
 
 
 def remake_report(folder: str | Path, device: str = "auto") -> Result:
@@ -9140,7 +9213,7 @@ def load_catalogue(path: str | Path) -> tuple[Path, pd.DataFrame]:
         competition = load_competition(path)
         return competition.root, competition.train
     table = album_table(path)
-    table = table.rename(columns={"ground_truth": "identity"})
+    table = table if "identity" in table else table.rename(columns={"ground_truth": "identity"})
     if "identity" not in table:
         raise KitError(
             f"{path}: column 'identity' is missing (expected path,identity; found {','.join(table.columns)})"
@@ -9195,7 +9268,8 @@ def embed_album(
 ) -> Album:
     """Reads and embeds photographs; those that can't be read are told and left out."""
     data, size = recipe.data, recipe.model.input_size or native_size(embedder.backbone)
-    store = open_store(root, list(table.path), data.size, data.fit, None, "skip")
+    turns = [data.turn.get(label, 0.0) for label in table.get("orientation", ())]
+    store = open_store(root, list(table.path), data.size, data.fit, None, "skip", turns=turns)
     if store.broken:
         broken = ", ".join(table.path.iloc[list(store.broken)])
         say(f"  note: {len(store.broken)} pictures in {root} can't be read and are left out: {broken}")
@@ -9219,7 +9293,8 @@ def held_out_pictures(weights: str | Path, table: pd.DataFrame) -> np.ndarray:
     """Which pictures of a catalogue a run held out from its training, bool (N,), as the folder of its weights tells."""
     kept = weights_path(weights).parent / "validation.npz"
     images = set(np.load(kept, allow_pickle=False)["images"]) if kept.is_file() else set()
-    return table.path.map(lambda path: Path(path).name in images or path in images).to_numpy(bool)
+    own = table.get("filename", table.path)
+    return (table.path.map(lambda path: Path(path).name).isin(images) | own.isin(images)).to_numpy(bool)
 
 
 def leave_one_out(catalogue: Album, geometry: Geometry, asked: np.ndarray) -> pd.DataFrame:
@@ -9243,9 +9318,10 @@ def leave_one_out(catalogue: Album, geometry: Geometry, asked: np.ndarray) -> pd
     best, score = nearest_identities(similarity, identity, allowed=~twins)
     known = guesses_table(table.path, "", best[:, 0], score[:, 0]).assign(truth=identity, known=True)
     best, score = nearest_identities(similarity, identity, allowed=~own)
+    elsewhere = best[:, 0] != ""
     absent = guesses_table(table.path, "", best[:, 0], score[:, 0])
-    absent = absent.assign(truth=[f"{name} (left out)" for name in identity], known=False)
-    return pd.concat([known[answerable & asked], absent[asked]], ignore_index=True)
+    absent = absent.assign(truth=[name + LEFT_OUT for name in identity], known=False)
+    return pd.concat([known[answerable & asked], absent[elsewhere & asked]], ignore_index=True)
 
 
 def group_new(similarity: np.ndarray, threshold: float) -> list[str]:
@@ -9259,7 +9335,9 @@ def group_new(similarity: np.ndarray, threshold: float) -> list[str]:
         return [""] * len(similarity)
     distance = 1 - similarity
     np.fill_diagonal(distance, 0)
-    linked = AgglomerativeClustering(None, metric="precomputed", linkage="average", distance_threshold=1 - threshold)
+    linked = AgglomerativeClustering(
+        None, metric="precomputed", linkage="average", distance_threshold=1 - threshold + 1e-9
+    )
     labels = linked.fit_predict((distance + distance.T) / 2)
     sizes = pd.Series(labels).value_counts()
     numbers = {label: f"new {i}" for i, label in enumerate(sizes.index[sizes > 1], 1)}
@@ -9305,8 +9383,8 @@ def identify(
     guesses["score"] = calibrate(guesses.score)
     answers = answer_queries(there, new, embedder.geometry, calibrate, threshold)
     page = identify_page(there, new, answers, guesses, threshold, fitted_on or "the catalogue")
-    write_table(out / "answers.csv", answers)
     report, found = page.write(out), (answers.answer != NEW)
+    write_table(out / "answers.csv", answers)  # last, for it says that all is there
     groups = answers.group[answers.group != ""].nunique()
     say(f"  {found.sum()} recognised, {(~found).sum()} perhaps new ({groups} groups that may be one animal each)")
     for path in (out / "answers.csv", report):
@@ -9317,10 +9395,10 @@ def identify(
 def confidence_of(guesses: pd.DataFrame, catalogue: str | Path) -> tuple[Calibrator, float]:
     """From similarity to confidence, and the least confidence of an answer, both fitted on the catalogue's guesses."""
     right = (guesses.truth == guesses.identity).to_numpy()
-    if not right.any() or not guesses.known.any():
+    if not right.any() or right.all() or not guesses.known.any() or guesses.known.all():
         raise KitError(
-            f"{catalogue}: nothing to fit confidence on: no picture is recognised among the others (expected some "
-            "individuals with two pictures or more, not of one burst, and weights that fit the species)"
+            f"{catalogue}: nothing to fit confidence on: no picture is recognised among the others (expected several "
+            "identities, some with two pictures or more that are no twins, and weights that fit the species)"
         )
     calibrate = calibrate_matches(guesses.score, right)
     return calibrate, fit_thresholds(guesses.assign(score=calibrate(guesses.score)))[""]
@@ -9333,22 +9411,22 @@ def answer_queries(
     similarity = similarity_matrix(new.embeddings, there.embeddings, geometry).numpy()
     identity = there.table.identity.to_numpy(str)
     best, score = nearest_identities(similarity, identity, k=3)
-    confidence = np.reshape(calibrate(score.ravel()), score.shape)
-    members = {name: np.flatnonzero(identity == name) for name in np.unique(best)}
-    match = np.array(
-        [[members[name][row[members[name]].argmax()] for name in names] for row, names in zip(similarity, best)]
-    )
+    confidence = confident(calibrate, score)
+    members = {name: np.flatnonzero(identity == name) for name in np.unique(identity)}
+    paths = there.table.path.to_numpy(str)
+    match = [[members[n][row[members[n]].argmax()] if n else -1 for n in names] for row, names in zip(similarity, best)]
+    match = np.array(match)
     answers = pd.DataFrame(
         {"query": new.table.path, "answer": np.where(confidence[:, 0] >= threshold, best[:, 0], NEW)}
     )
     strange = np.flatnonzero(answers.answer == NEW)
     among = similarity_matrix(new.embeddings[strange], geometry=geometry).numpy()
     answers["group"] = ""
-    answers.loc[strange, "group"] = group_new(np.reshape(calibrate(among.ravel()), among.shape), threshold)
+    answers.loc[strange, "group"] = group_new(confident(calibrate, among), threshold)
     for rank in range(best.shape[1]):
         answers[f"identity_{rank + 1}"] = best[:, rank]
         answers[f"confidence_{rank + 1}"] = confidence[:, rank].round(4)
-        answers[f"match_{rank + 1}"] = there.table.path.to_numpy(str)[match[:, rank]]
+        answers[f"match_{rank + 1}"] = np.where(best[:, rank] == "", "", paths[match[:, rank]])
     flank = next((c for c in ("flank", "orientation") if c in there.table), None)
     if flank:
         answers["flank"] = there.table[flank].to_numpy(str)[match[:, 0]]  # of the best match
@@ -9381,12 +9459,12 @@ def identify_page(
     for new_ones, title in ((True, "Perhaps new individuals"), (False, "Recognised, the least sure first")):
         shown = order[order.new == new_ones].index[:SHOWN_QUERIES]
         page.heading(f"{title} ({(order.new == new_ones).sum()})")
+        if len(shown) < (order.new == new_ones).sum():
+            page.note(f"Note: {len(shown)} of them are shown; answers.csv has all.")
         for number, rows in enumerate(cut_batches(np.asarray(shown), 10)):
             sheet = match_sheet([match_row(there, new, answers.loc[row]) for row in rows], [not new_ones] * len(rows))
             name = f"{'new' if new_ones else 'recognised'}-{number + 1:03d}"
-            page.picture(
-                name, sheet, "Left the photograph, then the best match of each of the three nearest individuals."
-            )
+            page.picture(name, sheet, f"{', '.join(answers['query'].loc[rows])}, each with its best matches.")
     return page
 
 
@@ -9394,7 +9472,7 @@ def match_row(there: Album, new: Album, answer: pd.Series) -> list[tuple[Image.I
     place = {path: i for i, path in enumerate(there.table.path)}
     group = f"  {answer.group}" if answer.group else ""
     row = [(new.thumbnail(answer.name), shortened(Path(answer["query"]).name, group))]
-    ranks = range(1, sum(column.startswith("identity_") for column in answer.index) + 1)
+    ranks = [k for k in (1, 2, 3) if answer[f"identity_{k}"]]
     return row + [
         (
             there.thumbnail(place[answer[f"match_{k}"]]),

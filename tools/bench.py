@@ -40,6 +40,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -510,20 +511,21 @@ def retrieval(options: argparse.Namespace) -> None:
 # Training
 
 
-FEATURES, WIDTH, CATS = 675, 1024, 31  # cached features, their length, identities
+FEATURES, CATS = 675, 31  # cached features, identities
+HEADS = {"baseline": (1536, 384), "lbe09": (1024, 256)}  # length of a feature, and px of the picture it comes from
 
 
-def head_run(folder: Path, epochs: int) -> tuple[Any, Any]:
-    """A trainer and a task of cached features, in the baseline's setting."""
+def head_run(epochs: int, width: int) -> tuple[Any, Any]:
+    """A trainer of the baseline's head, and a task of cached features."""
     import torch
 
     import jaguar_kit as jk
 
     torch.manual_seed(0)
     labels = torch.randint(CATS, (FEATURES,)).sort().values
-    features = torch.randn(CATS, WIDTH)[labels] + SPREAD * torch.randn(FEATURES, WIDTH)
+    features = torch.randn(CATS, width)[labels] + SPREAD * torch.randn(FEATURES, width)
     recipe = jk.recipe_from_dict({"name": "bench", "train": {"epochs": epochs, "patience": 0}})
-    head = recipe.model.head.build(in_features=WIDTH)
+    head = recipe.model.head.build(in_features=width)
     embedder = jk.Embedder(torch.nn.Identity(), jk.NativePooling(), head, frozen=True)
     loss = recipe.loss.build(embedding_dim=embedder.embedding_dim, num_identities=CATS)
     order = torch.randperm(FEATURES).numpy()
@@ -533,25 +535,25 @@ def head_run(folder: Path, epochs: int) -> tuple[Any, Any]:
     return jk.make_trainer(recipe, embedder, loss, math.ceil(len(train) / 64)), task
 
 
-def kit_epochs(folder: Path, epochs: int) -> float:
+def kit_epochs(folder: Path, epochs: int, width: int) -> float:
     """Seconds an epoch."""
     import jaguar_kit as jk
 
-    trainer, task = head_run(folder, epochs)
+    trainer, task = head_run(epochs, width)
     started = time.perf_counter()
     jk.run_training(trainer, task, folder)
     return (time.perf_counter() - started) / epochs
 
 
-def file_epochs(folder: Path, epochs: int) -> float:
+def file_epochs(folder: Path, epochs: int, width: int, side: int) -> float:
     """Seconds an epoch of a loop that reads two files for each picture and step; same head, loss and metric."""
     import torch
 
     import jaguar_kit as jk
 
-    trainer, task = head_run(folder, epochs)
+    trainer, task = head_run(epochs, width)
     for i, feature in enumerate(task.source.features):
-        torch.save(torch.zeros(3, 256, 256), folder / f"picture{i}.pt")
+        torch.save(torch.zeros(3, side, side), folder / f"picture{i}.pt")
         torch.save(feature.clone(), folder / f"feature{i}.pt")
 
     class Files(torch.utils.data.Dataset):
@@ -622,16 +624,21 @@ def train(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["JAGUAR_KIT_CACHE"] = str(folder / "cache")
-        kit = min(kit_epochs(fresh(folder, f"kit{i}"), 20) for i in range(options.repeat))
-        files = min(file_epochs(fresh(folder, f"files{i}"), 2) for i in range(options.repeat))
-        print(f"head epoch, {FEATURES} features of {WIDTH}, best of {options.repeat}:", end=" ")
-        print(f"kit {kit * 1e3:.1f} ms, files {files * 1e3:.0f} ms, ratio {files / kit:.1f}", flush=True)
+        for name, (width, side) in HEADS.items():
+            kit = min(kit_epochs(fresh(folder, f"kit{i}"), 20, width) for i in range(options.repeat))
+            files = min(file_epochs(fresh(folder, f"files{i}"), 2, width, side) for i in range(options.repeat))
+            print(f"head epoch, {FEATURES} features of {width}, pictures of {side} px ({name}), best of", end=" ")
+            print(
+                f"{options.repeat}: kit {kit * 1e3:.1f} ms, files {files * 1e3:.0f} ms, {files / kit:.1f} x", flush=True
+            )
         if not options.no_grid:
             seconds, runs, pictures = grid_seconds(folder)
-            print(f"grid of {runs} runs on {pictures} training pictures' features of {WIDTH}, once: {seconds:.1f} s")
+            print(f"grid of {runs} runs on {pictures} training pictures' features of 1024, once: {seconds:.1f} s")
 
 
 def fresh(folder: Path, name: str) -> Path:
+    """An empty folder, in place of an earlier one of that name."""
+    shutil.rmtree(folder / name, ignore_errors=True)
     (folder / name).mkdir()
     return folder / name
 

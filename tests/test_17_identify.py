@@ -1,0 +1,819 @@
+"""Who is who in a folder of photographs: catalogues, queries, answers with confidence, groups of new animals, the page.
+
+One small network is trained once; all but the last parts use its weights.
+"""
+
+import base64
+import io
+import math
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
+
+import jaguar_kit
+from jaguar_kit import KitError, identify, load_competition, make_mini_dataset, recipe_from_dict
+
+NEW = "new_individual"
+PROPERTY = settings(deadline=None, max_examples=60)
+STRANGERS = ("cat04", "cat05")  # left out of every catalogue
+RECIPE = {
+    "name": "knows",
+    "data": {"size": 64},
+    "background": "black",
+    "augment": ["affine"],
+    "model": {"backbone": "test_resnet", "pretrained": False, "input_size": 64, "freeze": False},
+    "loss": {"name": "arcface", "margin": 0.2, "scale": 16},
+    "train": {"epochs": 30, "batch_size": 16, "lr": 2e-3, "weight_decay": 1e-2, "schedule": "cosine", "patience": 0},
+}
+
+
+class Place:
+    """Weights, a catalogue of the first four cats, and queries: copies of known pictures, and pictures of strangers."""
+
+    def __init__(self, root: Path):
+        self.data = make_mini_dataset(root / "data", identities=6, images=120)
+        with jaguar_kit.silent():
+            result = jaguar_kit.run_recipe(recipe_from_dict(RECIPE), data=self.data, out=root / "runs", device="cpu")
+        self.weights = result.folder / "default" / "seed42"
+        competition = load_competition(self.data)
+        train = competition.train
+        self.known = train[~train.identity.isin(STRANGERS)].reset_index(drop=True)
+        self.catalogue = self.folder_of(self.known, root / "catalogue")
+        copies = self.known.groupby("identity").head(3)
+        self.queries = root / "queries"
+        self.truth = {}  # identity of each query, NEW for strangers
+        self.copy_of = {}  # the picture of the catalogue that a query is a copy of
+        for rows, below in (
+            (copies, "copies/of known"),
+            (train[train.identity.isin(STRANGERS)], "strangers"),
+            (competition.test.assign(identity=competition.solution.to_numpy()), "others/2024/May"),
+        ):
+            (self.queries / below).mkdir(parents=True)
+            for row in rows.itertuples():
+                name = f"{below}/{row.filename}"
+                shutil.copy(self.data / row.path, self.queries / name)
+                self.truth[name] = NEW if row.identity in STRANGERS else row.identity
+                if rows is copies:
+                    self.copy_of[name] = f"{row.identity}/{row.filename}"
+
+    def folder_of(self, rows: pd.DataFrame, folder: Path) -> Path:
+        for row in rows.itertuples():
+            (folder / row.identity).mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.data / row.path, folder / row.identity / row.filename)
+        return folder
+
+    def identify(self, out: Path, catalogue: Path | None = None, queries: Path | None = None) -> pd.DataFrame:
+        return identify(self.weights, catalogue or self.catalogue, queries or self.queries, out, "cpu")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return Place(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="module")
+def told(place, tmp_path_factory):
+    """The folder of the answers to all queries by the catalogue's folder, and the table that was returned."""
+    out = tmp_path_factory.mktemp("answers") / "new" / "out"
+    with jaguar_kit.silent():
+        answers = place.identify(out)
+    return out, answers
+
+
+def command(*arguments) -> int:
+    return jaguar_kit.main(jaguar_kit.any_command, ["identify", *map(str, arguments)])
+
+
+def answers_in(out):
+    return pd.read_csv(out / "answers.csv", dtype={"query": str}, keep_default_na=False)
+
+
+def assert_by_one_threshold(answers):
+    """The answer is the best identity from some least confidence on, and new below it."""
+    new = answers.answer == NEW
+    assert (answers.answer[~new] == answers.identity_1[~new]).all()
+    if new.any() and not new.all():
+        assert answers.confidence_1[new].max() <= answers.confidence_1[~new].min()
+
+
+# the answers
+
+
+def test_every_query_has_a_row_with_three_identities(told, place):
+    out, answers = told
+    written = answers_in(out)
+    assert written["query"].tolist() == sorted(place.truth)
+    ranks = [f"{what}_{rank}" for rank in (1, 2, 3) for what in ("identity", "confidence", "match")]
+    assert list(written.columns) == ["query", "answer", "group", *ranks]
+    pd.testing.assert_frame_equal(written, answers, check_dtype=False)
+
+
+def test_confidence_is_a_falling_probability(told):
+    _, answers = told
+    confidence = answers[["confidence_1", "confidence_2", "confidence_3"]].to_numpy()
+    assert confidence.min() >= 0
+    assert confidence.max() <= 1
+    assert (np.diff(confidence, axis=1) <= 0).all()
+    assert np.ptp(confidence[:, 0]) > 0.5  # it tells something
+
+
+def test_the_three_identities_differ_and_their_matches_show_them(told, place):
+    _, answers = told
+    assert all(row.nunique() == 3 for _, row in answers[["identity_1", "identity_2", "identity_3"]].iterrows())
+    for rank in (1, 2, 3):
+        shown = answers[f"match_{rank}"].str.partition("/")[0]
+        assert (shown == answers[f"identity_{rank}"]).all()
+        assert all((place.catalogue / match).is_file() for match in answers[f"match_{rank}"])
+
+
+def test_the_answer_is_the_best_identity_from_one_threshold_on(told):
+    _, answers = told
+    assert 0 < (answers.answer == NEW).sum() < len(answers)
+    assert_by_one_threshold(answers)
+
+
+def test_copies_of_known_pictures_are_recognised(told, place):
+    _, answers = told
+    answers = answers.set_index("query")
+    for query, picture in place.copy_of.items():
+        assert answers.answer[query] == place.truth[query]
+        assert answers.match_1[query] == picture
+
+
+def test_strangers_are_found_and_known_ones_named(told, place):
+    _, answers = told
+    truth = answers["query"].map(place.truth)
+    score = jaguar_kit.open_set_score(truth, answers.answer, set(place.known.identity))
+    assert score["baks"] > 0.5  # a guess names one in four
+    assert (answers.answer[truth == NEW] == NEW).mean() > 0.4
+    chance = 0.25
+    others = answers["query"].str.startswith("others") & (truth != NEW)
+    assert (answers.identity_1 == truth)[others].mean() > 2 * chance
+
+
+def test_groups_are_of_new_ones_and_of_two_at_least(told):
+    _, answers = told
+    assert (answers.answer[answers.group != ""] == NEW).all()
+    sizes = answers.group[answers.group != ""].value_counts()
+    assert len(sizes)
+    assert sizes.min() >= 2
+    assert set(sizes.index) == {f"new {i}" for i in range(1, len(sizes) + 1)}
+    assert (sizes[[f"new {i}" for i in range(1, len(sizes) + 1)]].diff().dropna() <= 0).all()  # the largest first
+
+
+def test_it_says_how_many_were_recognised(place, tmp_path, capsys):
+    answers = place.identify(tmp_path / "out")
+    said = capsys.readouterr().out
+    new, groups = (answers.answer == NEW).sum(), answers.group[answers.group != ""].nunique()
+    assert f"{len(answers)} photographs against {len(place.known)} of 4 individuals" in said
+    assert f"{len(answers) - new} recognised, {new} perhaps new ({groups} groups" in said
+    assert f"wrote {tmp_path / 'out' / 'answers.csv'}" in said
+    assert f"wrote {tmp_path / 'out' / 'report.html'}" in said
+
+
+# the page
+
+
+def test_the_page_is_self_contained(told):
+    out, _ = told
+    page = (out / "report.html").read_text()
+    assert "://" not in page
+    sources = re.findall(r'src="([^"]*)"', page)
+    assert len(sources) >= 3
+    assert all(source.startswith("data:image/") for source in sources)
+    for source in sources:
+        Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).verify()
+
+
+def test_every_query_stands_on_the_page_beside_its_matches(place, tmp_path, monkeypatch):
+    rows, sheets = [], []
+    row_of, sheet_of = jaguar_kit.match_row, jaguar_kit.match_sheet
+
+    def match_row(there, new, answer):
+        rows.append((answer["query"], row_of(there, new, answer)))
+        return rows[-1][1]
+
+    def match_sheet(shown, taken, **more):
+        sheets.append((shown, list(taken)))
+        return sheet_of(shown, taken, **more)
+
+    monkeypatch.setattr(jaguar_kit, "match_row", match_row)
+    monkeypatch.setattr(jaguar_kit, "match_sheet", match_sheet)
+    with jaguar_kit.silent():
+        answers = place.identify(tmp_path / "out").set_index("query")
+    assert sorted(query for query, _ in rows) == sorted(place.truth)
+    on_sheets = [(row, taken) for shown, all_taken in sheets for row, taken in zip(shown, all_taken)]
+    assert len(on_sheets) == len(rows)
+    for (query, row), (shown, taken) in zip(rows, on_sheets):
+        assert shown is row
+        assert taken == (answers.answer[query] != NEW)
+        assert len(row) == 4
+        name = Path(query).name
+        assert row[0][1].startswith(name)
+        assert row[0][1].endswith(answers.group[query])
+        for rank, (_, text) in enumerate(row[1:], 1):
+            assert answers[f"identity_{rank}"][query] in text
+            assert f"{answers[f'confidence_{rank}'][query]:.0%}" in text
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("<img") == len(sheets) + 1  # and the figure of the confidence
+    new = [answers.answer[query] == NEW for query, _ in rows]
+    assert new == sorted(new, reverse=True)  # new ones first
+    sure = [answers.confidence_1[query] for query, _ in rows if answers.answer[query] != NEW]
+    assert sure == sorted(sure)
+
+
+def held_out_of(place):
+    """How many pictures of the catalogue the run did not train on, from what it left behind."""
+    labels = np.load(place.weights / "validation.npz")["labels"]
+    return int(np.isin(labels, place.known.identity).sum())
+
+
+TOO_SURE = "on 4 of whose individuals these weights were trained: confidence is too high"
+
+
+def test_the_page_tells_numbers_and_that_the_weights_know_these_animals(told, place):
+    out, answers = told
+    page = (out / "report.md").read_text()
+    new = (answers.answer == NEW).sum()
+    assert f"{len(answers) - new} recognised, {new} new to the catalogue" in page
+    assert f"## Perhaps new individuals ({new})" in page
+    assert f"## Recognised, the least sure first ({len(answers) - new})" in page
+    assert held_out_of(place) < jaguar_kit.LEAST_HELD_OUT
+    assert TOO_SURE in page
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_confidence_is_fitted_on_what_was_held_out_where_that_is_enough(alone, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(jaguar_kit, "LEAST_HELD_OUT", held_out_of(place))
+    fitted_on, fit = [], jaguar_kit.confidence_of
+    monkeypatch.setattr(
+        jaguar_kit, "confidence_of", lambda guesses, *a: (fitted_on.append(guesses), fit(guesses, *a))[1]
+    )
+    weights = place.weights
+    if alone:  # without the run's list of pictures
+        weights = shutil.copy(place.weights / "weights.safetensors", tmp_path / "alone.safetensors")
+    with jaguar_kit.silent():
+        answers = identify(weights, place.catalogue, place.queries, tmp_path / "out", "cpu")
+    page = (tmp_path / "out" / "report.md").read_text()
+    asked = {Path(name).name for name in fitted_on[0].image_id}
+    if alone:
+        assert TOO_SURE in page
+        assert asked == set(place.known.filename)
+    else:
+        assert f"{held_out_of(place)} pictures of the catalogue that these weights were not trained on" in page
+        assert TOO_SURE not in page
+        images = set(np.load(place.weights / "validation.npz")["images"])
+        assert asked == images & set(place.known.filename)
+    assert_by_one_threshold(answers)
+
+
+def test_pictures_that_were_held_out_are_known_by_their_names(place, tmp_path):
+    images = set(np.load(place.weights / "validation.npz")["images"])
+    for weights in (place.weights, place.weights / "weights.safetensors"):
+        found = jaguar_kit.held_out_pictures(weights, place.known)
+        assert found.tolist() == [name in images for name in place.known.filename]
+        assert found.sum() == held_out_of(place)
+    assert not jaguar_kit.held_out_pictures(tmp_path, place.known).any()  # where nothing tells
+
+
+def test_pictures_that_were_held_out_are_known_by_their_numbers_in_metadata_too(tmp_path):
+    np.savez(tmp_path / "validation.npz", images=["17", "4"])
+    table = pd.DataFrame({"filename": ["3", "4", "17"], "path": ["i/00003.jpg", "i/00004.jpg", "i/00017.jpg"]})
+    found = jaguar_kit.held_out_pictures(tmp_path, table)
+    assert found.tolist() == [False, True, True], "a run on metadata.csv keeps each image_id, not the picture's name"
+
+
+# catalogues and queries of other kinds
+
+
+@pytest.fixture
+def csv_catalogue(place, tmp_path):
+    """write(columns) -> a CSV of the catalogue in mixed order, pictures below its own folder."""
+
+    def write(**columns):
+        folder = tmp_path / "album"
+        shutil.copytree(place.data / "train", folder / "train", dirs_exist_ok=True)
+        table = place.known.sample(frac=1, random_state=0).assign(**columns)
+        table.to_csv(folder / "catalogue.csv", index=False)
+        return folder / "catalogue.csv"
+
+    return write
+
+
+def competition_of(place, folder):
+    shutil.copytree(place.data, folder)
+    train = pd.read_csv(folder / "train.csv")
+    train[~train.ground_truth.isin(STRANGERS)].to_csv(folder / "train.csv", index=False)
+    (folder / "views.csv").unlink()
+    return folder
+
+
+def same_pictures(match):
+    return match.str.rpartition("/")[2]
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv as in a competition", "competition"])
+def test_the_kind_of_catalogue_changes_no_answer(kind, place, told, csv_catalogue, tmp_path):
+    if kind == "competition":
+        catalogue = competition_of(place, tmp_path / "competition")
+    else:
+        catalogue = csv_catalogue()
+        table = pd.read_csv(catalogue)[["path", "identity"]]
+        if kind != "csv":
+            table = table.set_axis(["filename", "ground_truth"], axis=1)
+        table.to_csv(catalogue, index=False)
+    with jaguar_kit.silent():
+        answers = place.identify(tmp_path / "out", catalogue)
+    expected = told[1]
+    assert answers["query"].equals(expected["query"])
+    np.testing.assert_allclose(answers.confidence_1, expected.confidence_1, atol=0.01)
+    assert (answers.identity_1 == expected.identity_1).mean() > 0.97  # but for ties
+    assert (same_pictures(answers.match_1) == same_pictures(expected.match_1)).mean() > 0.97
+    assert_by_one_threshold(answers)
+
+
+def test_the_flank_is_that_of_the_best_match(place, csv_catalogue, tmp_path):
+    with jaguar_kit.silent():
+        answers = place.identify(tmp_path / "out", csv_catalogue())
+    flank = place.known.set_index("path").flank
+    assert answers.flank.tolist() == flank[answers.match_1].tolist()
+    assert set(answers.flank) == {"left", "right"}
+    assert answers_in(tmp_path / "out").flank.equals(answers.flank)
+
+
+def test_a_catalogue_in_the_layout_of_an_open_set_is_read_with_its_orientation(place, tmp_path):
+    data = make_mini_dataset(tmp_path / "three", identities=6, images=54, layout="animalclef")
+    with jaguar_kit.silent():
+        answers = place.identify(tmp_path / "out", data)
+    assert "fitted on the catalogue:" in (tmp_path / "out" / "report.md").read_text()  # the weights know none of these
+    train = load_competition(data).train.set_index("path")
+    assert answers.flank.tolist() == train.orientation[answers.match_1].tolist()
+    assert answers.identity_1.tolist() == train.identity[answers.match_1].tolist()
+
+
+def test_queries_of_a_csv_are_answered_in_its_order(place, told, tmp_path):
+    wanted = sorted(place.truth)[::-2]
+    pd.DataFrame({"path": wanted, "note": "seen"}).to_csv(place.queries / "some.csv", index=False)
+    try:
+        with jaguar_kit.silent():
+            answers = place.identify(tmp_path / "out", queries=place.queries / "some.csv")
+    finally:
+        (place.queries / "some.csv").unlink()
+    assert answers["query"].tolist() == wanted
+    expected = told[1].set_index("query").loc[wanted]
+    np.testing.assert_allclose(answers.confidence_1, expected.confidence_1, atol=1e-3)
+    assert answers.identity_1.tolist() == expected.identity_1.tolist()
+
+
+def test_folders_are_read_below_and_hidden_or_other_files_left(tmp_path):
+    for name in ("b/c/1.JPG", "a.png", ".hidden/2.png", ".3.png", "b/notes.txt", "ä b.webp"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    root, table = jaguar_kit.load_queries(tmp_path)
+    assert root == tmp_path
+    assert table.path.tolist() == ["a.png", "b/c/1.JPG", "ä b.webp"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "text"),
+    [
+        ("path,identity", "{0},p\n{1},q\n"),
+        ("filename,ground_truth", "{0},p\n{1},q\n"),
+        ("identity,note,path", "p,x,{0}\nq,y,{1}\n"),
+        ("path,filename,identity", "{0},x,p\n{1},y,q\n"),
+        ("path,identity,ground_truth", "{0},p,p\n{1},q,q\n"),
+    ],
+)
+def test_a_catalogue_may_be_a_csv_with_either_names_of_columns(columns, text, tmp_path):
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "known.csv").write_text(columns + "\n" + text.format("1.png", "2.png"))
+    try:
+        root, table = jaguar_kit.load_catalogue(tmp_path / "known.csv")
+    except AttributeError as error:
+        pytest.fail(f"a traceback: {error}")
+    assert root == tmp_path
+    assert table.path.tolist() == ["1.png", "2.png"]
+    assert table.identity.tolist() == ["p", "q"]
+
+
+# photographs that are broken, few, or all known
+
+
+def test_broken_photographs_are_told_and_left_out(place, told, tmp_path, capsys):
+    queries, catalogue = tmp_path / "queries", tmp_path / "catalogue"
+    shutil.copytree(place.queries, queries)
+    shutil.copytree(place.catalogue, catalogue)
+    (queries / "a broken.jpg").write_bytes(b"\xff\xd8 and no more")
+    (queries / "strangers" / "cut.png").write_bytes((place.catalogue / "cat00/train_0001.png").read_bytes()[:300])
+    (catalogue / "cat01" / "empty.jpg").write_bytes(b"")
+    answers = place.identify(tmp_path / "out", catalogue, queries)
+    said = capsys.readouterr().out
+    assert f"2 pictures in {queries} can't be read and are left out: a broken.jpg, strangers/cut.png" in said
+    assert f"1 pictures in {catalogue} can't be read and are left out: cat01/empty.jpg" in said
+    expected = told[1]
+    assert answers["query"].tolist() == expected["query"].tolist()
+    np.testing.assert_allclose(answers.confidence_1, expected.confidence_1, atol=1e-3)
+    assert answers.match_1.tolist() == expected.match_1.tolist()
+
+
+def test_where_every_query_is_recognised_there_is_nobody_to_group(place, tmp_path):
+    queries = tmp_path / "queries"
+    shutil.copytree(place.queries / "copies", queries)
+    try:
+        with jaguar_kit.silent():
+            answers = place.identify(tmp_path / "out", queries=queries)
+    except ValueError as error:
+        pytest.fail(f"a traceback, when no query is new: {error}")
+    assert (answers.answer != NEW).all()
+    assert (answers.group == "").all()
+    assert "Perhaps new individuals (0)" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_one_stranger_alone_is_new_and_in_no_group(place, told, tmp_path):
+    _, answers = told
+    least = answers.sort_values("confidence_1")["query"].iloc[0]
+    (tmp_path / "queries").mkdir()
+    shutil.copy(place.queries / least, tmp_path / "queries" / "one.png")
+    with jaguar_kit.silent():
+        (row,) = place.identify(tmp_path / "out", queries=tmp_path / "queries").itertuples()
+    assert (row.query, row.answer, row.group) == ("one.png", NEW, "")
+
+
+def test_a_catalogue_of_two_individuals_is_enough(place, told, tmp_path):
+    two = place.folder_of(place.known[place.known.identity.isin(["cat00", "cat01"])], tmp_path / "two")
+    with jaguar_kit.silent():
+        answers = place.identify(tmp_path / "out", two)
+    assert set(answers.identity_1) == {"cat00", "cat01"}
+    assert_by_one_threshold(answers)
+
+
+def test_pictures_without_masks_are_compared_with_a_warning(place, tmp_path, capsys):
+    for folder, names in ((place.catalogue, "catalogue"), (place.queries, "queries")):
+        for path in folder.rglob("*.png"):
+            to = (tmp_path / names / path.relative_to(folder)).with_suffix(".jpg")
+            to.parent.mkdir(parents=True, exist_ok=True)
+            Image.open(path).convert("RGB").save(to, quality=95)
+    answers = place.identify(tmp_path / "out", tmp_path / "catalogue", tmp_path / "queries")
+    said = capsys.readouterr().out
+    assert f"background black, but {tmp_path / 'catalogue'} has no masks" in said
+    assert len(answers) == len(place.truth)
+    copies = answers[answers["query"].str.startswith("copies")]
+    expected = [place.truth[query.replace(".jpg", ".png")] for query in copies["query"]]
+    assert copies.identity_1.tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_weights_that_tell_nobody_apart_still_have_falling_confidence(seed, place, tmp_path):
+    changes = {"seed": seed, "train": {"epochs": 1, "lr": 1e-6}, "data": {"size": 16}, "model": {"input_size": 32}}
+    recipe = recipe_from_dict(jaguar_kit.merge_recipe(RECIPE, changes))
+    with jaguar_kit.silent():
+        result = jaguar_kit.run_recipe(recipe, data=place.data, out=tmp_path / "runs", device="cpu")
+        weights = result.folder / "default" / f"seed{seed}"
+        try:
+            answers = identify(weights, place.catalogue, place.queries, tmp_path / "out", "cpu")
+        except KitError:  # as good an end
+            assert not (tmp_path / "out").exists()
+            return
+    confidence = answers[["confidence_1", "confidence_2", "confidence_3"]].to_numpy()
+    assert (np.diff(confidence, axis=1) <= 0).all(), "the best match is not the most probable one"
+    assert_by_one_threshold(answers)
+
+
+# refusals
+
+
+def test_the_command_answers(place, told, tmp_path):
+    arguments = ("--weights", place.weights / "weights.safetensors", "--catalogue", place.catalogue)
+    arguments += ("--queries", place.queries, "--out", tmp_path / "out", "--device", "cpu")
+    done = subprocess.run(
+        [sys.executable, "-m", "jaguar_kit", "identify", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(jaguar_kit.__file__).parent,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "recognised" in done.stdout
+    assert (tmp_path / "out" / "answers.csv").read_bytes() == (told[0] / "answers.csv").read_bytes()
+
+
+def empty_folder(place, tmp_path):
+    (tmp_path / "empty").mkdir()
+    return tmp_path / "empty"
+
+
+def only_texts(place, tmp_path):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("no picture")
+    return tmp_path / "texts"
+
+
+def only_broken(place, tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"no picture")
+    return tmp_path / "broken"
+
+
+def missing(name):
+    return lambda place, tmp_path: tmp_path / name
+
+
+def csv_of(text):
+    def write(place, tmp_path):
+        shutil.copy(place.catalogue / "cat00" / "train_0001.png", tmp_path / "a.png")
+        shutil.copy(place.catalogue / "cat00" / "train_0001.png", tmp_path / "b.png")
+        (tmp_path / "table.csv").write_text(text)
+        return tmp_path / "table.csv"
+
+    return write
+
+
+def individuals(*names, broken=False, count=None):
+    def write(place, tmp_path):
+        rows = place.known[place.known.identity.isin(names)]
+        folder = place.folder_of(rows.groupby("identity").head(count or len(rows)), tmp_path / "few")
+        if broken:
+            (folder / "other").mkdir()
+            (folder / "other" / "a.jpg").write_bytes(b"no picture")
+        return folder
+
+    return write
+
+
+def file_of(name, content):
+    def write(place, tmp_path):
+        (tmp_path / name).write_bytes(content)
+        return tmp_path / name
+
+    return write
+
+
+def foreign_weights(place, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
+    return tmp_path / "other.safetensors"
+
+
+REFUSALS = {
+    "queries: an empty folder": ("queries", empty_folder, "empty", "has no pictures"),
+    "queries: no pictures": ("queries", only_texts, "texts", "has no pictures"),
+    "queries: no folder": ("queries", missing("gone"), "gone", "there is no such folder"),
+    "queries: no CSV": ("queries", missing("gone.csv"), "gone.csv", "there is no such file"),
+    "queries: nothing readable": ("queries", only_broken, "broken", "none of its 1 pictures can be read"),
+    "queries: a CSV without path": ("queries", csv_of("picture\na.png\n"), "table.csv", "column 'path' is missing"),
+    "queries: a CSV without rows": ("queries", csv_of("path\n"), "table.csv", "has no rows"),
+    "queries: a CSV of what is not there": ("queries", csv_of("path\na.png\nc.png\n"), "path: 1 pictures", "c.png"),
+    "queries: a path upwards": ("queries", csv_of("path\n../a.png\n"), "table.csv: path", "'../a.png'"),
+    "queries: a picture": ("queries", file_of("a.jpg", b""), "a.jpg", "there is no such folder"),
+    "catalogue: an empty folder": ("catalogue", empty_folder, "empty", "has neither train.csv nor folders"),
+    "catalogue: no folder": ("catalogue", missing("gone"), "gone", "there is no such folder"),
+    "catalogue: no CSV": ("catalogue", missing("gone.csv"), "gone.csv", "there is no such file"),
+    "catalogue: a CSV without path": ("catalogue", csv_of("identity\np\n"), "table.csv", "column 'path' is missing"),
+    "catalogue: a CSV without identity": ("catalogue", csv_of("path\na.png\n"), "table.csv", "'identity' is missing"),
+    "catalogue: an empty identity": (
+        "catalogue",
+        csv_of("path,identity\na.png,p\nb.png,\n"),
+        "identity: empty",
+        "b.png",
+    ),
+    "catalogue: a picture twice": ("catalogue", csv_of("path,identity\na.png,p\na.png,q\n"), "table.csv", "a.png"),
+    "catalogue: one individual": ("catalogue", individuals("cat00"), "few", "only one identity, 'cat00'"),
+    "catalogue: one individual that can be read": ("catalogue", individuals("cat00", broken=True), "few", "identit"),
+    "catalogue: one picture of each": (
+        "catalogue",
+        individuals("cat00", "cat01", "cat02", count=1),
+        "few",
+        "nothing to fit confidence on",
+    ),
+    "weights: none": ("weights", missing("gone"), "gone", "there is no such weights file"),
+    "weights: an empty folder": ("weights", empty_folder, "empty", "there is no such weights file"),
+    "weights: no weights": ("weights", file_of("a.safetensors", b"x" * 99), "a.safetensors", "not a complete"),
+    "weights: a text": ("weights", file_of("a.txt", b"hello"), "a.txt", "not a complete"),
+    "weights: of something else": ("weights", foreign_weights, "other.safetensors", "not written by a run of this kit"),
+    "device": ("device", lambda *_: "tpu", "device", "did you mean 'cpu'?"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_bad_input_is_one_line_and_leaves_nothing(name, place, tmp_path, capsys):
+    option, make, *parts = REFUSALS[name]
+    given_options = {
+        "weights": place.weights,
+        "catalogue": place.catalogue,
+        "queries": place.queries,
+        "out": tmp_path / "out",
+        "device": "cpu",
+        option: make(place, tmp_path),
+    }
+    code = command(*[text for key, value in given_options.items() for text in (f"--{key}", value)])
+    said = capsys.readouterr().err
+    assert code == 2
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    for part in parts:
+        assert part in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_answers_are_never_overwritten(place, told, tmp_path, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(told[0], out)
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    options = ("--weights", place.weights, "--catalogue", place.catalogue, "--queries", place.queries, "--out", out)
+    assert command(*options) == 2
+    said = capsys.readouterr().err
+    assert "holds answers already" in said
+    assert said.count("\n") == 1
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
+
+
+def test_what_was_interrupted_can_be_done_again(place, tmp_path, monkeypatch, capsys):
+    options = ["--weights", place.weights, "--catalogue", place.catalogue, "--queries", place.queries]
+    options += ["--out", tmp_path / "out", "--device", "cpu"]
+
+    def interrupted(self, folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jaguar_kit.Page, "write", interrupted)
+        assert command(*options) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert command(*options) == 0, f"the same command is refused: {capsys.readouterr().err.strip()}"
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+# groups of new animals
+
+
+def similarities(size, together, within=0.9, between=0.1):
+    matrix = np.full((size, size), between)
+    for group in together:
+        matrix[np.ix_(group, group)] = within
+    np.fill_diagonal(matrix, 1)
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("size", "together", "expected"),
+    [
+        (0, [], []),
+        (1, [], [""]),
+        (2, [[0, 1]], ["new 1", "new 1"]),
+        (3, [], ["", "", ""]),
+        (5, [[0, 3], [1, 2, 4]], ["new 2", "new 1", "new 1", "new 2", "new 1"]),  # the largest is the first
+        (4, [[1, 3]], ["", "new 1", "", "new 1"]),
+        (3, [[0, 1, 2]], ["new 1"] * 3),
+    ],
+)
+def test_who_resembles_each_other_has_one_name(size, together, expected):
+    assert jaguar_kit.group_new(similarities(size, together), 0.5) == expected
+
+
+def test_a_chain_of_likenesses_is_no_group():
+    matrix = similarities(3, [])
+    matrix[0, 1] = matrix[1, 0] = 0.95
+    matrix[1, 2] = matrix[2, 1] = 0.9  # but the first and the last are nothing alike
+    assert jaguar_kit.group_new(matrix, 0.6) == ["new 1", "new 1", ""]
+    assert jaguar_kit.group_new(matrix, 0.45) == ["new 1"] * 3  # (.9 + .1) / 2
+
+
+def test_a_likeness_that_reaches_the_threshold_suffices():
+    groups = jaguar_kit.group_new(np.array([[1.0, 0.5], [0.5, 1.0]]), 0.5)
+    assert groups == ["new 1", "new 1"], "it must reach the threshold, as an answer's confidence must"
+
+
+@PROPERTY
+@given(st.integers(2, 9), st.integers(0, 10**6), st.floats(0.05, 0.95))
+def test_groups_are_those_of_average_linkage(size, seed, threshold):
+    rng = np.random.default_rng(seed)
+    matrix = rng.random((size, size))
+    matrix = (matrix + matrix.T) / 2
+    np.fill_diagonal(matrix, 1)
+    labels = fcluster(linkage(squareform(1 - matrix, checks=False), "average"), 1 - threshold, "distance")
+    names = jaguar_kit.group_new(matrix.copy(), threshold)
+    for i in range(size):
+        together = labels == labels[i]
+        assert (names[i] == "") == (together.sum() == 1)
+        if names[i]:
+            assert [name == names[i] for name in names] == together.tolist()
+
+
+# the catalogue's pictures as queries
+
+
+def album(identities, embeddings, pictures=None, **columns):
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (len(identities), 32, 32, 3), np.uint8)
+    pixels = noise if pictures is None else noise[pictures]
+    table = pd.DataFrame({"path": [f"{i}.jpg" for i in range(len(identities))], "identity": identities, **columns})
+    vectors = torch.tensor(np.asarray(embeddings), dtype=torch.float32)
+    store = jaguar_kit.ImageStore(pixels, "key")
+    return jaguar_kit.Album(table, store, np.arange(len(identities)), vectors)
+
+
+def slow_leave_one_out(identities, embeddings, twins, asked):
+    """(path, identity, truth, known, score) once among all but twins, where the own identity is left; once without."""
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    rows = []
+    for i in asked:
+        others = [j for j in range(len(identities)) if j not in twins[i] and j != i]
+        if any(identities[j] == identities[i] for j in others):
+            best = max(others, key=lambda j: float(unit[i] @ unit[j]))
+            rows.append((f"{i}.jpg", identities[best], identities[i], True, float(unit[i] @ unit[best])))
+    for i in asked:
+        others = [j for j in range(len(identities)) if identities[j] != identities[i]]
+        best = max(others, key=lambda j: float(unit[i] @ unit[j]))
+        rows.append((f"{i}.jpg", identities[best], f"{identities[i]} (left out)", False, float(unit[i] @ unit[best])))
+    return rows
+
+
+def left_out(catalogue, asked=None):
+    """Guesses for all pictures of a catalogue, or for those asked for by their places."""
+    size = len(catalogue.table)
+    wanted = np.isin(np.arange(size), range(size) if asked is None else asked)
+    return jaguar_kit.leave_one_out(catalogue, jaguar_kit.build("geometry", "cosine"), wanted)
+
+
+NAMES = list("aaabbbcccd")
+BURSTS = ["1", "1", "2", "3", "3", "3", "", "", "", "4"]
+
+
+@pytest.mark.parametrize(("column", "answerable"), [(None, 9), ("burst", 6), ("sighting", 6)])
+@pytest.mark.parametrize("asked", [range(10), [1, 4, 8, 9]], ids=["all", "some"])
+@pytest.mark.parametrize("seed", range(2))
+def test_each_picture_is_asked_for_with_and_without_its_identity(column, answerable, asked, seed):
+    embeddings = np.random.default_rng(seed).normal(size=(10, 4))
+    twins = {i: set() for i in range(10)}
+    if column:
+        twins = {i: {j for j in range(10) if BURSTS[i] and BURSTS[i] == BURSTS[j]} for i in range(10)}
+    told = left_out(album(NAMES, embeddings, **({column: BURSTS} if column else {})), asked)
+    expected = slow_leave_one_out(NAMES, embeddings, twins, asked)
+    assert list(zip(told.image_id, told.identity, told.truth, told.known)) == [row[:4] for row in expected]
+    np.testing.assert_allclose(told.score, [row[4] for row in expected], atol=1e-5)
+    if len(asked) == 10:
+        assert told.known.sum() == answerable
+
+
+def test_near_duplicates_are_not_matched_with_each_other():
+    embeddings = np.random.default_rng(0).normal(size=(6, 4))
+    embeddings[1] = embeddings[0]
+    told = left_out(album(list("aabbcc"), embeddings, pictures=[0, 0, 2, 3, 4, 5]))  # the first two are one picture
+    assert told.image_id[told.known].tolist() == ["2.jpg", "3.jpg", "4.jpg", "5.jpg"]
+    told = left_out(album(list("aabbcc"), embeddings, pictures=[0, 1, 2, 0, 4, 5]))  # of two individuals: no twins
+    assert told.known.sum() == 6
+
+
+def test_answers_follow_from_likeness_confidence_and_threshold():
+    catalogue = album(list("aabbccdd"), np.eye(8) + 0.01, flank=["left", "right"] * 4)
+    mixed = np.eye(8)[1] + 0.5 * np.eye(8)[2] + 0.25 * np.eye(8)[7]
+    queries = album(["?"] * 3, [np.eye(8)[5], mixed, np.ones(8)])
+    geometry = jaguar_kit.build("geometry", "cosine")
+    answers = jaguar_kit.answer_queries(catalogue, queries, geometry, lambda s: np.clip(s, 0, 1), 0.8)
+    assert answers["query"].tolist() == ["0.jpg", "1.jpg", "2.jpg"]
+    assert answers.answer.tolist() == ["c", "a", NEW]
+    assert answers.identity_1[:2].tolist() == ["c", "a"]
+    assert answers.match_1[:2].tolist() == ["5.jpg", "1.jpg"]
+    assert answers.flank[:2].tolist() == ["right", "right"]
+    assert answers.loc[1, ["identity_2", "identity_3"]].tolist() == ["b", "d"]
+    assert answers.loc[1, ["match_2", "match_3"]].tolist() == ["2.jpg", "7.jpg"]
+    unit = mixed / np.linalg.norm(mixed)
+    rows = (np.eye(8) + 0.01) / np.linalg.norm(np.eye(8) + 0.01, axis=1, keepdims=True)
+    expected = [rows[1] @ unit, rows[2] @ unit, rows[7] @ unit]
+    assert answers.loc[1, ["confidence_1", "confidence_2", "confidence_3"]].tolist() == pytest.approx(
+        expected, abs=1e-4
+    )
+    assert answers.group.tolist() == ["", "", ""]
+
+
+def test_confidence_without_anything_to_fit_it_on_is_refused():
+    told = left_out(album(list("abc"), np.eye(3)))
+    assert not told.known.any()
+    with pytest.raises(KitError, match="nothing to fit confidence on"):
+        jaguar_kit.confidence_of(told, "here")
+
+
+def test_the_threshold_has_the_best_score_on_the_catalogue():
+    rng = np.random.default_rng(3)
+    embeddings = np.repeat(rng.normal(size=(5, 6)), 4, axis=0) + 0.6 * rng.normal(size=(20, 6))
+    guesses = left_out(album([f"p{i // 4}" for i in range(20)], embeddings))
+    calibrate, threshold = jaguar_kit.confidence_of(guesses, "here")
+    guesses["score"] = calibrate(guesses.score)
+    reached = jaguar_kit.score_guesses(guesses, {"": threshold})["score"]
+    tried = [jaguar_kit.score_guesses(guesses, {"": t})["score"] for t in np.linspace(0, 1, 201)]
+    assert 0 < max(tried) <= reached + 1e-12
+    assert math.isfinite(threshold)
