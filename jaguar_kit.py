@@ -617,6 +617,23 @@ def recipe_to_dict(recipe: Recipe) -> dict:
     return plain(recipe)
 
 
+def recipe_in_short(recipe: Recipe) -> dict:
+    """What of the recipe is not the default, as plain YAML values of which `recipe_from_dict` makes it again."""
+
+    def plain(value: Any, default: Any) -> Any:
+        if isinstance(value, Component):
+            known = settings_of(value.kind, value.name)
+            own = {key: plain(v, None) for key, v in value.settings.items() if v != known[key]}
+            return {"name": value.name, **own} if own else value.name
+        if is_dataclass(value):
+            base = default if isinstance(default, type(value)) else type(value)()
+            pairs = [(f.name, getattr(value, f.name), getattr(base, f.name)) for f in fields(value)]
+            return {name: plain(own, usual) for name, own, usual in pairs if own != usual}
+        return [plain(v, None) for v in value] if isinstance(value, tuple) else value
+
+    return {"name": recipe.name, **plain(recipe, Recipe(name=recipe.name))}
+
+
 def recipe_from_dict(raw: Mapping, where: str = "recipe") -> Recipe:
     """Checks plain values and makes a Recipe of them.
 
@@ -9673,8 +9690,8 @@ def kernel_slug(name: str) -> str:
 
 
 def kernel_script(recipe: Recipe) -> str:
-    """The code file of a kernel: a few lines that find the kit, and the recipe with every setting spelled out."""
-    text = yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False, allow_unicode=True, width=100)
+    """The code file of a kernel: a few lines that find the kit, and the whole recipe, without what is the default."""
+    text = yaml.safe_dump(recipe_in_short(recipe), sort_keys=False, allow_unicode=True, width=100)
     text = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
     return KERNEL_SCRIPT.format(name=recipe.name, finder=KIT_FINDER.format(sha256=module_sha256()), recipe=text)
 

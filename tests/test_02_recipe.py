@@ -610,6 +610,14 @@ def test_every_recipe_loads_and_round_trips(path):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_in_short_is_the_same_recipe(path):
+    recipe = load_recipe(path)
+    short = yaml.safe_dump(jk.recipe_in_short(recipe), sort_keys=False)
+    assert recipe_to_dict(recipe_from_dict(yaml.safe_load(short))) == recipe_to_dict(recipe)
+    assert len(short) < len(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_has_a_small_version(path):
     recipe = load_recipe(path)
     nothing_to_train = recipe.analysis and not recipe.train.epochs

@@ -4,7 +4,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-MODULE = "10f1fab773aa54a5d496b3c22d986b59eb28de341ad86878600b49e8997df242"  # of its jaguar_kit.py
+MODULE = "7c6342d7408a58410c6a04b2e3231084115cb41af27ae98d6bbc408f849eff0c"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -25,7 +25,6 @@ RECIPE = """
 name: animalclef25
 question: Which backbone and augmentation name known individuals of three species best, and tell unknown
   ones?
-hypothesis: ''
 intervention: The backbone, and with it batch size, learning rate, warm-up, augmentation and epochs as
   published.
 protocol: 'A tenth of the identities of each species held out whole, of the other identities'' pictures
@@ -33,7 +32,6 @@ protocol: 'A tenth of the identities of each species held out whole, of the othe
   cross-fitted over halves of the identities.
 
   '
-interpretation: ''
 published:
   vit_b: no accuracy given
   vit_l: accuracy .7629; leaderboard .34255 at .68
@@ -45,88 +43,25 @@ published:
     at .68 / .70 / .65 / .60
   swin_l: accuracy .7817
 data:
-  root: null
   competition: animal-clef-2025
-  mini: null
-  masks: null
-  unmasked: stop
   size: 384
-  fit: squash
-  turn: {}
-  bad_images: stop
-  split:
-    name: open_set
-    validation: 0.2
-    unknown: 0.1
-  split_seed: 42
-  split_by_seed: false
-  subset: null
-  subset_applies_to: all
-background:
-  name: original
-augment: []
+  split: open_set
 model:
   backbone: vit_l_384
-  pretrained: true
-  weights: null
   input_size: 384
   freeze: false
-  train_blocks: null
-  gradient_checkpointing: false
-  pooling:
-    name: native
-  head:
-    name: none
-  geometry:
-    name: cosine
-loss:
-  name: cross_entropy
-  label_smoothing: 0.0
-  beta: 0.0
+  head: none
+loss: cross_entropy
 train:
   epochs: 10
-  stages: []
   batch_size: 16
-  accumulate: 1
-  micro_batch: null
-  sampler:
-    name: random
-  mix:
-    name: none
   lr: 5.0e-05
-  backbone_lr: 1.0
-  layer_decay: 1.0
   weight_decay: 0.01
-  clip_norm: null
-  ema: 0.0
-  precision: auto
-  compile: false
-  optimizer:
-    name: adamw
-  schedule:
-    name: linear
-    warmup: 0.1
+  schedule: linear
   select: loss_and_accuracy
-  monitor: map
   patience: 0
-  patience_from: 0
-  max_hours: null
-  checkpoint_minutes: 10.0
-  track: none
-analysis: []
-search: null
-divergence: null
 open_set:
   decide: softmax
-  thresholds: auto
-  threshold: null
-test_backgrounds: []
-postprocess: []
-checkpoint: null
-soup: []
-ensemble: none
-seed: 42
-seeds: []
 variants:
   vit_b:
     why: configuration 1
@@ -178,8 +113,6 @@ variants:
     train:
       batch_size: 8
       lr: 8e-5
-grid: {}
-overrides: []
 """
 
 sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))

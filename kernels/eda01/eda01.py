@@ -4,7 +4,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-MODULE = "10f1fab773aa54a5d496b3c22d986b59eb28de341ad86878600b49e8997df242"  # of its jaguar_kit.py
+MODULE = "7c6342d7408a58410c6a04b2e3231084115cb41af27ae98d6bbc408f849eff0c"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -24,106 +24,27 @@ OVERRIDES = []  # such as "train.epochs=3"
 RECIPE = """
 name: eda01
 question: What are the pictures like, how unequal are the identities, and does the split keep their proportions?
-hypothesis: ''
 intervention: Nothing varies and nothing is trained; the pictures are measured.
 protocol: 'Sharpness is the variance of the Laplacian, brightness the mean and contrast the standard deviation
   of gray values, all on the animal''s own pixels; the ratio is the animal''s area to the background''s.
 
   '
-interpretation: ''
 published:
   sharpness: right-skewed
   animal to background: peaks near 0.5
 data:
-  root: null
-  competition: jaguar-re-id
-  mini: null
-  masks: null
-  unmasked: stop
   size: 384
-  fit: squash
-  turn: {}
-  bad_images: stop
-  split:
-    name: stratified
-    validation: 0.2
-  split_seed: 42
-  split_by_seed: false
-  subset: null
-  subset_applies_to: all
-background:
-  name: original
-augment: []
+  split: stratified
 model:
   backbone: megadescriptor_l_384
-  pretrained: true
-  weights: null
   input_size: 384
-  freeze: true
-  train_blocks: null
-  gradient_checkpointing: false
-  pooling:
-    name: native
-  head:
-    name: mlp
-    layers: 2
-    hidden: 512
-    output: 256
-    dropout: 0.3
-  geometry:
-    name: cosine
-loss:
-  name: arcface
-  margin: 0.5
-  scale: 64.0
-  beta: 0.0
+  head: mlp
+loss: arcface
 train:
   epochs: 0
-  stages: []
-  batch_size: 64
-  accumulate: 1
-  micro_batch: null
-  sampler:
-    name: random
-  mix:
-    name: none
-  lr: 0.0005
-  backbone_lr: 1.0
-  layer_decay: 1.0
-  weight_decay: 0.0001
-  clip_norm: null
-  ema: 0.0
-  precision: auto
-  compile: false
-  optimizer:
-    name: adamw
-  schedule:
-    name: plateau
-    factor: 0.5
-    patience: 5
-    monitor: val_loss
-  select: map
-  monitor: map
-  patience: 10
-  patience_from: 0
-  max_hours: null
-  checkpoint_minutes: 10.0
-  track: none
+  schedule: plateau
 analysis:
-- name: characteristics
-search: null
-divergence: null
-open_set: null
-test_backgrounds: []
-postprocess: []
-checkpoint: null
-soup: []
-ensemble: none
-seed: 42
-seeds: []
-variants: {}
-grid: {}
-overrides: []
+- characteristics
 """
 
 sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))

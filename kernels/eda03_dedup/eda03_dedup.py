@@ -4,7 +4,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-MODULE = "10f1fab773aa54a5d496b3c22d986b59eb28de341ad86878600b49e8997df242"  # of its jaguar_kit.py
+MODULE = "7c6342d7408a58410c6a04b2e3231084115cb41af27ae98d6bbc408f849eff0c"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -32,100 +32,19 @@ protocol: 'The baseline''s head on the training pictures that are left; every va
   the same pictures, so that only training differs. Of each group of near-duplicates the sharpest stays.
 
   '
-interpretation: ''
-published: {}
 data:
-  root: null
-  competition: jaguar-re-id
-  mini: null
-  masks: null
-  unmasked: stop
   size: 384
-  fit: squash
-  turn: {}
-  bad_images: stop
-  split:
-    name: stratified
-    validation: 0.2
-  split_seed: 42
-  split_by_seed: false
-  subset: null
+  split: stratified
   subset_applies_to: training
-background:
-  name: original
-augment: []
 model:
   backbone: megadescriptor_l_384
-  pretrained: true
-  weights: null
   input_size: 384
-  freeze: true
-  train_blocks: null
-  gradient_checkpointing: false
-  pooling:
-    name: native
-  head:
-    name: mlp
-    layers: 2
-    hidden: 512
-    output: 256
-    dropout: 0.3
-  geometry:
-    name: cosine
-loss:
-  name: arcface
-  margin: 0.5
-  scale: 64.0
-  beta: 0.0
+  head: mlp
+loss: arcface
 train:
-  epochs: 100
-  stages: []
-  batch_size: 64
-  accumulate: 1
-  micro_batch: null
-  sampler:
-    name: random
-  mix:
-    name: none
-  lr: 0.0005
-  backbone_lr: 1.0
-  layer_decay: 1.0
-  weight_decay: 0.0001
-  clip_norm: null
-  ema: 0.0
-  precision: auto
-  compile: false
-  optimizer:
-    name: adamw
-  schedule:
-    name: plateau
-    factor: 0.5
-    patience: 5
-    monitor: val_loss
-  select: map
-  monitor: map
-  patience: 10
-  patience_from: 0
-  max_hours: null
-  checkpoint_minutes: 10.0
-  track: none
+  schedule: plateau
 analysis:
-- name: duplicates
-  thresholds:
-  - 0.9
-  - 0.95
-  - 0.99
-  against: null
-  threshold: 0.95
-search: null
-divergence: null
-open_set: null
-test_backgrounds: []
-postprocess: []
-checkpoint: null
-soup: []
-ensemble: none
-seed: 42
+- duplicates
 seeds:
 - 42
 - 123
@@ -173,8 +92,6 @@ variants:
     why: perceptual hash and embedding both agree
     data:
       subset: analysis/kept-hybrid.csv
-grid: {}
-overrides: []
 """
 
 sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))

@@ -4,7 +4,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-MODULE = "10f1fab773aa54a5d496b3c22d986b59eb28de341ad86878600b49e8997df242"  # of its jaguar_kit.py
+MODULE = "7c6342d7408a58410c6a04b2e3231084115cb41af27ae98d6bbc408f849eff0c"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -31,113 +31,45 @@ protocol: 'Stratified 80/20 split of the training pictures; every validation pic
   all other validation pictures; identity-balanced mAP before training and at the best epoch.
 
   '
-interpretation: ''
-published: {}
 data:
-  root: null
-  competition: jaguar-re-id
   mini:
-    identities: 12
     images: 360
-    seed: 0
-    round: 1
-    layout: jaguar
-  masks: null
   unmasked: keep
   size: 160
-  fit: squash
-  turn: {}
-  bad_images: stop
-  split:
-    name: stratified
-    validation: 0.2
-  split_seed: 42
-  split_by_seed: false
-  subset: null
-  subset_applies_to: all
-background:
-  name: black
+  split: stratified
+background: black
 augment:
 - name: affine
-  degrees: 10.0
-  translate: 0.05
   scale:
   - 0.9
   - 1.1
-  p: 1.0
 - name: erasing
   p: 0.3
   area:
   - 0.02
   - 0.15
-  ratio:
-  - 0.3
-  - 3.3
 model:
   backbone: test_resnet
   pretrained: false
-  weights: null
   input_size: 160
   freeze: false
-  train_blocks: null
-  gradient_checkpointing: false
-  pooling:
-    name: native
   head:
     name: linear
     output: 128
-  geometry:
-    name: cosine
 loss:
   name: arcface
   margin: 0.2
   scale: 16.0
-  beta: 0.0
 train:
   epochs: 30
-  stages: []
   batch_size: 16
-  accumulate: 1
-  micro_batch: null
-  sampler:
-    name: random
-  mix:
-    name: none
   lr: 0.002
-  backbone_lr: 1.0
-  layer_decay: 1.0
   weight_decay: 0.01
-  clip_norm: null
-  ema: 0.0
-  precision: auto
-  compile: false
-  optimizer:
-    name: adamw
-  schedule:
-    name: cosine
-    t_max: null
-  select: map
-  monitor: map
+  schedule: cosine
   patience: 0
-  patience_from: 0
-  max_hours: null
-  checkpoint_minutes: 10.0
-  track: none
-analysis: []
-search: null
-divergence: null
-open_set: null
-test_backgrounds: []
 postprocess:
-- name: auto
-checkpoint: null
-soup: []
-ensemble: none
+- auto
 seed: 0
-seeds: []
-variants: {}
-grid: {}
-overrides: []
 """
 
 sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))
