@@ -3264,6 +3264,20 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
 
 
+def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file, atomically; what a killed process left of one is swept away by the next."""
+    with atomic(path) as temporary:
+        place = temporary.with_name(
+            f"{temporary.name}.folder"
+        )  # safetensors makes a temporary file of its own beside it
+        place.mkdir()
+        try:
+            save_file(tensors, place / "tensors", metadata)
+            os.replace(place / "tensors", temporary)
+        finally:
+            remove(place)
+
+
 def find_backbone_weights(name: str, given: str | None) -> Path | None:
     """The safetensors file of a backbone, by its short or its whole name.
 
@@ -3363,8 +3377,7 @@ def save_backbone(path: str | Path, backbone: nn.Module, name: str) -> Path:
         "sha256": tensors_sha256(tensors),
         "config": json.dumps({key: cfg[key] for key in ("mean", "std", "input_size") if key in cfg}),
     }
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata)
+    save_tensors(path, tensors, metadata)
     return Path(path)
 
 
@@ -4979,8 +4992,7 @@ def cached_features(
                 f"{config.model.backbone}: its features are not all numbers in {precision or 'fp32'}; set "
                 "train.precision: fp32"
             )
-        with atomic(path) as temporary:
-            save_file({"features": features}, temporary)
+        save_tensors(path, {"features": features})
     return FeatureSource(features.to(source.device), source.device)
 
 
@@ -5285,8 +5297,7 @@ class Trainer:
             "micro_batch": self.micro_batch,
         }
         skeleton = pack(state, "", tensors)
-        with atomic(path) as temporary:
-            save_file(tensors, temporary, {"state": json.dumps(skeleton)})
+        save_tensors(path, tensors, {"state": json.dumps(skeleton)})
 
     def load(self, path: Path) -> None:
         tensors, metadata = load_safetensors(path)
@@ -5889,8 +5900,7 @@ def save_weights(path: Path, trainer: Trainer, identities: Sequence[str], metric
         "identities": json.dumps(list(identities)),
         "metrics": json.dumps(metrics),
     }
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata)
+    save_tensors(path, tensors, metadata)
 
 
 def weights_path(path: str | Path) -> Path:
@@ -6043,7 +6053,7 @@ def answers_of(guesses: pd.DataFrame, thresholds: Mapping[str, float]) -> np.nda
     return np.where((guesses.score.to_numpy() >= least) & (identity != ""), identity, NEW)
 
 
-def between(values: np.ndarray) -> np.ndarray:
+def partings(values: np.ndarray) -> np.ndarray:
     """Thresholds that part rising values: one below all, one for each step, one above all."""
     middle = (values[1:] + values[:-1]) / 2
     middle = np.where(middle > values[:-1], middle, values[1:])  # of neighbouring numbers the middle is the lower one
@@ -6074,7 +6084,7 @@ def threshold_curve(guesses: pd.DataFrame) -> pd.DataFrame:
     gain, loss = (np.bincount(place, share, len(values)) for share in (taken, left))
     baks = np.r_[gain[::-1].cumsum()[::-1], 0.0]  # of those at or above each value
     baus = np.r_[0.0, loss.cumsum()]  # of those below it
-    return pd.DataFrame({"threshold": between(values), "baks": baks, "baus": baus, "score": np.sqrt(baks * baus)})
+    return pd.DataFrame({"threshold": partings(values), "baks": baks, "baus": baus, "score": np.sqrt(baks * baus)})
 
 
 def fit_thresholds(guesses: pd.DataFrame, per_species: bool = False) -> dict[str, float]:
@@ -6116,7 +6126,7 @@ def best_beside(
     products = (others[0] + np.r_[gain[::-1].cumsum()[::-1], 0.0]) * (others[1] + np.r_[0.0, loss.cumsum()])
     present = products[np.searchsorted(values, now)]
     best = int(products.argmax())
-    return float(between(values)[best]) if products[best] > present + 1e-12 else now
+    return float(partings(values)[best]) if products[best] > present + 1e-12 else now
 
 
 def calibrate_matches(scores: Any, right: Any) -> Calibrator:

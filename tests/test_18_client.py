@@ -885,7 +885,7 @@ def without_machine(folder: Path) -> None:
 
 def edited(folder: Path) -> None:
     code = folder / "final.py"
-    code.write_text(code.read_text().replace("epochs: ", "epochs: 1"))
+    code.write_text(code.read_text().replace("batch_size: 32", "batch_size: 16"))
 
 
 @pytest.mark.parametrize(
