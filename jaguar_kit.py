@@ -493,7 +493,7 @@ class OpenSet:
     thresholds: Literal["auto", "one", "per_species"] = (
         "auto"  # auto: for each species where that is better, cross-fitted
     )
-    threshold: Annotated[float, Range(low=0, high=1)] | None = None  # least confidence; null: fitted in validation
+    threshold: Fraction | None = None  # least probability, for nearest least similarity; null: fitted in validation
 
 
 @dataclass(frozen=True)
@@ -4651,7 +4651,10 @@ def fit_calibration(scores: Any, same: Any, kind: str = "isotonic") -> Calibrato
     if kind == "logistic":
         from sklearn.linear_model import LogisticRegression
 
-        model = LogisticRegression(C=1e6).fit((values - centre)[:, None] / spread, truth)
+        positives, negatives = truth.sum(), (~truth).sum()
+        target = np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))  # as Platt's, never certain
+        x, yes = np.tile((values - centre)[:, None] / spread, (2, 1)), np.repeat([True, False], len(values))
+        model = LogisticRegression(C=1e6).fit(x, yes, np.r_[target, 1 - target])
         if model.coef_[0, 0] <= 0:
             return Calibrator(lambda x: np.full(x.shape, truth.mean()), centre, spread, 1e-3)
         return Calibrator(lambda x: model.predict_proba((x - centre)[:, None] / spread)[:, 1], centre, spread, 1e-9)
@@ -6882,8 +6885,8 @@ def plain_label(name: str) -> str:
 
 
 def identity_figure(per_identity: Mapping[str, float]) -> Any:
-    """Average precision of each identity, weakest on top."""
-    ranked = sorted(per_identity.items(), key=lambda item: -item[1])
+    """Average precision of each identity, weakest on top; of many the 80 weakest."""
+    ranked = sorted(per_identity.items(), key=lambda item: -item[1])[-80:]
     figure, ax = new_figure(7, 1 + 0.2 * len(ranked))
     bars = ax.barh([plain_label(name) for name, _ in ranked], [ap for _, ap in ranked], color="#4c78a8")
     ax.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
@@ -6907,7 +6910,9 @@ def similarity_figure(similarity: np.ndarray, labels: np.ndarray) -> Any:
     return figure
 
 
-def threshold_figure(guesses: pd.DataFrame, thresholds: Mapping[str, float]) -> Any:
+def threshold_figure(
+    guesses: pd.DataFrame, thresholds: Mapping[str, float], fixed: Sequence[float] = SOURCE_THRESHOLDS
+) -> Any:
     """For all queries, and for each species with a threshold of its own: the score by threshold, and how sure the best
     guesses are about known individuals, rightly and wrongly told, and about unknown ones. Dotted: fixed thresholds."""
     shown = [name for name in thresholds if name] if len(thresholds) > 1 else [""]
@@ -6921,8 +6926,8 @@ def threshold_figure(guesses: pd.DataFrame, thresholds: Mapping[str, float]) -> 
             ("score", "score", INK),
         ):
             pair[0].plot(curve.threshold, curve[column], color=colour, lw=2 if column == "score" else 1, label=label)
-        for fixed in SOURCE_THRESHOLDS:
-            pair[0].axvline(fixed, color="#999999", lw=0.8, ls=":")
+        for value in fixed:
+            pair[0].axvline(value, color="#999999", lw=0.8, ls=":")
         right = own.truth == own.identity
         kinds = (
             (own.known & right, "known, right", GREEN),
@@ -7457,21 +7462,32 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
 def report_open_set(page: Page, told: Mapping[str, Any], guesses: pd.DataFrame, name: str) -> None:
     """How well known individuals are named and unknown ones found, by fitted and by fixed thresholds."""
     page.heading("Known or new", 3)
-    rows = [{"thresholds": "fitted on these queries", **told["fitted"]}]
-    rows += [{"thresholds": "fitted on the other half of the identities", **told["cross_fitted"]}]
-    rows += [{"thresholds": f"{fixed}, as published", **score} for fixed, score in told["fixed"].items()]
-    rows += [{"thresholds": "test, fitted in validation", **told["test"]}] if "test" in told else []
+    kinds = {
+        "given": "given",
+        "fitted": "fitted on these queries",
+        "cross_fitted": "fitted on the other half of the identities",
+    }
+    rows = [{"thresholds": label, **told[kind]} for kind, label in kinds.items() if kind in told]
+    published = "published" if told["decide"] == "softmax" else "published for softmax"
+    rows += [{"thresholds": f"{fixed}, {published}", **score} for fixed, score in told["fixed"].items()]
+    validated = "given" if "given" in told else "fitted in validation"
+    rows += [{"thresholds": f"test, {validated}", **told["test"]}] if "test" in told else []
     rows += [{"thresholds": f"test, {fixed}", **score} for fixed, score in told.get("test_fixed", {}).items()]
-    fitted = ", ".join(f"{species or 'all'} {value:.4f}" for species, value in told["thresholds"].items())
+    scale = "similarity" if told["decide"] == "nearest" else "probability"
+    least = ", ".join(
+        f"{species or 'all'} {value:.4f} (a {scale} of {told[scale][species]:.4f})"
+        for species, value in told["thresholds"].items()
+    )
     page.table(
         pd.DataFrame(rows),
-        f"baks, baus: balanced accuracy on known and unknown individuals; score: sqrt(baks x baus). Fitted: {fitted}. "
-        f"Confidence: {told['confidence']}. {told['unknown']}",
+        f"baks, baus: balanced accuracy on known and unknown individuals; score: sqrt(baks x baus). Least confidence: "
+        f"{least}. Confidence: {told['confidence']}. {told['unknown']} The epoch, and one threshold or several, were "
+        "chosen on these pictures.",
     )
     page.figure(
         f"{name}-thresholds",
         threshold_figure(guesses, told["thresholds"]),
-        "Score by threshold, and confidence of the best guess; dashed the fitted threshold, dotted the fixed ones.",
+        "Score by threshold, and confidence of the best guess; dashed the threshold used, dotted the fixed ones.",
     )
 
 
@@ -8253,7 +8269,8 @@ def write_results(
     save_arrays(place / "validation.npz", **kept)
     if competition.pairs is not None:
         metrics.update(write_test_results(competition, trainer, task, steps, place))
-    if competition.open_set:
+    asked = recipe.open_set is not None or recipe.data.split.name == "open_set"
+    if competition.open_set or (asked and len(labels)):
         metrics["open_set"] = judge_open_set(trainer, task, pictures, identities, embeddings, place)
     if recipe.test_backgrounds and len(labels):
         metrics["other_backgrounds"] = map_on_backgrounds(trainer, task, labels)
@@ -8268,9 +8285,10 @@ def check_open_set(recipe: Recipe, competition: Competition) -> None:
     config, split = recipe.open_set or OpenSet(), recipe.data.split.name
     if not competition.open_set:
         return
-    if split == "kfold" or recipe.ensemble != "none":
-        told = "data.split: kfold" if split == "kfold" else f"ensemble: {recipe.ensemble}"
-        raise KitError(f"{recipe.name}: {told}: can't answer an open set (expected one model, split by open_set)")
+    told = "data.split: kfold" if split == "kfold" else f"ensemble: {recipe.ensemble}"
+    told = f"postprocess: {describe_steps(recipe.postprocess)}" if recipe.postprocess else told
+    if split == "kfold" or recipe.ensemble != "none" or recipe.postprocess:
+        raise KitError(f"{recipe.name}: {told}: can't answer an open set (expected one model, without such steps)")
     if split == "all" and config.threshold is None:
         raise KitError(
             f"{recipe.name}: open_set.threshold: null is fitted in validation, but data.split all has none (expected a "
@@ -8336,14 +8354,18 @@ def judge_open_set(
     if len(task.validation):
         validation, told["unknown"] = validation_guesses(guess, competition.train, task, embeddings, config)
         calibrate, told["confidence"] = calibrator_of(validation, config)
-        validation["score"] = confident(calibrate, validation.score)
-        thresholds = thresholds_of(validation, config)
-        told["fitted"] = score_guesses(validation, thresholds)
-        told["cross_fitted"] = cross_fitted_score(validation, one_for_each(validation, config))
+        validation["raw"], validation["score"] = validation.score, confident(calibrate, validation.score)
+        thresholds, raw = thresholds_of(validation, config), validation.pop("raw")
+        told["similarity" if config.decide == "nearest" else "probability"] = on_raw_scale(validation, raw, thresholds)
+        if config.threshold is not None:
+            told["given"] = score_guesses(validation, thresholds)
+        else:
+            told["fitted"] = score_guesses(validation, thresholds)
+            told["cross_fitted"] = cross_fitted_score(validation, one_for_each(validation, config))
         told["fixed"] = {str(fixed): score_guesses(validation, {"": fixed}) for fixed in SOURCE_THRESHOLDS}
         write_table(place / "validation_guesses.csv", validation.assign(answer=answers_of(validation, thresholds)))
     told["thresholds"] = thresholds
-    if len(competition.test):
+    if competition.open_set and len(competition.test):
         positions = len(competition.train) + np.arange(len(competition.test))
         queries = embed(embeddings_of(trainer, task), task.source, positions)
         test = guess(queries, competition.test, np.sort(np.r_[task.train, task.validation]))
@@ -8394,7 +8416,7 @@ def calibrator_of(validation: pd.DataFrame, config: OpenSet) -> tuple[Callable[[
     right = (validation.truth == validation.identity).to_numpy()
     if config.decide == "softmax":
         return as_they_are, "the largest softmax probability"
-    if right.all() or not right.any():
+    if right.all() or not right.any() or config.threshold is not None:
         return as_they_are, "the similarity of the most similar picture"
     return calibrate_matches(validation.score, right), "the calibrated probability that the best match is right"
 
@@ -8404,6 +8426,17 @@ def thresholds_of(validation: pd.DataFrame, config: OpenSet) -> dict[str, float]
     if config.threshold is not None:
         return {"": config.threshold}
     return fit_thresholds(validation, one_for_each(validation, config))
+
+
+def on_raw_scale(validation: pd.DataFrame, raw: pd.Series, thresholds: Mapping[str, float]) -> dict[str, float]:
+    """The thresholds as similarities, or probabilities, to give to another run: halfway between what each parts."""
+    told = {}
+    for species, least in thresholds.items():
+        own = (validation.species == species) if species else pd.Series(True, index=validation.index)
+        taken, left = raw[own & (validation.score >= least)], raw[own & (validation.score < least)]
+        ends = ([float(taken.min())] if len(taken) else []) + ([float(left.max())] if len(left) else [])
+        told[species] = float(np.mean(ends)) if ends else math.nan
+    return told
 
 
 def one_for_each(validation: pd.DataFrame, config: OpenSet) -> bool:
@@ -8652,7 +8685,7 @@ def results_table(cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
 
 
 def open_set_columns(told: Mapping[str, Any] | None) -> dict[str, float]:
-    names_of = {"cross_fitted": "open_set", "test": "test_open_set"}
+    names_of = {"given": "open_set", "cross_fitted": "open_set", "test": "test_open_set"}
     return {column: told[key]["score"] for key, column in names_of.items() if told and key in told}
 
 
@@ -8662,6 +8695,20 @@ def log_folder(cell: Cell, folder: Path) -> Path:
     return place / "fold0" if (place / "fold0").is_dir() else place
 
 
+@dataclass(frozen=True, eq=False)
+class Thumbnails(Sequence):
+    """Pictures of a store, made when they are asked for."""
+
+    store: ImageStore
+    positions: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, item: int) -> Image.Image:
+        return self.store.thumbnail(self.positions[item])
+
+
 def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) -> dict[str, Any]:
     """What the report shows of one run (of its first fold, where there are folds)."""
     place = log_folder(cell, folder)
@@ -8669,7 +8716,7 @@ def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) ->
     labels, geometry = kept["labels"], cell.recipe.model.geometry.build()
     similarity = similarity_matrix(kept["embeddings"], geometry=geometry)
     position = {name: i for i, name in enumerate(pictures.competition.train.filename)}
-    images = [pictures.store.thumbnail(position[name]) for name in kept["images"]]
+    images = Thumbnails(pictures.store, [position[name] for name in kept["images"]])
     guesses = place / "validation_guesses.csv"
     precision = average_precision(similarity, labels)
     worst = [i for i in np.argsort(precision, kind="stable") if not np.isnan(precision[i])][:rows]
@@ -9269,8 +9316,14 @@ def load_queries(path: str | Path) -> tuple[Path, pd.DataFrame]:
         return path.parent, album_table(path)
     if not path.is_dir():
         raise KitError(f"--queries: {path}: there is no such folder (expected one with pictures, or a CSV with paths)")
-    suffixes = picture_suffixes()
+    if (path / "train.csv").is_file() or (path / "metadata.csv").is_file():
+        asked = load_competition(path).test
+        if asked.empty:
+            raise KitError(f"--queries: {path}: its tables name no test pictures")
+        return path, asked
+    suffixes, answered = picture_suffixes(), {file.parent for file in path.rglob("answers.csv")}
     below = [p.relative_to(path) for p in sorted(path.rglob("*")) if p.suffix.lower() in suffixes and p.is_file()]
+    below = [p for p in below if not answered & set((path / p).parents)]  # pages of earlier answers
     paths = [str(p) for p in below if not any(part.startswith(".") for part in p.parts)]
     if not paths:
         raise KitError(f"--queries: {path}: has no pictures")
@@ -9285,6 +9338,7 @@ class Album:
     store: ImageStore
     rows: np.ndarray  # where in the store
     embeddings: Tensor
+    notes: tuple[str, ...] = ()  # what a reader of the answers must know
 
     def thumbnail(self, position: int) -> Image.Image:
         return self.store.thumbnail(int(self.rows[position]))
@@ -9293,68 +9347,88 @@ class Album:
 def embed_album(
     recipe: Recipe, embedder: Embedder, root: Path, table: pd.DataFrame, device: torch.device, label: str
 ) -> Album:
-    """Reads and embeds photographs; those that can't be read are told and left out."""
-    data, size = recipe.data, recipe.model.input_size or native_size(embedder.backbone)
+    """Reads and embeds photographs, or finds their embeddings in the cache; unreadable ones are told and left out."""
+    data, size, notes = recipe.data, recipe.model.input_size or native_size(embedder.backbone), []
     turns = [data.turn.get(label, 0.0) for label in table.get("orientation", ())]
     store = open_store(root, list(table.path), data.size, data.fit, None, "skip", turns=turns)
     if store.broken:
         broken = ", ".join(table.path.iloc[list(store.broken)])
-        say(f"  note: {len(store.broken)} pictures in {root} can't be read and are left out: {broken}")
+        notes.append(f"{len(store.broken)} pictures in {root} can't be read and are left out: {broken}")
     if recipe.background.build().change is not None and not store.masked:
-        say(f"  note: the weights were trained with background {recipe.background.name}, but {root} has no masks")
+        notes.append(f"the weights were trained with background {recipe.background.name}, but {root} has no masks")
+    if data.turn and "orientation" not in table:
+        notes.append(f"the weights were trained on pictures turned by their orientation, which {root} does not tell")
     rows = np.setdiff1d(np.arange(len(store)), store.broken)
     if not len(rows):
         raise KitError(f"{root}: none of its {len(store)} pictures can be read")
-    cfg = embedder.backbone.pretrained_cfg
+    for note in notes:
+        say(f"  note: {note}")
+    cfg, precision = embedder.backbone.pretrained_cfg, precision_of("auto", device)
     source = PixelSource(store, Preparation(recipe.background, (), size, cfg["mean"], cfg["std"]), device)
-    precision = precision_of("auto", device)
 
     def network(images: Tensor) -> Tensor:
         with mixed_precision(images.device, precision):
             return embedder(images)
 
-    return Album(table.iloc[rows].reset_index(drop=True), store, rows, embed(network, source, rows, label=label))
+    settings = (asdict(recipe.background), asdict(recipe.model), str(precision), rows.tolist())
+    key = fingerprint("album 1", store.key, module_fingerprint(embedder), *settings)
+    path = cache_dir() / "features" / f"{key}.safetensors"
+    if not path.is_file():
+        save_tensors(path, {"embeddings": embed(network, source, rows, label=label)})
+    embeddings = load_safetensors(path)[0]["embeddings"]
+    return Album(table.iloc[rows].reset_index(drop=True), store, rows, embeddings, tuple(notes))
 
 
 def held_out_pictures(weights: str | Path, table: pd.DataFrame) -> np.ndarray:
-    """Which pictures of a catalogue a run held out from its training, bool (N,), as the folder of its weights tells."""
-    kept = weights_path(weights).parent / "validation.npz"
-    images = set(np.load(kept, allow_pickle=False)["images"]) if kept.is_file() else set()
-    own = table.get("filename", table.path)
-    return (table.path.map(lambda path: Path(path).name).isin(images) | own.isin(images)).to_numpy(bool)
+    """Which pictures of a catalogue a run held out from its training, bool (N,), as the folder of its weights tells.
+
+    A picture is known by its name and its identity.
+    """
+    file = weights_path(weights).parent / "validation.npz"
+    if not file.is_file():
+        return np.zeros(len(table), bool)
+    kept = np.load(file, allow_pickle=False)
+    held_out = {(Path(image).name, label) for image, label in zip(kept["images"], kept["labels"])}
+    by_path = zip(table.path.map(lambda path: Path(path).name), table.identity)
+    by_name = zip(table.get("filename", table.path), table.identity)
+    return np.array([a in held_out or b in held_out for a, b in zip(by_path, by_name)], bool)
+
+
+TWINS = ("burst", "sighting", "date")  # columns by which pictures of one identity were taken together
 
 
 def leave_one_out(catalogue: Album, geometry: Geometry, asked: np.ndarray) -> pd.DataFrame:
     """Guesses for pictures of the catalogue as queries: once among all others, once without their own identity.
 
-    asked: bool (N,), which of the catalogue's pictures. Pictures of one burst or sighting (columns of these names), and
-    near-duplicates by perceptual hash, are not matched with each other, for no new photograph has such a twin there.
+    asked: bool (N,), which of the catalogue's pictures. Pictures of one identity with the same burst, sighting or date
+    (columns of these names), and near-duplicates by perceptual hash, are not matched with each other, for a new
+    photograph has no such twin there.
     """
-    table, similarity = catalogue.table, similarity_matrix(catalogue.embeddings, geometry=geometry).numpy()
-    identity = table.identity.to_numpy(str)
-    own = identity[:, None] == identity
-    twins = np.eye(len(table), dtype=bool)
-    for column in ("burst", "sighting"):
-        if column in table:
-            groups = column_groups(table[column])
-            twins |= own & (groups[:, None] == groups)
+    table, identity = catalogue.table, catalogue.table.identity.to_numpy(str)
+    groups = [column_groups(table[column]) for column in TWINS if column in table]
     hashes = perceptual_hashes(catalogue.store.pixels[catalogue.rows]).astype(np.float32)
-    differing = hashes @ (1 - hashes).T + (1 - hashes) @ hashes.T
-    twins |= own & (differing <= 11)
-    answerable = (own & ~twins).any(1)
-    best, score = nearest_identities(similarity, identity, allowed=~twins)
-    known = guesses_table(table.path, "", best[:, 0], score[:, 0]).assign(truth=identity, known=True)
-    best, score = nearest_identities(similarity, identity, allowed=~own)
-    elsewhere = best[:, 0] != ""
-    absent = guesses_table(table.path, "", best[:, 0], score[:, 0])
-    absent = absent.assign(truth=[name + LEFT_OUT for name in identity], known=False)
-    return pd.concat([known[answerable & asked], absent[elsewhere & asked]], ignore_index=True)
+    found = []
+    for rows in cut_batches(np.flatnonzero(asked), rows_at_a_time(len(table))):
+        similarity = similarity_matrix(catalogue.embeddings[rows], catalogue.embeddings, geometry).numpy()
+        own = identity[rows, None] == identity
+        twins = hashes[rows] @ (1 - hashes).T + (1 - hashes[rows]) @ hashes.T <= 11
+        for group in groups:
+            twins |= group[rows, None] == group
+        twins = (twins & own) | (rows[:, None] == np.arange(len(table)))
+        answerable, paths = (own & ~twins).any(1), table.path.iloc[rows]
+        best, score = nearest_identities(similarity, identity, allowed=~twins)
+        known = guesses_table(paths, "", best[:, 0], score[:, 0]).assign(truth=identity[rows], known=True)
+        best, score = nearest_identities(similarity, identity, allowed=~own)
+        absent = guesses_table(paths, "", best[:, 0], score[:, 0])
+        absent = absent.assign(truth=[name + LEFT_OUT for name in identity[rows]], known=False)
+        found.append((known[answerable], absent[absent.identity != ""]))
+    return pd.concat([table for part in zip(*found) for table in part], ignore_index=True)
 
 
 def group_new(similarity: np.ndarray, threshold: float) -> list[str]:
     """Names "new 1", "new 2", ... for queries (M, M) that resemble each other; "" for those that resemble none.
 
-    Average linkage: the confidence that two pictures show one animal, averaged over two groups, must reach `threshold`.
+    Average linkage: the likeness of their pictures, averaged over two groups, must reach `threshold`.
     """
     from sklearn.cluster import AgglomerativeClustering
 
@@ -9391,25 +9465,24 @@ def identify(
     recipe = recipe_from_dict(metadata["recipe"], str(weights))
     recipe = replace(recipe, checkpoint=str(weights_path(weights)), soup=())
     (known_root, known), (asked_root, asked) = load_catalogue(catalogue), load_queries(queries)
+    if not known.identity.duplicated().any():
+        raise KitError(
+            f"{catalogue}: every individual has one picture, so that there is nothing to fit confidence on (expected "
+            "some individuals with two pictures or more)"
+        )
+    asked, notes = without_known(asked_root, asked, known_root, known)
     check_model(recipe)
     embedder = embedder_for(recipe)[0].to(chosen, memory_format=torch.channels_last).eval()
     individuals = known.identity.nunique()
     say(f"{len(asked)} photographs against {len(known)} of {individuals} individuals on {told_device(chosen)}")
     there = embed_album(recipe, embedder, known_root, known, chosen, "embedding the catalogue")
-    new = embed_album(recipe, embedder, asked_root, asked, chosen, "embedding the queries")
-    learned = set(metadata["identities"]) & set(there.table.identity)
-    held_out = held_out_pictures(weights, there.table)
-    fair = bool(learned) and held_out.sum() >= LEAST_HELD_OUT
-    guesses = leave_one_out(there, embedder.geometry, held_out if fair else np.ones(len(there.table), bool))
-    fitted_on = f"{held_out.sum()} pictures of the catalogue that these weights were not trained on" if fair else ""
-    if learned and not fair:
-        fitted_on = (
-            f"the catalogue, on {len(learned)} of whose individuals these weights were trained: confidence is too high"
-        )
+    guesses, fitted_on = catalogue_guesses(weights, there, embedder.geometry, set(metadata["identities"]))
     calibrate, threshold = confidence_of(guesses, catalogue)
     guesses["score"] = calibrate(guesses.score)
+    new = embed_album(recipe, embedder, asked_root, asked, chosen, "embedding the queries")
     answers = answer_queries(there, new, embedder.geometry, calibrate, threshold)
-    page = identify_page(there, new, answers, guesses, threshold, fitted_on or "the catalogue")
+    notes = dict.fromkeys((*notes, *there.notes, *new.notes))
+    page = identify_page(there, new, answers, guesses, threshold, fitted_on, tuple(notes))
     report, found = page.write(out), (answers.answer != NEW)
     write_table(out / "answers.csv", answers)  # last, for it says that all is there
     groups = answers.group[answers.group != ""].nunique()
@@ -9417,6 +9490,41 @@ def identify(
     for path in (out / "answers.csv", report):
         say(f"  wrote {path}")
     return answers
+
+
+def without_known(
+    root: Path, asked: pd.DataFrame, known_root: Path, known: pd.DataFrame
+) -> tuple[pd.DataFrame, list[str]]:
+    """The queries without pictures that are the catalogue's own, and what is to be said about those."""
+    there = {(known_root / path).resolve() for path in known.path}
+    own = np.array([(root / path).resolve() in there for path in asked.path], bool)
+    if own.all():
+        raise KitError(f"--queries: {root}: all of its {len(asked)} pictures are in the catalogue")
+    notes = [f"{own.sum()} of the photographs are in the catalogue itself and are left out"] if own.any() else []
+    return asked[~own].reset_index(drop=True), notes
+
+
+def catalogue_guesses(
+    weights: str | Path, there: Album, geometry: Geometry, identities: set[str]
+) -> tuple[pd.DataFrame, str]:
+    """Guesses for the catalogue's own pictures to fit confidence on, and in words which pictures they are.
+
+    Where the weights were trained on some of its individuals, those pictures that were held out, if there are enough.
+    """
+    learned, held_out = identities & set(there.table.identity), held_out_pictures(weights, there.table)
+    if learned and held_out.sum() >= LEAST_HELD_OUT:
+        guesses = leave_one_out(there, geometry, held_out)
+        if guesses.known.any():
+            return guesses, (
+                f"{held_out.sum()} pictures of the catalogue that the training of these weights left out (of "
+                "individuals that it did see, so that strangers are harder to tell than here)"
+            )
+    told = "the catalogue" + (
+        f", on {len(learned)} of whose individuals these weights were trained, so that confidence is too high"
+        if learned
+        else ""
+    )
+    return leave_one_out(there, geometry, np.ones(len(there.table), bool)), told
 
 
 def confidence_of(guesses: pd.DataFrame, catalogue: str | Path) -> tuple[Calibrator, float]:
@@ -9437,8 +9545,10 @@ def answer_queries(
     """A row for each query: its answer, its group among the new ones, and its three best identities with confidence."""
     similarity = similarity_matrix(new.embeddings, there.embeddings, geometry).numpy()
     identity = there.table.identity.to_numpy(str)
-    best, score = nearest_identities(similarity, identity, k=3)
+    best, score = nearest_identities(similarity, identity, k=3, allowed=allowed_answers(new.table, there.table, False))
     confidence = confident(calibrate, score)
+    wrong_above = np.cumprod(1 - confidence[:, :-1], axis=1)
+    confidence[:, 1:] *= wrong_above
     members = {name: np.flatnonzero(identity == name) for name in np.unique(identity)}
     paths = there.table.path.to_numpy(str)
     match = [[members[n][row[members[n]].argmax()] if n else -1 for n in names] for row, names in zip(similarity, best)]
@@ -9447,38 +9557,69 @@ def answer_queries(
         {"query": new.table.path, "answer": np.where(confidence[:, 0] >= threshold, best[:, 0], NEW)}
     )
     strange = np.flatnonzero(answers.answer == NEW)
-    among = similarity_matrix(new.embeddings[strange], geometry=geometry).numpy()
     answers["group"] = ""
-    answers.loc[strange, "group"] = group_new(confident(calibrate, among), threshold)
+    if len(strange) <= MOST_GROUPED:
+        among = similarity_matrix(new.embeddings[strange], geometry=geometry).numpy()
+        answers.loc[strange, "group"] = group_new(confident(calibrate, among), threshold)
     for rank in range(best.shape[1]):
         answers[f"identity_{rank + 1}"] = best[:, rank]
         answers[f"confidence_{rank + 1}"] = confidence[:, rank].round(4)
         answers[f"match_{rank + 1}"] = np.where(best[:, rank] == "", "", paths[match[:, rank]])
-    flank = next((c for c in ("flank", "orientation") if c in there.table), None)
-    if flank:
-        answers["flank"] = there.table[flank].to_numpy(str)[match[:, 0]]  # of the best match
-    return answers
+    flank = flank_of(new.table, there.table.iloc[match[:, 0]], answers.answer != NEW)
+    return answers if flank is None else answers.assign(flank=flank)
+
+
+def flank_of(asked: pd.DataFrame, matches: pd.DataFrame, recognised: pd.Series) -> np.ndarray | None:
+    """The flank that a query shows: its own, where its table tells, else that of the picture it was recognised by.
+
+    None where neither table has a column flank or orientation.
+    """
+    for table, told in ((asked, np.ones(len(asked), bool)), (matches, recognised.to_numpy(bool))):
+        column = next((c for c in ("flank", "orientation") if c in table), None)
+        if column:
+            return np.where(told, table[column].to_numpy(str), "")
+    return None
 
 
 SHOWN_QUERIES = 1000  # on a page
+MOST_GROUPED = 5000  # new ones that are compared with each other
 LEAST_HELD_OUT = 30  # pictures to fit confidence on, where the weights were trained on the others
 
 
 def identify_page(
-    there: Album, new: Album, answers: pd.DataFrame, guesses: pd.DataFrame, threshold: float, fitted_on: str
+    there: Album,
+    new: Album,
+    answers: pd.DataFrame,
+    guesses: pd.DataFrame,
+    threshold: float,
+    fitted_on: str,
+    notes: Sequence[str] = (),
 ) -> Page:
     """Every query beside its best matches, for a person to look through: new ones by group, then the least sure."""
-    page, fitted = Page("Who is who"), score_guesses(guesses, {"": threshold})
+    page, honest = Page("Who is who"), cross_fitted_score(guesses)
     page.text(
         f"{len(answers)} photographs against {len(there.table)} of {there.table.identity.nunique()} known individuals: "
         f"{(answers.answer != NEW).sum()} recognised, {(answers.answer == NEW).sum()} new to the catalogue."
     )
+    for note in notes:
+        page.note(f"Note: {note}")
     page.note(
-        f"Confidence is the probability that a match is right; below {threshold:.2f} the answer is {NEW}. Both are "
-        f"fitted on {fitted_on}: asked for among the others, {fitted['baks']:.0%} are named rightly; asked for without "
-        f"their own individual there, {fitted['baus']:.0%} are told to be new."
+        f"Confidence is the probability that a match is right, if every second photograph showed a new animal; that of "
+        f"the second and third is for when those before are wrong. Below {threshold:.2f} the answer is {NEW}. Both "
+        f"are fitted on {fitted_on}. Who is known from one flank only may be called new when seen from the other."
     )
-    page.figure("confidence", threshold_figure(guesses, {"": threshold}), "The catalogue's pictures as queries.")
+    if not math.isnan(honest["score"]):
+        page.note(
+            f"What to expect, by thresholds fitted on the other half of the individuals ({guesses.known.sum()} "
+            f"pictures): of known individuals' photographs {honest['baks']:.0%} are named rightly, of new ones' "
+            f"{honest['baus']:.0%} are told to be new (means over individuals)."
+        )
+    page.figure(
+        "confidence",
+        threshold_figure(guesses, {"": threshold}, fixed=()),
+        "The catalogue's pictures as queries. Left, by the least confidence of an answer: share of known individuals "
+        "named rightly, of unknown ones told to be new, and the geometric mean of both; right, how sure answers are.",
+    )
     order = answers.assign(new=answers.answer == NEW, alone=answers.group == "")
     order = order.sort_values(
         ["new", "alone", "group", "confidence_1"], ascending=[False, True, True, True], kind="stable"

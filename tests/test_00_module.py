@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import jaguar_kit
@@ -13,11 +14,13 @@ TREE = ast.parse(SOURCE)
 BANNER = re.compile(r"^# (\d+\. [A-Z].*)\n# -{118}$", re.MULTILINE)
 
 
+@cache
 def section_of_line() -> dict[str, int]:
     """Line at which each section begins, by its title."""
     return {m.group(1): SOURCE[: m.start()].count("\n") + 1 for m in BANNER.finditer(SOURCE)}
 
 
+@cache
 def definitions() -> dict[str, int]:
     """Line of each top-level definition."""
     found = {}
@@ -30,6 +33,7 @@ def definitions() -> dict[str, int]:
     return found
 
 
+@cache
 def section_number(line: int) -> int:
     return sum(start <= line for start in section_of_line().values())
 

@@ -241,7 +241,7 @@ def held_out_of(place):
     return int(np.isin(labels, place.known.identity).sum())
 
 
-TOO_SURE = "on 4 of whose individuals these weights were trained: confidence is too high"
+TOO_SURE = "on 4 of whose individuals these weights were trained, so that confidence is too high"
 
 
 def test_the_page_tells_numbers_and_that_the_weights_know_these_animals(told, place):
@@ -273,7 +273,7 @@ def test_confidence_is_fitted_on_what_was_held_out_where_that_is_enough(alone, p
         assert TOO_SURE in page
         assert asked == set(place.known.filename)
     else:
-        assert f"{held_out_of(place)} pictures of the catalogue that these weights were not trained on" in page
+        assert f"{held_out_of(place)} pictures of the catalogue that the training of these weights left out" in page
         assert TOO_SURE not in page
         images = set(np.load(place.weights / "validation.npz")["images"])
         assert asked == images & set(place.known.filename)
@@ -290,10 +290,10 @@ def test_pictures_that_were_held_out_are_known_by_their_names(place, tmp_path):
 
 
 def test_pictures_that_were_held_out_are_known_by_their_numbers_in_metadata_too(tmp_path):
-    np.savez(tmp_path / "validation.npz", images=["17", "4"])
+    np.savez(tmp_path / "validation.npz", images=["17", "4", "3"], labels=["a", "b", "c"])
     table = pd.DataFrame({"filename": ["3", "4", "17"], "path": ["i/00003.jpg", "i/00004.jpg", "i/00017.jpg"]})
-    found = jaguar_kit.held_out_pictures(tmp_path, table)
-    assert found.tolist() == [False, True, True], "a run on metadata.csv keeps each image_id, not the picture's name"
+    found = jaguar_kit.held_out_pictures(tmp_path, table.assign(identity=["another", "b", "a"]))
+    assert found.tolist() == [False, True, True]
 
 
 # catalogues and queries of other kinds
@@ -348,9 +348,9 @@ def test_the_kind_of_catalogue_changes_no_answer(kind, place, told, csv_catalogu
 def test_the_flank_is_that_of_the_best_match(place, csv_catalogue, tmp_path):
     with jaguar_kit.silent():
         answers = place.identify(tmp_path / "out", csv_catalogue())
-    flank = place.known.set_index("path").flank
-    assert answers.flank.tolist() == flank[answers.match_1].tolist()
-    assert set(answers.flank) == {"left", "right"}
+    flank = place.known.set_index("path").flank[answers.match_1].to_numpy()
+    assert answers.flank.tolist() == np.where(answers.answer == NEW, "", flank).tolist()
+    assert set(answers.flank) == {"left", "right", ""}
     assert answers_in(tmp_path / "out").flank.equals(answers.flank)
 
 
@@ -358,9 +358,10 @@ def test_a_catalogue_in_the_layout_of_an_open_set_is_read_with_its_orientation(p
     data = make_mini_dataset(tmp_path / "three", identities=6, images=54, layout="animalclef")
     with jaguar_kit.silent():
         answers = place.identify(tmp_path / "out", data)
-    assert "fitted on the catalogue:" in (tmp_path / "out" / "report.md").read_text()  # the weights know none of these
+    assert "fitted on the catalogue." in (tmp_path / "out" / "report.md").read_text()  # the weights know none of these
     train = load_competition(data).train.set_index("path")
-    assert answers.flank.tolist() == train.orientation[answers.match_1].tolist()
+    orientation = train.orientation[answers.match_1].to_numpy()
+    assert answers.flank.tolist() == np.where(answers.answer == NEW, "", orientation).tolist()
     assert answers.identity_1.tolist() == train.identity[answers.match_1].tolist()
 
 
@@ -794,7 +795,9 @@ def test_answers_follow_from_likeness_confidence_and_threshold():
     assert answers.loc[1, ["match_2", "match_3"]].tolist() == ["2.jpg", "7.jpg"]
     unit = mixed / np.linalg.norm(mixed)
     rows = (np.eye(8) + 0.01) / np.linalg.norm(np.eye(8) + 0.01, axis=1, keepdims=True)
-    expected = [rows[1] @ unit, rows[2] @ unit, rows[7] @ unit]
+    likeness = [rows[1] @ unit, rows[2] @ unit, rows[7] @ unit]
+    wrong = (1 - likeness[0], (1 - likeness[0]) * (1 - likeness[1]))
+    expected = [likeness[0], likeness[1] * wrong[0], likeness[2] * wrong[1]]
     assert answers.loc[1, ["confidence_1", "confidence_2", "confidence_3"]].tolist() == pytest.approx(
         expected, abs=1e-4
     )
@@ -818,3 +821,49 @@ def test_the_threshold_has_the_best_score_on_the_catalogue():
     tried = [jaguar_kit.score_guesses(guesses, {"": t})["score"] for t in np.linspace(0, 1, 201)]
     assert 0 < max(tried) <= reached + 1e-12
     assert math.isfinite(threshold)
+
+
+def test_pictures_of_one_date_are_twins():
+    told = left_out(album(list("aabb"), np.eye(4) + 0.1, date=["1", "1", "1", "2"]))
+    assert told.image_id[told.known].tolist() == ["2.jpg", "3.jpg"]
+
+
+def test_photographs_of_the_catalogue_itself_are_no_queries(place, tmp_path, capsys):
+    (tmp_path / "mixed").mkdir()
+    shutil.copytree(place.catalogue, tmp_path / "mixed" / "known")
+    shutil.copytree(place.queries, tmp_path / "mixed" / "new")
+    answers = place.identify(tmp_path / "out", tmp_path / "mixed" / "known", tmp_path / "mixed")
+    assert set(answers["query"]) == {f"new/{name}" for name in place.truth}
+    assert (
+        f"{len(place.known)} of the photographs are in the catalogue itself" in (tmp_path / "out/report.md").read_text()
+    )
+    with pytest.raises(KitError, match="are in the catalogue"):
+        place.identify(tmp_path / "none", place.catalogue, place.catalogue)
+
+
+def test_a_competitions_folder_asks_for_its_test_pictures(place):
+    root, asked = jaguar_kit.load_queries(place.data)
+    assert root == place.data
+    assert asked.path.tolist() == load_competition(place.data).test.path.tolist()
+
+
+def test_earlier_answers_are_no_photographs(tmp_path):
+    for name in ("a.png", "answers/figures/new-001.jpeg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "answers" / "answers.csv").write_text("query\n")
+    assert jaguar_kit.load_queries(tmp_path)[1].path.tolist() == ["a.png"]
+
+
+def test_embeddings_are_kept_for_the_next_photographs(place, tmp_path, monkeypatch):
+    with jaguar_kit.silent():
+        first = place.identify(tmp_path / "first")
+        monkeypatch.setattr(jaguar_kit, "embed", None)
+        again = place.identify(tmp_path / "again")
+    pd.testing.assert_frame_equal(first, again)
+
+
+def test_individuals_with_one_picture_each_are_refused_before_work(place, tmp_path):
+    alone = place.folder_of(place.known.drop_duplicates("identity"), tmp_path / "alone")
+    with pytest.raises(KitError, match="every individual has one picture"):
+        place.identify(tmp_path / "out", alone)
