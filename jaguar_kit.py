@@ -1354,13 +1354,18 @@ def add_views(root: Path, train: pd.DataFrame) -> pd.DataFrame:
 def notes_on_labels(train: pd.DataFrame) -> list[str]:
     counts = train.identity.value_counts()
     singles = sorted(counts.index[counts == 1])
-    return [f"{len(singles)} identities have one picture and stay in training: {', '.join(singles)}"] if singles else []
+    return [f"{len(singles)} identities have one picture and stay in training: {shortly(singles)}"] if singles else []
+
+
+def shortly(listed: Sequence[str], most: int = 12) -> str:
+    """The first names of a list that may be long, and how many more there are."""
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
 
 def notes_on_unlisted(root: Path, part: str, listed: Iterable[str]) -> list[str]:
     unlisted = unlisted_pictures(root, part, listed)
     return (
-        [f"{len(unlisted)} pictures in {part}/ stand in no table and are not used: {', '.join(unlisted)}"]
+        [f"{len(unlisted)} pictures in {part}/ stand in no table and are not used: {shortly(unlisted)}"]
         if unlisted
         else []
     )
