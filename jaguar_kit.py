@@ -5834,7 +5834,7 @@ def run_training(
         nothing = {"epoch": 0, "train_loss": math.nan, "batch_top1": math.nan}
         trainer.history = [{**nothing, **validate(trainer, task)[0], **learned_exponent(trainer), "lr": config.lr}]
         trainer.best = trainer.learned()
-    validating, written = time.monotonic() - begun, 0.0
+    validating, written, spoken = time.monotonic() - begun, 0.0, time.monotonic()
     keeper = Keeper(trainer, checkpoint, config.checkpoint_minutes)
     allowed = trainer.deadline - begun
     reserve = 0.03 * allowed + 4 * validating if math.isfinite(allowed) else 0.0
@@ -5867,6 +5867,9 @@ def run_training(
             if process_number() == 0 and time.monotonic() - written > 1:
                 write_log(folder / "log.csv", trainer.history)
                 written = time.monotonic()
+            if on_kaggle() and time.monotonic() - spoken > 60:  # its log has no progress bar
+                say(f"    epoch {epoch}: mAP {row['map']:.4f}, training loss {row['train_loss']:.4f}, {seconds:.0f} s")
+                spoken = time.monotonic()
             keeper.after_epoch()
             keeper.heed_signal()
     if trainer.stopped == "max_hours":
@@ -7755,7 +7758,9 @@ def run_recipe(
                 analyses = analyses_of(recipe, folder, everything, chosen)
             if recipe.search:
                 pictures_of = partial(pictures_for, data=data, folder=folder)
-                cells = run_search(recipe, pictures_of, folder, chosen, -math.inf if report_only else deadline, force)
+                until = deadline - 0.15 * (deadline - begun)  # the best is trained afterwards
+                until = -math.inf if report_only else deadline if math.isinf(deadline) else until
+                cells = run_search(recipe, pictures_of, folder, chosen, until, force)
                 competitions = load_competitions(cells, data)
             elif recipe.analysis and not recipe.train.epochs and recipe.checkpoint is None:
                 cells = []
@@ -7764,7 +7769,8 @@ def run_recipe(
             told = {"recipe": recipe_to_dict(recipe), "data": None if data is None else str(Path(data).resolve())}
             write_first(folder / "experiment.json", told)
         grid = Grid(cells, opened, folder, chosen, force, deadline, data)
-        failed = failures(folder, cells) if report_only else run_cells(grid, jobs)
+        done_elsewhere = report_only or (together > 1 and processes() == 1)
+        failed = failures(folder, cells) if done_elsewhere else run_cells(grid, jobs)
         if process_number() > 0:
             return Result(folder, pd.DataFrame(), folder / "report.html")
         return finish_experiment(recipe, cells, opened, folder, failed, analyses)
@@ -7842,28 +7848,41 @@ def run_cells(grid: Grid, jobs: int | None) -> dict[str, str]:
         jobs = core_count() if quick else 1
     if min(jobs, len(alone)) > 1 and processes() == 1:
         return run_side_by_side(grid, min(jobs, len(alone)))
-    failed = {}
+    failed, stopped = {}, False
     for number, cell in enumerate(grid.cells, 1):
-        reason = "train.max_hours is over" if time.monotonic() > grid.deadline else out_of_room(grid)
+        reason = "train.max_hours is over" if time.monotonic() > grid.deadline or stopped else out_of_room(grid)
+        reason = from_first_process(reason)
         if number > 1 and reason:
             say(f"  {reason}: {len(grid.cells) - number + 1} runs were not begun")
             break
         reason = run_or_tell(grid, cell, number)
         failed.update({cell.folder: reason} if reason else {})
+        stopped = was_stopped(grid.folder / cell.folder)
     return failed
 
 
+def was_stopped(place: Path) -> bool:
+    """Whether a finished run ended before its time, by train.max_hours."""
+    return is_finished(place) and "stopped" in json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+
+
 def folder_bytes(folder: Path) -> int:
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # renamed meanwhile
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 def out_of_room(grid: Grid) -> str:
     """Why no further run fits what Kaggle saves of a session; "" where it does."""
     if not on_kaggle():
         return ""
-    largest = max((folder_bytes(grid.folder / cell.folder) for cell in grid.cells), default=0)
-    full = folder_bytes(KAGGLE_WORKING) + largest > KAGGLE_OUTPUT
-    return f"{KAGGLE_WORKING} is nearly full (Kaggle saves 20 GB)" if full else ""
+    weights = [grid.folder / cell.folder / "weights.safetensors" for cell in grid.cells]
+    largest = max((path.stat().st_size for path in weights if path.is_file()), default=0)
+    needed = 9 * largest  # a checkpoint holds the weights four times, and is replaced by another before it goes
+    full = folder_bytes(KAGGLE_WORKING) + needed > KAGGLE_OUTPUT
+    return f"{KAGGLE_WORKING} has no room for another run (Kaggle saves 20 GB)" if full else ""
 
 
 def run_or_tell(grid: Grid, cell: Cell, number: int) -> str:
@@ -9132,7 +9151,10 @@ def search_space(
 
         try:
             run_cell(Cell(title, "", once), pictures_of(once), place, device, deadline, watch)
-            value = json.loads((place / "metrics.json").read_text(encoding="utf-8"))["map"]
+            told = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+            if "stopped" in told:  # not worth what the others are; the next session takes it up
+                break
+            value = told["map"]
             study.tell(trial, value)
             say(f"  {title} trial {trial.number}: mAP {value:.4f}")
         except optuna.TrialPruned:
@@ -9204,6 +9226,11 @@ def finish_experiment(
     details = [run_details(cells[i], opened[data_key(cells[i].recipe)], folder) for i in best.index[:SHOWN]]
     notes = list({note: None for pictures in opened.values() for note in pictures.competition.notes})
     notes += [f"{place} failed: {reason}" for place, reason in failed.items()]
+    notes += [
+        f"{cell.folder} was stopped by train.max_hours; the same command goes on with it"
+        for cell in cells
+        if was_stopped(folder / cell.folder)
+    ]
     missing = wanted - len(cells) - len(failed)
     notes += [f"{missing} of {wanted} runs are not there yet"] if missing else []
     notes += [f"the best {SHOWN} of {len(best)} variants are shown in detail"] if len(best) > SHOWN else []
@@ -9701,6 +9728,9 @@ def package_kit(
     for name, path in files:
         check_packaged(name, path)
     check_file_names([name for name, _ in files])
+    total = sum(path.stat().st_size for _, path in files)
+    if total > MOST_BYTES:
+        raise KitError(f"--weights: {total / 2**30:.0f} GiB, but a dataset takes {MOST_BYTES / 2**30:.0f}")
     with atomic(out) as temporary:
         temporary.mkdir()
         for name, path in progress(files, "packaging"):
@@ -9803,11 +9833,12 @@ def check_manifest(kit: Path) -> None:
 
 # the folders of kernels
 
+DEFAULT_OVERRIDES = 'OVERRIDES = []  # such as "train.epochs=3"'
 KERNEL_SCRIPT = '''\
 """recipes/{name}.yaml on Kaggle, offline. Written by tools/kernels.py: edit the recipe, not this."""
 
 {finder}
-OVERRIDES = []  # such as "train.epochs=3"
+{overrides}
 RECIPE = """
 {recipe}"""
 
@@ -9816,9 +9847,11 @@ sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))
 
 KIT_FINDER = """\
 import hashlib
+import os
 import sys
 from pathlib import Path
 
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
 MODULE = "{sha256}"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
@@ -9849,7 +9882,8 @@ def kernel_script(recipe: Recipe) -> str:
     """The code file of a kernel: a few lines that find the kit, and the whole recipe, without what is the default."""
     text = yaml.safe_dump(recipe_in_short(recipe), sort_keys=False, allow_unicode=True, width=100)
     text = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
-    return KERNEL_SCRIPT.format(name=recipe.name, finder=KIT_FINDER.format(sha256=module_sha256()), recipe=text)
+    finder = KIT_FINDER.format(sha256=module_sha256())
+    return KERNEL_SCRIPT.format(name=recipe.name, finder=finder, overrides=DEFAULT_OVERRIDES, recipe=text)
 
 
 def kernel_notebook(text: str) -> str:
@@ -9931,11 +9965,18 @@ def kernel_files(
     earlier, name = read_kernel(folder), folder.name
     user = user or str(earlier.get("id", PLACEHOLDER)).partition("/")[0]
     known = next(iter(earlier.get("competition_sources", [])), None)
-    competition = competition or known or (recipe.data.competition if recipe else DataConfig().competition)
+    usual, own = DataConfig().competition, recipe.data.competition if recipe else DataConfig().competition
+    competition = (competition or known or own) if own == usual else own  # round 2 stands in for round 1 alone
     code_file = f"{name}.py" if recipe else f"{name}.ipynb"
     before = earlier_experiments(recipe) if recipe else []
     metadata = kernel_metadata(name, code_file, user, competition, before, datasets, earlier)
-    code = kernel_script(recipe) if recipe else kernel_notebook((folder / code_file).read_text(encoding="utf-8"))
+    if recipe is None:
+        code = kernel_notebook((folder / code_file).read_text(encoding="utf-8"))
+    else:
+        code = kernel_script(replace(recipe, data=replace(recipe.data, competition=competition)))
+        there = (folder / code_file).read_text(encoding="utf-8") if (folder / code_file).is_file() else ""
+        own = re.search(r"^OVERRIDES = .*$", there, re.MULTILINE)  # a person's, so it stays
+        code = code.replace(DEFAULT_OVERRIDES, own[0]) if own else code
     return {"kernel-metadata.json": json.dumps(metadata, indent=2) + "\n", code_file: code}
 
 
@@ -10049,14 +10090,15 @@ def check_carried(recipe: Recipe, kit: Path) -> None:
     path = kit / f"{recipe.name}.yaml"
     if not path.is_file():
         return
-    packaged, carried = settings_that_count(load_recipe(path)), settings_that_count(recipe)
+    anywhere = replace(recipe, data=replace(recipe.data, competition=load_recipe(path).data.competition))
+    packaged, carried = settings_that_count(load_recipe(path)), settings_that_count(anywhere)
     plain = json.loads(json.dumps([packaged, carried]))
     differing = [key for key in sorted(packaged.keys() | carried.keys()) if plain[0].get(key) != plain[1].get(key)]
     if differing:
         told = "; ".join(f"{key}: {plain[1].get(key)} here, {plain[0].get(key)} there" for key in differing[:5])
         raise KitError(
-            f"recipe {recipe.name}: differs from {path} ({told}); update the dataset with tools/package.py --update, "
-            "or this kernel with tools/kernels.py and push it again (a quick change goes into OVERRIDES)"
+            f"recipe {recipe.name}: differs from {path} ({told}); update the dataset (tools/package.py --update, with "
+            "its weights) or this kernel with tools/kernels.py and push it again (a quick change goes into OVERRIDES)"
         )
 
 
@@ -10068,8 +10110,12 @@ def take_up_earlier(folder: Path, recipe: Recipe) -> None:
     for record in find_mounted("experiment.json"):
         if record.parent.name != folder.name:
             continue
-        told = json.loads(record.read_text(encoding="utf-8"))
-        if json.loads(json.dumps(settings_that_count(told["recipe"]))) != settings:
+        try:
+            there = recipe_from_dict(json.loads(record.read_text(encoding="utf-8"))["recipe"], str(record))
+        except (KitError, ValueError, KeyError, TypeError):
+            say(f"  note: {record.parent}: is of another version of the kit, not taken up")
+            continue
+        if json.loads(json.dumps(settings_that_count(there))) != settings:
             say(f"  note: {record.parent}: has other settings, not taken up")
             continue
         with atomic(folder) as temporary:
@@ -10078,20 +10124,45 @@ def take_up_earlier(folder: Path, recipe: Recipe) -> None:
         return
 
 
-def begin_kernel(name: str) -> Path:
-    """Writes run.json, by which a session's output is told from an earlier one's; returns its path."""
+def begin_kernel(name: str, competition: str = DataConfig().competition) -> Path:
+    """Checks all that was packaged, and writes run.json, by which a session's output is told from an earlier one's.
+
+    competition: the slug of what the output is for. Returns the path of run.json.
+    """
+    go_offline()
+    kit = Path(__file__).resolve().parent
+    if (kit / "manifest.json").is_file():
+        check_manifest(kit)
+    for path in find_mounted("manifest.json"):  # weights in datasets of their own
+        if path.parent != kit and path.read_text(encoding="utf-8", errors="replace").startswith('{\n  "jaguar_kit":'):
+            check_manifest(path.parent)
     path = working_folder() / "run.json"
-    write_json(path, {"kernel": name, "begun": time.time(), "module": module_sha256(), "jaguar_kit": __version__})
+    told = {"kernel": name, "competition": competition, "begun": time.time(), "module": module_sha256()}
+    write_json(path, {**told, "jaguar_kit": __version__})
     return path
 
 
-def end_kernel(record: Path) -> None:
-    """Adds to run.json what the working folder holds, by which a download is checked."""
+def end_kernel(record: Path, failed: Mapping[str, str] | None = None) -> None:
+    """Adds to run.json which runs failed, and what the working folder holds, by which a download is checked."""
     told, working = json.loads(record.read_text(encoding="utf-8")), record.parent
-    paths = [p for p in sorted(working.rglob("*")) if p.is_file() and p != record and not p.name.startswith(".")]
+    told["failed"] = dict(failed or {})
+    paths = [
+        p for p in sorted(working.rglob("*")) if p.is_file() and p != record and not p.name.startswith((".", "__"))
+    ]
     told["files"] = {p.relative_to(working).as_posix(): file_facts(p) for p in paths}
     write_json(record, told)
     say(f"  {len(paths)} files of {sum(f['bytes'] for f in told['files'].values()) / 1e9:.2f} GB in {working}")
+
+
+def check_accelerator(recipe: Recipe) -> None:
+    """Refuses to spend a session's hours on training a large backbone without a GPU."""
+    learning = [cell.recipe.model.backbone for cell in expand(recipe) if not cell.recipe.model.freeze]
+    large = [name for name in learning if not name.startswith("test_")]
+    if large and recipe.train.epochs and pick_device().type == "cpu":
+        raise KitError(
+            f"{recipe.name}: {large[0]} is to be trained, but this session has no GPU; choose one as accelerator "
+            "(machine_shape in kernel-metadata.json)"
+        )
 
 
 def run_kernel(text: str, overrides: Sequence[str] = ()) -> Result:
@@ -10100,17 +10171,17 @@ def run_kernel(text: str, overrides: Sequence[str] = ()) -> Result:
     Leaves submission.csv and report.html in the working folder, and all results in runs/ there. With
     JAGUAR_KIT_SMOKE=1 in the environment it runs the recipe's small version, to see that everything is attached.
     """
-    go_offline()
     kit, where = Path(__file__).resolve().parent, "the kernel's RECIPE"
     carried = recipe_from_dict(convert(read_yaml(text, where), dict, where), where)
-    record = begin_kernel(carried.name)
-    if (kit / "manifest.json").is_file():
-        check_manifest(kit)
-        check_carried(carried, kit)
+    record = begin_kernel(carried.name, carried.data.competition)
+    check_carried(carried, kit)
     recipe = carried
     for change in overrides:
         recipe = override(recipe, change, f"the kernel's OVERRIDES: {change}")
-    recipe = smoke(recipe, small_backbone()) if os.environ.get("JAGUAR_KIT_SMOKE") == "1" else recipe
+    if os.environ.get("JAGUAR_KIT_SMOKE") == "1":
+        recipe = smoke(recipe, small_backbone())
+    elif on_kaggle():
+        check_accelerator(recipe)
     out = working_folder() / "runs"
     take_up_earlier(out / recipe.name, recipe)
     return leave_results(run_recipe(recipe, out=out), record)
@@ -10123,7 +10194,7 @@ def leave_results(result: Result, record: Path) -> Result:
             with atomic(record.parent / source.name) as temporary:
                 shutil.copyfile(source, temporary)
             say(f"  wrote {record.parent / source.name}")
-    end_kernel(record)
+    end_kernel(record, result.failed)
     return result
 
 
@@ -10237,7 +10308,7 @@ class Patience:
     every: float = 30.0  # between two questions
     stale: float = 180.0  # for a session or a version that was asked for to show up
     longest: float = 13 * 3600.0  # for it to end
-    failures: int = 10  # questions in a row that may fail on the way
+    failures: int = 60  # questions in a row that may fail on the way
 
 
 def patiently(ask: Callable[[], Any], patience: Patience) -> Any:
@@ -10251,10 +10322,23 @@ def patiently(ask: Callable[[], Any], patience: Patience) -> Any:
         time.sleep(patience.every)
 
 
-def upload_package(folder: str | Path, create: bool, message: str = "update", patience: Patience | None = None) -> str:
+def check_replaced(there: Iterable[str], files: Iterable[str], drop: bool) -> None:
+    """Refuses a new version, which replaces the old one whole, that lacks weights that the old one has."""
+    lost = sorted(name for name in set(there) - set(files) if name.endswith(".safetensors"))
+    if lost and not drop:
+        raise KitError(
+            f"--update: the dataset has weights that the new version lacks: {', '.join(lost)}; name them in --weights, "
+            "or let them go with --drop"
+        )
+
+
+def upload_package(
+    folder: str | Path, create: bool, message: str = "update", patience: Patience | None = None, drop: bool = False
+) -> str:
     """Uploads a package as a new dataset, or as a new version of one; waits until Kaggle has all of it.
 
-    Returns owner/slug. Raises KaggleError when Kaggle refuses it, or holds less than the manifest lists.
+    drop: whether a new version may lack weights that the earlier one has. Returns owner/slug. Raises KaggleError when
+    Kaggle refuses it, or holds less than the manifest lists.
     """
     folder, patience = Path(folder), patience or Patience(longest=3600.0)
     check_manifest(folder)
@@ -10265,6 +10349,8 @@ def upload_package(folder: str | Path, create: bool, message: str = "update", pa
         raise KaggleError(f"Kaggle: {dataset} exists already; use --update for a new version of it")
     if not create and not there:
         raise KaggleError(f"Kaggle: there is no dataset {dataset} yet; use --create")
+    if not create:
+        check_replaced(listed_files(api, dataset), read_manifest(folder), drop)
     with told_by_kaggle(f"uploading {dataset}"), silent():
         if create:
             reply = api.dataset_create_new(str(folder), quiet=True, convert_to_csv=False)
@@ -10291,7 +10377,7 @@ def await_dataset(api: Any, dataset: str, folder: Path, patience: Patience) -> N
     """Waits until the version that lies in `folder` is ready, and compares what Kaggle lists with the manifest."""
     wanted = {name: facts["bytes"] for name, facts in read_manifest(folder).items()}
     wanted["manifest.json"] = (folder / "manifest.json").stat().st_size
-    begun, complaint = time.monotonic(), "it is not ready"
+    ready, complaint = math.inf, "it is not ready"
     say(f"  uploaded {len(wanted)} files to {dataset}; waiting until they are ready")
     for _ in questions(patience, f"{dataset} to be ready"):
         status = patiently(partial(dataset_status, api, dataset), patience)
@@ -10303,7 +10389,8 @@ def await_dataset(api: Any, dataset: str, folder: Path, patience: Patience) -> N
             if not complaint:
                 say(f"  {dataset}: ready, all {len(wanted)} files are there")
                 return
-            if time.monotonic() - begun > patience.stale:
+            ready = min(ready, time.monotonic())
+            if time.monotonic() - ready > patience.stale:
                 break
     raise KaggleError(f"Kaggle: {dataset}: {complaint}; run tools/package.py --update again")
 
@@ -10450,6 +10537,11 @@ def end_of_log(api: Any, kernel: str, lines: int = 15) -> str:
     return " | ".join(line.strip() for line in log.strip().splitlines()[-lines:]) or "its log is empty"
 
 
+def download_output(api: Any, kernel: str, folder: Path) -> None:
+    with told_by_kaggle(f"output of {kernel}"), silent():
+        api.kernels_output(kernel, str(folder), force=True, quiet=True)
+
+
 def fetch_output(kernel: str, out: str | Path) -> Path:
     """Downloads a kernel's output into the new folder `out` and checks every file against run.json; returns `out`."""
     out = Path(out)
@@ -10458,8 +10550,7 @@ def fetch_output(kernel: str, out: str | Path) -> Path:
     api = kaggle_api()
     with atomic(out) as temporary:
         temporary.mkdir()
-        with told_by_kaggle(f"output of {kernel}"), silent():
-            api.kernels_output(kernel, str(temporary), force=True, quiet=True)
+        patiently(partial(download_output, api, kernel, temporary), Patience(failures=2, every=5))
         check_output(temporary, kernel)
         remove(out)
     for path in sorted(p for p in out.iterdir()):
@@ -10580,8 +10671,8 @@ def run_command(argv: Sequence[str] | None = None) -> int:
 
 def kernel_command(argv: Sequence[str]) -> int:
     """What the code file of a kernel calls: runs the recipe whose text comes first, with overrides behind it."""
-    result = run_kernel(argv[0], argv[1:])
-    return 1 if result.failed else 0
+    run_kernel(argv[0], argv[1:])  # a session that Kaggle calls failed would not hand out what succeeded
+    return 0
 
 
 def package_command(argv: Sequence[str] | None = None) -> int:
@@ -10604,6 +10695,7 @@ def package_command(argv: Sequence[str] | None = None) -> int:
     upload = parser.add_mutually_exclusive_group()
     upload.add_argument("--create", action="store_true", help="upload it as a new dataset, and wait until it is ready")
     upload.add_argument("--update", action="store_true", help="upload it as a new version of the dataset, and wait")
+    parser.add_argument("--drop", action="store_true", help="with --update: weights not named here leave the dataset")
     parser.add_argument("-m", "--message", default="update", help="what the new version brings")
     given = parser.parse_args(argv)
     if given.create or given.update:
@@ -10615,7 +10707,7 @@ def package_command(argv: Sequence[str] | None = None) -> int:
         say(f"  wrote {path} ({path.stat().st_size:,} bytes)")
     say(f"{given.user}/{slug}: {len(list(out.iterdir())) - 1} files to upload, {folder_bytes(out):,} bytes")
     if given.create or given.update:
-        upload_package(out, given.create, given.message)
+        upload_package(out, given.create, given.message, drop=given.drop)
     else:
         say(f"upload it: tools/package.py with --create (the next time: --update), or kaggle datasets create -p {out}")
     return 0
@@ -10691,7 +10783,8 @@ def kaggle_command(argv: Sequence[str] | None = None) -> int:
     metadata = check_kernel(folder)
     if given.submit and not metadata.get("competition_sources"):
         raise KitError(f"{folder / 'kernel-metadata.json'}: competition_sources: is empty (expected one to submit to)")
-    check_up_to_date(folder)
+    if not given.no_push:
+        check_up_to_date(folder)
     api, kernel = kaggle_api(), metadata["id"]
     patience = Patience(every=given.every, stale=given.stale)
     waits = given.wait or given.fetch
@@ -10703,10 +10796,17 @@ def kaggle_command(argv: Sequence[str] | None = None) -> int:
         out = fetch_output(kernel, given.fetch) if given.fetch else Path()
         if given.submit:
             submit_output(out, kernel, version if given.code_competition else 0, metadata, given.message)
+        failed = json.loads((out / "run.json").read_text(encoding="utf-8")).get("failed") if given.fetch else None
+        for place, reason in (failed or {}).items():
+            say(f"  {place} failed there: {reason}")
+        return 1 if failed else 0
+    except KaggleError as error:
+        if error.code >= 429 or "no connection" in str(error):
+            raise KaggleError(f"{error}; its session goes on: --no-push waits for it again", error.code) from None
+        raise
     except KeyboardInterrupt:
         print("interrupted; its session goes on: --no-push waits for it again", file=sys.stderr)
         return 130
-    return 0
 
 
 def begun_before(api: Any, kernel: str, patience: Patience) -> float | None:
@@ -10733,6 +10833,9 @@ def submit_output(out: Path, kernel: str, version: int, metadata: Mapping[str, A
     if not (out / "submission.csv").is_file():
         raise KaggleError(f"Kaggle: {kernel}: its output has no submission.csv, so there is nothing to submit")
     competition = metadata["competition_sources"][0]
+    meant = json.loads((out / "run.json").read_text(encoding="utf-8")).get("competition", competition)
+    if meant != competition:
+        raise KaggleError(f"Kaggle: {kernel}: its output is for {meant}, not for {competition}; run it again first")
     if version:
         submit_kernel(kernel, version, competition, message)
     else:

@@ -358,6 +358,25 @@ def test_options_that_mean_nothing_together_are_refused(options, kernel, server,
     assert not server.requests
 
 
+def test_output_for_another_competition_is_not_submitted(kernel, server, run, output, tmp_path):
+    left = output()
+    record = {**json.loads(left["run.json"]), "competition": "another-one"}
+    server.next_session = Session(output={**left, "run.json": json.dumps(record).encode()})
+    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "x", *QUICK)
+    assert_one_line(ended, "is for another-one, not for jaguar-re-id")
+    assert not server.submissions
+
+
+def test_runs_that_failed_in_the_session_are_told_and_their_output_is_kept(kernel, server, run, output, tmp_path):
+    left = output()
+    record = {**json.loads(left["run.json"]), "failed": {"bad/seed1": "the loss is no number"}}
+    server.next_session = Session(output={**left, "run.json": json.dumps(record).encode()})
+    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", *QUICK)
+    assert ended.code == 1
+    assert "bad/seed1 failed there: the loss is no number" in ended.said
+    assert (tmp_path / "out" / "submission.csv").is_file()
+
+
 def test_output_without_a_submission_is_not_submitted(kernel, server, run, output, tmp_path):
     left = output()
     record = json.loads(left["run.json"])
@@ -718,6 +737,17 @@ def test_a_dataset_that_is_there_is_not_created(package_weights, server):
     server.datasets[WEIGHTS] = Dataset([{}])
     assert_one_line(package_weights("--create"), f"{WEIGHTS} exists already; use --update for a new version of it")
     assert [asked.name for asked in server.requests] == ["GetDatasetStatus"]
+
+
+def test_a_version_without_the_weights_of_the_last_is_refused(run, weights, package, server, tmp_path):
+    jaguar_kit.upload_package(package, True, patience=hurried())
+    other = tmp_path / "other.safetensors"
+    save_file({"weight": torch.ones(2)}, other)
+    slug = json.loads((package / "dataset-metadata.json").read_text())["id"].partition("/")[2]
+    lesser = jaguar_kit.package_kit(tmp_path / "lesser", "a-user", [other], slug=slug, weights_only=True)
+    with pytest.raises(KitError, match=f"{weights.name}.*--drop"):
+        jaguar_kit.upload_package(lesser, False, patience=hurried())
+    jaguar_kit.upload_package(lesser, False, patience=hurried(), drop=True)
 
 
 def test_a_dataset_that_is_not_there_is_not_updated(package_weights, server):

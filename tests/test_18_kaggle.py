@@ -257,6 +257,30 @@ def test_a_new_name_and_sources_go_into_every_kernel_and_own_changes_stay(two_ke
     assert jaguar_kit.kernel_faults(kernels, recipes) == []
 
 
+def test_overrides_in_a_code_file_stay_and_are_no_fault(two_kernels):
+    kernels, recipes = two_kernels / "kernels", two_kernels / "recipes"
+    code = kernels / "final" / "final.py"
+    code.write_text(code.read_text().replace("OVERRIDES = []", 'OVERRIDES = ["train.epochs=3"]'))
+    assert jaguar_kit.kernel_faults(kernels, recipes) == []
+    jaguar_kit.write_kernels(kernels, recipes, "b-user")
+    assert 'OVERRIDES = ["train.epochs=3"]' in code.read_text()
+
+
+def test_the_second_round_is_carried_and_other_competitions_stay(two_kernels):
+    kernels, recipes, slug = (
+        two_kernels / "kernels",
+        two_kernels / "recipes",
+        "round-2-jaguar-reidentification-challenge",
+    )
+    shutil.copy(ROOT / "recipes" / "animalclef25.yaml", recipes)
+    jaguar_kit.write_kernels(kernels, recipes, "a-user", slug)
+    sources = {k.name: jaguar_kit.read_kernel(k)["competition_sources"] for k in kernels.iterdir()}
+    assert sources["final"] == [slug]
+    assert sources["animalclef25"] == ["animal-clef-2025"]
+    assert f"competition: {slug}" in (kernels / "final" / "final.py").read_text()
+    assert jaguar_kit.kernel_faults(kernels, recipes) == []
+
+
 def test_a_code_file_carries_its_recipe_whole(two_kernels):
     code = (two_kernels / "kernels" / "lbe12" / "lbe12.py").read_text()
     names = {"RECIPE": None}
@@ -336,6 +360,33 @@ def test_a_kernel_without_competition_says_what_to_attach(on_kaggle):
         jaguar_kit.run_kernel(as_text(TINY))
 
 
+def test_a_large_backbone_is_not_trained_without_a_gpu(on_kaggle, monkeypatch):
+    monkeypatch.setattr(jaguar_kit.torch.cuda, "is_available", lambda: False)
+    large = {**TINY, "model": {**TINY["model"], "backbone": "resnet50", "freeze": False}}
+    with pytest.raises(KitError, match="has no GPU"):
+        jaguar_kit.run_kernel(as_text(large))
+
+
+def test_weights_in_a_dataset_of_their_own_are_checked_too(on_kaggle, tmp_path):
+    save_file({"weight": torch.zeros(3)}, tmp_path / "big.safetensors")
+    place = on_kaggle / "input" / "jaguar-kit-weights"
+    package_kit(place, "a-user", [tmp_path / "big.safetensors"], slug="jaguar-kit-weights", weights_only=True)
+    assert jaguar_kit.begin_kernel("x").is_file()
+    with open(place / "big.safetensors", "ab") as file:
+        file.write(b"x")
+    with pytest.raises(KitError, match=r"big\.safetensors: differs"):
+        jaguar_kit.begin_kernel("x")
+
+
+def test_a_failed_run_does_not_fail_the_session_but_is_recorded(on_kaggle, mini):
+    shutil.copytree(mini, on_kaggle / "input" / "jaguar-re-id")
+    variants = {"good": {}, "bad": {"train": {"lr": 1e38, "weight_decay": 1e30}}}
+    assert jaguar_kit.kernel_command([as_text({**TINY, "variants": variants})]) == 0
+    told = json.loads((on_kaggle / "working" / "run.json").read_text())
+    assert list(told["failed"]) == ["bad/seed42"]
+    check_outputs(on_kaggle / "working", mini)
+
+
 def test_a_carried_recipe_that_differs_from_the_packaged_one_stops_at_once(tmp_path):
     recipe = jaguar_kit.recipe_from_dict(TINY)
     packaged = {**TINY, "train": {**TINY["train"], "lr": 1e-3}, "question": "words change nothing"}
@@ -389,7 +440,7 @@ def test_no_run_begins_that_kaggle_would_not_save(on_kaggle, mini, monkeypatch, 
     monkeypatch.setattr(jaguar_kit, "KAGGLE_OUTPUT", 1000.0)
     result = jaguar_kit.run_kernel(as_text({**TINY, "seeds": [1, 2]}))
     assert list(result.table.seed) == [1]
-    assert "nearly full" in capsys.readouterr().out
+    assert "no room for another run" in capsys.readouterr().out
     assert "1 of 2 runs are not there yet" in (result.folder / "report.md").read_text()
 
 

@@ -1,10 +1,12 @@
 """recipes/lbe11.yaml on Kaggle, offline. Written by tools/kernels.py: edit the recipe, not this."""
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 
-MODULE = "608e9ae5fd3b9b54cee466de2b18ca1d970b6f0434bafff48aa7416a05a70f6f"  # of its jaguar_kit.py
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
+MODULE = "d881dbbd3650180ac2f2cf7482d945633b0a06e0438ccede3b5d921150ea2f33"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
