@@ -10486,15 +10486,32 @@ def session_begun(api: Any, kernel: str) -> float | None:
     return None
 
 
+def log_lines(api: Any, kernel: str) -> list[str]:
+    """The lines of the latest session's log so far, which Kaggle keeps as JSON records."""
+    with told_by_kaggle(f"log of {kernel}"):
+        log = api.kernels_logs(kernel)
+    with suppress(ValueError, AttributeError, TypeError):  # or it is plain text already
+        log = "".join(str(record.get("data", "")) for record in json.loads(log))
+    return [line.rstrip() for line in log.strip().splitlines()]
+
+
+def end_of_log(api: Any, kernel: str, lines: int = 15) -> str:
+    """The last lines of a session's log, in one."""
+    try:
+        return " | ".join(line.strip() for line in log_lines(api, kernel)[-lines:]) or "its log is empty"
+    except KaggleError:
+        return "its log can't be read"
+
+
 def await_kernel(kernel: str, before: float | None, patience: Patience | None = None) -> None:
-    """Waits until the session that was just pushed has ended well.
+    """Waits until the session that was just pushed has ended well, and shows its log as it grows.
 
     before: `session_begun` of the kernel before the push, NaN where that could not be learned. Kaggle tells the status
     of the latest session whatever version is asked for, so that an end without a beginning may be an earlier one's.
     Raises KaggleError with the end of the log when the session failed, was cancelled, or never showed up.
     """
     api, patience, begun = kaggle_api(), patience or Patience(), time.monotonic()
-    seen, told, heard = False, "", begun
+    seen, told, heard, shown = False, "", begun, 0
 
     def ask() -> Any:
         with told_by_kaggle(f"status of {kernel}"):
@@ -10508,6 +10525,11 @@ def await_kernel(kernel: str, before: float | None, patience: Patience | None = 
             told, heard = status, time.monotonic()
         if status in ("QUEUED", "RUNNING", "NEW_SCRIPT"):
             seen = True
+            with suppress(KaggleError):  # the log is a help, no more
+                lines = log_lines(api, kernel) if status == "RUNNING" else []
+                for line in lines[shown:]:
+                    say(f"    {line}")
+                shown = max(shown, len(lines))
             continue
         if status == "COMPLETE" and not seen and not math.isnan(before or 0):
             seen = patiently(partial(session_begun, api, kernel), patience) not in (None, before)
@@ -10523,18 +10545,6 @@ def await_kernel(kernel: str, before: float | None, patience: Patience | None = 
                 f"within {patience.stale:.0f} s; its end: {reply.failure_message or end_of_log(api, kernel)}; look at "
                 f"https://www.kaggle.com/code/{kernel}"
             )
-
-
-def end_of_log(api: Any, kernel: str, lines: int = 15) -> str:
-    """The last lines of a session's log, which Kaggle keeps as JSON records, in one line."""
-    try:
-        with told_by_kaggle(f"log of {kernel}"):
-            log = api.kernels_logs(kernel)
-    except KaggleError:
-        return "its log can't be read"
-    with suppress(ValueError, AttributeError, TypeError):  # or it is plain text already
-        log = "".join(str(record.get("data", "")) for record in json.loads(log))
-    return " | ".join(line.strip() for line in log.strip().splitlines()[-lines:]) or "its log is empty"
 
 
 def download_output(api: Any, kernel: str, folder: Path) -> None:
