@@ -294,8 +294,9 @@ def test_a_kernel_is_pushed_awaited_fetched_and_submitted(kernel, server, run, o
     ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", out, "--submit", "-m", "first try", *QUICK)
     assert (ended.code, ended.error) == (0, "")
     check_pushed(*server.calls("SaveKernel"), kernel)
-    for words in ("all went well", "queued after 0 min", "running after", "complete after", f"wrote {out / 'submission.csv'}"):
+    for words in ("queued after 0 min", "running after", "complete after", f"wrote {out / 'submission.csv'}"):
         assert words in ended.said
+    assert "    all went well\n" in ended.said  # the log
     left = {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
     assert left == {**server.next_session.output, "jaguar-kit-final.log": b"all went well"}
     [token] = [body["blobFileTokens"] for body in server.submissions]
