@@ -1043,6 +1043,11 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def write_table(path: str | Path, table: pd.DataFrame) -> None:
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
 @contextmanager
 def only_one(path: Path, wait: bool = False) -> Iterator[None]:
     """Keeps a second process away from a file or folder, or makes it wait; the lock dies with its process."""
@@ -5891,8 +5896,7 @@ def learned_exponent(trainer: Trainer) -> dict[str, float]:
 
 
 def write_log(path: Path, history: Sequence[Mapping[str, float]]) -> None:
-    with atomic(path) as temporary:
-        pd.DataFrame(history).to_csv(temporary, index=False)
+    write_table(path, pd.DataFrame(history))
 
 
 def save_weights(path: Path, trainer: Trainer, identities: Sequence[str], metrics: Mapping[str, float]) -> None:
@@ -6089,13 +6093,15 @@ def shares_of_score(guesses: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def threshold_curve(guesses: pd.DataFrame) -> pd.DataFrame:
     """baks, baus and score for every threshold that makes a difference: between each two neighbouring scores, below the
     lowest and above the highest. `guesses` as in `fit_thresholds`."""
-    taken, left = shares_of_score(guesses)
-    scores = guesses.score.to_numpy(float)
+    values, baks, baus = sums_by_threshold(guesses.score.to_numpy(float), *shares_of_score(guesses))
+    return pd.DataFrame({"threshold": partings(values), "baks": baks, "baus": baus, "score": np.sqrt(baks * baus)})
+
+
+def sums_by_threshold(scores: np.ndarray, taken: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The distinct scores, rising, and for each of their `partings` the shares taken above it and left below it."""
     values, place = np.unique(scores, return_inverse=True)
     gain, loss = (np.bincount(place, share, len(values)) for share in (taken, left))
-    baks = np.r_[gain[::-1].cumsum()[::-1], 0.0]  # of those at or above each value
-    baus = np.r_[0.0, loss.cumsum()]  # of those below it
-    return pd.DataFrame({"threshold": partings(values), "baks": baks, "baus": baus, "score": np.sqrt(baks * baus)})
+    return values, np.r_[gain[::-1].cumsum()[::-1], 0.0], np.r_[0.0, loss.cumsum()]
 
 
 def fit_thresholds(guesses: pd.DataFrame, per_species: bool = False) -> dict[str, float]:
@@ -6132,9 +6138,8 @@ def best_beside(
     scores: np.ndarray, taken: np.ndarray, left: np.ndarray, others: tuple[float, float], now: float
 ) -> float:
     """The threshold of one species that makes the score best, given what the others add; the present one on a tie."""
-    values, place = np.unique(scores, return_inverse=True)
-    gain, loss = (np.bincount(place, share, len(values)) for share in (taken, left))
-    products = (others[0] + np.r_[gain[::-1].cumsum()[::-1], 0.0]) * (others[1] + np.r_[0.0, loss.cumsum()])
+    values, baks, baus = sums_by_threshold(scores, taken, left)
+    products = (others[0] + baks) * (others[1] + baus)
     present = products[np.searchsorted(values, now)]
     best = int(products.argmax())
     return float(partings(values)[best]) if products[best] > present + 1e-12 else now
@@ -7333,8 +7338,7 @@ def write_report(
     labels, embeddings, similarity, metrics and sheet (a picture); notes: what the reader must know; analyses and
     extra: what else writes on the page, before and after the results.
     """
-    with atomic(folder / "results.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_table(folder / "results.csv", table)
     page = Page(recipe.name)
     page.words((w.capitalize(), getattr(recipe, w)) for w in WORDS if w not in ("published", "interpretation"))
     for note in notes:
@@ -7861,11 +7865,6 @@ def run_cells(grid: Grid, jobs: int | None) -> dict[str, str]:
     return failed
 
 
-def was_stopped(place: Path) -> bool:
-    """Whether a finished run ended before its time, by train.max_hours."""
-    return is_finished(place) and "stopped" in json.loads((place / "metrics.json").read_text(encoding="utf-8"))
-
-
 def folder_bytes(folder: Path) -> int:
     total = 0
     for path in folder.rglob("*"):
@@ -8104,12 +8103,14 @@ def is_finished(place: Path) -> bool:
     return (place / "metrics.json").is_file()
 
 
+def was_stopped(place: Path) -> bool:
+    """Whether a finished run ended before its time, by train.max_hours."""
+    return is_finished(place) and "stopped" in json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+
+
 def is_over(place: Path) -> bool:
     """Whether nothing is left to train: finished, and not merely stopped by train.max_hours."""
-    if not is_finished(place):
-        return False
-    told = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
-    return "stopped" not in told or not any(place.rglob("checkpoint.safetensors"))
+    return is_finished(place) and not (was_stopped(place) and any(place.rglob("checkpoint.safetensors")))
 
 
 def why_failed(place: Path) -> str:
@@ -8122,8 +8123,8 @@ NO_MATTER = ("train.max_hours", "train.checkpoint_minutes", "train.track", "trai
 
 
 def settings_that_count(recipe: Recipe | Mapping) -> dict[str, Any]:
-    """What a run's result depends on, flat by dotted name."""
-    raw = recipe_to_dict(recipe) if isinstance(recipe, Recipe) else recipe
+    """What a run's result depends on, flat by dotted name, in the plain values that a file gives back."""
+    raw = json.loads(json.dumps(recipe_to_dict(recipe) if isinstance(recipe, Recipe) else recipe))
     flat: dict[str, Any] = {}
 
     def walk(value: Any, dotted: str) -> None:
@@ -8131,10 +8132,17 @@ def settings_that_count(recipe: Recipe | Mapping) -> dict[str, Any]:
             for key, inner in value.items():
                 walk(inner, f"{dotted}.{key}" if dotted else key)
         else:
-            flat[dotted] = list(value) if isinstance(value, tuple) else value
+            flat[dotted] = value
 
     walk({k: v for k, v in raw.items() if k not in (*WORDS, "name")}, "")
     return {key: value for key, value in flat.items() if key not in NO_MATTER}
+
+
+def differing_settings(then: Recipe | Mapping, now: Recipe | Mapping) -> list[tuple[str, Any, Any]]:
+    """Dotted name, value then and value now of every setting that counts and is not the same in both."""
+    before, after = settings_that_count(then), settings_that_count(now)
+    both = ((key, before.get(key), after.get(key)) for key in sorted(before.keys() | after.keys()))
+    return [(key, old, new) for key, old, new in both if old != new]
 
 
 def changed_settings(place: Path, recipe: Recipe, data_fingerprint: str) -> list[str]:
@@ -8143,12 +8151,7 @@ def changed_settings(place: Path, recipe: Recipe, data_fingerprint: str) -> list
         return []
     earlier = yaml.safe_load((place / "recipe.yaml").read_text(encoding="utf-8"))
     told = earlier.pop("data_fingerprint", data_fingerprint)
-    then, now = (settings_that_count(json.loads(json.dumps(x))) for x in (earlier, recipe_to_dict(recipe)))
-    changed = [
-        f"{key}: {then.get(key)} there, {now.get(key)} now"
-        for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key)
-    ]
+    changed = [f"{key}: {then} there, {now} now" for key, then, now in differing_settings(earlier, recipe)]
     return changed + (["the data: other pictures or labels"] if told != data_fingerprint else [])
 
 
@@ -8327,6 +8330,10 @@ def guesser(trainer: Trainer, task: Task, competition: Competition, identities: 
     """Names each query by the recipe's way: the most probable class, or the most similar picture of a gallery."""
     config, compute = trainer.recipe.open_set or OpenSet(), embeddings_of(trainer, task)
 
+    @cache  # validation and test compare with parts of it
+    def database() -> Tensor:
+        return embed(compute, task.source, np.arange(len(competition.train)))
+
     def guess(queries: Tensor, rows: pd.DataFrame, gallery: np.ndarray, without_own: bool = False) -> pd.DataFrame:
         species = rows.get("species", "")
         if config.decide == "softmax":
@@ -8336,8 +8343,7 @@ def guesser(trainer: Trainer, task: Task, competition: Competition, identities: 
             return guesses_table(rows.filename, species, names_there, score.cpu().numpy().astype(np.float64))
         there = competition.train.iloc[gallery]
         allowed = allowed_answers(rows, there, without_own)
-        known = embed(compute, task.source, gallery)
-        similarity = similarity_matrix(queries, known, trainer.embedder.geometry)
+        similarity = similarity_matrix(queries, database()[gallery], trainer.embedder.geometry)
         best, score = nearest_identities(similarity, there.identity, allowed=allowed)
         return guesses_table(rows.filename, species, best[:, 0], score[:, 0])
 
@@ -8378,14 +8384,15 @@ def judge_open_set(
     if len(task.validation):
         validation, told["unknown"] = validation_guesses(guess, competition.train, task, embeddings, config)
         calibrate, told["confidence"] = calibrator_of(validation, config)
-        validation["raw"], validation["score"] = validation.score, confident(calibrate, validation.score)
-        thresholds, raw = thresholds_of(validation, config), validation.pop("raw")
+        raw, validation["score"] = validation.score, confident(calibrate, validation.score)
+        per_species = config.threshold is None and one_for_each(validation, config)
+        thresholds = thresholds if config.threshold is not None else fit_thresholds(validation, per_species)
         told["similarity" if config.decide == "nearest" else "probability"] = on_raw_scale(validation, raw, thresholds)
         if config.threshold is not None:
             told["given"] = score_guesses(validation, thresholds)
         else:
             told["fitted"] = score_guesses(validation, thresholds)
-            told["cross_fitted"] = cross_fitted_score(validation, one_for_each(validation, config))
+            told["cross_fitted"] = cross_fitted_score(validation, per_species)
         told["fixed"] = {str(fixed): score_guesses(validation, {"": fixed}) for fixed in SOURCE_THRESHOLDS}
         write_table(place / "validation_guesses.csv", validation.assign(answer=answers_of(validation, thresholds)))
     told["thresholds"] = thresholds
@@ -8445,13 +8452,6 @@ def calibrator_of(validation: pd.DataFrame, config: OpenSet) -> tuple[Callable[[
     return calibrate_matches(validation.score, right), "the calibrated probability that the best match is right"
 
 
-def thresholds_of(validation: pd.DataFrame, config: OpenSet) -> dict[str, float]:
-    """The recipe's threshold, or those fitted on the validation queries."""
-    if config.threshold is not None:
-        return {"": config.threshold}
-    return fit_thresholds(validation, one_for_each(validation, config))
-
-
 def on_raw_scale(validation: pd.DataFrame, raw: pd.Series, thresholds: Mapping[str, float]) -> dict[str, float]:
     """The thresholds as similarities, or probabilities, to give to another run: halfway between what each parts."""
     told = {}
@@ -8469,11 +8469,6 @@ def one_for_each(validation: pd.DataFrame, config: OpenSet) -> bool:
         return config.thresholds == "per_species"
     one, each = (cross_fitted_score(validation, per_species)["score"] for per_species in (False, True))
     return each > one
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    with atomic(path) as temporary:
-        table.to_csv(temporary, index=False)
 
 
 def map_on_backgrounds(trainer: Trainer, task: Task, labels: np.ndarray) -> dict[str, float]:
@@ -9810,14 +9805,12 @@ def check_file_names(file_names: Sequence[str]) -> None:
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """What a package should hold: bytes and sha256 by file name."""
     path = folder / "manifest.json"
-    try:
+    if not path.is_file():
+        raise KitError(f"{path}: is missing; build the dataset again with tools/package.py")
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
         told = json.loads(path.read_text(encoding="utf-8"))["files"]
         if all({"bytes", "sha256"} <= facts.keys() and Path(name).name == name for name, facts in told.items()):
             return told
-    except FileNotFoundError:
-        raise KitError(f"{path}: is missing; build the dataset again with tools/package.py") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
     raise KitError(f"{path}: not the manifest of a packaged kit; build the dataset again with tools/package.py")
 
 
@@ -10090,12 +10083,11 @@ def check_carried(recipe: Recipe, kit: Path) -> None:
     path = kit / f"{recipe.name}.yaml"
     if not path.is_file():
         return
-    anywhere = replace(recipe, data=replace(recipe.data, competition=load_recipe(path).data.competition))
-    packaged, carried = settings_that_count(load_recipe(path)), settings_that_count(anywhere)
-    plain = json.loads(json.dumps([packaged, carried]))
-    differing = [key for key in sorted(packaged.keys() | carried.keys()) if plain[0].get(key) != plain[1].get(key)]
+    packaged = load_recipe(path)
+    anywhere = replace(recipe, data=replace(recipe.data, competition=packaged.data.competition))
+    differing = differing_settings(packaged, anywhere)
     if differing:
-        told = "; ".join(f"{key}: {plain[1].get(key)} here, {plain[0].get(key)} there" for key in differing[:5])
+        told = "; ".join(f"{key}: {here} here, {there} there" for key, there, here in differing[:5])
         raise KitError(
             f"recipe {recipe.name}: differs from {path} ({told}); update the dataset (tools/package.py --update, with "
             "its weights) or this kernel with tools/kernels.py and push it again (a quick change goes into OVERRIDES)"
@@ -10106,7 +10098,6 @@ def take_up_earlier(folder: Path, recipe: Recipe) -> None:
     """Copies what an earlier version of the kernel left of this experiment, where its output is attached."""
     if folder.exists():
         return
-    settings = json.loads(json.dumps(settings_that_count(recipe)))
     for record in find_mounted("experiment.json"):
         if record.parent.name != folder.name:
             continue
@@ -10115,7 +10106,7 @@ def take_up_earlier(folder: Path, recipe: Recipe) -> None:
         except (KitError, ValueError, KeyError, TypeError):
             say(f"  note: {record.parent}: is of another version of the kit, not taken up")
             continue
-        if json.loads(json.dumps(settings_that_count(there))) != settings:
+        if differing_settings(there, recipe):
             say(f"  note: {record.parent}: has other settings, not taken up")
             continue
         with atomic(folder) as temporary:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "457884d0a91efd95bca980d6c1862e9df3e81a5826005b191f230793cda319a4"  # of its jaguar_kit.py
+MODULE = "0852f24fa7ff992b8fa193efc9690bbb96077a849f1e7bc2c7869b72faf36401"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
