@@ -455,6 +455,7 @@ class TrainConfig:
     )
     sampler: Annotated[Component, "sampler"] = Component("sampler", "random")
     mix: Annotated[Component, "mix"] = Component("mix", "none")  # pictures laid over each other
+    views: Natural = 0  # random views of a picture that a frozen backbone sees, kept and used in turn; 0: always new
     lr: Positive = 5e-4  # learning rate of head and loss
     backbone_lr: NonNegative = 1.0  # learning rate of a backbone that learns, as a multiple of lr
     layer_decay: Annotated[float, Range(above=0, high=1)] = 1.0  # learning rate of a backbone's layer by the next one's
@@ -662,7 +663,7 @@ def check_steps(steps: Sequence[Component], where: str) -> None:
 
 
 def check_parts(recipe: Recipe, where: str) -> None:
-    """Refuses parts that do not go together: a loss in another space than its model's, mixing for a loss on pairs."""
+    """Refuses what does not go together: a loss in another space than its model's, or mixing for a loss on pairs."""
     geometry = recipe.model.geometry.build()
     if geometry.hyperbolic != (recipe.loss.name == "hyperbolic_arcface"):
         raise KitError(
@@ -693,6 +694,16 @@ def check_parts(recipe: Recipe, where: str) -> None:
         raise KitError(
             f"{where}train.mix: '{recipe.train.mix.name}' needs a loss on single pictures, such as arcface; "
             f"'{recipe.loss.name}' looks at pairs"
+        )
+    if recipe.train.views and (not recipe.model.freeze or recipe.train.mix.name != "none"):
+        found = (
+            f"has its pictures mixed ({recipe.train.mix.name})"
+            if recipe.model.freeze
+            else "learns (model.freeze: false)"
+        )
+        raise KitError(
+            f"{where}train.views: {recipe.train.views} views can be kept of a frozen backbone only, and this one "
+            f"{found} (expected train.views: 0)"
         )
 
 
@@ -2196,7 +2207,7 @@ class Background:
 
     def __init__(self, change: Callable[[Tensor, Tensor], Tensor] | None, drawn: bool = False):
         self.change = change  # None: nothing is changed and no mask is needed
-        self.drawn = drawn  # drawn anew every time, so that nothing behind it may be cached
+        self.drawn = drawn  # drawn anew every time, so that training may cache nothing behind it
 
     def __call__(self, rgb: Tensor, alpha: Tensor | None) -> Tensor:
         return rgb if self.change is None or alpha is None else self.change(rgb, alpha)
@@ -4865,6 +4876,10 @@ class Source:
     def prepare(self, read: Tensor, training: bool) -> Tensor:
         return read.to(self.device)
 
+    def of_epoch(self, epoch: int) -> Source:
+        """What training reads from in that epoch, counted from 1."""
+        return self
+
     def __call__(self, positions: np.ndarray, training: bool) -> Tensor:
         return self.prepare(self.read(positions), training)
 
@@ -4896,6 +4911,17 @@ class FeatureSource(Source):
         return self.features.index_select(0, torch.from_numpy(np.asarray(positions)).to(self.features.device))
 
 
+@dataclass(frozen=True, eq=False)
+class ViewSource(Source):
+    """What a frozen backbone made of several random views of every training picture; epochs see them in turn."""
+
+    views: tuple[FeatureSource, ...]
+    device: torch.device
+
+    def of_epoch(self, epoch: int) -> Source:
+        return self.views[(epoch - 1) % len(self.views)]
+
+
 def read_ahead(source: Source, batches: Sequence[np.ndarray]) -> Iterator[Tensor]:
     """What the source reads for each batch, the next one while this one is worked on."""
     if isinstance(source, FeatureSource):
@@ -4919,13 +4945,18 @@ def embed(
     batch_size: int = 64,
     label: str = "",
     dtype: torch.dtype = torch.float32,
+    view: tuple[int, ...] = (),
 ) -> Tensor:
-    """(N, ...) on the CPU, float32 or `dtype`: what `network` makes of the pictures at `positions`, not augmented."""
+    """(N, ...) on the CPU, float32 or `dtype`: what `network` makes of the pictures at `positions`.
+
+    They are not augmented, and backgrounds that are drawn are the same at every evaluation; where `view` is given, it
+    seeds a random view of each picture as training sees it.
+    """
     batches = cut_batches(np.asarray(positions), batch_size)
     reading, result, done = read_ahead(source, batches), torch.zeros(0), 0
     for batch in progress(batches, label) if label else batches:
-        seed_everything(*batch[:1])  # backgrounds that are drawn are the same at every evaluation
-        rows = network(source.prepare(next(reading), training=False))
+        seed_everything(*view, *batch[:1])
+        rows = network(source.prepare(next(reading), training=bool(view)))
         if not done:
             result = torch.empty(len(positions), *rows.shape[1:], dtype=dtype)
         result[done : done + len(rows)] = rows.to(dtype)
@@ -4971,12 +5002,19 @@ def module_fingerprint(module: nn.Module) -> str:
 
 
 def cached_features(
-    embedder: Embedder, source: PixelSource, config: Recipe, precision: torch.dtype | None = None
+    embedder: Embedder,
+    source: PixelSource,
+    config: Recipe,
+    precision: torch.dtype | None = None,
+    view: int | None = None,
+    first: int | None = None,
 ) -> FeatureSource:
-    """Features of every picture in the store, read from the cache if they are there; maps and tokens as fp16.
+    """Features of the store's pictures, or its first ones, from the cache if they are there; maps and tokens as fp16.
 
-    The key holds the backbone's weights, pictures and their size, background, pooling, input size, and precision.
+    The key holds the backbone's weights, pictures and their size, background, pooling, input size, and precision. With
+    `view` they are of the random view of that number, which augmentations and the recipe's seed decide too.
     """
+    total = len(source.store) if first is None else first
     key = fingerprint(
         "features 2",
         source.store.key,
@@ -4986,6 +5024,7 @@ def cached_features(
         config.model.pooling.name,
         source.preparation.input_size,
         str(precision),
+        *(() if view is None else ([asdict(step) for step in config.augment], config.seed, view, total)),
     )
     path = cache_dir() / "features" / f"{key}.safetensors"
 
@@ -4993,20 +5032,28 @@ def cached_features(
         with mixed_precision(images.device, precision):
             return embedder.pooling.features(embedder.backbone, images)
 
-    features = load_safetensors(path)[0]["features"] if path.is_file() else torch.zeros(0)
-    if len(features) != len(source.store):
+    if not path.is_file():
         embedder.eval()
         vectors = isinstance(embedder.pooling, NativePooling)
         kept_as = torch.float32 if vectors else torch.float16  # maps and tokens are large
-        everything = np.arange(len(source.store))
-        features = embed(compute, source, everything, label="extracting features", dtype=kept_as)
+        label, drawn = "extracting features", ()
+        if view is not None:
+            label, drawn = f"{label}, view {view + 1} of {config.train.views}", (config.seed, view)
+        features = embed(compute, source, np.arange(total), label=label, dtype=kept_as, view=drawn)
         if not torch.isfinite(features).all():
             raise KitError(
                 f"{config.model.backbone}: its features are not all numbers in {precision or 'fp32'}; set "
                 "train.precision: fp32"
             )
         save_tensors(path, {"features": features})
-    return FeatureSource(features.to(source.device), source.device)
+    features = load_safetensors(path)[0]["features"]  # mapped from the file: takes no memory of the process
+    return FeatureSource(where_they_fit(features, source.device), source.device)
+
+
+def where_they_fit(features: Tensor, device: torch.device) -> Tensor:
+    """On the device, unless they would take more than a quarter of a GPU's free memory."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
+    return features.to(device) if features.nbytes <= free / 4 else features
 
 
 # 12. Training
@@ -5418,7 +5465,7 @@ class Task:
     """What a trainer learns from: where inputs come from, labels, and who trains and validates."""
 
     pixels: PixelSource
-    source: Source  # the pixels, or cached features; of validation and test pictures too
+    source: Source  # the pixels, or a frozen backbone's features, of validation and test pictures too; nothing random
     stages: tuple[Source, ...]  # of training pictures, one for each stage
     labels: Tensor  # (N,) int64 on the CPU, by store position of training pictures
     train: np.ndarray  # positions
@@ -5621,7 +5668,8 @@ def train_epoch(trainer: Trainer, task: Task, epoch: int, stage: int, between: C
     """
     trainer.embedder.train()
     trainer.loss.train()
-    source, every, key = task.stages[stage], trainer.recipe.train.accumulate, (trainer.recipe.seed, epoch)
+    source, every = task.stages[stage].of_epoch(epoch), trainer.recipe.train.accumulate
+    key = (trainer.recipe.seed, epoch)
     batches, mix = epoch_batches(trainer.recipe, task.labels, task.train, epoch), trainer.recipe.train.mix.build()
     if not trainer.partial:
         trainer.partial = {
@@ -7909,19 +7957,23 @@ def run_or_tell(grid: Grid, cell: Cell, number: int) -> str:
     return failure
 
 
+def features_key(recipe: Recipe) -> str:
+    """The same for runs that read the same features of a frozen backbone."""
+    drawn = (recipe.seed, recipe.augment, recipe.train.views) if recipe.train.views else ()
+    return fingerprint(data_key(recipe), recipe_to_dict(recipe)["model"], str(drawn))
+
+
 def run_side_by_side(grid: Grid, jobs: int) -> dict[str, str]:
     """Runs several cells at a time, each in a process with its share of the cores."""
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import active_children, get_context
 
-    groups = {fingerprint(data_key(c.recipe), recipe_to_dict(c.recipe)["model"], c.recipe.seed): c for c in grid.cells}
-    for cell in {(data_key(c.recipe), str(asdict(c.recipe.model))): c for c in groups.values()}.values():
+    for cell in {features_key(c.recipe): c for c in grid.cells if not is_over(grid.folder / c.folder)}.values():
         pictures = grid.opened[data_key(cell.recipe)]  # features are extracted once, before all need them
-        if not is_over(grid.folder / cell.folder):
-            embedder = embedder_for(cell.recipe)[0].to(grid.device)
-            labels = torch.zeros(len(pictures.competition.train), dtype=torch.int64)
-            make_task(cell.recipe, embedder, pictures, labels, pictures.splits[0], grid.device)
+        embedder = embedder_for(cell.recipe)[0].to(grid.device)
+        labels = torch.zeros(len(pictures.competition.train), dtype=torch.int64)
+        make_task(cell.recipe, embedder, pictures, labels, pictures.splits[0], grid.device)
     threads, failed = max(1, core_count() // jobs), {}
     shared = (grid.cells, grid.data, grid.folder, str(grid.device), grid.force, grid.deadline, threads)
     with ended_by_sigterm(), ProcessPoolExecutor(jobs, get_context("spawn"), end_with, (os.getpid(),)) as pool:
@@ -8494,24 +8546,30 @@ def make_task(
     split: tuple[np.ndarray, np.ndarray],
     device: torch.device,
 ) -> Task:
-    """Whole pictures, or the cached features of a frozen backbone where nothing before it is random."""
+    """Whole pictures, or the cached features of a frozen backbone where nothing before it is random.
+
+    With `train.views` those of so many random views of each training picture.
+    """
     size = recipe.model.input_size or native_size(embedder.backbone)
     cfg, precision = embedder.backbone.pretrained_cfg, precision_of(recipe.train.precision, device)
     if recipe.train.compile and not hasattr(embedder.backbone.forward_features, "_torchdynamo_orig_callable"):
         embedder.backbone.forward_features = torch.compile(embedder.backbone.forward_features)
     prepare = Preparation(recipe.background, recipe.augment, size, cfg["mean"], cfg["std"])
-    cached = embedder.frozen and prepare.fixed and recipe.train.mix.name == "none"
+    features = cache(partial(cached_features, embedder, config=recipe, precision=precision))
 
-    def source_at(size: int | None) -> tuple[PixelSource, Source]:
-        pixels = PixelSource(pictures.store if size is None else pictures.at_size(size), prepare, device)
-        return pixels, cached_features(embedder, pixels, recipe, precision) if cached else pixels
+    pixels = PixelSource(pictures.store, prepare, device)
 
-    pixels, source = source_at(None)
-    stages = tuple(
-        source if stage.size in (None, recipe.data.size) else source_at(stage.size)[1]
-        for stage in stages_of(recipe.train)
-    )
-    return Task(pixels, source, stages, labels, *split)
+    def trained_on(size: int | None) -> Source:
+        own = pixels if size in (None, recipe.data.size) else replace(pixels, store=pictures.at_size(size))
+        if not embedder.frozen or recipe.train.mix.name != "none":
+            return own
+        if prepare.fixed:
+            return features(own)
+        drawn = [features(own, view=view, first=len(labels)) for view in range(recipe.train.views)]
+        return ViewSource(tuple(drawn), device) if drawn else own
+
+    evaluated_on = features(pixels) if embedder.frozen else pixels
+    return Task(pixels, evaluated_on, tuple(trained_on(s.size) for s in stages_of(recipe.train)), labels, *split)
 
 
 def trainer_network(trainer: Trainer) -> Callable[[Tensor], Tensor]:
@@ -9228,6 +9286,9 @@ def finish_experiment(
     ]
     missing = wanted - len(cells) - len(failed)
     notes += [f"{missing} of {wanted} runs are not there yet"] if missing else []
+    notes += [
+        f"{names} saw {views} random views of each training picture, in turn" for views, names in kept_views(cells)
+    ]
     notes += [f"the best {SHOWN} of {len(best)} variants are shown in detail"] if len(best) > SHOWN else []
     extra = report_search(recipe, folder) if recipe.search else None
     if recipe.ensemble != "none" and cells:
@@ -9255,6 +9316,16 @@ def finish_experiment(
     for path in [*written, *lists, folder / "results.csv", folder / "report.md", report]:
         say(f"  wrote {path}")
     return Result(folder, table, report, failed)
+
+
+def kept_views(cells: Sequence[Cell]) -> list[tuple[int, str]]:
+    """How many random views were kept as features, and the variants that were trained on them."""
+    found: dict[int, dict[str, None]] = {}
+    for cell in cells:
+        random = cell.recipe.augment or cell.recipe.background.build().drawn
+        if cell.recipe.train.views and random:
+            found.setdefault(cell.recipe.train.views, {})[cell.variant] = None
+    return [(views, ", ".join(variants)) for views, variants in found.items()]
 
 
 def told_open_set(row: Any) -> str:

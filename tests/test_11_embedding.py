@@ -1,5 +1,6 @@
 """Cosines, embedding in batches, and features that are computed once."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -194,6 +195,58 @@ def test_embeddings_of_cached_features_are_those_of_the_pictures(pooling, cache,
         got = embedder.from_features(source(np.array([4, 1]), training=True).float())
         expected = embedder(cached.source(np.array([4, 1]), training=False))
         torch.testing.assert_close(got, expected, rtol=1e-2, atol=5e-3)  # tokens and maps are kept in half precision
+
+
+ERASING = replace(RECIPE, augment=(Component("augmentation", "erasing", {"p": 1.0, "area": (0.2, 0.5)}),))
+
+
+def view_of(store, number, recipe=ERASING):
+    """A view of the first four pictures, and how many of them went through the backbone for it."""
+    counting = Counting()
+    counting(store, replace(recipe, augment=()))  # the pictures as they are
+    before = counting.pictures
+    cfg = (0.5,) * 3
+    prepare = Preparation(recipe.background, recipe.augment, recipe.model.input_size, cfg, cfg)
+    source = replace(counting.source, preparation=prepare)
+    features = jaguar_kit.cached_features(counting.embedder, source, recipe, view=number, first=4).features
+    return features, counting.pictures - before
+
+
+def test_a_random_view_is_drawn_and_computed_once(cache, store):
+    (first, count), (again, none) = view_of(store, 0), view_of(store, 0)
+    assert (first.shape, count, none) == ((4, first.shape[1]), 4, 0)
+    assert torch.equal(first, again)
+
+
+def test_random_views_differ_from_each_other_and_from_the_pictures(cache, store):
+    drawn = [view_of(store, number)[0] for number in range(3)]
+    for one, other in itertools.combinations([*drawn, Counting()(store).features[:4]], 2):
+        assert not torch.isclose(one, other).all(1).any()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 7}, {"augment": (Component("augmentation", "erasing", {"p": 1.0}),)}],
+    ids=["seed", "augmentation"],
+)
+def test_views_are_drawn_anew_for_another(change, cache, store):
+    before = view_of(store, 0)[0]
+    after, count = view_of(store, 0, replace(ERASING, **change))
+    assert count == 4
+    assert not torch.equal(before, after)
+
+
+def test_epochs_see_the_views_in_turn():
+    views = tuple(jaguar_kit.FeatureSource(torch.full((2, 3), float(k)), CPU) for k in range(3))
+    source = jaguar_kit.ViewSource(views, CPU)
+    seen = [source.of_epoch(epoch)(np.array([1]), training=True)[0, 0].item() for epoch in range(1, 8)]
+    assert seen == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_features_too_large_for_the_gpu_stay_in_memory(monkeypatch):
+    features = torch.zeros(10, 100)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * features.nbytes - 1, 10**9))
+    assert jaguar_kit.where_they_fit(features, torch.device("cuda")) is features
 
 
 def test_interrupted_extraction_leaves_nothing_behind(cache, store, monkeypatch):

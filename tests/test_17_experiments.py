@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -294,6 +295,84 @@ def test_frozen_features_are_extracted_once_and_train_as_whole_pictures_do(mini,
     monkeypatch.setattr(jaguar_kit.Preparation, "fixed", False)
     whole = run_recipe(recipe_of(**frozen), data=mini, out=tmp_path / "whole")
     assert cached.table["map"][0] == pytest.approx(whole.table["map"][0], abs=0.01)
+
+
+DRAWN = {"model": {"freeze": True}, "train": {"epochs": 5}}  # a frozen backbone behind TINY's augmentations
+
+
+@pytest.fixture
+def seen(tmp_path, monkeypatch):
+    """How many pictures went through a frozen backbone at a time, with nothing in the cache at first."""
+    monkeypatch.setenv(jaguar_kit.CACHE_VARIABLE, str(tmp_path / "cache"))
+    counts, pooled = [], jaguar_kit.NativePooling.features
+
+    def counted(self, backbone, images):
+        counts.append(len(images))
+        return pooled(self, backbone, images)
+
+    monkeypatch.setattr(jaguar_kit.NativePooling, "features", counted)
+    return counts
+
+
+def test_random_pictures_go_through_a_frozen_backbone_each_epoch_others_once(seen, mini, tmp_path):
+    result = run_recipe(recipe_of(**DRAWN), data=mini, out=tmp_path)
+    training, test = (len(list((mini / part / part).glob("*.png"))) for part in ("train", "test"))
+    validation = len(np.load(result.folder / "default" / "seed42" / "validation.npz")["labels"])
+    assert sum(seen) == training + test + 5 * (training - validation)
+
+
+@pytest.mark.parametrize("random", [{}, {"augment": [], "background": "noise"}], ids=["augmentation", "background"])
+def test_kept_views_go_through_the_backbone_once_for_all_runs_of_a_seed(random, seen, mini, tmp_path):
+    variants = {"narrow": {}, "wide": {"model": {"head": {"name": "mlp", "hidden": 64}}}}
+    recipe = recipe_of(model={"freeze": True}, train={"epochs": 5, "views": 2}, variants=variants, **random)
+    result = run_recipe(recipe, data=mini, out=tmp_path)
+    training, test = (len(list((mini / part / part).glob("*.png"))) for part in ("train", "test"))
+    assert sum(seen) == training + test + 2 * training
+    assert "narrow, wide saw 2 random views of each training picture, in turn" in result.report.read_text()
+    for variant in variants:
+        losses = pd.read_csv(result.folder / variant / "seed42" / "log.csv").train_loss[1:]
+        assert losses.nunique() == len(losses)
+
+
+def test_views_of_pictures_on_which_nothing_is_random_are_the_pictures(seen, mini, tmp_path):
+    plain = {**DRAWN, "augment": []}
+    once = run_recipe(recipe_of(**plain), data=mini, out=tmp_path / "once")
+    told = len(seen)
+    views = run_recipe(recipe_of(**{**plain, "train": {"epochs": 5, "views": 3}}), data=mini, out=tmp_path / "views")
+    assert len(seen) == told
+    assert metrics_of(views.folder / "default" / "seed42") == metrics_of(once.folder / "default" / "seed42")
+    assert "random views" not in views.report.read_text()
+
+
+def test_an_interrupted_run_on_kept_views_ends_as_if_nothing_had_been(mini, tmp_path, monkeypatch):
+    recipe = recipe_of(**{**DRAWN, "train": {"epochs": 5, "views": 2}})
+    whole = run_recipe(recipe, data=mini, out=tmp_path / "whole").folder / "default" / "seed42"
+    heed, calls = jaguar_kit.Keeper.heed_signal, []
+
+    def interrupted(self):
+        calls.append(None)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        heed(self)
+
+    monkeypatch.setattr(jaguar_kit.Keeper, "heed_signal", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, data=mini, out=tmp_path / "cut")
+    monkeypatch.undo()
+    place = tmp_path / "cut" / whole.relative_to(tmp_path / "whole")
+    assert not (place / "metrics.json").exists()
+    run_recipe(recipe, data=mini, out=tmp_path / "cut")
+    assert metrics_of(place) == metrics_of(whole)
+    learned, expected = (jaguar_kit.load_weights(folder)[0] for folder in (place, whole))
+    assert learned.keys() == expected.keys()
+    assert all(torch.equal(learned[key], expected[key]) for key in expected)
+
+
+def test_views_of_a_backbone_that_learns_or_of_mixed_pictures_are_refused():
+    with pytest.raises(jaguar_kit.KitError, match=r"train\.views: 4 .* learns \(model\.freeze: false\)"):
+        recipe_of(train={"views": 4})
+    with pytest.raises(jaguar_kit.KitError, match=r"train\.views: 4 .* mixed \(mixup\) \(expected train\.views: 0\)"):
+        recipe_of(model={"freeze": True}, train={"views": 4, "mix": "mixup"})
 
 
 def test_plain_folders_of_identities_train_without_a_test_set(mini, tmp_path):

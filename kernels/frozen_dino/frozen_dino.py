@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "0852f24fa7ff992b8fa193efc9690bbb96077a849f1e7bc2c7869b72faf36401"  # of its jaguar_kit.py
+MODULE = "fef5fdbdec503e6800ba6c1a7c22b22f97bd8a9387d715b20caf6d541cbb1d4c"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
