@@ -411,9 +411,7 @@ class DataConfig:
     unmasked: Literal["stop", "keep"] = "stop"  # keep: without masks the background stays; stop: that is an error
     size: Pixels = 256  # px, side of the square in which a picture is stored
     fit: Literal["squash", "pad", "crop"] = "squash"  # how a picture becomes that square
-    turn: dict[str, float] = field(
-        default_factory=dict
-    )  # degrees counter-clockwise, by label of the column orientation
+    turn: dict[str, float] = field(default_factory=dict)  # degrees counter-clockwise, by label of column orientation
     bad_images: Literal["stop", "skip"] = "stop"  # what an unreadable picture does to the run
     split: Annotated[Component, "split"] = Component("split", "stratified")  # training and validation pictures
     split_seed: Natural = 42  # apart from `seed`, so that seeds can vary on one split
@@ -450,9 +448,7 @@ class TrainConfig:
     stages: tuple[Stage, ...] = ()  # progressive resizing, in place of epochs; validation stays at data.size
     batch_size: Annotated[int, Range(low=2)] = 64  # the pk sampler has its own
     accumulate: Count = 1  # batches to one step of the optimizer
-    micro_batch: Annotated[int, Range(low=2)] | None = (
-        None  # pictures that go through the backbone at a time; null: the batch, while it fits
-    )
+    micro_batch: Annotated[int, Range(low=2)] | None = None  # pictures in a backbone at a time; null: all that fit
     sampler: Annotated[Component, "sampler"] = Component("sampler", "random")
     mix: Annotated[Component, "mix"] = Component("mix", "none")  # pictures laid over each other
     views: Natural = 0  # random views of a picture that a frozen backbone sees, kept and used in turn; 0: always new
@@ -491,9 +487,7 @@ class OpenSet:
     """How queries of individuals that nobody knows are told from those of known ones."""
 
     decide: Literal["nearest", "softmax"] = "nearest"  # by the most similar picture, or the most probable class
-    thresholds: Literal["auto", "one", "per_species"] = (
-        "auto"  # auto: for each species where that is better, cross-fitted
-    )
+    thresholds: Literal["auto", "one", "per_species"] = "auto"  # auto: per species where that is better, cross-fitted
     threshold: Fraction | None = None  # least probability, for nearest least similarity; null: fitted in validation
 
 
@@ -1050,6 +1044,10 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
@@ -1231,6 +1229,20 @@ def picture_suffixes() -> set[str]:
     }
 
 
+def pictures_below(folder: Path) -> list[Path]:
+    """Paths of all pictures in a folder and its folders, relative to it and in order; hidden ones are left out."""
+    suffixes = picture_suffixes()
+    found = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in suffixes and p.is_file())
+    return [p for p in (p.relative_to(folder) for p in found) if not any(part.startswith(".") for part in p.parts)]
+
+
+def check_pictures(table: Path, column: str, root: Path, paths: Iterable[str]) -> None:
+    """KitError lists all pictures of a table that are not below `root`."""
+    missing = [path for path in paths if not (root / path).is_file()]
+    if missing:
+        raise KitError(f"{table}: {column}: {len(missing)} pictures are not in {root}: {', '.join(missing)}")
+
+
 def unlisted_pictures(root: Path, part: str, listed: Iterable[str]) -> list[str]:
     """Names of pictures that lie in the folder of a part but stand in no table."""
     folder = next((root / f for f in (f"{part}/{part}", part) if (root / f).is_dir()), None)
@@ -1292,9 +1304,7 @@ def load_metadata(root: Path) -> Competition:
     if strange:
         raise KitError(f"{table}: split: {strange[0]!r} is not known (expected database or query)")
     check_names(table, "path", rows.path)
-    missing = [path for path in rows.path if not (root / path).is_file()]
-    if missing:
-        raise KitError(f"{table}: path: {len(missing)} pictures are not in {root}: {', '.join(missing)}")
+    check_pictures(table, "path", root, rows.path)
     train, test = (rows[rows.split == part].reset_index(drop=True) for part in ("database", "query"))
     told = test.filename[test.identity.str.strip() != ""]
     if len(told):
@@ -1388,9 +1398,8 @@ def notes_on_unlisted(root: Path, part: str, listed: Iterable[str]) -> list[str]
 
 
 def load_folders(root: Path) -> Competition:
-    suffixes = picture_suffixes()
-    below = [p.relative_to(root) for p in sorted(root.rglob("*")) if p.suffix.lower() in suffixes and p.is_file()]
-    pictures = [p for p in below if len(p.parts) > 1 and not any(part.startswith(".") for part in p.parts)]
+    below = pictures_below(root)
+    pictures = [p for p in below if len(p.parts) > 1]
     identities = [p.parts[0] for p in pictures]
     if not pictures or set(identities) <= {"train", "test"}:
         raise KitError(f"{root}: has neither train.csv nor folders of pictures (identity/*.jpg)")
@@ -1504,8 +1513,7 @@ def mask_paths(root: Path, paths: Sequence[str], masks: str | None) -> list[Path
     folder = root / masks
     if not folder.is_dir():
         raise KitError(f"data.masks: {folder}: there is no such folder")
-    pictures = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in picture_suffixes() and p.is_file()]
-    by_stem = {p.relative_to(folder).with_suffix("").as_posix(): p for p in pictures}
+    by_stem = {p.with_suffix("").as_posix(): folder / p for p in pictures_below(folder)}
     stems = [Path(p).with_suffix("") for p in paths]
     found = [by_stem.get(s.as_posix()) or by_stem.get(s.name) for s in stems]
     missing = [p for p, mask in zip(paths, found) if mask is None]
@@ -1543,7 +1551,7 @@ def open_store(
     if not (target.is_file() and record.is_file()):
         faults = write_store(target, pictures, masks_found, size, fit, bad_images, turns or [0.0] * len(paths))
         write_json(record, {"root": str(root), "size": size, "fit": fit, "broken": faults})
-    broken = json.loads(record.read_text(encoding="utf-8"))["broken"]
+    broken = read_json(record)["broken"]
     if broken and bad_images == "stop":
         raise unreadable(paths, broken)
     try:
@@ -2002,7 +2010,7 @@ def make_mini_dataset(
             f"mini-dataset.images: {images} is too few for {identities} identities (expected at least {least})"
         )
     record = root / "mini.json"
-    if record.is_file() and {"layout": "jaguar", **json.loads(record.read_text())} == made_with:
+    if record.is_file() and {"layout": "jaguar", **read_json(record)} == made_with:
         return root
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise KitError(f"{root}: holds something else already; choose a new folder for the mini-dataset")
@@ -3288,10 +3296,8 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Writes a safetensors file, atomically; what a killed process left of one is swept away by the next."""
     with atomic(path) as temporary:
-        place = temporary.with_name(
-            f"{temporary.name}.folder"
-        )  # safetensors makes a temporary file of its own beside it
-        place.mkdir()
+        place = temporary.with_name(f"{temporary.name}.folder")
+        place.mkdir()  # safetensors makes a temporary file of its own beside the one it writes
         try:
             save_file(tensors, place / "tensors", metadata)
             os.replace(place / "tensors", temporary)
@@ -4865,6 +4871,16 @@ def mixed_precision(device: torch.device, dtype: torch.dtype | None) -> Iterator
         yield
 
 
+def in_precision(network: Callable[[Tensor], Tensor], dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
+    """The network, computing in mixed precision where a type is given."""
+
+    def compute(inputs: Tensor) -> Tensor:
+        with mixed_precision(inputs.device, dtype):
+            return network(inputs)
+
+    return compute
+
+
 class Source:
     """Where a network's inputs come from: `read`, which a thread may do ahead, then `prepare` on the device."""
 
@@ -5027,11 +5043,6 @@ def cached_features(
         *(() if view is None else ([asdict(step) for step in config.augment], config.seed, view, total)),
     )
     path = cache_dir() / "features" / f"{key}.safetensors"
-
-    def compute(images: Tensor) -> Tensor:
-        with mixed_precision(images.device, precision):
-            return embedder.pooling.features(embedder.backbone, images)
-
     if not path.is_file():
         embedder.eval()
         vectors = isinstance(embedder.pooling, NativePooling)
@@ -5039,6 +5050,7 @@ def cached_features(
         label, drawn = "extracting features", ()
         if view is not None:
             label, drawn = f"{label}, view {view + 1} of {config.train.views}", (config.seed, view)
+        compute = in_precision(partial(embedder.pooling.features, embedder.backbone), precision)
         features = embed(compute, source, np.arange(total), label=label, dtype=kept_as, view=drawn)
         if not torch.isfinite(features).all():
             raise KitError(
@@ -5475,12 +5487,7 @@ class Task:
 def embeddings_of(trainer: Trainer, task: Task) -> Callable[[Tensor], Tensor]:
     """From what the task's source gives to embeddings, in the trainer's precision."""
     network = trainer.embedder if task.source is task.pixels else trainer.embedder.from_features
-
-    def compute(inputs: Tensor) -> Tensor:
-        with mixed_precision(inputs.device, trainer.precision):
-            return network(inputs)
-
-    return compute
+    return in_precision(network, trainer.precision)
 
 
 def embed_shared(
@@ -8157,7 +8164,7 @@ def is_finished(place: Path) -> bool:
 
 def was_stopped(place: Path) -> bool:
     """Whether a finished run ended before its time, by train.max_hours."""
-    return is_finished(place) and "stopped" in json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+    return is_finished(place) and "stopped" in read_json(place / "metrics.json")
 
 
 def is_over(place: Path) -> bool:
@@ -8168,7 +8175,7 @@ def is_over(place: Path) -> bool:
 def why_failed(place: Path) -> str:
     """Why training in this folder can't go on; "" where it can."""
     record = place / "failed.json"
-    return json.loads(record.read_text(encoding="utf-8"))["reason"] if record.is_file() else ""
+    return read_json(record)["reason"] if record.is_file() else ""
 
 
 NO_MATTER = ("train.max_hours", "train.checkpoint_minutes", "train.track", "train.micro_batch")  # to a run's result
@@ -8574,12 +8581,7 @@ def make_task(
 
 def trainer_network(trainer: Trainer) -> Callable[[Tensor], Tensor]:
     """From prepared pictures to embeddings, in the trainer's precision."""
-
-    def network(images: Tensor) -> Tensor:
-        with mixed_precision(images.device, trainer.precision):
-            return trainer.embedder(images)
-
-    return network
+    return in_precision(trainer.embedder, trainer.precision)
 
 
 def embed_views(trainer: Trainer, task: Task, positions: np.ndarray) -> Callable:
@@ -8654,7 +8656,7 @@ def run_facts(trainer: Trainer) -> dict[str, Any]:
 
 def combine_folds(competition: Competition, place: Path, folds: int, geometry: Geometry) -> None:
     """Mean metrics over folds, out-of-fold similarities, and a submission from the mean of the folds' similarities."""
-    told = [json.loads((place / f"fold{k}" / "metrics.json").read_text(encoding="utf-8")) for k in range(folds)]
+    told = [read_json(place / f"fold{k}" / "metrics.json") for k in range(folds)]
     held_out = [np.load(place / f"fold{k}" / "validation.npz", allow_pickle=False) for k in range(folds)]
     blocks = {
         f"similarity{k}": similarity_matrix(fold["embeddings"], geometry=geometry) for k, fold in enumerate(held_out)
@@ -8740,7 +8742,7 @@ def report_ensemble(page: Page, told: Mapping[str, Any]) -> None:
 def results_table(cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
     rows = []
     for cell in cells:
-        told = json.loads((folder / cell.folder / "metrics.json").read_text(encoding="utf-8"))
+        told = read_json(folder / cell.folder / "metrics.json")
         rows.append(
             {
                 "variant": cell.variant,
@@ -8805,7 +8807,7 @@ def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) ->
         "similarity": similarity,
         "sheet": sheet,
         "embeddings": geometry.flat(geometry.points(torch.from_numpy(kept["embeddings"]))).numpy(),
-        "metrics": json.loads((place / "metrics.json").read_text(encoding="utf-8")),
+        "metrics": read_json(place / "metrics.json"),
         "guesses": read_guesses(guesses) if guesses.is_file() else None,
     }
 
@@ -9204,7 +9206,7 @@ def search_space(
 
         try:
             run_cell(Cell(title, "", once), pictures_of(once), place, device, deadline, watch)
-            told = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+            told = read_json(place / "metrics.json")
             if "stopped" in told:  # not worth what the others are; the next session takes it up
                 break
             value = told["map"]
@@ -9341,7 +9343,7 @@ def remake_report(folder: str | Path, device: str = "auto") -> Result:
     record = folder / "experiment.json"
     if not record.is_file():
         raise KitError(f"{folder}: no experiment of this kit (expected its experiment.json, written by run_recipe.py)")
-    told = json.loads(record.read_text(encoding="utf-8"))
+    told = read_json(record)
     recipe = recipe_from_dict(told["recipe"], str(record))
     return run_recipe(recipe, told["data"], device=device, report_only=True, folder=folder)
 
@@ -9401,9 +9403,7 @@ def album_table(path: Path) -> pd.DataFrame:
     if "path" not in table:
         raise KitError(f"{path}: column 'path' is missing (expected path or filename; found {','.join(table.columns)})")
     check_names(path, "path", table.path)
-    missing = [name for name in table.path if not (path.parent / name).is_file()]
-    if missing:
-        raise KitError(f"{path}: path: {len(missing)} pictures are not in {path.parent}: {', '.join(missing)}")
+    check_pictures(path, "path", path.parent, table.path)
     return table
 
 
@@ -9419,10 +9419,8 @@ def load_queries(path: str | Path) -> tuple[Path, pd.DataFrame]:
         if asked.empty:
             raise KitError(f"--queries: {path}: its tables name no test pictures")
         return path, asked
-    suffixes, answered = picture_suffixes(), {file.parent for file in path.rglob("answers.csv")}
-    below = [p.relative_to(path) for p in sorted(path.rglob("*")) if p.suffix.lower() in suffixes and p.is_file()]
-    below = [p for p in below if not answered & set((path / p).parents)]  # pages of earlier answers
-    paths = [str(p) for p in below if not any(part.startswith(".") for part in p.parts)]
+    answered = {file.parent for file in path.rglob("answers.csv")}  # pages of earlier answers
+    paths = [str(p) for p in pictures_below(path) if not answered & set((path / p).parents)]
     if not paths:
         raise KitError(f"--queries: {path}: has no pictures")
     return path, pd.DataFrame({"path": paths})
@@ -9463,11 +9461,7 @@ def embed_album(
         say(f"  note: {note}")
     cfg, precision = embedder.backbone.pretrained_cfg, precision_of("auto", device)
     source = PixelSource(store, Preparation(recipe.background, (), size, cfg["mean"], cfg["std"]), device)
-
-    def network(images: Tensor) -> Tensor:
-        with mixed_precision(images.device, precision):
-            return embedder(images)
-
+    network = in_precision(embedder, precision)
     settings = (asdict(recipe.background), asdict(recipe.model), str(precision), rows.tolist())
     key = fingerprint("album 1", store.key, module_fingerprint(embedder), *settings)
     path = cache_dir() / "features" / f"{key}.safetensors"
@@ -9879,7 +9873,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         raise KitError(f"{path}: is missing; build the dataset again with tools/package.py")
     with suppress(ValueError, KeyError, TypeError, AttributeError):
-        told = json.loads(path.read_text(encoding="utf-8"))["files"]
+        told = read_json(path)["files"]
         if all({"bytes", "sha256"} <= facts.keys() and Path(name).name == name for name, facts in told.items()):
             return told
     raise KitError(f"{path}: not the manifest of a packaged kit; build the dataset again with tools/package.py")
@@ -10007,7 +10001,7 @@ def read_kernel(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = read_json(path)
     except ValueError as error:
         raise KitError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(told, dict):
@@ -10173,7 +10167,7 @@ def take_up_earlier(folder: Path, recipe: Recipe) -> None:
         if record.parent.name != folder.name:
             continue
         try:
-            there = recipe_from_dict(json.loads(record.read_text(encoding="utf-8"))["recipe"], str(record))
+            there = recipe_from_dict(read_json(record)["recipe"], str(record))
         except (KitError, ValueError, KeyError, TypeError):
             say(f"  note: {record.parent}: is of another version of the kit, not taken up")
             continue
@@ -10206,7 +10200,7 @@ def begin_kernel(name: str, competition: str = DataConfig().competition) -> Path
 
 def end_kernel(record: Path, failed: Mapping[str, str] | None = None) -> None:
     """Adds to run.json which runs failed, and what the working folder holds, by which a download is checked."""
-    told, working = json.loads(record.read_text(encoding="utf-8")), record.parent
+    told, working = read_json(record), record.parent
     told["failed"] = dict(failed or {})
     paths = [
         p for p in sorted(working.rglob("*")) if p.is_file() and p != record and not p.name.startswith((".", "__"))
@@ -10405,7 +10399,7 @@ def upload_package(
     folder, patience = Path(folder), patience or Patience(longest=3600.0)
     check_manifest(folder)
     api = kaggle_api()
-    dataset = json.loads((folder / "dataset-metadata.json").read_text(encoding="utf-8"))["id"]
+    dataset = read_json(folder / "dataset-metadata.json")["id"]
     there = dataset_status(api, dataset) is not None
     if create and there:
         raise KaggleError(f"Kaggle: {dataset} exists already; use --update for a new version of it")
@@ -10544,7 +10538,7 @@ def session_begun(api: Any, kernel: str) -> float | None:
                 return None
             raise
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return float(json.loads((Path(place) / "run.json").read_text(encoding="utf-8"))["begun"])
+            return float(read_json(Path(place) / "run.json")["begun"])
     return None
 
 
@@ -10633,7 +10627,7 @@ def fetch_output(kernel: str, out: str | Path) -> Path:
 def check_output(folder: Path, kernel: str) -> None:
     """Refuses a download that lacks files, or that has error pages in their place."""
     try:
-        files = json.loads((folder / "run.json").read_text(encoding="utf-8"))["files"]
+        files = read_json(folder / "run.json")["files"]
         facts_there = all({"bytes", "sha256"} <= facts.keys() for facts in files.values())
     except FileNotFoundError:
         raise KaggleError(f"Kaggle: {kernel}: its output has no run.json: {end_of_folder(folder)}") from None
@@ -10868,7 +10862,7 @@ def kaggle_command(argv: Sequence[str] | None = None) -> int:
         out = fetch_output(kernel, given.fetch) if given.fetch else Path()
         if given.submit:
             submit_output(out, kernel, version if given.code_competition else 0, metadata, given.message)
-        failed = json.loads((out / "run.json").read_text(encoding="utf-8")).get("failed") if given.fetch else None
+        failed = read_json(out / "run.json").get("failed") if given.fetch else None
         for place, reason in (failed or {}).items():
             say(f"  {place} failed there: {reason}")
         return 1 if failed else 0
@@ -10905,7 +10899,7 @@ def submit_output(out: Path, kernel: str, version: int, metadata: Mapping[str, A
     if not (out / "submission.csv").is_file():
         raise KaggleError(f"Kaggle: {kernel}: its output has no submission.csv, so there is nothing to submit")
     competition = metadata["competition_sources"][0]
-    meant = json.loads((out / "run.json").read_text(encoding="utf-8")).get("competition", competition)
+    meant = read_json(out / "run.json").get("competition", competition)
     if meant != competition:
         raise KaggleError(f"Kaggle: {kernel}: its output is for {meant}, not for {competition}; run it again first")
     if version:
