@@ -143,14 +143,14 @@ class KitError(Exception):
     exit_code = 2
 
 
-def suggest(word: object, known: Iterable[str]) -> str:
-    """The end of an error line: the nearest known name, or all of them."""
+def suggest(word: object, known: Iterable[str], otherwise: str = "") -> str:
+    """The end of an error line: the nearest known name; where none is near, `otherwise`, or all of them."""
     known = sorted(known)
     near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
     if near:
         return f"did you mean '{near[0]}'?"
     shown = ", ".join(known[:40]) + (f" and {len(known) - 40} more" if len(known) > 40 else "")
-    return f"expected one of: {shown or 'nothing'}"
+    return f"expected {otherwise or 'one of: ' + (shown or 'nothing')}"
 
 
 @dataclass(frozen=True)
@@ -3241,8 +3241,8 @@ def known_backbone(name: str) -> Backbone:
     backbone = BACKBONES.get(name) or Backbone(name)
     architecture, _, tag = backbone.architecture.partition(".")
     if not timm.is_model(architecture):
-        known = [*BACKBONES, *timm.list_models()]
-        raise KitError(f"model.backbone: timm {timm.__version__} has no {name!r}; {suggest(name, known)}")
+        known, otherwise = [*BACKBONES, *timm.list_models()], f"{', '.join(BACKBONES)} or any of timm.list_models()"
+        raise KitError(f"model.backbone: timm {timm.__version__} has no {name!r}; {suggest(name, known, otherwise)}")
     tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
         raise KitError(f"model.backbone: timm {timm.__version__} has no {name!r}; {suggest(tag, tags)}")
@@ -10289,8 +10289,27 @@ def credentials_there() -> bool:
     return any((folder / name).is_file() for folder in folders for name in CREDENTIALS)
 
 
+KAGGLE_CLIENT = "1.8.3"  # the first version of Kaggle's client that speaks as the kit expects
+
+
+def check_kaggle_client() -> None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        found = version("kaggle")
+    except PackageNotFoundError:
+        found = "none"
+    parts = [[int(part) for part in re.findall(r"\d+", text)[:3]] for text in (found, KAGGLE_CLIENT)]
+    if parts[0] < parts[1]:
+        raise KitError(
+            f"Kaggle: needs its client in version {KAGGLE_CLIENT} or later, found {found} (expected Python 3.11 or "
+            "later, and pip install -U kaggle)"
+        )
+
+
 def kaggle_api() -> Any:
-    """The authenticated KaggleApi; KitError when there are no credentials, before anything is sent."""
+    """The authenticated KaggleApi; KitError without client or credentials, before anything is sent."""
+    check_kaggle_client()
     if not credentials_there():
         raise KitError(
             "Kaggle: no credentials in KAGGLE_API_TOKEN, in KAGGLE_USERNAME and KAGGLE_KEY, or in "

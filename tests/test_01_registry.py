@@ -37,6 +37,11 @@ def test_suggest_says_so_when_nothing_is_known():
     assert jk.suggest("x", []) == "expected one of: nothing"
 
 
+def test_a_name_with_none_near_is_told_what_to_expect_instead():
+    assert jk.suggest("x", ["arcface"], "a loss, see the list") == "expected a loss, see the list"
+    assert jk.suggest("arcfase", ["arcface"], "a loss, see the list") == "did you mean 'arcface'?"
+
+
 def test_suggest_takes_words_that_are_no_text():
     assert "a, b" in jk.suggest(7, ["a", "b"])
 

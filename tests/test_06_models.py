@@ -1060,7 +1060,7 @@ def test_saved_backbone_of_timm_tells_timm_s_repository(offline):
     told = jaguar_kit.load_safetensors(path)[1]
     assert told["architecture"] == "test_vit"
     assert told["source"] == "timm/test_vit.r160_in1k"
-    assert told["licence"] == "apache-2.0"
+    assert told["licence"] == (timm.get_pretrained_cfg("test_vit").license or "unknown")  # older versions know none
 
 
 PLACES = ["recipe", "recipe folder", "environment", "working folder"]

@@ -7,6 +7,11 @@ at a time as in a DataLoader. Neither is checked against the other, since both d
 that loads a tensor file for each picture and one for its features; and a whole grid of 6 schedules x 5 seeds, up to 100
 epochs each, with its report, by the real command.
 
+`final` times training steps of the final recipe (ViT-L, 256 px, batch 32) on the GPU: the kit's from stored pictures,
+in the precision that it chooses, beside a plain loop in fp32 without TF32 on pictures that lie prepared on the GPU.
+Model FLOPs are torch's count for one batch, forward and backward; utilisation is their share of what a large matrix
+product reaches there in the same precision. It says what a step's time goes into, each part timed alone.
+
 `data` times warm reads of stored pictures beside one float32 tensor file for each, and cold decoding of large RGBA
 PNGs on all cores beside one core.
 
@@ -636,6 +641,160 @@ def train(options: argparse.Namespace) -> None:
             print(f"grid of {runs} runs on {pictures} training pictures' features of 1024, once: {seconds:.1f} s")
 
 
+# The final recipe on a GPU
+
+
+class Steps:
+    """Training steps of the final recipe on random pictures and weights, and their parts."""
+
+    def __init__(self, options: argparse.Namespace, plain: bool):
+        import torch
+
+        import jaguar_kit as jk
+
+        settings = [f"model.backbone={options.backbone}", "model.pretrained=false", f"model.input_size={options.side}"]
+        settings += [f"data.size={options.side}", f"train.batch_size={options.batch}", *options.override]
+        settings += ["train.precision=fp32", "train.compile=false"] if plain else []
+        recipe = jk.load_recipe(Path(__file__).parents[1] / "recipes" / "final.yaml", settings)
+        self.device = jk.pick_device(options.device)
+        torch.set_float32_matmul_precision("highest" if plain or self.device.type == "cpu" else "high")
+        torch.backends.cudnn.allow_tf32 = not plain
+        torch.manual_seed(0)
+        embedder = jk.build_embedder(recipe.model).to(self.device)
+        if not plain:
+            embedder.to(memory_format=torch.channels_last)
+        sizes = {"embedding_dim": embedder.embedding_dim, "num_identities": CATS, "counts": [1] * CATS}
+        loss = recipe.loss.build(**sizes, geometry=embedder.geometry).to(self.device)
+        self.trainer = jk.make_trainer(recipe, embedder, loss, options.steps)
+        rng, count = np.random.default_rng(0), options.batch * options.steps
+        pixels = rng.integers(0, 256, (count, options.side, options.side, 4), dtype=np.uint8)
+        pixels[..., 3] = 255 * (np.abs(np.linspace(-1, 1, options.side)) < 0.7)  # the animal fills the middle
+        pictures = jk.Pictures(None, jk.ImageStore(pixels, key=""), None, [], "")
+        labels, positions = torch.arange(count) % CATS, np.arange(count)
+        self.task = jk.make_task(recipe, embedder, pictures, labels, (positions, positions[:0]), self.device)
+        self.batch, self.labels = positions[: options.batch], labels[: options.batch].to(self.device)
+        self.ready = self.task.pixels(self.batch, training=True).contiguous()  # prepared, on the device
+        self.optimizer = torch.optim.AdamW([*embedder.parameters(), *loss.parameters()]) if plain else None
+
+    def epoch(self) -> float:
+        """Seconds of one epoch by the kit, as a recipe runs it."""
+        import jaguar_kit as jk
+
+        return self.seconds(lambda: jk.train_epoch(self.trainer, self.task, 1, 0, lambda: False))
+
+    def forward_and_backward(self) -> None:
+        """In the trainer's precision, on pictures that are prepared; gradients add up."""
+        import jaguar_kit as jk
+
+        trainer = self.trainer
+        embeddings = jk.in_precision(trainer.embedder, trainer.precision)(self.ready)
+        trainer.scaler.scale(trainer.loss(embeddings, self.labels)).backward()
+
+    def plain_step(self) -> None:
+        self.optimizer.zero_grad()
+        self.trainer.loss(self.trainer.embedder(self.ready), self.labels).backward()
+        self.optimizer.step()
+
+    def seconds(self, function: Callable[[], Any]) -> float:
+        import torch
+
+        wait = torch.cuda.synchronize if self.device.type == "cuda" else lambda: None
+        wait()
+        started = time.perf_counter()
+        function()
+        wait()
+        return time.perf_counter() - started
+
+    def parts(self, repeat: int) -> dict[str, float]:
+        """Seconds that each part of a step takes alone, best of `repeat`."""
+        import jaguar_kit as jk
+
+        source, read = self.task.pixels, self.task.pixels.read(self.batch)
+        self.trainer.embedder.train()
+        timed = {
+            "reading": lambda: source.read(self.batch),
+            "background and augmentation": lambda: source.prepare(read, training=True),
+            "forward and backward": self.forward_and_backward,
+        }
+
+        def optimizer() -> float:
+            self.forward_and_backward()  # a step uses its gradients up
+            return self.seconds(lambda: jk.optimizer_step(self.trainer, shared=True))
+
+        told = {name: min(self.seconds(function) for _ in range(repeat)) for name, function in timed.items()}
+        return {**told, "optimizer": min(optimizer() for _ in range(repeat))}
+
+    def flops(self) -> int:
+        """Of forward and backward of one batch."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            self.forward_and_backward()
+        return counter.get_total_flops()
+
+
+def matmul_rate(device: Any, dtype: Any, repeat: int) -> float:
+    """FLOP a second of a large square matrix product."""
+    import torch
+
+    side = 8192 if device.type == "cuda" else 1024
+    one = torch.randn(side, side, device=device, dtype=dtype)
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+    def product() -> None:
+        for _ in range(10):
+            one @ one
+        wait()
+
+    product()
+    return 20 * side**3 / min(seconds_of(product, []) for _ in range(repeat))
+
+
+def gigabytes(device: Any) -> float:
+    """The most memory of the GPU that was in use since the last call."""
+    import torch
+
+    if device.type != "cuda":
+        return math.nan
+    most = torch.cuda.max_memory_allocated(device) / 1e9
+    torch.cuda.reset_peak_memory_stats(device)
+    return most
+
+
+def final(options: argparse.Namespace) -> None:
+    import torch
+
+    steps = Steps(options, plain=False)
+    device, precision = steps.device, steps.trainer.precision
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else machine(os.cpu_count() or 1)["CPU"]
+    print(f"{name}, torch {torch.__version__}; {options.backbone}, {options.side} px, batch {options.batch}")
+    gigabytes(device)
+    steps.epoch()  # the first one finds its kernels
+    rate = options.batch * options.steps / min(steps.epoch() for _ in range(options.repeat))
+    memory, parts = gigabytes(device), steps.parts(options.repeat)
+    del steps
+    plain = Steps(options, plain=True)
+    flops = plain.flops()
+    plain.plain_step()
+    gigabytes(device)
+    each = [plain.seconds(lambda: [plain.plain_step() for _ in range(options.steps)]) for _ in range(options.repeat)]
+    beside, dtypes = options.batch * options.steps / min(each), (precision or torch.float32, torch.float32)
+    reached = [matmul_rate(device, dtype, options.repeat) for dtype in dtypes]
+    for told, speed, dtype, most, used in zip(
+        ("kit", "plain"), (rate, beside), dtypes, reached, (memory, gigabytes(device))
+    ):
+        done = flops / options.batch * speed
+        print(
+            f"{told:<6}{str(dtype).removeprefix('torch.'):<9}{speed:9.1f} images/s  {done / 1e12:7.2f} TFLOP/s, "
+            f"{100 * done / most:.0f} % of the {most / 1e12:.1f} of a matrix product"
+            + ("" if math.isnan(used) else f"  {used:.1f} GB")
+        )
+    print(f"kit / plain: {rate / beside:.2f}, best of {options.repeat} epochs of {options.steps} steps")
+    step = options.batch / rate
+    print(f"a step of {step * 1e3:.1f} ms, its parts alone:", end=" ")
+    print(", ".join(f"{part} {seconds * 1e3:.1f} ms" for part, seconds in parts.items()))
+
+
 def fresh(folder: Path, name: str) -> Path:
     """An empty folder, in place of an earlier one of that name."""
     shutil.rmtree(folder / name, ignore_errors=True)
@@ -813,6 +972,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--repeat", type=count, default=3, metavar="R", help="timed runs, the best of which counts (3)"
     )
     command.add_argument("--no-grid", action="store_true", help="leave the grid out")
+    command = commands.add_parser("final", help="training steps of the final recipe on a GPU, beside plain fp32")
+    command.set_defaults(run=final)
+    add = command.add_argument
+    add("--backbone", default="dinov3_l", help="as in a recipe (dinov3_l)")
+    add("--batch", type=count, default=32, metavar="B", help="pictures in a batch (32)")
+    add("--side", type=count, default=256, metavar="PX", help="side of a picture (256)")
+    add("--steps", type=count, default=30, metavar="S", help="steps of an epoch (30)")
+    add("--repeat", type=count, default=3, metavar="R", help="timed epochs, the best of which counts (3)")
+    add("--device", default="cuda", help="cuda or cpu")
+    add("-o", "--override", action="append", default=[], metavar="SETTING=VALUE", help="a setting of the recipe")
     command = commands.add_parser("data", help="warm reads and cold decoding of pictures")
     command.set_defaults(run=data)
     command.add_argument(
@@ -828,7 +997,13 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     if options.run is retrieval:
         os.environ.update(ONE_THREAD)  # read by the processes started from here, before they import numpy or torch
-    options.run(options)
+    from jaguar_kit import KitError
+
+    try:
+        options.run(options)
+    except KitError as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 

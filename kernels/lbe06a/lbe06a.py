@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "1ed2ac48648aa5330ba5db0c3d0c514514cbb9e91e5adc280f8c59d0361637e5"  # of its jaguar_kit.py
+MODULE = "28df609d61c81fcb4aa619387c66896f6d9201aa2658e6ab449b8882963195ed"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
