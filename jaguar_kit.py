@@ -10829,8 +10829,8 @@ def kernels_command(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def kaggle_command(argv: Sequence[str] | None = None) -> int:
-    """`tools/kaggle_run.py kernels/X [--wait] [--fetch DIR] [--submit -m MESSAGE]`."""
+def kaggle_options(argv: Sequence[str] | None) -> Any:
+    """What the command line of `kaggle_command` asks for; KitError where options contradict each other."""
     import argparse
 
     parser = argparse.ArgumentParser(
@@ -10852,7 +10852,6 @@ def kaggle_command(argv: Sequence[str] | None = None) -> int:
         help="wait for, fetch or submit what the latest session made, without a new one",
     )
     given = parser.parse_args(argv)
-    folder = Path(given.folder)
     for option in ("every", "stale"):
         convert(getattr(given, option), NonNegative, f"--{option}")
     if (given.message or given.code_competition) and not given.submit:
@@ -10865,6 +10864,13 @@ def kaggle_command(argv: Sequence[str] | None = None) -> int:
         raise KitError("--submit: what is submitted is checked first (expected --fetch DIR)")
     if given.fetch and Path(given.fetch).exists() and (Path(given.fetch).is_file() or any(Path(given.fetch).iterdir())):
         raise KitError(f"--fetch: {given.fetch}: holds something already; choose a new folder")
+    return given
+
+
+def kaggle_command(argv: Sequence[str] | None = None) -> int:
+    """`tools/kaggle_run.py kernels/X [--wait] [--fetch DIR] [--submit -m MESSAGE]`."""
+    given = kaggle_options(argv)
+    folder = Path(given.folder)
     metadata = check_kernel(folder)
     if given.submit and not metadata.get("competition_sources"):
         raise KitError(f"{folder / 'kernel-metadata.json'}: competition_sources: is empty (expected one to submit to)")
