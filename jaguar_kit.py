@@ -47,6 +47,7 @@ import inspect
 import io
 import itertools
 import json
+import logging
 import math
 import os
 import random
@@ -3435,6 +3436,8 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
 def download_backbone(name: str, input_size: int | None) -> nn.Module:
     """A backbone with its weights from the hub; KitError when they can't be had."""
     known = known_backbone(name)
+    say(f"  asking the hub for the weights of {name}")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells each of its many tries
     try:
         if not known.prefix:
             return create_backbone(name, input_size, online=True)
@@ -7738,6 +7741,16 @@ def check_model(recipe: Recipe) -> None:
             whole = holds_backbone(file.keys())
     if recipe.model.pretrained and not whole:
         find_backbone_weights(recipe.model.backbone, recipe.model.weights)
+    for part in recipe.analysis:
+        if part.settings.get("against"):
+            check_model(with_backbone(recipe, part.settings["against"]))
+
+
+def with_backbone(recipe: Recipe, name: str) -> Recipe:
+    """The recipe with a second backbone to compare, whose weights are looked for by its own name."""
+    folder = recipe.model.weights if recipe.model.weights and Path(recipe.model.weights).is_dir() else None
+    model = replace(recipe.model, backbone=name, weights=folder)
+    return replace(recipe, model=model, checkpoint=None, analysis=())
 
 
 def small_backbone() -> Path:
@@ -8919,7 +8932,7 @@ def duplicates(
     """Near-duplicates by every method, lists of what stays without them, and how well the cosine tells identities.
 
     `thresholds` of the cosine are compared, `threshold` is that of the methods that take one; `against` names a second
-    backbone.
+    backbone, whose weights are never the file in model.weights.
     """
 
     def analyse(study: Study) -> Callable[[Page], None]:
@@ -8945,7 +8958,7 @@ def duplicates(
         study.keep("duplicates", table)
         models = {study.recipe.model.backbone: similarity}
         if against is not None:
-            other = study.embeddings_of(replace(study.recipe, model=replace(study.recipe.model, backbone=against)))
+            other = study.embeddings_of(with_backbone(study.recipe, against))
             models[against] = (other @ other.T).numpy()
 
         def write(page: Page) -> None:

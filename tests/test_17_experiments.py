@@ -697,6 +697,16 @@ def searching(trials, **changes):
     )
 
 
+def test_a_second_backbone_is_compared_by_weights_of_its_own(mini, tmp_path, monkeypatch):
+    monkeypatch.setenv(jaguar_kit.WEIGHTS_VARIABLE, str(tmp_path))
+    for name in ("test_resnet", "test_convnext"):
+        jaguar_kit.save_backbone(tmp_path / f"{name}.safetensors", jaguar_kit.create_backbone(name), name)
+    model = {"pretrained": True, "freeze": True, "weights": str(tmp_path / "test_resnet.safetensors")}
+    analysis = [{"name": "duplicates", "against": "test_convnext"}]
+    result = run_recipe(recipe_of(model=model, analysis=analysis, train={"epochs": 0}), data=mini, out=tmp_path)
+    assert (result.folder / "figures" / "pairs-test_convnext.png").is_file()
+
+
 def test_a_search_leaves_its_best_recipe_and_resumes(mini, tmp_path):
     first = run_recipe(searching(2), data=mini, out=tmp_path)
     trials = first.folder / "trials"
