@@ -11,7 +11,7 @@ Letters for shapes, the same in every docstring:
     B batch   N pictures   D embedding   C identities   H W height and width in pixels
 
 Measured on two cores of an AMD EPYC, no GPU: the quickstart recipe ends at validation mAP 0.891 from 0.180 untrained in
-41 s; re-ranking 5,000 pictures takes 0.65 s on one core, 30 runs on cached features 71 s. The README has the tables.
+44 s; re-ranking 5,000 pictures takes 0.46 s on one core, 30 runs on cached features 56 s. The README has the tables.
 
 A section uses only what stands above it:
 
@@ -55,6 +55,7 @@ import re
 import shutil
 import sys
 import time
+import traceback
 import types
 import typing
 import warnings
@@ -1137,7 +1138,7 @@ def seed_everything(*numbers: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a millisecond on a machine without a GPU
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
 
 
@@ -2297,7 +2298,7 @@ def swap_background(radius: Radius = 0.08) -> Background:
 
     def swapped(rgb: Tensor, alpha: Tensor) -> Tensor:
         other = (torch.arange(len(rgb)) + int(torch.randint(1, max(2, len(rgb)), ()))) % len(rgb)
-        other = other.to(rgb.device)
+        other = other.to(rgb.device, non_blocking=True)
         rgb, alpha = rgb[other], alpha[other]
         return (1 - alpha) * rgb + alpha * spread_colours(rgb, 1 - alpha, radius)
 
@@ -2395,7 +2396,7 @@ class Elastic(nn.Module):
         self.alpha, self.sigma, self.p = alpha, sigma, p
 
     def forward(self, images: Tensor) -> Tensor:
-        rows = torch.nonzero(torch.rand(len(images)) < self.p)[:, 0].to(images.device)
+        rows = torch.nonzero(torch.rand(len(images)) < self.p)[:, 0].to(images.device, non_blocking=True)
         if not len(rows):
             return images
         chosen, side = images[rows], images.shape[-1]
@@ -2694,7 +2695,8 @@ class Preparation:
         steps = flat_steps(a.build() for a in augment)
         self.moving = list(itertools.takewhile(moves_pixels, steps))
         self.changing = steps[len(self.moving) :]
-        self.input_size, self.mean, self.std = input_size, mean, std
+        self.input_size, self.mean, self.std = input_size, tuple(mean), tuple(std)
+        self.scaling = torch.tensor((self.mean, self.std)).view(2, 1, 3, 1, 1)
 
     def on_background(self, background: Component) -> Preparation:
         """The same with another background, for evaluation."""
@@ -2724,7 +2726,7 @@ class Preparation:
             rgb = F.interpolate(
                 rgb, (self.input_size, self.input_size), mode="bilinear", antialias=True, align_corners=False
             )
-        mean, std = (torch.tensor(v, device=rgb.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
+        mean, std = self.scaling.to(rgb.device, non_blocking=True)
         return ((rgb - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
@@ -4926,8 +4928,17 @@ class FeatureSource(Source):
     features: Tensor
     device: torch.device
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether they lie on the device already, so that reading ahead would gain nothing."""
+        return self.features.device.type == self.device.type
+
     def read(self, positions: np.ndarray) -> Tensor:
-        return self.features.index_select(0, torch.from_numpy(np.asarray(positions)).to(self.features.device))
+        rows = self.features.index_select(0, torch.from_numpy(np.asarray(positions)).to(self.features.device))
+        return rows if self.at_hand else rows.pin_memory()
+
+    def prepare(self, read: Tensor, training: bool) -> Tensor:
+        return read.to(self.device, non_blocking=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -4943,7 +4954,7 @@ class ViewSource(Source):
 
 def read_ahead(source: Source, batches: Sequence[np.ndarray]) -> Iterator[Tensor]:
     """What the source reads for each batch, the next one while this one is worked on."""
-    if isinstance(source, FeatureSource):
+    if isinstance(source, FeatureSource) and source.at_hand:
         yield from map(source.read, batches)
         return
     if not len(batches):
@@ -4954,6 +4965,19 @@ def read_ahead(source: Source, batches: Sequence[np.ndarray]) -> Iterator[Tensor
             ready = waiting.result()
             waiting = pool.submit(source.read, following) if following is not None else None
             yield ready
+
+
+def in_parts(network: Callable[[Tensor], Tensor], inputs: Tensor, parts: int = 1) -> tuple[Tensor, int]:
+    """What the network makes of the inputs in so many parts, or in twice as many until memory suffices; the parts."""
+    while True:
+        try:
+            return torch.cat([network(part) for part in inputs.chunk(parts)]), parts
+        except torch.OutOfMemoryError:
+            if parts >= len(inputs):
+                raise
+        parts *= 2
+        if inputs.is_cuda:
+            torch.cuda.empty_cache()
 
 
 @torch.no_grad()
@@ -4972,10 +4996,10 @@ def embed(
     seeds a random view of each picture as training sees it.
     """
     batches = cut_batches(np.asarray(positions), batch_size)
-    reading, result, done = read_ahead(source, batches), torch.zeros(0), 0
+    reading, result, done, parts = read_ahead(source, batches), torch.zeros(0), 0, 1
     for batch in progress(batches, label) if label else batches:
         seed_everything(*view, *batch[:1])
-        rows = network(source.prepare(next(reading), training=bool(view)))
+        rows, parts = in_parts(network, source.prepare(next(reading), training=bool(view)), parts)
         if not done:
             result = torch.empty(len(positions), *rows.shape[1:], dtype=dtype)
         result[done : done + len(rows)] = rows.to(dtype)
@@ -5094,10 +5118,13 @@ def adamw(parameters: list, lr: float, weight_decay: float) -> torch.optim.Optim
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
 
 
+# SGD is not fused: on a GPU its fused momentum begins with what was in memory where GradScaler skips the first step.
+
+
 @register("optimizer", "sgd")
 def sgd(parameters: list, lr: float, weight_decay: float, momentum: Fraction = 0.9) -> torch.optim.Optimizer:
     """Stochastic gradient descent with momentum."""
-    return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=True)
+    return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum)
 
 
 @register("optimizer", "nesterov")
@@ -5105,7 +5132,7 @@ def nesterov(
     parameters: list, lr: float, weight_decay: float, momentum: Annotated[float, Range(above=0, high=1)] = 0.9
 ) -> torch.optim.Optimizer:
     """Stochastic gradient descent with Nesterov's momentum."""
-    return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=True, fused=True)
+    return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=True)
 
 
 @register("optimizer", "rmsprop")
@@ -5280,14 +5307,30 @@ def gather_rows(own: Tensor, total: int) -> Tensor:
     return GatheredRows.apply(own.contiguous(), sizes)
 
 
-def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Sums the gradients of parameters that saw only this process's part of the batch over all processes."""
-    if processes() == 1:
-        return
-    learning = [p for p in parameters if p.requires_grad]
+@contextmanager
+def adding_gradients(parameters: Iterable[nn.Parameter], total: int) -> Iterator[None]:
+    """Sums the gradients of parameters that saw only this process's part of a batch of `total` over all processes.
+
+    Each is under way while backward, within the block, goes on to the next; at the end of the block all are there.
+    """
+    learning = [p for p in parameters if p.requires_grad] if processes() > 1 else []
+    sent: dict[nn.Parameter, Any] = {}
+
+    def send(parameter: nn.Parameter) -> None:
+        sent[parameter] = torch.distributed.all_reduce(parameter.grad, async_op=True)
+
+    alike = total >= processes()  # else the first process alone has a gradient, and the order would differ
+    handles = [parameter.register_post_accumulate_grad_hook(send) for parameter in learning if alike]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
     for parameter in learning:
-        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    for work in [torch.distributed.all_reduce(p.grad, async_op=True) for p in learning]:
+        if parameter not in sent:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            send(parameter)
+    for work in sent.values():
         work.wait()
 
 
@@ -5303,13 +5346,13 @@ def synchronise(trainer: Trainer) -> None:
         torch.distributed.broadcast(tensor, 0)
 
 
-def agreed(flag: bool, device: torch.device) -> bool:
-    """Whether any process says so; all must ask."""
+def agreed(*flags: bool) -> list[bool]:
+    """For each flag whether it is raised in any process; all must ask. It is told from CPU to CPU."""
     if processes() == 1:
-        return flag
-    told = torch.tensor(float(flag), device=device)
+        return list(flags)
+    told = torch.tensor(flags, dtype=torch.float32)
     torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
-    return bool(told)
+    return told.bool().tolist()
 
 
 # what a run holds
@@ -5602,14 +5645,18 @@ def backward_group(
     """
     total = sum(len(positions) for _, positions, _ in group)
     told = []
-    for step, positions, pictures in group:
+    embedder, shared = trainer.embedder, isinstance(source, PixelSource)  # of which each process sees its part
+    split = [*embedder.backbone.parameters(), *embedder.pooling.parameters()] if shared else []
+    for number, (step, positions, pictures) in enumerate(group, 1):
         sums, used = torch.zeros(3, dtype=torch.float64, device=trainer.device), 0
         for part in micro_batches(positions, trainer.micro_batch):
-            own = len(own_part(part)) if isinstance(source, PixelSource) else len(part)
-            labels = task.labels[torch.from_numpy(part)].to(trainer.device)
+            own = len(own_part(part)) if shared else len(part)
+            labels = task.labels[torch.from_numpy(part)].to(trainer.device, non_blocking=True)
             seeds = (*key, step, used) if used else (*key, step)
             loss, agrees = forward_batch(trainer, source, pictures[used : used + own], labels, mix, seeds)
-            trainer.scaler.scale(loss * (len(part) / total)).backward()
+            last = number == len(group) and used + own == len(pictures)
+            with adding_gradients(split if last else [], len(part)):
+                trainer.scaler.scale(loss * (len(part) / total)).backward()
             sums += torch.cat([(loss.detach() * (len(part) / len(positions)))[None], agrees])
             used += own
         told.append(sums)
@@ -5647,15 +5694,10 @@ def shorten_gradient(parameters: Sequence[nn.Parameter], longest: float | None) 
     return nn.utils.clip_grad_norm_(parameters, longest or math.inf)
 
 
-def optimizer_step(trainer: Trainer, shared: bool) -> Tensor:
-    """One step of optimizer, schedule and moving average; the norm of the gradients before clipping.
-
-    `shared`: whether each process saw only its part of the batch.
-    """
-    config, embedder = trainer.recipe.train, trainer.embedder
-    add_gradients([*embedder.backbone.parameters(), *embedder.pooling.parameters()] if shared else [])
+def optimizer_step(trainer: Trainer) -> Tensor:
+    """One step of optimizer, schedule and moving average; the norm of the gradients before clipping."""
     trainer.scaler.unscale_(trainer.optimizer)
-    norm = shorten_gradient(learning_parameters(trainer), config.clip_norm)
+    norm = shorten_gradient(learning_parameters(trainer), trainer.recipe.train.clip_norm)
     trainer.scaler.step(trainer.optimizer)
     trainer.scaler.update()
     trainer.optimizer.zero_grad(set_to_none=True)
@@ -5698,7 +5740,7 @@ def train_epoch(trainer: Trainer, task: Task, epoch: int, stage: int, between: C
         group = [(first + i, batch, next(reading)) for i, batch in enumerate(batches[first : first + every])]
         waiting += time.monotonic() - before
         sums["new"] += backward_that_fits(trainer, task, source, group, key, mix)
-        sums["norms"].append(optimizer_step(trainer, isinstance(source, PixelSource)))
+        sums["norms"].append(optimizer_step(trainer))
         sums["step"] += len(group)
         pictures += sum(len(positions) for _, positions, _ in group)
         bar.update(len(group))
@@ -5731,8 +5773,14 @@ def to_read(source: Source, batch: np.ndarray, trainer: Trainer) -> np.ndarray:
     return np.concatenate([own_part(part) for part in micro_batches(batch, trainer.micro_batch)])
 
 
+SMALLEST_SCALE = 2.0**-6  # of the loss in fp16: reached from 2**16 by 22 steps in a row that were skipped
+
+
 def check_losses(trainer: Trainer) -> None:
-    """Moves what the last steps told to the CPU; TrainingFailed names the first loss that is not a number."""
+    """Moves what the last steps told to the CPU; TrainingFailed names the first loss that is not a number.
+
+    It is raised too where fp16 gives no gradients that could be used.
+    """
     sums = trainer.partial
     if not sums or not sums["new"]:
         return
@@ -5743,6 +5791,11 @@ def check_losses(trainer: Trainer) -> None:
             f"{trainer.recipe.name}: the loss is no longer a number in epoch {sums['epoch']}, step "
             f"{len(sums['sums']) + int(wrong[0]) + 1}; lower train.lr (now {trainer.recipe.train.lr:g})"
             + (" or set train.precision: fp32" if trainer.scaler.is_enabled() else "")
+        )
+    if trainer.scaler.is_enabled() and trainer.scaler.get_scale() < SMALLEST_SCALE:
+        raise TrainingFailed(
+            f"{trainer.recipe.name}: the gradients are no numbers in fp16 at any scale, so that nothing is learned; "
+            "set train.precision: fp32"
         )
     sums["sums"], sums["new"] = torch.cat([sums["sums"], values]), []
     sums["norms"] = [norm.cpu() for norm in sums["norms"]]
@@ -5826,11 +5879,15 @@ def out_of_patience(rows: Sequence[Mapping[str, float]], config: TrainConfig) ->
 
 @dataclass(eq=False)
 class Keeper:
-    """Takes checkpoints: at least every so many minutes, yet so that they cost at most a fiftieth of the time."""
+    """Takes checkpoints: at least every so many minutes, yet so that they cost at most a fiftieth of the time.
+
+    Takes one too where the process is told to end, or time is over.
+    """
 
     trainer: Trainer
     path: Path
-    minutes: float
+    minutes: float  # 0: only between epochs
+    until: float = math.inf  # by time.monotonic(), when training must stop
     saving: float = 0.0  # seconds that the last one took
     saved: float = field(default_factory=time.monotonic)
 
@@ -5842,20 +5899,25 @@ class Keeper:
             self.saving = time.monotonic() - begun
         self.saved = time.monotonic()
 
-    def heed_signal(self) -> None:
-        """Ends the run with a checkpoint when any process was told to end."""
-        if agreed(self.trainer.stopped == "SIGTERM", self.trainer.device):
+    def heed(self, due: bool, late: bool = False) -> bool:
+        """A checkpoint where one is due; whether time is over. KeyboardInterrupt when any process was told to end."""
+        due = due and process_number() == 0 and time.monotonic() - self.saved >= 50 * self.saving
+        told, late, due = agreed(self.trainer.stopped == "SIGTERM", late, due)
+        if late and not told:
+            self.trainer.stopped = "max_hours"  # from here the same command goes on, when there is time again
+        if told or late or due:
             self.keep()
+        if told:
             raise KeyboardInterrupt
+        return late
+
+    def after_step(self) -> bool:
+        """Whether to stop here."""
+        due = self.minutes > 0 and time.monotonic() - self.saved >= 60 * self.minutes
+        return self.heed(due, late=time.monotonic() > self.until)
 
     def after_epoch(self) -> None:
-        if agreed(time.monotonic() - self.saved >= 50 * self.saving, self.trainer.device):
-            self.keep()
-
-    def after_step(self) -> None:
-        due = self.minutes and time.monotonic() - self.saved >= max(60 * self.minutes, 50 * self.saving)
-        if agreed(bool(due), self.trainer.device):
-            self.keep()
+        self.heed(due=True)
 
 
 @contextmanager
@@ -5898,23 +5960,14 @@ def run_training(
         trainer.history = [{**nothing, **validate(trainer, task)[0], **learned_exponent(trainer), "lr": config.lr}]
         trainer.best = trainer.learned()
     validating, written, spoken = time.monotonic() - begun, 0.0, time.monotonic()
-    keeper = Keeper(trainer, checkpoint, config.checkpoint_minutes)
     allowed = trainer.deadline - begun
     reserve = 0.03 * allowed + 4 * validating if math.isfinite(allowed) else 0.0
-
-    def between() -> bool:
-        keeper.heed_signal()
-        if agreed(time.monotonic() > trainer.deadline - reserve, trainer.device):
-            trainer.stopped = "max_hours"
-            keeper.keep()  # from which the same command goes on, when there is time again
-            return True
-        keeper.after_step()
-        return False
+    keeper = Keeper(trainer, checkpoint, config.checkpoint_minutes, trainer.deadline - reserve)
 
     with stops_when_told(trainer), tracking(trainer.recipe, folder) as track:
         while trainer.stopped != "max_hours" and (stage := next_stage(trainer)) is not None:
             begun, epoch = time.monotonic(), trainer.history[-1]["epoch"] + 1
-            told = train_epoch(trainer, task, epoch, stage, between)
+            told = train_epoch(trainer, task, epoch, stage, keeper.after_step)
             metrics, embeddings = validate(trainer, task)
             seconds = time.monotonic() - begun
             row = {"epoch": epoch, **({"stage": stage} if config.stages else {}), **told, **metrics}
@@ -5934,7 +5987,6 @@ def run_training(
                 say(f"    epoch {epoch}: mAP {row['map']:.4f}, training loss {row['train_loss']:.4f}, {seconds:.0f} s")
                 spoken = time.monotonic()
             keeper.after_epoch()
-            keeper.heed_signal()
     if trainer.stopped == "max_hours":
         say(f"  stopped in epoch {trainer.history[-1]['epoch']}: train.max_hours is nearly over")
 
@@ -7802,7 +7854,6 @@ def run_recipe(
     """
     begun, recipe = time.monotonic(), recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     with distributed(device) as chosen:
-        torch.set_float32_matmul_precision("high" if chosen.type == "cuda" else "highest")  # TF32 where there is one
         named = recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}"
         folder = folder or Path(out or "runs") / named
         cells = [search_baseline(recipe)] if recipe.search else expand(recipe)
@@ -7861,7 +7912,10 @@ def processes_for(recipe: Recipe, cells: Sequence[Cell], device: torch.device, a
         raise KitError(f"{recipe.name}: {alone} runs in one process (expected --gpus 1, and no torchrun)")
     if alone or processes() > 1 or all(cell.recipe.model.freeze for cell in cells):
         return 1
-    return asked or (torch.cuda.device_count() if device.type == "cuda" else 1)
+    if device.type == "cuda":
+        check_gpus(asked or 1)
+        return asked or torch.cuda.device_count()
+    return asked or 1
 
 
 def write_first(path: Path, value: Any) -> None:
@@ -8074,16 +8128,31 @@ def distributed(device: str) -> Iterator[torch.device]:
     if PARENT_VARIABLE in os.environ:
         end_with(int(os.environ[PARENT_VARIABLE]))
     number = int(os.environ.get("LOCAL_RANK", 0))
-    if torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available():
+        check_gpus(number + 1)
         torch.cuda.set_device(number)
     chosen = pick_device(device)
     chosen = torch.device("cuda", number) if chosen.type == "cuda" else chosen
     patience = timedelta(hours=12)  # the others wait while the first decodes pictures or writes reports
-    torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=patience)
-    try:
-        yield chosen
-    finally:
-        torch.distributed.destroy_process_group()
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"  # what lies on the CPU waits for no GPU
+    torch.distributed.init_process_group(backend, timeout=patience)
+    yield chosen
+    torch.distributed.destroy_process_group()  # which waits for all, so not when this one alone has failed
+
+
+def check_gpus(wanted: int) -> None:
+    found = torch.cuda.device_count()
+    if wanted > found:
+        raise KitError(f"--gpus: {wanted} processes, but torch sees {found} GPU{'s' * (found != 1)} (expected {found})")
+
+
+def leave(code: int) -> int:
+    """The exit code; a process that shared its work with others ends here, for its exit would wait for theirs."""
+    if torch.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 @contextmanager
@@ -8293,6 +8362,13 @@ def run_cell(
         raise
 
 
+def quicken(device: torch.device, precision: torch.dtype | None) -> None:
+    """On a GPU, TF32 for fp32 (with mixed precision what stays in fp32 stays exact) and the quickest convolutions."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if precision is None else "highest")
+        torch.backends.cudnn.benchmark = True
+
+
 def run_split(
     recipe: Recipe,
     pictures: Pictures,
@@ -8314,6 +8390,7 @@ def run_split(
     labels = torch.from_numpy(codes)
     trainer = make_trainer(recipe, embedder, loss, len(epoch_batches(recipe, labels, split[0], 1)))
     trainer.deadline = deadline
+    quicken(device, trainer.precision)
     if tensors and known == identities:
         trainer.restore(tensors)
     task = make_task(recipe, embedder, pictures, labels, split, device)
@@ -11112,13 +11189,18 @@ def main(command: Callable[[Sequence[str] | None], int] = any_command, argv: Seq
         return command(argv)
     except KitError as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return leave(error.exit_code)
     except BrokenPipeError:  # whoever read our output, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return leave(0)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
+        return leave(130)
+    except Exception:
+        if torch.distributed.is_initialized():
+            traceback.print_exc()
+            leave(1)
+        raise
 
 
 if __name__ == "__main__":

@@ -55,6 +55,27 @@ def test_batches_are_no_larger_than_asked():
     assert seen == [4, 4, 2]
 
 
+def test_what_does_not_fit_the_memory_goes_through_in_smaller_parts():
+    tried = []
+
+    def network(x):
+        tried.append(len(x))
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 2 * x
+
+    assert embed(network, Numbers(), np.arange(20), batch_size=10)[:, 0].tolist() == list(range(0, 40, 2))
+    assert tried == [10, 5, 3, 3, 3, 1, 3, 3, 3, 1]  # the second batch begins with what the first one found
+
+
+def test_a_picture_that_does_not_fit_the_memory_is_an_error():
+    def network(x):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        embed(network, Numbers(), np.arange(3))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_result_is_float32_on_the_cpu_without_gradient(dtype):
     layer = nn.Linear(1, 3, dtype=dtype)

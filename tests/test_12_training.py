@@ -335,7 +335,7 @@ def changed_by_steps(trainer, pictures, labels, steps: int = 3) -> set[str]:
     trainer.embedder.train()
     for _ in range(steps):
         trainer.loss(trainer.embedder(pictures), labels).backward()
-        jaguar_kit.optimizer_step(trainer, shared=True)
+        jaguar_kit.optimizer_step(trainer)
     return {key for key, value in trainer.embedder.state_dict().items() if not torch.equal(value, before[key])}
 
 
@@ -742,6 +742,52 @@ def test_bf16_trains_on_a_cpu(mini, tmp_path, monkeypatch):
         first = trainer.embedder.head[0]
         assert first(torch.zeros(2, first.in_features)).dtype is torch.bfloat16
     assert all(value.dtype is torch.float32 for key, value in trainer.best.items() if value.is_floating_point())
+
+
+def scaled_head(sick: range, epochs: int, **settings):
+    """A trainer under a real GradScaler, whose gradients are infinite in these of its steps, and its task."""
+    trainer, task = head_run(epochs=epochs, **settings)
+    trainer.scaler = torch.amp.GradScaler("cpu")
+    steps = []
+
+    def spoil(gradient):
+        steps.append(1)
+        return gradient * math.inf if len(steps) - 1 in sick else gradient
+
+    jaguar_kit.learning_parameters(trainer)[0].register_hook(spoil)
+    return trainer, task
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "nesterov", "rmsprop"])
+def test_first_steps_that_the_scaler_skips_do_no_harm(name, tmp_path):
+    trainer, task = scaled_head(range(2), epochs=8, optimizer=name, lr=LEARNING_RATES[name])
+    jaguar_kit.run_training(trainer, task, tmp_path)
+    losses = log_of(trainer.history).train_loss[1:]
+    assert losses.iloc[-1] < 0.8 * losses.iloc[0]
+    assert trainer.scaler.get_scale() == 2.0**14
+
+
+def test_gradients_that_are_no_numbers_at_any_scale_fail_the_run(tmp_path):
+    trainer, task = scaled_head(range(1000), epochs=50, patience=0)
+    with pytest.raises(TrainingFailed, match=r"no numbers in fp16 at any scale.*set train\.precision: fp32"):
+        jaguar_kit.run_training(trainer, task, tmp_path)
+    assert len(trainer.history) < 10
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "wanted"),
+    [("cuda", None, "high"), ("cuda", torch.bfloat16, "highest"), ("cpu", None, "medium")],
+)
+def test_tf32_is_for_fp32_on_a_gpu(device, precision, wanted, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        jaguar_kit.quicken(torch.device(device), precision)
+        assert torch.get_float32_matmul_precision() == wanted
+        assert torch.backends.cudnn.benchmark == (device == "cuda")
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 # the log
@@ -1397,6 +1443,24 @@ def ranks(port: int, count: int = 2) -> list[dict[str, str]]:
     return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
 
 
+@pytest.mark.parametrize(("wanted", "fits"), [(2, True), (3, False)])
+def test_more_processes_than_gpus_are_refused(wanted, fits, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    recipe = recipe_of(model=LEARNING)
+    cells = jaguar_kit.expand(recipe)
+    if fits:
+        assert jaguar_kit.processes_for(recipe, cells, torch.device("cuda"), wanted) == 2
+    else:
+        with pytest.raises(KitError, match=r"^--gpus: 3 processes, but torch sees 2 GPUs \(expected 2\)$"):
+            jaguar_kit.processes_for(recipe, cells, torch.device("cuda"), wanted)
+
+
+def test_gpus_that_are_there_are_all_used(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    recipe = recipe_of(model=LEARNING)
+    assert jaguar_kit.processes_for(recipe, jaguar_kit.expand(recipe), torch.device("cuda"), None) == 2
+
+
 def rows_and_layers():
     """Seven rows, the layer that each process takes its part through, the one behind, and labels."""
     torch.manual_seed(3)
@@ -1414,15 +1478,15 @@ def gathered(settings, folder: str) -> None:
     """What one of two processes gets: rows and gradients, for batches of seven rows and of one."""
     os.environ.update(settings)
     torch.set_num_threads(1)
-    with jaguar_kit.distributed("cpu") as device:
+    with jaguar_kit.distributed("cpu"):
         number = jaguar_kit.process_number()
-        told = {"agreed": torch.tensor([jaguar_kit.agreed(number == 1, device), jaguar_kit.agreed(False, device)])}
+        told = {"agreed": torch.tensor(jaguar_kit.agreed(number == 1, False, number == 0))}
         for count in (7, 1):
             rows, layer, behind, labels = rows_and_layers()
             inputs = rows[torch.from_numpy(jaguar_kit.own_part(np.arange(count)))].requires_grad_()
             whole = jaguar_kit.gather_rows(layer(inputs), count)
-            loss_of_all(behind(whole), labels[:count]).backward()
-            jaguar_kit.add_gradients(layer.parameters())
+            with jaguar_kit.adding_gradients(layer.parameters(), count):
+                loss_of_all(behind(whole), labels[:count]).backward()
             told[f"rows{count}"], told[f"layer{count}"] = whole.detach(), layer.weight.grad
             told[f"behind{count}"] = behind.weight.grad
             told[f"inputs{count}"] = torch.zeros_like(inputs) if inputs.grad is None else inputs.grad
@@ -1455,7 +1519,7 @@ def test_gathered_rows_and_their_gradients_are_those_of_one_process(count, two_p
 
 
 def test_processes_agree_when_any_says_so(two_parts):
-    assert [part["agreed"].tolist() for part in two_parts] == [[True, False]] * 2
+    assert [part["agreed"].tolist() for part in two_parts] == [[True, False, True]] * 2
 
 
 def test_two_processes_give_the_metrics_of_one(mini, tmp_path):

@@ -1,5 +1,6 @@
 """The commands of `python -m jaguar_kit`: what they print, what they write, and how they refuse."""
 
+import os
 import re
 import subprocess
 import sys
@@ -141,7 +142,11 @@ def test_fetch_that_fails_is_one_line(tmp_path, monkeypatch, capsys):
         raise ConnectionError("the line is dead\nand more of it")
 
     monkeypatch.setattr(jaguar_kit, "create_backbone", fail)
-    assert "the line is dead" in refused(capsys, "fetch", "test_resnet", "--out", str(tmp_path / "weights"))
+    assert jaguar_kit.main(argv=["fetch", "test_resnet", "--out", str(tmp_path / "weights")]) == 2
+    said = capsys.readouterr()
+    assert said.out == "  asking the hub for the weights of test_resnet\n"
+    assert said.err.count("\n") == 1
+    assert "the line is dead" in said.err
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
@@ -190,6 +195,32 @@ def test_interrupted_command_ends_in_one_line(monkeypatch, capsys):
     monkeypatch.setitem(jaguar_kit.COMMANDS, "list", interrupted)
     assert jaguar_kit.main(argv=["list"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "told"),
+    [
+        (jaguar_kit.KitError("data: no"), 2, "error: data: no"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ZeroDivisionError("a fault"), 1, "ZeroDivisionError: a fault"),
+    ],
+)
+def test_one_of_several_processes_ends_without_waiting_for_the_others(fault, code, told, monkeypatch, capsys):
+    class Left(BaseException):
+        pass
+
+    def leave(code):
+        raise Left(code)
+
+    def failing(argv):
+        raise fault
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(Left) as left:
+        jaguar_kit.main(failing)
+    assert left.value.args == (code,)
+    assert told in capsys.readouterr().err
 
 
 def test_module_runs_as_a_program():

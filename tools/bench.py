@@ -657,8 +657,6 @@ class Steps:
         settings += ["train.precision=fp32", "train.compile=false"] if plain else []
         recipe = jk.load_recipe(Path(__file__).parents[1] / "recipes" / "final.yaml", settings)
         self.device = jk.pick_device(options.device)
-        torch.set_float32_matmul_precision("highest" if plain or self.device.type == "cpu" else "high")
-        torch.backends.cudnn.allow_tf32 = not plain
         torch.manual_seed(0)
         embedder = jk.build_embedder(recipe.model).to(self.device)
         if not plain:
@@ -666,6 +664,11 @@ class Steps:
         sizes = {"embedding_dim": embedder.embedding_dim, "num_identities": CATS, "counts": [1] * CATS}
         loss = recipe.loss.build(**sizes, geometry=embedder.geometry).to(self.device)
         self.trainer = jk.make_trainer(recipe, embedder, loss, options.steps)
+        if plain:
+            torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.allow_tf32 = False
+        else:
+            jk.quicken(self.device, self.trainer.precision)
         rng, count = np.random.default_rng(0), options.batch * options.steps
         pixels = rng.integers(0, 256, (count, options.side, options.side, 4), dtype=np.uint8)
         pixels[..., 3] = 255 * (np.abs(np.linspace(-1, 1, options.side)) < 0.7)  # the animal fills the middle
@@ -719,7 +722,7 @@ class Steps:
 
         def optimizer() -> float:
             self.forward_and_backward()  # a step uses its gradients up
-            return self.seconds(lambda: jk.optimizer_step(self.trainer, shared=True))
+            return self.seconds(lambda: jk.optimizer_step(self.trainer))
 
         told = {name: min(self.seconds(function) for _ in range(repeat)) for name, function in timed.items()}
         return {**told, "optimizer": min(optimizer() for _ in range(repeat))}
