@@ -987,6 +987,9 @@ def process_alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
+    with suppress(OSError):  # where there is no /proc
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+        return state != "Z"  # ended, though nobody has asked how
     return True
 
 

@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,18 @@ def test_process_alive_knows_the_living_and_the_dead(dead_pid):
     assert jk.process_alive(os.getpid())
     assert jk.process_alive(os.getppid())
     assert not jk.process_alive(dead_pid)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+def test_a_process_that_has_ended_is_not_alive_though_nobody_asked_how():
+    child = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    child.stdout.read()  # until it ends
+    deadline = time.monotonic() + 10
+    while jk.process_alive(child.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not jk.process_alive(child.pid)
+    os.kill(child.pid, 0)  # it is listed still
+    child.wait()
 
 
 def test_remove_takes_files_folders_links_and_nothing(tmp_path):
