@@ -10382,7 +10382,7 @@ def credentials_there() -> bool:
     return any((folder / name).is_file() for folder in folders for name in CREDENTIALS)
 
 
-KAGGLE_CLIENT = "1.8.3"  # the first version of Kaggle's client that speaks as the kit expects
+KAGGLE_CLIENT = "2.2.2"  # the first version of Kaggle's client that speaks as the kit expects
 
 
 def check_kaggle_client() -> None:

@@ -515,7 +515,7 @@ def test_output_of_many_pages_comes_whole(server, output, tmp_path, capsys):
     start(server, session=Session(["COMPLETE"], left))
     out = jaguar_kit.fetch_output(FINAL, tmp_path / "out")
     assert {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()} == left
-    assert [body.get("pageToken") for body in server.calls("ListKernelSessionOutput")] == ["", "20", "40"]
+    assert [body.get("pageToken") or "" for body in server.calls("ListKernelSessionOutput")] == ["", "20", "40"]
 
 
 def without_record(left: dict[str, bytes]) -> None:
@@ -821,7 +821,7 @@ def test_a_dataset_that_shows_late_is_waited_for(package, server, capsys):
 def test_a_long_list_of_files_is_read_whole(package, server, capsys):
     server.page_size = 1
     jaguar_kit.upload_package(package, create=True)
-    assert [body.get("pageToken") for body in server.calls("ListDatasetFiles")] == ["", "1"]
+    assert [body.get("pageToken") or "" for body in server.calls("ListDatasetFiles")] == ["", "1"]
 
 
 @pytest.mark.parametrize(

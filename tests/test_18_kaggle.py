@@ -207,7 +207,7 @@ def test_a_wrong_manifest_is_named(text, tmp_path):
 # Kaggle's client
 
 
-@pytest.mark.parametrize("found", [None, "1.7.4.5", "1.8.2"])
+@pytest.mark.parametrize("found", [None, "1.7.4.5", "2.2.1"])
 def test_a_client_that_is_not_there_or_too_old_is_told_before_anything_else(found, monkeypatch):
     def version(name):
         if found is None:
@@ -215,11 +215,11 @@ def test_a_client_that_is_not_there_or_too_old_is_told_before_anything_else(foun
         return found
 
     monkeypatch.setattr(metadata, "version", version)
-    with pytest.raises(KitError, match=rf"version 1\.8\.3 or later, found {found or 'none'} \(expected Python 3\.11"):
+    with pytest.raises(KitError, match=rf"version 2\.2\.2 or later, found {found or 'none'} \(expected Python 3\.11"):
         jaguar_kit.kaggle_api()
 
 
-@pytest.mark.parametrize("found", ["1.8.3", "1.10.0", "2.2.4", "2.3.0b1"])
+@pytest.mark.parametrize("found", ["2.2.2", "2.10.0", "2.2.4", "2.3.0b1"])
 def test_a_client_that_is_new_enough_will_do(found, monkeypatch):
     monkeypatch.setattr(metadata, "version", lambda name: found)
     jaguar_kit.check_kaggle_client()
