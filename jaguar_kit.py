@@ -2220,7 +2220,7 @@ class Background:
 
     def __init__(self, change: Callable[[Tensor, Tensor], Tensor] | None, drawn: bool = False):
         self.change = change  # None: nothing is changed and no mask is needed
-        self.drawn = drawn  # drawn anew every time, so that training may cache nothing behind it
+        self.drawn = drawn  # drawn anew in every epoch, so that what is behind it is cached as a view only
 
     def __call__(self, rgb: Tensor, alpha: Tensor | None) -> Tensor:
         return rgb if self.change is None or alpha is None else self.change(rgb, alpha)
@@ -4926,7 +4926,7 @@ class PixelSource(Source):
 
 @dataclass(frozen=True, eq=False)
 class FeatureSource(Source):
-    """What a frozen backbone made of every picture (N, ...), computed once."""
+    """What a frozen backbone made of the pictures (N, ...), computed once."""
 
     features: Tensor
     device: torch.device
@@ -4991,18 +4991,18 @@ def embed(
     batch_size: int = 64,
     label: str = "",
     dtype: torch.dtype = torch.float32,
-    view: tuple[int, ...] = (),
+    view_seed: tuple[int, ...] = (),
 ) -> Tensor:
     """(N, ...) on the CPU, float32 or `dtype`: what `network` makes of the pictures at `positions`.
 
-    They are not augmented, and backgrounds that are drawn are the same at every evaluation; where `view` is given, it
-    seeds a random view of each picture as training sees it.
+    They are not augmented, and a background that is drawn is the same whenever the same positions are asked for; where
+    `view_seed` is given, it seeds a random view of each picture as training sees it.
     """
     batches = cut_batches(np.asarray(positions), batch_size)
     reading, result, done, parts = read_ahead(source, batches), torch.zeros(0), 0, 1
     for batch in progress(batches, label) if label else batches:
-        seed_everything(*view, *batch[:1])
-        rows, parts = in_parts(network, source.prepare(next(reading), training=bool(view)), parts)
+        seed_everything(*view_seed, *batch[:1])
+        rows, parts = in_parts(network, source.prepare(next(reading), training=bool(view_seed)), parts)
         if not done:
             result = torch.empty(len(positions), *rows.shape[1:], dtype=dtype)
         result[done : done + len(rows)] = rows.to(dtype)
@@ -5061,8 +5061,10 @@ def cached_features(
     `view` they are of the random view of that number, which augmentations and the recipe's seed decide too.
     """
     total = len(source.store) if first is None else first
+    drawn = () if view is None else (config.seed, view)
+    mixed = bool(drawn) or source.preparation.background.drawn
     key = fingerprint(
-        "features 2",
+        "features 3" if mixed else "features 2",
         source.store.key,
         embedder.backbone_fingerprint or module_fingerprint(embedder.backbone),
         config.model.backbone,
@@ -5070,18 +5072,19 @@ def cached_features(
         config.model.pooling.name,
         source.preparation.input_size,
         str(precision),
-        *(() if view is None else ([asdict(step) for step in config.augment], config.seed, view, total)),
+        *(([asdict(step) for step in config.augment], *drawn, total) if drawn else ()),
     )
     path = cache_dir() / "features" / f"{key}.safetensors"
     if not path.is_file():
         embedder.eval()
         vectors = isinstance(embedder.pooling, NativePooling)
         kept_as = torch.float32 if vectors else torch.float16  # maps and tokens are large
-        label, drawn = "extracting features", ()
-        if view is not None:
-            label, drawn = f"{label}, view {view + 1} of {config.train.views}", (config.seed, view)
+        label = "extracting features" + (f", view {view + 1} of {config.train.views}" if drawn else "")
+        order = np.arange(total)
+        if mixed:  # pictures of one burst must not lend each other their backgrounds
+            order = np.random.default_rng((total, *drawn)).permutation(total)
         compute = in_precision(partial(embedder.pooling.features, embedder.backbone), precision)
-        features = embed(compute, source, np.arange(total), label=label, dtype=kept_as, view=drawn)
+        features = embed(compute, source, order, label=label, dtype=kept_as, view_seed=drawn)[np.argsort(order)]
         if not torch.isfinite(features).all():
             raise KitError(
                 f"{config.model.backbone}: its features are not all numbers in {precision or 'fp32'}; set "
@@ -5526,7 +5529,7 @@ class Task:
     """What a trainer learns from: where inputs come from, labels, and who trains and validates."""
 
     pixels: PixelSource
-    source: Source  # the pixels, or a frozen backbone's features, of validation and test pictures too; nothing random
+    source: Source  # the pixels, or a frozen backbone's features, of validation and test pictures too
     stages: tuple[Source, ...]  # of training pictures, one for each stage
     labels: Tensor  # (N,) int64 on the CPU, by store position of training pictures
     train: np.ndarray  # positions
@@ -5934,7 +5937,7 @@ def stops_when_told(trainer: Trainer) -> Iterator[None]:
         return
 
     def note(*_: Any) -> None:
-        trainer.stopped = "SIGTERM"
+        trainer.stopped = trainer.stopped or "SIGTERM"
 
     earlier = signal.signal(signal.SIGTERM, note)
     try:
@@ -5989,7 +5992,8 @@ def run_training(
             if on_kaggle() and time.monotonic() - spoken > 60:  # its log has no progress bar
                 say(f"    epoch {epoch}: mAP {row['map']:.4f}, training loss {row['train_loss']:.4f}, {seconds:.0f} s")
                 spoken = time.monotonic()
-            keeper.after_epoch()
+            if trainer.stopped != "max_hours":  # the epoch that was cut short has its checkpoint
+                keeper.after_epoch()
     if trainer.stopped == "max_hours":
         say(f"  stopped in epoch {trainer.history[-1]['epoch']}: train.max_hours is nearly over")
 
@@ -8035,9 +8039,11 @@ def run_or_tell(grid: Grid, cell: Cell, number: int) -> str:
 
 
 def features_key(recipe: Recipe) -> str:
-    """The same for runs that read the same features of a frozen backbone."""
-    drawn = (recipe.seed, recipe.augment, recipe.train.views) if recipe.train.views else ()
-    return fingerprint(data_key(recipe), recipe_to_dict(recipe)["model"], str(drawn))
+    """The same only for runs that read the same features of a frozen backbone."""
+    told, drawn = recipe_to_dict(recipe), recipe.train.views or not recipe.model.pretrained
+    parts = [told["model"], told["background"], told["train"]["precision"], told["train"]["stages"]]
+    views = [told["augment"], recipe.train.views] if recipe.train.views else []
+    return fingerprint(data_key(recipe), parts, views, recipe.seed if drawn else 0)
 
 
 def run_side_by_side(grid: Grid, jobs: int) -> dict[str, str]:
@@ -8365,13 +8371,6 @@ def run_cell(
         raise
 
 
-def quicken(device: torch.device, precision: torch.dtype | None) -> None:
-    """On a GPU, TF32 for fp32 (with mixed precision what stays in fp32 stays exact) and the quickest convolutions."""
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high" if precision is None else "highest")
-        torch.backends.cudnn.benchmark = True
-
-
 def run_split(
     recipe: Recipe,
     pictures: Pictures,
@@ -8393,10 +8392,10 @@ def run_split(
     labels = torch.from_numpy(codes)
     trainer = make_trainer(recipe, embedder, loss, len(epoch_batches(recipe, labels, split[0], 1)))
     trainer.deadline = deadline
-    quicken(device, trainer.precision)
     if tensors and known == identities:
         trainer.restore(tensors)
-    task = make_task(recipe, embedder, pictures, labels, split, device)
+    with first_process_first():
+        task = make_task(recipe, embedder, pictures, labels, split, device)
     try:
         run_training(trainer, task, place, watch)
     except TrainingFailed:
@@ -8638,6 +8637,13 @@ def map_on_backgrounds(trainer: Trainer, task: Task, labels: np.ndarray) -> dict
     return told
 
 
+def quicken(device: torch.device, precision: torch.dtype | None) -> None:
+    """On a GPU, TF32 for products in fp32 (none where precision is mixed), and the quickest convolutions."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if precision is None else "highest")
+        torch.backends.cudnn.benchmark = True
+
+
 def make_task(
     recipe: Recipe,
     embedder: Embedder,
@@ -8646,14 +8652,18 @@ def make_task(
     split: tuple[np.ndarray, np.ndarray],
     device: torch.device,
 ) -> Task:
-    """Whole pictures, or the cached features of a frozen backbone where nothing before it is random.
+    """What training and evaluation read: pictures, or the cached features of a frozen backbone.
 
-    With `train.views` those of so many random views of each training picture.
+    Where training pictures are mixed or random they are read as pictures, or with `train.views` as the features of so
+    many random views of each; a frozen backbone is evaluated by features all the same.
     """
     size = recipe.model.input_size or native_size(embedder.backbone)
     cfg, precision = embedder.backbone.pretrained_cfg, precision_of(recipe.train.precision, device)
     if recipe.train.compile and not hasattr(embedder.backbone.forward_features, "_torchdynamo_orig_callable"):
         embedder.backbone.forward_features = torch.compile(embedder.backbone.forward_features)
+    quicken(device, precision)
+    if embedder.frozen and not embedder.backbone_fingerprint:
+        embedder.backbone_fingerprint = module_fingerprint(embedder.backbone)
     prepare = Preparation(recipe.background, recipe.augment, size, cfg["mean"], cfg["std"])
     features = cache(partial(cached_features, embedder, config=recipe, precision=precision))
 
@@ -8947,7 +8957,8 @@ class Study:
     def embeddings_of(self, recipe: Recipe) -> Tensor:
         """Unit vectors (N, D) that the recipe's backbone makes, without a head."""
         model = replace(recipe.model, freeze=True, pooling=Component("pooling", "native"))
-        recipe = replace(recipe, model=model, augment=(), checkpoint=None)
+        plain = replace(recipe.train, views=0, stages=())
+        recipe = replace(recipe, model=model, augment=(), train=plain, checkpoint=None)
         embedder = embedder_for(recipe)[0].to(self.device)
         task = make_task(
             recipe,
@@ -9417,8 +9428,8 @@ def kept_views(cells: Sequence[Cell]) -> list[tuple[int, str]]:
     """How many random views were kept as features, and the variants that were trained on them."""
     found: dict[int, dict[str, None]] = {}
     for cell in cells:
-        random = cell.recipe.augment or cell.recipe.background.build().drawn
-        if cell.recipe.train.views and random:
+        changing = cell.recipe.augment or cell.recipe.background.build().drawn
+        if cell.recipe.train.views and changing:
             found.setdefault(cell.recipe.train.views, {})[cell.variant] = None
     return [(views, ", ".join(variants)) for views, variants in found.items()]
 

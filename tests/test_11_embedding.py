@@ -257,6 +257,16 @@ def test_views_are_drawn_anew_for_another(change, cache, store):
     assert not torch.equal(before, after)
 
 
+def test_views_lie_in_the_order_of_their_pictures(cache, store):
+    mirrored = replace(RECIPE, augment=(Component("augmentation", "flip", {"p": 1.0}),))
+    counting = Counting()
+    counting(store)
+    with torch.no_grad():
+        pictures = counting.source(np.arange(4), training=False).flip(-1)
+        expected = counting.embedder.eval().pooled(pictures)
+    torch.testing.assert_close(view_of(store, 0, mirrored)[0], expected)
+
+
 def test_epochs_see_the_views_in_turn():
     views = tuple(jaguar_kit.FeatureSource(torch.full((2, 3), float(k)), CPU) for k in range(3))
     source = jaguar_kit.ViewSource(views, CPU)

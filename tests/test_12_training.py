@@ -1109,6 +1109,23 @@ def test_a_full_disk_at_a_checkpoint_leaves_the_earlier_one(mini, tmp_path, monk
     assert_same_run(place, place_of(tmp_path / "whole", mini))
 
 
+def test_an_epoch_that_time_cut_short_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    whole, calls = trained_head(tmp_path / "whole"), []
+
+    def late_at_the_fifth(keeper):
+        calls.append(1)
+        stop = keeper.heed(False, late=len(calls) == 5)
+        keeper.saving = 0.0  # so that checkpoints are always due
+        return stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jaguar_kit.Keeper, "after_step", late_at_the_fifth)
+        assert trained_head(tmp_path / "cut").stopped == "max_hours"
+    resumed = trained_head(tmp_path / "cut", seed=7)
+    pd.testing.assert_frame_equal(log_of(resumed.history), log_of(whole.history), check_exact=True)
+    assert_same_tensors(resumed.best, whole.best)
+
+
 # time
 
 

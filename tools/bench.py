@@ -664,17 +664,15 @@ class Steps:
         sizes = {"embedding_dim": embedder.embedding_dim, "num_identities": CATS, "counts": [1] * CATS}
         loss = recipe.loss.build(**sizes, geometry=embedder.geometry).to(self.device)
         self.trainer = jk.make_trainer(recipe, embedder, loss, options.steps)
-        if plain:
-            torch.set_float32_matmul_precision("highest")
-            torch.backends.cudnn.allow_tf32 = False
-        else:
-            jk.quicken(self.device, self.trainer.precision)
         rng, count = np.random.default_rng(0), options.batch * options.steps
         pixels = rng.integers(0, 256, (count, options.side, options.side, 4), dtype=np.uint8)
         pixels[..., 3] = 255 * (np.abs(np.linspace(-1, 1, options.side)) < 0.7)  # the animal fills the middle
         pictures = jk.Pictures(None, jk.ImageStore(pixels, key=""), None, [], "")
         labels, positions = torch.arange(count) % CATS, np.arange(count)
         self.task = jk.make_task(recipe, embedder, pictures, labels, (positions, positions[:0]), self.device)
+        if plain:  # as torch comes, without TF32
+            torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = False
         self.batch, self.labels = positions[: options.batch], labels[: options.batch].to(self.device)
         self.ready = self.task.pixels(self.batch, training=True).contiguous()  # prepared, on the device
         self.optimizer = torch.optim.AdamW([*embedder.parameters(), *loss.parameters()]) if plain else None
@@ -774,18 +772,19 @@ def final(options: argparse.Namespace) -> None:
     gigabytes(device)
     steps.epoch()  # the first one finds its kernels
     rate = options.batch * options.steps / min(steps.epoch() for _ in range(options.repeat))
-    memory, parts = gigabytes(device), steps.parts(options.repeat)
+    memory, parts = [gigabytes(device)], steps.parts(options.repeat)
     del steps
+    dtypes = precision or torch.float32, torch.float32
+    reached = [matmul_rate(device, dtypes[0], options.repeat)]
     plain = Steps(options, plain=True)
     flops = plain.flops()
     plain.plain_step()
     gigabytes(device)
     each = [plain.seconds(lambda: [plain.plain_step() for _ in range(options.steps)]) for _ in range(options.repeat)]
-    beside, dtypes = options.batch * options.steps / min(each), (precision or torch.float32, torch.float32)
-    reached = [matmul_rate(device, dtype, options.repeat) for dtype in dtypes]
-    for told, speed, dtype, most, used in zip(
-        ("kit", "plain"), (rate, beside), dtypes, reached, (memory, gigabytes(device))
-    ):
+    memory.append(gigabytes(device))
+    reached.append(matmul_rate(device, dtypes[1], options.repeat))
+    beside = options.batch * options.steps / min(each)
+    for told, speed, dtype, most, used in zip(("kit", "plain"), (rate, beside), dtypes, reached, memory):
         done = flops / options.batch * speed
         print(
             f"{told:<6}{str(dtype).removeprefix('torch.'):<9}{speed:9.1f} images/s  {done / 1e12:7.2f} TFLOP/s, "

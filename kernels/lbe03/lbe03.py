@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "3160b48871284d160818545bc4f044a8eeb566331e5198c56abfcb5cd3955c33"  # of its jaguar_kit.py
+MODULE = "b785ffb95da6baf7ebc40bedcec44f58e279a27ee8e6b96698f75b4e35dae772"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
