@@ -36,7 +36,7 @@ QUICK = ("--every", "0.02", "--stale", "0.3")
 
 def hurried(every: float = 0.02, stale: float = 0.2, longest: float = 5.0, failures: int = 10) -> Patience:
     """What commands wait, where they take no word about it: not for hours, even if something is wrong."""
-    return Patience(every, stale, min(longest, 5.0), failures)
+    return Patience(min(every, 0.05), stale, min(longest, 5.0), failures)
 
 
 @pytest.fixture(scope="module")
