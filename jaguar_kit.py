@@ -1773,6 +1773,12 @@ def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
     return bits
 
 
+def differing_bits(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """In how many bits each hash of one (N, 64) differs from each of the other (M, 64), int (N, M)."""
+    a, b = one.astype(np.float32), other.astype(np.float32)
+    return np.rint(a.sum(1)[:, None] + b.sum(1) - 2 * a @ b.T).astype(int)
+
+
 def find_bursts(train: pd.DataFrame, hashes: np.ndarray, distance: int = 11) -> np.ndarray:
     """A burst number for each row (N,): runs of one identity's neighbouring file numbers with similar hashes."""
     stems = train.filename.str.replace(r"\.[^./]*$", "", regex=True)
@@ -4949,7 +4955,6 @@ class ViewSource(Source):
     """What a frozen backbone made of several random views of every training picture; epochs see them in turn."""
 
     views: tuple[FeatureSource, ...]
-    device: torch.device
 
     def of_epoch(self, epoch: int) -> Source:
         return self.views[(epoch - 1) % len(self.views)]
@@ -5061,12 +5066,13 @@ def cached_features(
     `view` they are of the random view of that number, which augmentations and the recipe's seed decide too.
     """
     total = len(source.store) if first is None else first
+    embedder.backbone_fingerprint = embedder.backbone_fingerprint or module_fingerprint(embedder.backbone)
     drawn = () if view is None else (config.seed, view)
     mixed = bool(drawn) or source.preparation.background.drawn
     key = fingerprint(
         "features 3" if mixed else "features 2",
         source.store.key,
-        embedder.backbone_fingerprint or module_fingerprint(embedder.backbone),
+        embedder.backbone_fingerprint,
         config.model.backbone,
         asdict(config.background),
         config.model.pooling.name,
@@ -6358,9 +6364,8 @@ class Likeness:
     @cached_property
     def hash_distance(self) -> np.ndarray:
         """Bits in which the perceptual hashes differ, int (N, N)."""
-        bits = perceptual_hashes(self.pixels).astype(np.float32)
-        ones = bits.sum(1)
-        return np.rint(ones[:, None] + ones - 2 * bits @ bits.T).astype(int)
+        hashes = perceptual_hashes(self.pixels)
+        return differing_bits(hashes, hashes)
 
     @cached_property
     def small(self) -> Tensor:
@@ -8662,8 +8667,6 @@ def make_task(
     if recipe.train.compile and not hasattr(embedder.backbone.forward_features, "_torchdynamo_orig_callable"):
         embedder.backbone.forward_features = torch.compile(embedder.backbone.forward_features)
     quicken(device, precision)
-    if embedder.frozen and not embedder.backbone_fingerprint:
-        embedder.backbone_fingerprint = module_fingerprint(embedder.backbone)
     prepare = Preparation(recipe.background, recipe.augment, size, cfg["mean"], cfg["std"])
     features = cache(partial(cached_features, embedder, config=recipe, precision=precision))
 
@@ -8676,7 +8679,7 @@ def make_task(
         if prepare.fixed:
             return features(own)
         drawn = [features(own, view=view, first=len(labels)) for view in range(recipe.train.views)]
-        return ViewSource(tuple(drawn), device) if drawn else own
+        return ViewSource(tuple(drawn)) if drawn else own
 
     evaluated_on = features(pixels) if embedder.frozen else pixels
     return Task(pixels, evaluated_on, tuple(trained_on(s.size) for s in stages_of(recipe.train)), labels, *split)
@@ -8971,8 +8974,7 @@ class Study:
         return unit(task.source.read(np.arange(len(self.train))).cpu())
 
     def keep(self, name: str, table: pd.DataFrame) -> None:
-        with atomic(self.folder / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False)
+        write_table(self.folder / f"{name}.csv", table)
 
     def thumbnails(self, positions: Iterable[int]) -> list[Image.Image]:
         return [self.pictures.store.thumbnail(int(i)) for i in positions]
@@ -9602,12 +9604,12 @@ def leave_one_out(catalogue: Album, geometry: Geometry, asked: np.ndarray) -> pd
     """
     table, identity = catalogue.table, catalogue.table.identity.to_numpy(str)
     groups = [column_groups(table[column]) for column in TWINS if column in table]
-    hashes = perceptual_hashes(catalogue.store.pixels[catalogue.rows]).astype(np.float32)
+    hashes = perceptual_hashes(catalogue.store.pixels[catalogue.rows])
     found = []
     for rows in cut_batches(np.flatnonzero(asked), rows_at_a_time(len(table))):
         similarity = similarity_matrix(catalogue.embeddings[rows], catalogue.embeddings, geometry).numpy()
         own = identity[rows, None] == identity
-        twins = hashes[rows] @ (1 - hashes).T + (1 - hashes[rows]) @ hashes.T <= 11
+        twins = differing_bits(hashes[rows], hashes) <= 11
         for group in groups:
             twins |= group[rows, None] == group
         twins = (twins & own) | (rows[:, None] == np.arange(len(table)))

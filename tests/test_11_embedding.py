@@ -269,7 +269,7 @@ def test_views_lie_in_the_order_of_their_pictures(cache, store):
 
 def test_epochs_see_the_views_in_turn():
     views = tuple(jaguar_kit.FeatureSource(torch.full((2, 3), float(k)), CPU) for k in range(3))
-    source = jaguar_kit.ViewSource(views, CPU)
+    source = jaguar_kit.ViewSource(views)
     seen = [source.of_epoch(epoch)(np.array([1]), training=True)[0, 0].item() for epoch in range(1, 8)]
     assert seen == [0, 1, 2, 0, 1, 2, 0]
 

@@ -641,6 +641,13 @@ def train(options: argparse.Namespace) -> None:
             print(f"grid of {runs} runs on {pictures} training pictures' features of 1024, once: {seconds:.1f} s")
 
 
+def waiting(device: Any) -> Callable[[], None]:
+    """What returns once the device has done all that it was given."""
+    import torch
+
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+
 # The final recipe on a GPU
 
 
@@ -697,9 +704,7 @@ class Steps:
         self.optimizer.step()
 
     def seconds(self, function: Callable[[], Any]) -> float:
-        import torch
-
-        wait = torch.cuda.synchronize if self.device.type == "cuda" else lambda: None
+        wait = waiting(self.device)
         wait()
         started = time.perf_counter()
         function()
@@ -740,7 +745,7 @@ def matmul_rate(device: Any, dtype: Any, repeat: int) -> float:
 
     side = 8192 if device.type == "cuda" else 1024
     one = torch.randn(side, side, device=device, dtype=dtype)
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait = waiting(device)
 
     def product() -> None:
         for _ in range(10):
@@ -909,7 +914,7 @@ def augment(options: argparse.Namespace) -> None:
 
     device = jaguar_kit.pick_device(options.device)
     pixels = torch.randint(0, 256, (options.batch, 4, options.side, options.side), dtype=torch.uint8).to(device)
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait = waiting(device)
     print(f"{options.batch} pictures of {options.side} px on {device}, best of {options.repeat}; pictures a second")
     print(", ".join(f"{key} {value}" for key, value in machine(os.cpu_count() or 1).items()))
     print(f"{'policy':<30}{'kit':>8}{'torchvision':>13}{'ratio':>7}", flush=True)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "b785ffb95da6baf7ebc40bedcec44f58e279a27ee8e6b96698f75b4e35dae772"  # of its jaguar_kit.py
+MODULE = "ee5d6a5e87af35011f2ee8a5d6df77e8a0eeb93bbdf0a1064f23c1639b0cc136"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
