@@ -10532,11 +10532,14 @@ def upload_package(
         raise KaggleError(f"Kaggle: there is no dataset {dataset} yet; use --create")
     if not create:
         check_replaced(listed_files(api, dataset), read_manifest(folder), drop)
-    with told_by_kaggle(f"uploading {dataset}"), silent():
-        if create:
-            reply = api.dataset_create_new(str(folder), quiet=True, convert_to_csv=False)
-        else:
-            reply = api.dataset_create_version(str(folder), message, quiet=True, convert_to_csv=False)
+    try:
+        with told_by_kaggle(f"uploading {dataset}"), silent():
+            if create:
+                reply = api.dataset_create_new(str(folder), quiet=True, convert_to_csv=False)
+            else:
+                reply = api.dataset_create_version(str(folder), message, quiet=True, convert_to_csv=False)
+    except KaggleError as error:
+        raise KaggleError(f"{error}; then run tools/package.py again", error.code) from None
     if reply.error or str(reply.status).lower() == "error":
         raise KaggleError(f"Kaggle: {dataset}: {reply.error or 'the upload failed'}; nothing can be used of it")
     await_dataset(api, dataset, folder, patience)

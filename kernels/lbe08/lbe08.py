@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "ee5d6a5e87af35011f2ee8a5d6df77e8a0eeb93bbdf0a1064f23c1639b0cc136"  # of its jaguar_kit.py
+MODULE = "6cdb4a7e8066568535bc4cb35b553e3c04ba305ef28011f0c41100e0401785c8"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
