@@ -58,7 +58,9 @@ import time
 import traceback
 import types
 import typing
+import unicodedata
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
@@ -68,16 +70,19 @@ from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import kornia
 import kornia.augmentation as kornia_augmentation
 import kornia.enhance as enhance
 import numpy as np
 import pandas as pd
+import PIL
 import timm
 import torch
 import torch.nn.functional as F
 import yaml
 from kornia.filters import gaussian_blur2d
 from PIL import Image, ImageDraw, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from timm.models import group_parameters
@@ -139,16 +144,25 @@ __all__ = [
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def one_line(text: object, most: int = 1500) -> str:
+    """The text in one line that any terminal can show; of a long one the beginning and the end."""
+    line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", str(text)).encode("utf-8", "backslashreplace").decode()
+    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
+
+
 class KitError(Exception):
     """Bad input, told in one line: where, the value, what was expected, how to mend it."""
 
     exit_code = 2
 
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
+
 
 def suggest(word: object, known: Iterable[str], otherwise: str = "") -> str:
     """The end of an error line: the nearest known name; where none is near, `otherwise`, or all of them."""
     known = sorted(known)
-    near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(word)[:80], known, n=1, cutoff=0.6)
     if near:
         return f"did you mean '{near[0]}'?"
     shown = ", ".join(known[:40]) + (f" and {len(known) - 40} more" if len(known) > 40 else "")
@@ -166,12 +180,13 @@ class Range:
     def __str__(self) -> str:
         parts = [f"above {self.above:g}"] if self.above > -math.inf else []
         parts += [f"at least {self.low:g}"] if self.low > -math.inf else []
-        parts += [f"at most {self.high:g}"] if self.high < math.inf else []
+        parts += [f"at most {self.high:g}"] if self.high < 2**31 else []
         return " and ".join(parts)
 
     def check(self, value: float, where: str) -> None:
         if not (self.low <= value <= self.high and value > self.above):
-            raise KitError(f"{where}: {value!r} is out of range (expected {self})")
+            expected = f"at most {self.high:g}" if value > self.high >= 2**31 else self
+            raise KitError(f"{where}: {value!r} is out of range (expected {expected})")
 
 
 class Rising:
@@ -182,13 +197,28 @@ class Rising:
             raise KitError(f"{where}: {list(pair)} falls (expected [smallest, largest])")
 
 
-Natural = Annotated[int, Range(low=0)]
-Count = Annotated[int, Range(low=1)]
+class NotEmpty:
+    """A text or a list that holds something."""
+
+    def check(self, value: Sequence, where: str) -> None:
+        if not len(value) or (isinstance(value, str) and not value.strip()):
+            raise KitError(f"{where}: {value!r} is empty (expected a value; null leaves a setting out)")
+        if isinstance(value, str) and "\0" in value:
+            raise KitError(f"{where}: {value!r} names no file (expected text without NUL)")
+
+
+Natural = Annotated[int, Range(low=0, high=2**31)]
+Count = Annotated[int, Range(low=1, high=2**31)]
+Width = Annotated[int, Range(low=1, high=1 << 16)]  # of a layer
+Seed = Annotated[int, Range(low=0, high=2**32 - 1)]  # as numpy and scikit-learn take it
+PathText = Annotated[str, NotEmpty()]
 Positive = Annotated[float, Range(above=0)]
 NonNegative = Annotated[float, Range(low=0)]
 Fraction = Annotated[float, Range(low=0, high=1)]
 Angle = Annotated[float, Range(low=0, high=math.pi / 2)]  # radians
 Span = Annotated[tuple[Positive, Positive], Rising()]
+Zoom = Annotated[float, Range(low=0.1, high=10)]
+ZoomSpan = Annotated[tuple[Zoom, Zoom], Rising()]
 FractionSpan = Annotated[tuple[Fraction, Fraction], Rising()]
 Pixels = Annotated[int, Range(low=16, high=4096)]
 
@@ -312,8 +342,10 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
-    if value is None and (hint is dict or origin is tuple):
-        return origin() if origin else {}  # null empties what a base recipe filled
+    if value is None and (hint is dict or origin is dict):
+        return {}  # null empties what a base recipe filled
+    if value is None and origin is tuple and arguments[-1] is Ellipsis:
+        return ()
     if origin is Annotated:
         base, *extras = arguments
         if base is Component:
@@ -337,13 +369,34 @@ def convert(value: Any, hint: Any, where: str) -> Any:
             raise KitError(f"{where}: {value!r} is not a mapping (expected 'key: value' lines)")
         if len({str(k) for k in value}) < len(value):
             raise KitError(f"{where}: two of its keys are the same text")
-        return {str(k): convert(v, arguments[1], f"{where}.{k}") if arguments else v for k, v in value.items()}
+        inner = arguments[1] if arguments else PLAIN
+        return {convert(str(k), str, where): convert(v, inner, f"{where}.{k}") for k, v in value.items()}
+    if hint == PLAIN:
+        return convert_plain(value, where)
     if is_dataclass(hint):
         return convert_section(value, hint, where)
     return convert_scalar(value, origin or hint, where)
 
 
+PLAIN = "what JSON and YAML both can tell"
+
+
+def convert_plain(value: Any, where: str) -> Any:
+    """Numbers, texts, lists and mappings as they are; KitError for what a result file could not tell again."""
+    if isinstance(value, Mapping):
+        return convert(value, dict, where)
+    if isinstance(value, (list, tuple)):
+        return [convert_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, str):
+        return convert_scalar(value, str, where)
+    raise KitError(f"{where}: {value!r} is a {type(value).__name__} (expected a number or text; quote it: '{value}')")
+
+
 def convert_scalar(value: Any, hint: type, where: str) -> Any:
+    if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
+        raise KitError(f"{where}: {value!r} holds what no file can (expected text in Unicode)")
     if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             number = float(value)  # YAML reads 5e-4 as text
@@ -399,26 +452,28 @@ class MiniConfig:
 
     identities: Annotated[int, Range(low=2, high=500)] = 12
     images: Annotated[int, Range(low=12, high=50000)] = 240  # train and test together
-    seed: Natural = 0
+    seed: Seed = 0
     round: Literal[1, 2] = 1  # 2: background blackened, test pictures renumbered
     layout: Literal["jaguar", "animalclef"] = "jaguar"  # animalclef: three species, queries of individuals nobody knows
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    root: str | None = None  # folder with the data; null: --data, a Kaggle mount, or the mini-dataset
-    competition: str = "jaguar-re-id"  # Kaggle slug; tells the right mount from others
+    root: PathText | None = None  # folder with the data; null: --data, a Kaggle mount, or the mini-dataset
+    competition: PathText = "jaguar-re-id"  # Kaggle slug; tells the right mount from others
     mini: MiniConfig | None = None  # the synthetic mini-dataset, for when no folder is given
-    masks: str | None = None  # folder of mask pictures named like the pictures; null: masks lie in alpha
+    masks: PathText | None = None  # folder of mask pictures named like the pictures; null: masks lie in alpha
     unmasked: Literal["stop", "keep"] = "stop"  # keep: without masks the background stays; stop: that is an error
     size: Pixels = 256  # px, side of the square in which a picture is stored
     fit: Literal["squash", "pad", "crop"] = "squash"  # how a picture becomes that square
     turn: dict[str, float] = field(default_factory=dict)  # degrees counter-clockwise, by label of column orientation
     bad_images: Literal["stop", "skip"] = "stop"  # what an unreadable picture does to the run
     split: Annotated[Component, "split"] = Component("split", "stratified")  # training and validation pictures
-    split_seed: Natural = 42  # apart from `seed`, so that seeds can vary on one split
+    split_seed: Seed = 42  # apart from `seed`, so that seeds can vary on one split
     split_by_seed: bool = False  # true: every seed makes a split of its own
-    subset: str | None = None  # CSV with a column filename; below the result folder where its own analysis writes it
+    subset: PathText | None = (
+        None  # CSV with a column filename; below the result folder where its own analysis writes it
+    )
     subset_applies_to: Literal["all", "training"] = "all"  # all: before the split; training: validation stays whole
 
 
@@ -426,7 +481,7 @@ class DataConfig:
 class ModelConfig:
     backbone: str = "resnet50"  # a short name of the kit (dinov3_l), or any architecture that timm knows
     pretrained: bool = True  # false: random weights, never silently
-    weights: str | None = None  # safetensors file of the backbone, or a folder; null: looked for by the name
+    weights: PathText | None = None  # safetensors file of the backbone, or a folder; null: looked for by the name
     input_size: Pixels | None = None  # px that the backbone sees; null: its native size
     freeze: bool = True  # only the head learns
     train_blocks: Count | None = None  # of a backbone that learns, how many of its last blocks do; null: all
@@ -448,12 +503,15 @@ class Stage:
 class TrainConfig:
     epochs: Natural = 100  # 0 with `checkpoint`: evaluate and write the submission, nothing else
     stages: tuple[Stage, ...] = ()  # progressive resizing, in place of epochs; validation stays at data.size
-    batch_size: Annotated[int, Range(low=2)] = 64  # the pk sampler has its own
+    batch_size: Annotated[int, Range(low=2, high=1 << 16)] = 64  # the pk sampler has its own
     accumulate: Count = 1  # batches to one step of the optimizer
-    micro_batch: Annotated[int, Range(low=2)] | None = None  # pictures in a backbone at a time; null: all that fit
+    micro_batch: Annotated[int, Range(low=2)] | None = None  # pictures in a backbone at a time; null: all that fit.
+    # The loss sees the whole batch all the same; batch norm in a backbone that learns sees a part at a time.
     sampler: Annotated[Component, "sampler"] = Component("sampler", "random")
     mix: Annotated[Component, "mix"] = Component("mix", "none")  # pictures laid over each other
-    views: Natural = 0  # random views of a picture that a frozen backbone sees, kept and used in turn; 0: always new
+    views: Annotated[int, Range(low=0, high=1000)] = (
+        0  # random views of a picture that a frozen backbone sees, kept and used in turn; 0: always new
+    )
     lr: Positive = 5e-4  # learning rate of head and loss
     backbone_lr: NonNegative = 1.0  # learning rate of a backbone that learns, as a multiple of lr
     layer_decay: Annotated[float, Range(above=0, high=1)] = 1.0  # learning rate of a backbone's layer by the next one's
@@ -477,11 +535,11 @@ class TrainConfig:
 class Search:
     """Settings to search by Optuna: dotted names with {low, high, log} or {choices}."""
 
-    trials: Count = 30
+    trials: Annotated[int, Range(low=1, high=100000)] = 30
     space: dict = field(default_factory=dict)
     matched: dict = field(default_factory=dict)  # a second space, for the recipe's own parts, with the same budget
-    seed: Natural = 0
-    storage: str | None = None  # Optuna URL, for several machines; null: a file in the result folder
+    seed: Seed = 0
+    storage: PathText | None = None  # Optuna URL, for several machines; null: files in the result folder
 
 
 @dataclass(frozen=True)
@@ -524,11 +582,11 @@ class Recipe:
     open_set: OpenSet | None = None  # null: the defaults, where the data are of an open set
     test_backgrounds: tuple[Annotated[Component, "background"], ...] = ()  # also validate with these, for the report
     postprocess: tuple[Annotated[Component, "postprocess"], ...] = ()  # steps from embeddings to scores, or auto
-    checkpoint: str | None = None  # weights.safetensors of an earlier run, or its folder, to start from
-    soup: tuple[str, ...] = ()  # further weights of the same model, averaged with the checkpoint's
+    checkpoint: PathText | None = None  # weights.safetensors of an earlier run, or its folder, to start from
+    soup: tuple[PathText, ...] = ()  # further weights of the same model, averaged with the checkpoint's
     ensemble: Literal["none", "mean", "rank", "calibrated"] = "none"  # of all runs, into one more submission
-    seed: Natural = 42
-    seeds: tuple[Natural, ...] = ()  # each variant runs once with each of them
+    seed: Seed = 42
+    seeds: tuple[Seed, ...] = ()  # each variant runs once with each of them
     variants: dict = field(default_factory=dict)  # name: {why: one line, then the settings that differ}
     grid: dict = field(default_factory=dict)  # dotted setting: list of values; every combination runs
     overrides: tuple[str, ...] = ()  # dotted.setting=value from the command line; they win over variants
@@ -557,13 +615,39 @@ def strict_mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict:
 StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, strict_mapping)
 
 
+MOST_VALUES, MOST_LEVELS = 100_000, 40  # of a YAML text, whose few aliases may stand for millions of values
+
+
+def check_size(text: str, where: str) -> None:
+    """Refuses a text that stands for very many values, or that nests very deeply, before anything is made of it."""
+    counted: dict[int, tuple[int, int]] = {}  # values and levels of a node
+
+    def count(node: yaml.Node, level: int) -> tuple[int, int]:
+        if id(node) not in counted:
+            counted[id(node)] = (MOST_VALUES, MOST_LEVELS)  # what a node that holds itself comes to
+            inner = list(itertools.chain(*node.value)) if isinstance(node, yaml.MappingNode) else node.value
+            inner = inner if isinstance(node, yaml.CollectionNode) and level < MOST_LEVELS else []
+            below = [count(n, level + 1) for n in inner]
+            counted[id(node)] = 1 + sum(c for c, _ in below), 1 + max((d for _, d in below), default=0)
+        return counted[id(node)]
+
+    node = yaml.compose(text, StrictLoader)
+    values, levels = count(node, 0) if node is not None else (0, 0)
+    if values > MOST_VALUES or levels > MOST_LEVELS:
+        raise KitError(
+            f"{where}: line {node.start_mark.line + 1}: not valid YAML for a recipe: with its aliases it stands for "
+            f"too much (expected at most {MOST_VALUES:,} values in {MOST_LEVELS} levels)"
+        )
+
+
 def read_yaml(text: str, where: str) -> Any:
     try:
+        check_size(text, where)
         return yaml.load(text, StrictLoader)  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise KitError(f"{where}: {line}not valid YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise KitError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
@@ -614,6 +698,15 @@ def recipe_to_dict(recipe: Recipe) -> dict:
     return plain(recipe)
 
 
+def without_passwords(value: Any) -> Any:
+    """Plain values whose addresses (scheme://user:password@host) do not tell their password, for what is written."""
+    if isinstance(value, Mapping):
+        return {key: without_passwords(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_passwords(inner) for inner in value]
+    return re.sub(r"(://[^/\s:@]*:)\S*@", r"\1***@", value) if isinstance(value, str) else value
+
+
 def recipe_in_short(recipe: Recipe) -> dict:
     """What of the recipe is not the default, as plain YAML values of which `recipe_from_dict` makes it again."""
 
@@ -638,8 +731,8 @@ def recipe_from_dict(raw: Mapping, where: str = "recipe") -> Recipe:
     """
     defaults = recipe_to_dict(Recipe(name="recipe"))
     recipe = convert_section(merge_recipe(defaults, raw), Recipe, f"{where}: ")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+@-]*", recipe.name):
-        raise KitError(f"{where}: name: {recipe.name!r} can't name a folder (use letters, digits, '_', '-', '.')")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+@-]{0,99}", recipe.name):
+        raise KitError(f"{where}: name: {recipe.name!r} can't name a folder (use up to 100 letters, digits, '_-.')")
     expand(recipe, where)
     check_space(recipe, f"{where}: ")
     return recipe
@@ -660,6 +753,10 @@ def check_steps(steps: Sequence[Component], where: str) -> None:
 
 def check_parts(recipe: Recipe, where: str) -> None:
     """Refuses what does not go together: a loss in another space than its model's, or mixing for a loss on pairs."""
+    if recipe.soup and recipe.checkpoint is None:
+        raise KitError(
+            f"{where}soup: {list(recipe.soup)} is averaged with a checkpoint, but there is none (set checkpoint)"
+        )
     geometry = recipe.model.geometry.build()
     if geometry.hyperbolic != (recipe.loss.name == "hyperbolic_arcface"):
         raise KitError(
@@ -717,6 +814,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
+MOST_BYTES_OF_TEXT = 1 << 20  # of a recipe
+
+
 def override(recipe: Recipe, text: str, where: str) -> Recipe:
     given = parse_override(text)
     raw = merge_recipe(recipe_to_dict(recipe), {"seeds": [], **given} if "seed" in given else given)
@@ -727,9 +827,13 @@ def read_recipe(path: Path, seen: tuple[Path, ...]) -> Recipe:
     if path.resolve() in seen:
         raise KitError(f"{path}: base: recipes are based on each other in a circle")
     try:
+        if path.exists() and not path.is_file():
+            raise IsADirectoryError(errno.EISDIR, "not a file" if not path.is_dir() else "a folder")
+        if path.is_file() and path.stat().st_size > MOST_BYTES_OF_TEXT:
+            raise OSError(errno.EFBIG, f"more than {MOST_BYTES_OF_TEXT:,} bytes")
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        near = [str(p) for p in path.parent.glob("*.yaml")]
+    except (OSError, ValueError) as error:
+        near = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise KitError(
             f"{path}: can't be read ({getattr(error, 'strerror', None) or error}); {suggest(path, near)}"
         ) from None
@@ -759,6 +863,9 @@ class Cell:
         return f"{self.variant}/seed{self.recipe.seed}"
 
 
+MOST_RUNS = 10_000  # of an experiment
+
+
 def expand(recipe: Recipe, where: str = "recipe") -> list[Cell]:
     """All runs of a recipe: variants x grid x seeds."""
     variants = recipe.variants or {"default": {}}
@@ -768,6 +875,9 @@ def expand(recipe: Recipe, where: str = "recipe") -> list[Cell]:
             raise KitError(f"{where}: grid.{key}: {values!r} is not a list of values (example: [256, 512])")
         if key.partition(".")[0] in EXPERIMENT_WIDE:
             raise KitError(f"{where}: grid.{key}: can't vary between runs")
+    runs = math.prod(map(len, recipe.grid.values())) * len(variants) * max(len(recipe.seeds), 1)
+    if runs > MOST_RUNS:
+        raise KitError(f"{where}: variants, grid and seeds make {runs:,} runs (expected at most {MOST_RUNS:,})")
     base = {**recipe_to_dict(recipe), "variants": {}, "grid": {}, "seeds": [], "overrides": []}
     cells = []
     for (name, settings), values in itertools.product(variants.items(), itertools.product(*recipe.grid.values())):
@@ -781,8 +891,8 @@ def expand(recipe: Recipe, where: str = "recipe") -> list[Cell]:
             settings = merge_recipe(settings, change)
         settings = {key: value for key, value in settings.items() if key not in EXPERIMENT_WIDE}
         label = variant_label(str(name) if recipe.variants else "", dotted, values)
-        if not re.fullmatch(r"[A-Za-z0-9_.,=+@-]+", label) or label.startswith("."):
-            raise KitError(f"{place}: {label!r} can't name a folder (use letters, digits, '_', '-', '.')")
+        if not re.fullmatch(r"[A-Za-z0-9_.,=+@-]{1,200}", label) or label.startswith("."):
+            raise KitError(f"{place}: {label!r} can't name a folder (use up to 200 letters, digits, '_-.')")
         once = convert_section(merge_recipe(base, settings), Recipe, f"{place}: " if recipe.variants else f"{where}: ")
         check_steps(once.postprocess, f"{place if recipe.variants else where}: postprocess")
         check_parts(once, f"{place if recipe.variants else where}: ")
@@ -821,6 +931,8 @@ def bounds_of(rule: Any, place: str) -> list[Any]:
         and isinstance(rule["choices"], list)
         and rule["choices"]
     ):
+        if any(isinstance(choice, (list, dict)) for choice in rule["choices"]):
+            raise KitError(f"{place}.choices: {rule['choices']!r} holds more than numbers and texts ({example})")
         return rule["choices"]
     if not isinstance(rule, Mapping) or not {"low", "high"} <= rule.keys() <= known:
         raise KitError(f"{place}: {rule!r} is no range ({example})")
@@ -867,10 +979,11 @@ SMOKE_SETTINGS = (
 )
 
 
-def smoke(recipe: Recipe, weights: str | Path | None = None) -> Recipe:
+def smoke(recipe: Recipe, weights: str | Path | None = None, masks: bool = False) -> Recipe:
     """The same experiment small enough for seconds on a CPU: tiny backbone, two epochs, one seed, small pictures.
 
-    `weights` are those of a tiny backbone that has learned something; without them it has random ones.
+    `weights` are those of a tiny backbone that has learned something; without them it has random ones. `masks`: whether
+    the recipe's own masks are there, as for data of its own; the synthetic pictures have theirs in alpha.
     """
     small = MiniConfig(identities=8, images=120)
     if recipe.data.split.name == "open_set" or recipe.open_set:
@@ -891,7 +1004,8 @@ def smoke(recipe: Recipe, weights: str | Path | None = None) -> Recipe:
     if not (recipe.train.epochs or any(cell.recipe.checkpoint for cell in expand(recipe))):
         column += ["train.epochs=0"]
     own = [f"model.pretrained={str(trained).lower()}", f"model.weights={json.dumps(str(weights) if trained else None)}"]
-    for text in [*SMOKE_SETTINGS, *own, *column]:
+    settings = [text for text in SMOKE_SETTINGS if not (masks and text.startswith("data.masks="))]
+    for text in [*settings, *own, *column]:
         small = override(small, text, name)
     return small
 
@@ -909,11 +1023,28 @@ def shrink_stages(settings: dict, size: int) -> None:
 
 KAGGLE_INPUT, KAGGLE_WORKING, KAGGLE_SCRATCH = Path("/kaggle/input"), Path("/kaggle/working"), Path("/tmp")
 WEIGHTS_VARIABLE, CACHE_VARIABLE = "JAGUAR_KIT_WEIGHTS", "JAGUAR_KIT_CACHE"
+SESSION_VARIABLE = "JAGUAR_KIT_SESSION_START"  # when a Kaggle session began, in seconds since 1970
 PARENT_VARIABLE = "JAGUAR_KIT_PARENT"  # process number of the one that started several to share the work
 
 
 def on_kaggle() -> bool:
     return bool(os.environ.get("KAGGLE_KERNEL_RUN_TYPE"))
+
+
+def session_age() -> float:
+    """Seconds since this Kaggle session began, as its first process did, or as $JAGUAR_KIT_SESSION_START tells it.
+
+    0 where that can't be told, or is longer ago than a session lasts.
+    """
+    began = os.environ.get(SESSION_VARIABLE)
+    age = 0.0
+    with suppress(OSError, ValueError, IndexError):
+        if began:
+            age = time.time() - float(began)
+        else:
+            ticks = int(Path("/proc/1/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+            age = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
+    return age if 0 < age < 12 * 3600 else 0.0
 
 
 def find_mounted(pattern: str, root: Path = KAGGLE_INPUT, depth: int = 8) -> list[Path]:
@@ -927,7 +1058,9 @@ def find_mounted(pattern: str, root: Path = KAGGLE_INPUT, depth: int = 8) -> lis
         for folder in level:
             matches = sorted(p for p in folder.glob(pattern) if p.is_file())
             found += matches
-            inner = [] if matches else sorted(p for p in folder.iterdir() if p.is_dir())
+            inner = []
+            with suppress(PermissionError):  # what may not be looked into holds nothing for us
+                inner = [] if matches else sorted(p for p in folder.iterdir() if p.is_dir())
             below += inner if len(inner) <= 200 else []
         level = below
     return found
@@ -937,7 +1070,14 @@ def cache_dir() -> Path:
     """Where decoded pictures and features are kept: $JAGUAR_KIT_CACHE, Kaggle's scratch, or ~/.cache/jaguar_kit."""
     if os.environ.get(CACHE_VARIABLE):
         return Path(os.environ[CACHE_VARIABLE])
-    return KAGGLE_SCRATCH / "jaguar_kit" if on_kaggle() else Path.home() / ".cache" / "jaguar_kit"
+    return KAGGLE_SCRATCH / "jaguar_kit" if on_kaggle() else home_folder() / ".cache" / "jaguar_kit"
+
+
+def home_folder() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise KitError(f"HOME: this user has no home folder; set ${CACHE_VARIABLE} to a folder for the cache") from None
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -993,7 +1133,10 @@ def process_alive(pid: int) -> bool:
     return True
 
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+UNWRITABLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
+    *(errno.EISDIR, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EFBIG, errno.EIO, errno.ELOOP),
+)
 
 
 @contextmanager
@@ -1053,6 +1196,28 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+MEND_RUN = "set the run aside with --force, or remove it, and run it again"
+
+
+def damaged(path: Path, what: object, remedy: str = MEND_RUN) -> KitError:
+    """What to say of a file of the kit's own that is no longer what it wrote."""
+    return KitError(f"{path}: is damaged: {one_line(what, 200) or 'unreadable'}; {remedy}")
+
+
+def read_record(path: Path, needed: Mapping[str, type | tuple[type, ...]], remedy: str = MEND_RUN) -> dict[str, Any]:
+    """A JSON object that the kit wrote, with values of these types; KitError with the remedy where it is damaged."""
+    try:
+        told = read_json(path)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, error, remedy) from None
+    if not isinstance(told, dict):
+        raise damaged(path, "it is no JSON object", remedy)
+    for key, kind in needed.items():
+        if not isinstance(told.get(key), kind) or isinstance(told[key], bool):
+            raise damaged(path, f"{key}: {told.get(key)!r}", remedy)
+    return told
+
+
 def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
@@ -1108,8 +1273,26 @@ def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
 
 
 def say(text: str) -> None:
-    if process_number() == 0:
+    """Prints a line in the first process; where nobody can read it any more, work goes on all the same."""
+    if process_number() > 0:
+        return
+    try:
         print(text, flush=True)
+    except UnicodeEncodeError:
+        print(text.encode(sys.stdout.encoding or "ascii", "backslashreplace").decode("ascii", "replace"), flush=True)
+    except OSError as error:  # the reader, such as head, has enough, or the disk that takes the output is full
+        mute_output()
+        if not isinstance(error, BrokenPipeError):
+            with suppress(OSError):
+                print(f"note: the output can't be written any more: {error.strerror}", file=sys.stderr)
+
+
+def mute_output() -> None:
+    """Lets what is printed from now on go nowhere."""
+    with suppress(OSError, ValueError):  # ValueError: no file stands behind it, as in a notebook
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @contextmanager
@@ -1172,22 +1355,29 @@ class Competition:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with names, labels and file sizes, so that results of other data are not taken for these."""
+        """Changes with every column of the tables and with file sizes, so that other data are not taken for these."""
         tables = [name for name in ("train.csv", "test.csv", "metadata.csv") if (self.root / name).is_file()]
         sizes = [os.stat(self.root / path).st_size for path in [*self.paths, *tables]]
-        told = [list(t[c]) for t in (self.train, self.test) for c in ("orientation", "species") if c in t]
-        parts = (list(self.train.filename), list(self.train.identity), list(self.test.filename), sizes)
-        return fingerprint(*parts, *([told] if told else []))
+        columns = [(name, list(table[name].map(str))) for table in (self.train, self.test) for name in table]
+        return fingerprint(columns, sizes)
+
+
+AS_TEXT = {"keep_default_na": False, "encoding": "utf-8-sig", "index_col": False}  # how a CSV is read
+CHUNK = 1 << 19  # rows of a long table that are worked on at a time
 
 
 def read_table(path: Path, columns: Sequence[str], dtypes: Mapping[str, str] | None = None) -> pd.DataFrame:
     """A CSV whose cells are text unless `dtypes` says otherwise; KitError when it lacks a column or has no rows."""
     try:
+        if path.exists() and not path.is_file():
+            raise KitError(f"{path}: is {'a folder' if path.is_dir() else 'no file'} (expected a CSV)")
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with more cells than the header
-            table = pd.read_csv(path, dtype=dtypes or str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+            table = pd.read_csv(path, dtype=dtypes or str, **AS_TEXT)
     except FileNotFoundError:
         raise KitError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise KitError(f"{path}: can't be read: {error.strerror or error}") from None
     except (pd.errors.ParserWarning, UnicodeDecodeError, ValueError) as error:
         raise KitError(f"{path}: not a readable CSV: {' '.join(str(error).split())}") from None
     missing = [c for c in columns if c not in table.columns]
@@ -1219,47 +1409,150 @@ def locate_pictures(root: Path, part: str, filenames: Iterable[str], table: Path
         paths.append(str(Path(home or ".") / name))
         missing += [name] if home is None else []
     if missing:
-        raise KitError(f"{table}: {len(missing)} pictures are not in {root / part}: {', '.join(missing)}")
+        raise KitError(f"{table}: {len(missing)} pictures are not in {root / part}: {shortly(missing)}")
     return paths
 
 
-def picture_suffixes() -> set[str]:
+# Formats of photographs: PIL would else try all that it knows, and start other programs for some, such as Ghostscript.
+FORMATS = (
+    *("AVIF", "BMP", "DDS", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI"),
+    *("TGA", "TIFF", "WEBP"),
+)
+MARKER = ".jaguar_kit"  # a file in every folder of results, by which it is told from data
+RESULTS = (MARKER, "experiment.json", "answers.csv")  # one of these makes a folder one of results
+# What a system, a NAS or a program leaves anywhere, names of splits, and what else no individual is called; lower case.
+LITTER = {"@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "__macosx", "$recycle.bin", "recycler"}
+LITTER |= {"lost+found", "system volume information", "thumbnails", "thumbs", "__pycache__"}
+SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "dev", "holdout"}
+SPLITS |= {"query", "queries", "gallery", "database"}
+NOBODY = SPLITS | {"mask", "masks", "segmentation", "segmentations", "dcim", "private", "avf_info", "misc", "cache"}
+CAMERA_FOLDER = re.compile(r"\d{3}[A-Z_]{5}", re.IGNORECASE)  # such as 100CANON (DCF)
+
+
+@cache
+def picture_formats() -> tuple[str, ...]:
+    """Those of FORMATS that can be read here; HEIF where pillow-heif is installed."""
     Image.init()
-    return {suffix for suffix, kind in Image.EXTENSION.items() if kind in Image.OPEN} - {
-        ".pdf",
-        ".ps",
-        ".eps",
-        ".mpg",
-        ".mpeg",
-    }
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@cache
+def picture_suffixes() -> frozenset[str]:
+    formats = picture_formats()
+    return frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in formats)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What lies below a folder: its pictures, and in words all that was left out or not read."""
+
+    pictures: list[Path]  # relative to the folder, in order
+    notes: list[str]
+    unread: Mapping[str, Mapping[str, int]]  # by folder at the top, how many other files by their ending
+
+
+def scan_pictures(root: Path, leave_out: Sequence[str] = ()) -> Scan:
+    """Finds all pictures below a folder, in folders that are links too.
+
+    Hidden files, folders of results, litter of systems, and `leave_out` (paths below root) are left out. Whatever is
+    not read is counted in the notes. KitError on names that are no text.
+    """
+    suffixes, away = picture_suffixes(), {Path(os.path.normpath(path)) for path in leave_out}
+    pictures, left, linked, broken, unread, seen = [], {}, [], [], {}, set()
+    for folder, folders, files in os.walk(root, onerror=refuse_unreadable, followlinks=True):
+        place, here, status = Path(folder), Path(folder).relative_to(root), os.stat(folder)
+        check_decoded(place, [*folders, *files])
+        if here != Path() and any(name in files for name in RESULTS):
+            left[f"{here} (results of this kit)"] = 0
+            folders.clear()
+            continue
+        if (status.st_dev, status.st_ino) in seen:
+            broken.append(str(here))
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        linked += [str(here)] if here != Path() and place.is_symlink() else []
+        for name in [n for n in folders if n.startswith(".") or n.lower() in LITTER or here / n in away]:
+            left[str(here / name)] = sum(len(names) for _, _, names in os.walk(place / name))
+            folders.remove(name)
+        folders.sort()
+        top = here.parts[0] if here.parts else ""
+        counts = unread.setdefault(top, {})
+        for name in sorted(n for n in files if not n.startswith(".") and (here.parts or n != "views.csv")):
+            kind = Path(name).suffix.lower() or "without ending"
+            if kind in suffixes and (place / name).is_file():
+                pictures.append(here / name)
+                continue
+            broken += [str(here / name)] if (place / name).is_symlink() and not (place / name).exists() else []
+            counts[kind] = counts.get(kind, 0) + 1
+    return Scan(sorted(pictures), notes_on_scan(root, left, linked, broken, unread), unread)
+
+
+def refuse_unreadable(error: OSError) -> None:
+    raise KitError(f"{error.filename}: can't be read: {error.strerror}; make it readable, or move it away")
+
+
+def check_decoded(folder: Path, names_there: Iterable[str]) -> None:
+    """Refuses names that are not UTF-8, which no table and no page could tell."""
+    for name in names_there:
+        if re.search("[\ud800-\udfff]", name):
+            raise KitError(f"{folder}: the name {os.fsencode(name)!r} is not UTF-8; rename it (convmv does)")
+
+
+def by_ending(unread: Mapping[str, Mapping[str, int]]) -> str:
+    """How many files that are no pictures there are of each ending, in words."""
+    kinds: dict[str, int] = {}
+    for kind, count in itertools.chain.from_iterable(counts.items() for counts in unread.values()):
+        kinds[kind] = kinds.get(kind, 0) + count
+    return one_line(", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items(), key=lambda item: -item[1])), 400)
+
+
+def notes_on_scan(
+    root: Path, left: Mapping[str, int], linked: list[str], broken: list[str], unread: Mapping[str, Mapping[str, int]]
+) -> list[str]:
+    notes, others = [], by_ending(unread)
+    if others:
+        hint = "; pip install pillow-heif reads .heic" if re.search(r"\.hei[cf]\b", others) else ""
+        notes.append(f"{root}: files that are no pictures that can be read here: {others}{hint}")
+    if left:
+        listed = [f"{name} ({count} files)" if count else name for name, count in left.items()]
+        notes.append(f"{root}: {len(left)} folders hold no data and are left out: {shortly(listed)}")
+    if linked:
+        notes.append(f"{root}: {len(linked)} links to folders were followed: {shortly(linked)}")
+    if broken:
+        notes.append(f"{root}: {len(broken)} links lead nowhere, or where a folder was read already: {shortly(broken)}")
+    return notes
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """Paths of all pictures in a folder and its folders, relative to it and in order; hidden ones are left out."""
-    suffixes = picture_suffixes()
-    found = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in suffixes and p.is_file())
-    return [p for p in (p.relative_to(folder) for p in found) if not any(part.startswith(".") for part in p.parts)]
+    """Paths of all pictures in a folder and its folders, relative to it and in order."""
+    return scan_pictures(folder).pictures
 
 
 def check_pictures(table: Path, column: str, root: Path, paths: Iterable[str]) -> None:
     """KitError lists all pictures of a table that are not below `root`."""
     missing = [path for path in paths if not (root / path).is_file()]
     if missing:
-        raise KitError(f"{table}: {column}: {len(missing)} pictures are not in {root}: {', '.join(missing)}")
+        raise KitError(f"{table}: {column}: {len(missing)} pictures are not in {root}: {shortly(missing)}")
 
 
 def unlisted_pictures(root: Path, part: str, listed: Iterable[str]) -> list[str]:
-    """Names of pictures that lie in the folder of a part but stand in no table."""
+    """Pictures that lie below the folder of a part but are not among the listed paths (below root) of its table."""
     folder = next((root / f for f in (f"{part}/{part}", part) if (root / f).is_dir()), None)
     if folder is None:
         return []
-    suffixes = picture_suffixes()
-    pictures = {entry.name for entry in os.scandir(folder) if Path(entry.name).suffix.lower() in suffixes}
-    return sorted(pictures - {name.rpartition("/")[2] for name in listed})
+    known = {os.path.normpath(root / path) for path in listed}
+    return [str(path) for path in pictures_below(folder) if os.path.normpath(folder / path) not in known]
 
 
-def load_competition(root: str | Path) -> Competition:
+def load_competition(root: str | Path, masks: str | None = None) -> Competition:
     """Reads and checks a data folder: Jaguar Re-ID's layout, AnimalCLEF's, or a plain folder of `identity/*.jpg`.
+
+    masks: a folder below root that holds masks, no individual.
 
     Every fault is found before any work begins: missing columns, duplicate rows, pictures that are not there
     (all of them are named), names that lead out of the folder, an empty table. The pairs of test.csv may come in
@@ -1270,7 +1563,7 @@ def load_competition(root: str | Path) -> Competition:
         raise KitError(f"{root}: there is no such folder (expected one with train.csv and test.csv, or identity/*.jpg)")
     if (root / "train.csv").is_file():
         return load_tables(root)
-    return load_metadata(root) if (root / "metadata.csv").is_file() else load_folders(root)
+    return load_metadata(root) if (root / "metadata.csv").is_file() else load_folders(root, masks)
 
 
 def load_tables(root: Path) -> Competition:
@@ -1278,10 +1571,10 @@ def load_tables(root: Path) -> Competition:
     train = read_table(table, ("filename", "ground_truth")).drop(columns=["identity", "path"], errors="ignore")
     train = train.rename(columns={"ground_truth": "identity"})
     check_names(table, "filename", train.filename)
-    check_labels(table, train)
+    notes = clean_labels(table, train, "ground_truth")
     train["path"] = locate_pictures(root, "train", train.filename, table)
-    train = add_views(root, train)
-    notes = notes_on_labels(train) + notes_on_unlisted(root, "train", train.filename)
+    train, joined = add_views(root, train)
+    notes += notes_on_labels(train) + joined + notes_on_unlisted(root, "train", train.path)
     pairs, test, solution = None, pd.DataFrame({"filename": [], "path": []}, dtype=str), None
     if (root / "test.csv").is_file():
         pairs = load_pairs(root / "test.csv")
@@ -1289,8 +1582,8 @@ def load_tables(root: Path) -> Competition:
         check_names(root / "test.csv", "query_image, gallery_image", filenames)
         paths = locate_pictures(root, "test", filenames, root / "test.csv")
         test = pd.DataFrame({"filename": filenames, "path": paths})
-        solution = load_solution(root / "solution.csv", filenames)
-        notes += notes_on_unlisted(root, "test", filenames)
+        solution, scored = load_solution(root / "solution.csv", filenames)
+        notes += scored + notes_on_unlisted(root, "test", paths)
     return Competition(root, train, pairs, test, solution, tuple(notes))
 
 
@@ -1304,14 +1597,16 @@ def load_metadata(root: Path) -> Competition:
     rows = rows.rename(columns={"image_id": "filename"})
     twice = rows.filename[rows.filename.duplicated()].unique()
     if len(twice):
-        raise KitError(f"{table}: image_id: more than one row for {', '.join(twice)}")
+        raise KitError(f"{table}: image_id: more than one row for {shortly(list(twice))}")
+    for column in ("species", "orientation", "split", "dataset"):
+        rows = rows.assign(**{column: rows[column].map(clean_label)}) if column in rows else rows
     strange = sorted(set(rows.split) - {"database", "query"})
     if strange:
         raise KitError(f"{table}: split: {strange[0]!r} is not known (expected database or query)")
     check_names(table, "path", rows.path)
     check_pictures(table, "path", root, rows.path)
     train, test = (rows[rows.split == part].reset_index(drop=True) for part in ("database", "query"))
-    told = test.filename[test.identity.str.strip() != ""]
+    told = test.filename[test.identity.map(clean_label) != ""]
     if len(told):
         raise KitError(
             f"{table}: identity: given for {len(told)} queries, such as {told.iloc[0]} (expected empty; what is known "
@@ -1319,35 +1614,110 @@ def load_metadata(root: Path) -> Competition:
         )
     if train.empty:
         raise KitError(f"{table}: split: no row is of the database, which tells the known individuals")
-    check_labels(table, train, "identity")
-    solution = load_solution(root / "solution.csv", list(test.filename), ("image_id", "identity"))
+    notes = clean_labels(table, train, "identity") + notes_on_labels(train)
+    if "dataset" in rows and (nameless := rows.species == "").any():
+        notes.append(f"{table}: species: empty in {nameless.sum()} rows, where dataset stands for it")
+        train, test = (t.assign(species=t.species.where(t.species != "", t.dataset)) for t in (train, test))
+    solution, scored = load_solution(root / "solution.csv", list(test.filename), ("image_id", "identity"))
     test = test.drop(columns="identity")
-    return Competition(root, train, None, test, solution, tuple(notes_on_labels(train)), open_set=True)
+    return Competition(root, train, None, test, solution, (*notes, *scored), open_set=True)
+
+
+NEW = "new_individual"  # the answer for an animal that nobody knows
+VAGUE = frozenset(
+    [
+        "unknown",
+        "unidentified",
+        "unnamed",
+        "unk",
+        "na",
+        "n/a",
+        "nan",
+        "none",
+        "null",
+        "undefined",
+        "tbd",
+        "?",
+        "-",
+        "x",
+        "noid",
+        "no_id",
+    ]
+)
+# What nobody sees; joiners stay between letters of scripts that need them.
+INVISIBLE = re.compile(
+    "[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
+    "|(?<![\u0600-\U0010ffff])[\u200c\u200d]|[\u200c\u200d](?![\u0600-\U0010ffff])"
+)
+
+
+def clean_label(text: str) -> str:
+    """A label as it is read: composed accents (NFC), nothing invisible, no blanks at its ends, single ones within."""
+    return " ".join(INVISIBLE.sub("", unicodedata.normalize("NFC", text)).split())
+
+
+def clean_labels(table: Path, train: pd.DataFrame, column: str) -> list[str]:
+    """Cleans the labels of a table in place and checks them; what is to be said about it."""
+    written = train.identity
+    train["identity"] = written.map(clean_label)
+    check_labels(table, train, column)
+    other = (written != train.identity).to_numpy()
+    notes = []
+    if other.any():
+        pairs = dict.fromkeys(f"{a!a} as {b!r}" for a, b in zip(written[other], train.identity[other]))
+        notes.append(
+            f"{table}: {column}: {other.sum()} labels are read without what nobody sees: {shortly(list(pairs))}"
+        )
+    return notes
 
 
 def check_labels(table: Path, train: pd.DataFrame, column: str = "ground_truth") -> None:
-    unlabelled = train.filename[train.identity.str.strip() == ""]
+    unlabelled = train.filename[train.identity == ""]
     if len(unlabelled):
-        raise KitError(f"{table}: {column}: empty for {', '.join(unlabelled)}")
+        raise KitError(f"{table}: {column}: empty for {shortly(list(unlabelled))}")
+    if (train.identity == NEW).any():
+        raise KitError(
+            f"{table}: {column}: {NEW!r} is the answer for animals that nobody knows, no label (expected a name; "
+            f"leave these {(train.identity == NEW).sum()} pictures out)"
+        )
     twice = train.filename[train.filename.duplicated()].unique()
     if len(twice):
-        raise KitError(f"{table}: filename: more than one row for {', '.join(twice)}")
+        raise KitError(f"{table}: filename: more than one row for {shortly(list(twice))}")
     if train.identity.nunique() < 2:
         raise KitError(f"{table}: {column}: only one identity, '{train.identity.iloc[0]}'; at least two are needed")
 
 
 def load_pairs(table: Path) -> pd.DataFrame:
-    """test.csv with its picture columns as categories, so that 25 million rows fit in memory."""
-    columns, types = (
-        ("row_id", "query_image", "gallery_image"),
-        dict.fromkeys(("query_image", "gallery_image"), "category"),
-    )
+    """test.csv with its picture columns as categories, so that 25 million rows fit in memory.
+
+    Row ids are int64 where every one is written as such a number is, and text otherwise, so that they are told again to
+    the letter: 0007 is not 7, nor is +7.
+    """
+    columns = ("row_id", "query_image", "gallery_image")
+    types = dict.fromkeys(("query_image", "gallery_image"), "category")
     pairs = read_table(table, columns, types)
-    written = pd.read_csv(table, dtype=str, nrows=1000, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    if not (pairs.row_id.iloc[:1000].astype(str) == written.row_id).all():  # such as 0007, which is not 7
+    if pairs.row_id.dtype != np.int64 or not written_plainly(table, pairs.row_id.to_numpy()):
         pairs = read_table(table, columns, {**types, "row_id": "str"})
     check_unique(pairs.row_id, table)
     return pairs
+
+
+def written_plainly(table: Path, row_ids: np.ndarray) -> bool:
+    """Whether the numbers stand in the table without signs, blanks or leading zeros: by how long their texts are."""
+    if row_ids.min() < 0:
+        return False
+    start = 0
+    for chunk in pd.read_csv(table, usecols=["row_id"], dtype=str, chunksize=CHUNK, **AS_TEXT):
+        numbers = row_ids[start : start + len(chunk)]
+        if not np.array_equal(chunk.row_id.str.len().to_numpy(np.int64), digit_counts(numbers)):
+            return False
+        start += len(chunk)
+    return True
+
+
+def digit_counts(numbers: np.ndarray) -> np.ndarray:
+    """How many decimal digits whole numbers from 0 on have."""
+    return np.searchsorted(10 ** np.arange(1, 19), numbers, "right") + 1
 
 
 def check_unique(row_ids: pd.Series, table: str | Path) -> None:
@@ -1355,37 +1725,85 @@ def check_unique(row_ids: pd.Series, table: str | Path) -> None:
         return  # rising numbers, as nearly always; hashing them all takes a hundred times longer
     twice = row_ids[row_ids.duplicated()].unique()
     if len(twice):
-        raise KitError(f"{table}: row_id: more than one row for {', '.join(map(str, twice))}")
+        raise KitError(f"{table}: row_id: more than one row for {shortly(list(map(str, twice)))}")
 
 
 def load_solution(
     table: Path, filenames: Sequence[str], columns: tuple[str, str] = ("filename", "ground_truth")
-) -> pd.Series | None:
+) -> tuple[pd.Series | None, list[str]]:
+    """The identity of each test picture where the table tells all of them, else None; what is to be said about it."""
     if not table.is_file():
-        return None
+        return None, []
     key, value = columns
-    solution = read_table(table, columns).set_index(key)[value]
+    solution = read_table(table, columns).set_index(key)[value].map(clean_label)
     if solution.index.has_duplicates:
         raise KitError(f"{table}: {key}: more than one row for a picture")
-    return solution.reindex(filenames) if set(filenames) <= set(solution.index) else None
+    told = sum(name in solution.index for name in filenames)
+    if told < len(filenames):
+        return None, [f"{table}: tells {told} of {len(filenames)} test pictures, so that nothing is scored by it"]
+    return solution.reindex(filenames), []
 
 
-def add_views(root: Path, train: pd.DataFrame) -> pd.DataFrame:
-    """Columns of an optional views.csv (flank, burst, sighting, ...), joined by filename."""
+def add_views(root: Path, train: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Columns of an optional views.csv (flank, burst, sighting, ...), joined by picture; of how many it tells."""
     table = root / "views.csv"
     if not table.is_file():
-        return train
+        return train, []
     views = read_table(table, ())
-    if "filename" not in views:
-        views["filename"] = read_table(table, ("path",)).path.str.rpartition("/")[2]
-    views = views.drop_duplicates("filename").set_index("filename")
-    return train.join(views[[c for c in views.columns if c not in train.columns]], on="filename")
+    keys = [column for column in ("path", "filename") if column in views]
+    if not keys:
+        raise KitError(
+            f"{table}: column 'path' is missing (expected path or filename; found {','.join(views.columns)})"
+        )
+    rows = match_pictures(table, views, keys, train)
+    told = [column for column in views if column not in train.columns]
+    joined = views[told].iloc[rows].set_axis(train.index)
+    joined[rows < 0] = None
+    note = f"{table}: tells {', '.join(told) or 'nothing new'} of {(rows >= 0).sum()} of {len(rows)} training pictures"
+    if not (rows >= 0).any():
+        note += f" (it names {views[keys[0]].iloc[0]}, the pictures are called {train.path.iloc[0]})"
+    return pd.concat([train, joined], axis=1), [note]
+
+
+def match_pictures(table: Path, views: pd.DataFrame, keys: Sequence[str], train: pd.DataFrame) -> np.ndarray:
+    """The row of `views` that tells of each training picture (N,), -1 where none does.
+
+    A picture is known by its path below the root, or by its name as the table of pictures has it; by its bare file name
+    only where no other picture, and no other row, has the same.
+    """
+    row_of: dict[str, int] = {}
+    bare: dict[str, list[int]] = {}
+    content = list(zip(*(views[column] for column in views if column not in ("path", "filename")))) or [()] * len(views)
+    for row, names in enumerate(views[list(keys)].itertuples(index=False)):
+        for name in dict.fromkeys(os.path.normpath(name.replace("\\", "/")) for name in names):
+            if content[row_of.setdefault(name, row)] != content[row]:
+                raise KitError(f"{table}: more than one row for {name}, with different values")
+        bare.setdefault(Path(names[0].replace("\\", "/")).name, []).append(row)
+    own = train.path.map(lambda path: Path(path).name)
+    alone = ~own.duplicated(keep=False).to_numpy()
+    found = []
+    for path, filename, name, single in zip(train.path, train.filename, own, alone):
+        by_name = bare.get(name, []) if single else []
+        by_path = row_of.get(os.path.normpath(path), row_of.get(os.path.normpath(filename)))
+        found.append(by_path if by_path is not None else by_name[0] if len(by_name) == 1 else -1)
+    return np.array(found, int)
 
 
 def notes_on_labels(train: pd.DataFrame) -> list[str]:
+    """What is unusual: identities of one picture, names that may be none, names that differ by case alone."""
     counts = train.identity.value_counts()
-    singles = sorted(counts.index[counts == 1])
-    return [f"{len(singles)} identities have one picture and stay in training: {shortly(singles)}"] if singles else []
+    singles, vague = sorted(counts.index[counts == 1]), sorted(n for n in counts.index if n.casefold() in VAGUE)
+    by_case: dict[str, list[str]] = {}
+    for name in sorted(counts.index):
+        by_case.setdefault(name.casefold(), []).append(name)
+    alike = [" and ".join(names_there) for names_there in by_case.values() if len(names_there) > 1]
+    notes = [f"{len(singles)} identities have one picture and stay in training: {shortly(singles)}"] * bool(singles)
+    notes += [
+        f"{counts[name]} pictures are of an individual called {name!r}; leave them out if it is none" for name in vague
+    ]
+    return notes + [f"individuals whose names differ by case alone are taken for several: {shortly(alike)}"] * bool(
+        alike
+    )
 
 
 def shortly(listed: Sequence[str], most: int = 12) -> str:
@@ -1402,22 +1820,70 @@ def notes_on_unlisted(root: Path, part: str, listed: Iterable[str]) -> list[str]
     )
 
 
-def load_folders(root: Path) -> Competition:
-    below = pictures_below(root)
-    pictures = [p for p in below if len(p.parts) > 1]
-    identities = [p.parts[0] for p in pictures]
-    if not pictures or set(identities) <= {"train", "test"}:
-        raise KitError(f"{root}: has neither train.csv nor folders of pictures (identity/*.jpg)")
-    paths = [str(p) for p in pictures]
-    train = pd.DataFrame({"filename": paths, "identity": identities, "path": paths})
-    check_labels(root, train, "identity")
+def load_folders(root: Path, masks: str | None = None) -> Competition:
+    """A plain folder with a folder of pictures for each individual; what no individual is called is left out, aloud."""
+    found = scan_pictures(root, [masks] if masks else [])
+    of_folder: dict[str, list[Path]] = {}
+    for path in found.pictures:
+        of_folder.setdefault(path.parts[0] if len(path.parts) > 1 else "", []).append(path)
+    loose, notes = of_folder.pop("", []), list(found.notes)
+    nobody = sorted(n for n in of_folder if n.lower() in NOBODY or CAMERA_FOLDER.fullmatch(n))
+    if nobody and len(nobody) == len(of_folder):
+        raise KitError(
+            f"{root}: {shortly(nobody)} are names of splits, masks or cameras, no individuals (expected a folder of "
+            f"pictures for each individual; give --data {root / nobody[0]}, or a train.csv)"
+        )
+    if nobody:
+        listed = shortly([f"{name} ({len(of_folder.pop(name))} pictures)" for name in nobody])
+        notes.append(
+            f"{root}: folders called like splits, masks or cameras are no individuals and are left out: {listed}"
+        )
+    if not of_folder:
+        others = f"; there are {by_ending(found.unread)}" if by_ending(found.unread) else ""
+        raise KitError(f"{root}: has neither train.csv nor folders of pictures (identity/*.jpg){others}")
+    without = [n for n in found.unread if n and n not in of_folder and n not in nobody and n.lower() not in NOBODY]
+    if without:
+        listed = shortly([f"{name} ({by_ending({name: found.unread[name]}) or 'empty'})" for name in sorted(without)])
+        notes.append(f"{root}: {len(without)} folders have no picture that can be read: {listed}")
+    if loose:
+        notes.append(
+            f"{len(loose)} pictures lie in no identity's folder and are not used: {shortly(list(map(str, loose)))}"
+        )
+    pictures = sorted(itertools.chain(*of_folder.values()))
+    paths = [str(path) for path in pictures]
+    train = pd.DataFrame({"filename": paths, "identity": [path.parts[0] for path in pictures], "path": paths})
+    notes += clean_labels(root, train, "identity")
+    train, joined = add_views(root, train.reset_index(drop=True))
     test = pd.DataFrame({"filename": [], "path": []}, dtype=str)
-    loose = [p.name for p in below if len(p.parts) == 1]
-    notes = [f"{len(loose)} pictures lie in no identity's folder and are not used: {', '.join(loose)}"] if loose else []
-    return Competition(root, train, None, test, None, (*notes_on_labels(train), *notes))
+    return Competition(root, train, None, test, None, (*notes_on_labels(train), *notes, *joined))
 
 
 # pictures and their store
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """An open picture of one of FORMATS; PIL's own error where it is none."""
+    return Image.open(path, formats=picture_formats())
+
+
+UPRIGHT = {  # by EXIF's orientation, what turns a picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture turned by its EXIF tag; as it is where that can't be read."""
+    try:
+        orientation = image.getexif().get(0x0112)
+    except Exception:  # noqa: BLE001 - PIL raises nearly anything on broken metadata, and the pixels are good
+        orientation = None
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def read_picture(path: str | Path, mask: str | Path | None = None) -> tuple[Image.Image, Image.Image | None]:
@@ -1425,8 +1891,9 @@ def read_picture(path: str | Path, mask: str | Path | None = None) -> tuple[Imag
 
     The mask is `mask`'s gray values, or the picture's own alpha. RGB keeps what lies under alpha = 0.
     """
-    with Image.open(path) as image:
-        ImageOps.exif_transpose(image, in_place=True)  # without a copy
+    with open_picture(path) as opened:
+        image = upright(opened)
+        image.load()
         if image.mode.startswith("I") or image.mode == "F":
             image = gray_from_deep(image)
         if "transparency" in image.info and image.mode in ("P", "L", "RGB"):
@@ -1434,20 +1901,33 @@ def read_picture(path: str | Path, mask: str | Path | None = None) -> tuple[Imag
         alpha = image.getchannel("A") if image.mode in ("RGBA", "LA", "PA") else None
         rgb = image.convert("RGB")
     if mask is not None:
-        with Image.open(mask) as picture:
-            alpha = ImageOps.exif_transpose(picture)
-            alpha = alpha.getchannel("A") if "A" in alpha.getbands() else alpha.convert("L")
+        alpha = read_mask(mask)
         if alpha.size != rgb.size:
             raise OSError(f"its mask is {alpha.width} x {alpha.height} px, the picture {rgb.width} x {rgb.height}")
     return rgb, alpha
 
 
+def read_mask(path: str | Path) -> Image.Image:
+    """A mask's gray values, or its alpha; one of zeros and ones alone is taken for black and white."""
+    with open_picture(path) as opened:
+        image = upright(opened)
+        image.load()
+        if image.mode.startswith("I") or image.mode == "F":
+            image = gray_from_deep(image)
+        mask = image.getchannel("A") if "A" in image.getbands() else image.convert("L")
+    return mask.point(lambda value: 255 * value) if (mask.getextrema() or (0, 0))[1] == 1 else mask
+
+
+DEPTHS = (255, 1023, 4095, 16383, 65535)  # the largest value of 8, 10, 12, 14 and 16 bits
+
+
 def gray_from_deep(image: Image.Image) -> Image.Image:
-    """8-bit gray from 16-bit, 32-bit or floating values; those of up to 1 or 255 are taken to be of that range."""
+    """8-bit gray from 16-bit, 32-bit or floating values, of which the largest tells the range; NaN becomes black."""
     values = np.asarray(image, np.float64)
-    top = values.max(initial=0)
-    scale = 255.0 if top <= 1 and image.mode == "F" else 1.0 if top <= 255 and image.mode in ("F", "I") else 1 / 257
-    return Image.fromarray((values * scale).clip(0, 255).astype(np.uint8))
+    top = values[np.isfinite(values)].max(initial=0)
+    values = np.nan_to_num(values, nan=0.0, posinf=top, neginf=0.0)
+    most = 1.0 if top <= 1 and image.mode == "F" else next((depth for depth in DEPTHS if top <= depth), top)
+    return Image.fromarray(np.rint(values * (255 / most)).clip(0, 255).astype(np.uint8))
 
 
 def fit_square(image: Image.Image, size: int, fit: str) -> Image.Image:
@@ -1481,7 +1961,7 @@ def decode(path: Path, mask: Path | None, size: int, fit: str, channels: int, tu
 
 def has_alpha(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
     except Exception:  # noqa: BLE001 - PIL raises nearly anything on a broken file; decoding will name it
         return False
@@ -1489,26 +1969,56 @@ def has_alpha(path: Path) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class ImageStore:
-    """Decoded pictures in one memory-mapped array; reading one is reading memory."""
+    """Decoded pictures in one memory-mapped array, or some of them; reading one is reading memory."""
 
-    pixels: np.ndarray  # uint8 (N, S, S, 3 or 4)
+    pixels: np.ndarray  # uint8 (M, S, S, 3 or 4), of all that were decoded
     key: str  # changes with the pictures, their order, the size and the fit
     broken: tuple[int, ...] = ()  # positions of unreadable pictures, stored black
+    rows: np.ndarray | None = None  # where in `pixels` these N pictures are; None: all, in order
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.pixels) if self.rows is None else len(self.rows)
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        """uint8 (S, S, 3 or 4)."""
+        return self.pixels[position if self.rows is None else self.rows[position]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(self.__getitem__, range(len(self)))
 
     @property
     def masked(self) -> bool:
         return self.pixels.shape[3] == 4
 
+    def subset(self, positions: np.ndarray) -> ImageStore:
+        """The pictures at these positions, without a copy."""
+        rows = positions if self.rows is None else self.rows[positions]
+        return replace(self, rows=np.asarray(rows), key=fingerprint(self.key, np.asarray(positions).tolist()))
+
     def read(self, positions: Sequence[int] | Tensor) -> Tensor:
         """uint8 (B, 3 or 4, S, S) of the pictures at `positions`, channels last in memory."""
-        rows = torch.as_tensor(np.asarray(positions, np.int64))
+        positions = np.asarray(positions, np.int64)
+        rows = torch.as_tensor(positions if self.rows is None else self.rows[positions])
         return torch.from_numpy(self.pixels).index_select(0, rows).permute(0, 3, 1, 2)  # five times as fast as numpy's
 
     def thumbnail(self, position: int) -> Image.Image:
-        return Image.fromarray(np.ascontiguousarray(self.pixels[position][..., :3]))
+        return Image.fromarray(np.ascontiguousarray(self[position][..., :3]))
+
+
+PIECE = 1 << 26  # bytes of a large file whose checksum is taken at a time
+
+
+@lru_cache(maxsize=64)
+def array_checksums(path: Path, modified: int, size: int) -> tuple[int, ...]:
+    """CRC-32 of each piece of an .npy file's array, taken once in a process; `modified` and `size` are the file's."""
+    values = memoryview(np.load(path, mmap_mode="r").reshape(-1))
+    with ThreadPoolExecutor(core_count()) as pool:
+        return tuple(pool.map(zlib.crc32, (values[i : i + PIECE] for i in range(0, len(values), PIECE))))
+
+
+def checksums_of(path: Path) -> list[int]:
+    status = os.stat(path)
+    return list(array_checksums(path, status.st_mtime_ns, status.st_size))
 
 
 def mask_paths(root: Path, paths: Sequence[str], masks: str | None) -> list[Path | None]:
@@ -1520,10 +2030,12 @@ def mask_paths(root: Path, paths: Sequence[str], masks: str | None) -> list[Path
         raise KitError(f"data.masks: {folder}: there is no such folder")
     by_stem = {p.with_suffix("").as_posix(): folder / p for p in pictures_below(folder)}
     stems = [Path(p).with_suffix("") for p in paths]
-    found = [by_stem.get(s.as_posix()) or by_stem.get(s.name) for s in stems]
+    bare = pd.Series([stem.name for stem in stems], dtype=str)
+    shared = bare.duplicated(keep=False).to_numpy()  # several pictures of one name can't have one mask
+    found = [by_stem.get(s.as_posix()) or (None if both else by_stem.get(s.name)) for s, both in zip(stems, shared)]
     missing = [p for p, mask in zip(paths, found) if mask is None]
     if missing:
-        raise KitError(f"data.masks: {folder}: has no mask for {len(missing)} pictures: {', '.join(missing)}")
+        raise KitError(f"data.masks: {folder}: has no mask for {len(missing)} pictures: {shortly(missing)}")
     return found
 
 
@@ -1547,27 +2059,43 @@ def open_store(
     pictures, masks_found = [root / p for p in paths], mask_paths(root, paths, masks)
     gone = [str(p) for p in pictures if not p.is_file()]
     if gone:
-        raise KitError(f"{root}: {len(gone)} pictures are not there: {', '.join(gone)}")
+        raise KitError(f"{root}: {len(gone)} pictures are not there: {shortly(gone)}")
     stats = [(str(p), os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in [*pictures, *masks_found] if p is not None]
     turned = [list(map(float, turns))] if any(turns) else []
-    key = fingerprint("pictures 1", [str(p) for p in paths], stats, size, fit, masks is not None, *turned)
+    parts = (PIL.__version__, [str(p) for p in paths], stats, size, fit, masks is not None, *turned)
+    key = fingerprint("pictures 2", *parts)
     target = (cache or cache_dir()) / "pictures" / f"{key}.npy"
+    if (faults := stored_faults(target)) is None:
+        faults = write_store(target, pictures, masks_found, size, fit, bad_images, turns or [0.0] * len(paths))
+        told = {"root": str(root), "size": size, "fit": fit, "broken": faults, "crc32": checksums_of(target)}
+        write_json(target.with_suffix(".json"), told)
+    if faults and bad_images == "stop":
+        raise unreadable(paths, faults)
+    return ImageStore(np.load(target, mmap_mode="c"), key, tuple(map(int, faults)))  # as torch wants it: writable
+
+
+def stored_faults(target: Path) -> dict[str, str] | None:
+    """What could not be read of the pictures that lie decoded in the cache; None where they are to be decoded anew.
+
+    That is so where they are not there, or are not, to the last bit, what was written.
+    """
     record = target.with_suffix(".json")
     if not (target.is_file() and record.is_file()):
-        faults = write_store(target, pictures, masks_found, size, fit, bad_images, turns or [0.0] * len(paths))
-        write_json(record, {"root": str(root), "size": size, "fit": fit, "broken": faults})
-    broken = read_json(record)["broken"]
-    if broken and bad_images == "stop":
-        raise unreadable(paths, broken)
+        return None
     try:
-        return ImageStore(np.load(target, mmap_mode="c"), key, tuple(map(int, broken)))  # as torch wants it: writable
-    except ValueError:  # cut short by a full disk or a careless hand
-        remove(record)
-        return open_store(root, paths, size, fit, masks, bad_images, cache, turns)
+        told = read_record(record, {"broken": dict, "crc32": list}, "")
+        intact = checksums_of(target) == told["crc32"] and all(key.isdigit() for key in told["broken"])
+    except (KitError, ValueError, EOFError):  # cut short by a full disk or a careless hand
+        intact = False
+    if intact:
+        return told["broken"]
+    say(f"  note: {target}: was damaged and is made anew")
+    remove(record)
+    return None
 
 
 def unreadable(paths: Sequence[str | Path], faults: Mapping[str, str]) -> KitError:
-    listed = "; ".join(f"{paths[int(i)]} ({fault})" for i, fault in faults.items())
+    listed = shortly([f"{paths[int(i)]} ({fault})" for i, fault in faults.items()])
     return KitError(
         f"{len(faults)} pictures can't be read: {listed}; mend them, or leave them out with data.bad_images: skip"
     )
@@ -1611,6 +2139,31 @@ def write_store(
                 raise unreadable(pictures, faults)
             pixels.flush()
     return faults
+
+
+# folders of results
+
+
+def check_claim(folder: Path, holds: str) -> None:
+    """Refuses to write results where something else lies already; a result of the same kind is gone on with."""
+    marker, known = folder / MARKER, {"an experiment": "experiment.json"}.get(holds)
+    if marker.is_file():
+        there = one_line(marker.read_text(encoding="utf-8", errors="replace").strip(), 40)
+    elif folder.is_dir():
+        mine = {"interpretation.md", "trials", *((p.name for p in folder.iterdir() if p.is_dir()) if known else ())}
+        others = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and p.name not in mine)
+        there = holds if not others or known in others else f"something else ({others[0]})"
+    else:
+        there = "a file" if folder.exists() else holds
+    if there != holds:
+        raise KitError(f"{folder}: holds {there}; choose another --out, so that nothing is overwritten")
+
+
+def claim(folder: Path, holds: str) -> None:
+    """Marks a folder by the results that it holds, so that nothing takes it for data or writes over it."""
+    check_claim(folder, holds)
+    if not (folder / MARKER).is_file():
+        write_text(folder / MARKER, f"{holds}\n")
 
 
 # splits
@@ -1734,6 +2287,11 @@ def burst_safe_split(
         raise KitError(
             f"data.split.column: {column!r} is in neither train.csv nor views.csv; {suggest(column, train.columns)}"
         )
+    if column is not None and not (train[column].fillna("").astype(str).str.strip() != "").any():
+        raise KitError(
+            f"data.split.column: {column!r} is empty for all {len(train)} training pictures (expected each one's "
+            "burst: is views.csv about these pictures?)"
+        )
     bursts = column_groups(train[column]) if column is not None else find_bursts(train, hashes(), distance)
     identities = pd.factorize(train.identity)[0]
     counts = np.bincount(identities)
@@ -1756,7 +2314,7 @@ def column_groups(values: pd.Series) -> np.ndarray:
     return groups
 
 
-def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
+def perceptual_hashes(pixels: np.ndarray | ImageStore) -> np.ndarray:
     """64 bits for each picture, bool (N, 64): signs of the lowest 8 x 8 cosine coefficients against their median.
 
     pixels: uint8 (N, S, S, 3 or 4). Near-duplicates differ in few bits.
@@ -1780,14 +2338,19 @@ def differing_bits(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def find_bursts(train: pd.DataFrame, hashes: np.ndarray, distance: int = 11) -> np.ndarray:
-    """A burst number for each row (N,): runs of one identity's neighbouring file numbers with similar hashes."""
-    stems = train.filename.str.replace(r"\.[^./]*$", "", regex=True)
-    number = stems.str.extract(r"(\d{1,15})\D*$")[0].fillna("-1").astype("int64").to_numpy()
-    order = np.lexsort((number, train.identity.to_numpy()))
+    """A burst number for each row (N,): runs of one identity's neighbouring file numbers with similar hashes.
+
+    Numbers are neighbours in one folder only, and between names that are alike but for them: several cards hold an
+    IMG_0001.
+    """
+    stems = train.get("path", train.filename).str.replace(r"\.[^./]*$", "", regex=True)
+    parts = stems.str.extract(r"^(?P<before>.*?)(?P<number>\d{1,15})(?P<after>[^\d/]*)$")
+    number = parts.number.fillna("-1").astype("int64").to_numpy()
+    series = pd.factorize(train.identity + "\0" + parts.before.fillna(stems) + "\0" + parts.after.fillna(""))[0]
+    order = np.lexsort((number, series))
     before, after = order[:-1], order[1:]
-    identity = train.identity.to_numpy()
     near = (
-        (identity[before] == identity[after])
+        (series[before] == series[after])
         & (number[after] - number[before] == 1)
         & ((hashes[before] != hashes[after]).sum(1) <= distance)
     )
@@ -2021,7 +2584,7 @@ def make_mini_dataset(
             f"mini-dataset.images: {images} is too few for {identities} identities (expected at least {least})"
         )
     record = root / "mini.json"
-    if record.is_file() and {"layout": "jaguar", **read_json(record)} == made_with:
+    if record.is_file() and {"layout": "jaguar", **read_record(record, {}, "remove the folder")} == made_with:
         return root
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise KitError(f"{root}: holds something else already; choose a new folder for the mini-dataset")
@@ -2249,6 +2812,7 @@ def spread_colours(rgb: Tensor, weight: Tensor, radius: float) -> Tensor:
 
 Radius = Annotated[float, Range(low=0.005, high=0.3)]  # share of the side
 Degrees = Annotated[float, Range(low=0, high=180)]
+BlurWidth = Annotated[float, Range(low=0.05, high=100)]  # standard deviation in px
 
 
 @register("background", "original")
@@ -2342,7 +2906,7 @@ def flip(p: Fraction = 0.5) -> nn.Module:
 def affine(
     degrees: Degrees = 10.0,
     translate: Fraction = 0.05,
-    scale: Span = (0.95, 1.05),
+    scale: ZoomSpan = (0.95, 1.05),
     p: Fraction = 1.0,
 ) -> nn.Module:
     """Turns (by up to `degrees`), shifts (by up to a share `translate` of the side) and scales."""
@@ -2350,7 +2914,7 @@ def affine(
 
 
 @register("augmentation", "erasing")
-def erasing(p: Fraction = 0.5, area: FractionSpan = (0.02, 0.25), ratio: Span = (0.3, 3.3)) -> nn.Module:
+def erasing(p: Fraction = 0.5, area: FractionSpan = (0.02, 0.25), ratio: ZoomSpan = (0.3, 3.3)) -> nn.Module:
     """Blackens a rectangle of a share `area` of the picture, with sides in `ratio`."""
     return kornia_augmentation.RandomErasing(scale=area, ratio=ratio, p=p)
 
@@ -2419,13 +2983,15 @@ class Elastic(nn.Module):
 
 
 @register("augmentation", "elastic")
-def elastic(alpha: NonNegative = 50.0, sigma: Positive = 5.0, p: Fraction = 0.5) -> nn.Module:
+def elastic(
+    alpha: Annotated[float, Range(low=0, high=10000)] = 50.0, sigma: BlurWidth = 5.0, p: Fraction = 0.5
+) -> nn.Module:
     """Warps by smoothed noise; `alpha` and `sigma` in torchvision's pixel units."""
     return Elastic(alpha, sigma, p)
 
 
 @register("augmentation", "resized_crop")
-def resized_crop(area: FractionSpan = (0.5, 1.0), ratio: Span = (0.75, 1.3333)) -> nn.Module:
+def resized_crop(area: FractionSpan = (0.5, 1.0), ratio: ZoomSpan = (0.75, 1.3333)) -> nn.Module:
     """A part of the picture, of a share `area` and sides in `ratio`, at full size; of every picture."""
     return BySize(lambda side: kornia_augmentation.RandomResizedCrop((side, side), scale=area, ratio=ratio, p=1.0))
 
@@ -2449,7 +3015,7 @@ def grayscale(p: Fraction = 0.1) -> nn.Module:
 
 
 @register("augmentation", "gaussian_blur")
-def gaussian_blur(sigma: Span = (0.1, 2.0), p: Fraction = 0.2) -> nn.Module:
+def gaussian_blur(sigma: Annotated[tuple[BlurWidth, BlurWidth], Rising()] = (0.1, 2.0), p: Fraction = 0.2) -> nn.Module:
     """Blurs with a standard deviation drawn from `sigma`, in px."""
     kernel = 2 * math.ceil(3 * sigma[1]) + 1
     return kornia_augmentation.RandomGaussianBlur((kernel, kernel), sigma, p=p)
@@ -2657,7 +3223,7 @@ def autoaugment() -> nn.Module:
 
 
 @register("augmentation", "randaugment")
-def randaugment(operations: Count = 2, level: Fraction = 0.3) -> nn.Module:
+def randaugment(operations: Annotated[int, Range(low=1, high=20)] = 2, level: Fraction = 0.3) -> nn.Module:
     """RandAugment, drawn for each picture; a level of 0.3 is torchvision's magnitude 9 of 30 (Cubuk et al. 2020)."""
     return RandAugment(operations, level)
 
@@ -2757,7 +3323,7 @@ def no_mix() -> Mix | None:
 
 
 @register("mix", "mixup")
-def mixup(alpha: Positive = 0.2, p: Fraction = 1.0) -> Mix:
+def mixup(alpha: Annotated[float, Range(low=1e-3, high=1000)] = 0.2, p: Fraction = 1.0) -> Mix:
     """Weighted means of two pictures; the loss is weighted alike (Zhang et al. 2018)."""
 
     def mix(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -2769,7 +3335,7 @@ def mixup(alpha: Positive = 0.2, p: Fraction = 1.0) -> Mix:
 
 
 @register("mix", "cutmix")
-def cutmix(alpha: Positive = 1.0, p: Fraction = 1.0) -> Mix:
+def cutmix(alpha: Annotated[float, Range(low=1e-3, high=1000)] = 1.0, p: Fraction = 1.0) -> Mix:
     """A rectangle of another picture; the loss is weighted by the areas (Yun et al. 2019)."""
 
     def mix(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -2828,6 +3394,8 @@ class Pooling(nn.Module):
     Here the features are what the backbone saw at each place (B, D, h, w), and `reduce` takes them to (B, D), in fp32.
     """
 
+    kind = "map"  # of the features; poolings of one kind share those of a frozen backbone
+
     def __init__(self, reduce: Callable[[Tensor], Tensor] | None = None):
         super().__init__()
         self.reduce = reduce
@@ -2847,6 +3415,8 @@ class Pooling(nn.Module):
 
 class NativePooling(Pooling):
     """The backbone's own way from pictures to one vector each: timm's `forward_head(..., pre_logits=True)`."""
+
+    kind = "vector"
 
     def width(self, backbone: nn.Module) -> int:
         return getattr(backbone, "head_hidden_size", None) or backbone.num_features
@@ -2874,6 +3444,10 @@ class GeM(nn.Module):
 
 class ClassTokenPooling(Pooling):
     """The class token of a ViT, and behind it what `reduce` makes of its patches, where that is given."""
+
+    @property
+    def kind(self) -> str:
+        return "class token" if self.reduce is None else "class token and patches"
 
     def width(self, backbone: nn.Module) -> int:
         if getattr(backbone, "cls_token", None) is None:
@@ -2950,14 +3524,18 @@ def gem_exponent(pooling: nn.Module) -> float | None:
 
 
 @register("head", "linear")
-def linear_head(in_features: int, output: Count = 256) -> nn.Module:
+def linear_head(in_features: int, output: Width = 256) -> nn.Module:
     """One linear layer."""
     return nn.Linear(in_features, output)
 
 
 @register("head", "mlp")
 def mlp_head(
-    in_features: int, layers: Count = 2, hidden: Count = 512, output: Count = 256, dropout: Fraction = 0.3
+    in_features: int,
+    layers: Annotated[int, Range(low=1, high=64)] = 2,
+    hidden: Width = 512,
+    output: Width = 256,
+    dropout: Fraction = 0.3,
 ) -> nn.Module:
     """`layers` linear layers: each but the last with batch norm, ReLU and dropout, the last with batch norm."""
     modules: list[nn.Module] = []
@@ -2968,7 +3546,7 @@ def mlp_head(
 
 
 @register("head", "bn_neck")
-def bn_neck(in_features: int, output: Count | None = None) -> nn.Module:
+def bn_neck(in_features: int, output: Width | None = None) -> nn.Module:
     """Batch norm without a shift upon the features, or upon a linear layer to `output` of them (Luo et al. 2019)."""
     neck = nn.BatchNorm1d(output or in_features)
     neck.bias.requires_grad_(False)
@@ -3287,10 +3865,24 @@ def native_size(backbone: nn.Module) -> int:
     return backbone.pretrained_cfg["input_size"][-1]
 
 
+PICKLED = {".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".h5", ".tar"}
+
+
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[Any]:
-    """An open safetensors file; KitError when it is missing, cut short, or of another kind."""
+    """An open safetensors file; KitError when it is missing, cut short, or of another kind, and what to do about it."""
     try:
+        if path.suffix.lower() in PICKLED and path.is_file():
+            raise KitError(
+                f"{path}: a {path.suffix} file may run code when it is read, so that it is not (expected safetensors: "
+                "save its tensors with safetensors.torch.save_file where you trust it)"
+            )
+        if path.exists() and not path.is_file():
+            raise KitError(f"{path}: is no weights file (expected a file in safetensors format)")
+        if path.is_file():
+            with open(path, "rb") as file:
+                if file.read(23) == b"version https://git-lfs":
+                    raise KitError(f"{path}: a pointer of Git LFS, not the weights (git lfs pull brings them)")
         with safe_open(path, "pt") as file:
             yield file
     except FileNotFoundError:
@@ -3299,14 +3891,38 @@ def open_safetensors(path: Path) -> Iterator[Any]:
         raise KitError(f"{path}: not a complete safetensors file: {error}") from None
 
 
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 of names, types, shapes and values, by which damage is told."""
+    value = 0
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
+        value = zlib.crc32(tensor.view(-1).view(torch.uint8).numpy(), value) if tensor.numel() else value
+    return f"{value:08x}"
+
+
+CHECKED: set[tuple[Path, int, int]] = set()  # versions of files whose checksum was taken in this process
+
+
 def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file; nothing in it is executed."""
+    """Tensors and metadata of a safetensors file; nothing in it is executed.
+
+    KitError where the file tells a checksum, as the kit's own do, that is not that of its tensors.
+    """
     with open_safetensors(path) as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
+        tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    status = os.stat(path)
+    version = (path, status.st_mtime_ns, status.st_size)
+    if "crc32" in metadata and version not in CHECKED:
+        if metadata["crc32"] != checksum(tensors):
+            raise KitError(f"{path}: damaged: its tensors are not those that were written; make it again")
+        CHECKED.add(version)
+    return tensors, metadata
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes a safetensors file, atomically; what a killed process left of one is swept away by the next."""
+    """Writes a safetensors file with a checksum, atomically; what a killed process left is swept away by the next."""
+    metadata = {**(metadata or {}), "crc32": checksum(tensors)}
     with atomic(path) as temporary:
         place = temporary.with_name(f"{temporary.name}.folder")
         place.mkdir()  # safetensors makes a temporary file of its own beside the one it writes
@@ -3317,13 +3933,18 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[st
             remove(place)
 
 
+HUB_FILE = "model.safetensors"  # what a folder that was downloaded from the hub calls the weights
+
+
 def find_backbone_weights(name: str, given: str | None) -> Path | None:
     """The safetensors file of a backbone, by its short or its whole name.
 
     Looked for as the recipe's own file or in its folder, in $JAGUAR_KIT_WEIGHTS, in Kaggle's input, in weights/. None
     where there is none but the hub may be asked; KitError where it may not.
     """
-    if given is not None and Path(given).is_file():
+    if given is not None and Path(given).is_dir() and (Path(given) / HUB_FILE).is_file():
+        return Path(given) / HUB_FILE
+    if given is not None and Path(given).exists() and not Path(given).is_dir():
         return Path(given)
     if given is not None and not Path(given).is_dir():
         raise KitError(f"model.weights: {given}: there is no such weights file, nor a folder of them")
@@ -3331,6 +3952,7 @@ def find_backbone_weights(name: str, given: str | None) -> Path | None:
     for folder in filter(None, folders):
         for known in dict.fromkeys((name, known_backbone(name).architecture)):
             found = find_mounted(f"{glob_escape(known)}.safetensors", Path(folder))
+            found += [Path(folder) / known / HUB_FILE] if (Path(folder) / known / HUB_FILE).is_file() else []
             if found:
                 return found[0]
     if on_kaggle() or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
@@ -3359,7 +3981,8 @@ def load_backbone(name: str, input_size: int | None, pretrained: bool, weights: 
     backbone = create_backbone(name, input_size)
     tensors, metadata = load_safetensors(path)
     check_weights_metadata(name, path, tensors, metadata)
-    backbone.pretrained_cfg.update(json.loads(metadata.get("config", "{}")))
+    backbone.pretrained_cfg.update(normalisation_in(path, metadata.get("config", "{}")))
+    tensors = without_prefix(backbone, tensors, path)
     adapt = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)  # position embeddings
     tensors = without_classifier(backbone, tensors, path)
     if adapt:  # timm's own files have a classifier, and some of its filters take one without for an older kind
@@ -3368,6 +3991,35 @@ def load_backbone(name: str, input_size: int | None, pretrained: bool, weights: 
         tensors = {key: value for key, value in tensors.items() if key.rpartition(".")[0] not in classifiers}
     load_strictly(backbone, tensors, path)
     return backbone
+
+
+def normalisation_in(path: Path, text: str, where: str = "config") -> dict[str, Any]:
+    """Mean, standard deviation and input size of pictures, as far as a weights file's metadata tell them as JSON."""
+    with suppress(ValueError, TypeError, AttributeError, RecursionError):
+        told = json.loads(text)
+        config = {key: tuple(map(float, told[key])) for key in ("mean", "std") if key in told}
+        config |= {key: tuple(map(int, told[key])) for key in ("input_size",) if key in told}
+        if all(len(values) == 3 for values in config.values()) and all(s > 0 for s in config.get("std", ())):
+            return config
+    raise KitError(
+        f"{path}: its metadata '{where}' are {text!r} (expected JSON with mean, std and input_size, three numbers "
+        "each); save it again with save_backbone, or without metadata"
+    )
+
+
+WRAPPINGS = ("module.", "backbone.", "model.", "encoder.", "net.", "_orig_mod.")  # what trainers put before names
+
+
+def without_prefix(backbone: nn.Module, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors by the backbone's own names, where all of them stand behind the name of a wrapping; says so."""
+    own = backbone.state_dict().keys()
+    for prefix in WRAPPINGS:
+        inner = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+        if own - tensors.keys() and not own - inner.keys():
+            others = f", and left out {len(tensors) - len(inner)} others" if len(inner) < len(tensors) else ""
+            say(f"  note: {path}: took its tensors without the prefix {prefix!r}{others}")
+            return inner
+    return tensors
 
 
 def check_weights_metadata(name: str, path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -3402,6 +4054,14 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def backbone_sha256(backbone: nn.Module) -> str:
+    """The hash of a frozen backbone's tensors, but for what is fitted to the input size; taken once."""
+    if not hasattr(backbone, "kit_sha256"):
+        state = {k: v for k, v in backbone.state_dict().items() if not re.search("pos_embed|relative_position", k)}
+        backbone.kit_sha256 = tensors_sha256(state)
+    return backbone.kit_sha256
 
 
 def save_backbone(path: str | Path, backbone: nn.Module, name: str) -> Path:
@@ -3441,6 +4101,13 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
             f"{path}: weights of another architecture: {first} "
             f"({len(missing)} missing, {len(unknown)} unknown, {len(other)} of another shape)"
         )
+    floats = [key for key in sorted(own) if own[key].is_floating_point()]
+    whole = next((key for key in floats if not tensors[key].is_floating_point()), None)
+    if whole or any(not torch.isfinite(value).all() for value in tensors.values() if value.is_floating_point()):
+        fault = (
+            f"'{whole}' is {tensors[whole].dtype}, as of quantised weights" if whole else "not all of them are numbers"
+        )
+        raise KitError(f"{path}: {fault} (expected the finite float weights of {type(module).__name__})")
     module.load_state_dict(tensors)
 
 
@@ -3493,8 +4160,12 @@ def learn_last_blocks(backbone: nn.Module, count: int) -> None:
         parameter.requires_grad_(layers[name] >= blocks[-count])
 
 
-def build_embedder(model: ModelConfig, backbone: nn.Module | None = None) -> Embedder:
-    """Backbone (loaded, unless it is given), pooling, head and geometry of a recipe; weights on the CPU."""
+def build_embedder(model: ModelConfig | Mapping | str, backbone: nn.Module | None = None) -> Embedder:
+    """Backbone (loaded, unless it is given), pooling, head and geometry of a recipe; weights on the CPU.
+
+    model: the recipe's `model`, or plain settings as a recipe writes them, or just the name of a backbone.
+    """
+    model = convert({"backbone": model} if isinstance(model, str) else model, ModelConfig, "model")
     if backbone is None:
         backbone = load_backbone(model.backbone, model.input_size, model.pretrained, model.weights)
     pooling = model.pooling.build(backbone=backbone)
@@ -3534,12 +4205,37 @@ class IdentityLoss(nn.Module):
 
     def __init__(self, num_identities: int, beta: float, counts: Counts | None):
         super().__init__()
+        convert(num_identities, Count, "loss: num_identities")
         if beta and (counts is None or len(counts) != num_identities or min(counts) < 1):
             raise KitError(
                 f"loss: beta: {beta} needs counts, at least one picture for each of {num_identities} identities"
             )
         balance = class_weights(counts, beta) if beta else torch.ones(num_identities)
         self.register_buffer("balance", balance, persistent=False)
+
+    def as_batch(self, embeddings: Any, labels: Any) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, D) and labels (B,) as tensors on one device; KitError where they are none or do not fit.
+
+        That labels are below the number of identities is checked where they lie on the CPU.
+        """
+        try:
+            embeddings = torch.as_tensor(embeddings)
+            labels = torch.as_tensor(labels, device=embeddings.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise KitError(f"loss: embeddings and labels: {error} (expected numbers (B, D) and (B,))") from None
+        width, classes = getattr(self, "weight", embeddings).shape[-1], len(self.balance)
+        if embeddings.ndim != 2 or embeddings.shape[1] != width or not embeddings.is_floating_point():
+            kind = f"{embeddings.dtype} of shape {tuple(embeddings.shape)}"
+            raise KitError(f"loss: embeddings: {kind} (expected numbers with a point, (B, {width}))")
+        if labels.shape != embeddings.shape[:1] or labels.is_floating_point() or labels.dtype is torch.bool:
+            kind = f"{labels.dtype} of shape {tuple(labels.shape)}"
+            raise KitError(
+                f"loss: labels: {kind} (expected whole numbers, one for each of {len(embeddings)} embeddings)"
+            )
+        if labels.device.type == "cpu" and len(labels) and not (0 <= int(labels.min()) <= int(labels.max()) < classes):
+            wrong = next(label for label in labels.tolist() if not 0 <= label < classes)
+            raise KitError(f"loss: labels: {wrong} is none of {classes} identities (expected 0 to {classes - 1})")
+        return embeddings, labels.long()
 
     def terms(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
@@ -3549,6 +4245,7 @@ class IdentityLoss(nn.Module):
         return None
 
     def forward(self, embeddings: Tensor, labels: Tensor, shares: Tensor | float = 1.0) -> Tensor:
+        embeddings, labels = self.as_batch(embeddings, labels)
         with torch.autocast(embeddings.device.type, enabled=False):
             terms, counted = self.terms(full_precision(embeddings), labels)
             weighted = torch.where(counted, shares * self.balance.to(terms)[labels] * terms, 0)
@@ -3568,6 +4265,7 @@ class CrossEntropy(IdentityLoss):
         self, embedding_dim: int, num_identities: int, label_smoothing: float, beta: float, counts: Counts | None
     ):
         super().__init__(num_identities, beta, counts)
+        convert(embedding_dim, Count, "loss: embedding_dim")
         self.weight = nn.Parameter(torch.empty(num_identities, embedding_dim))
         self.bias = nn.Parameter(torch.zeros(num_identities))
         nn.init.xavier_uniform_(self.weight)
@@ -3602,6 +4300,7 @@ class MarginSoftmax(IdentityLoss):
         subcenters: int = 0,
     ):
         super().__init__(num_identities, beta, counts)
+        convert(embedding_dim, Count, "loss: embedding_dim")
         weight = torch.empty(max(subcenters, 1) * num_identities, embedding_dim)
         nn.init.xavier_uniform_(weight)
         self.weight = nn.Parameter(weight.view(num_identities, subcenters, embedding_dim) if subcenters else weight)
@@ -3767,11 +4466,13 @@ class ProxyAnchor(IdentityLoss):
         self, embedding_dim: int, num_identities: int, margin: float, scale: float, beta: float, counts: Counts | None
     ):
         super().__init__(num_identities, beta, counts)
+        convert(embedding_dim, Count, "loss: embedding_dim")
         self.weight = nn.Parameter(torch.empty(num_identities, embedding_dim))
         nn.init.kaiming_normal_(self.weight, mode="fan_out")
         self.margin, self.scale = margin, scale
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        embeddings, labels = self.as_batch(embeddings, labels)
         with torch.autocast(embeddings.device.type, enabled=False):
             vectors = unit(embeddings)
             cosine = vectors @ unit(self.weight).to(vectors).T  # (B, C)
@@ -4070,13 +4771,15 @@ def random_sampler() -> Sampler:
 
 
 @register("sampler", "class_balanced")
-def class_balanced_sampler(per_identity: Count | None = None) -> Sampler:
+def class_balanced_sampler(per_identity: Annotated[int, Range(low=1, high=100000)] | None = None) -> Sampler:
     """As many pictures of every identity; an epoch is identities x per_identity long (null: those of the largest)."""
     return partial(balanced_batches, per_identity=per_identity)
 
 
 @register("sampler", "pk")
-def pk_sampler(identities: Annotated[int, Range(low=2)] = 8, images: Annotated[int, Range(low=2)] = 4) -> Sampler:
+def pk_sampler(
+    identities: Annotated[int, Range(low=2, high=4096)] = 8, images: Annotated[int, Range(low=2, high=4096)] = 4
+) -> Sampler:
     """Batches of `identities` x `images` pictures for losses on pairs; every picture at least once an epoch."""
     return partial(pk_batches, identities=identities, images=images)
 
@@ -4095,7 +4798,10 @@ CMC_RANKS = (1, 5, 10)
 def as_matrix(values: Any, name: str = "similarity") -> Tensor:
     """A finite matrix as a float32 or float64 tensor on its own device; KitError names what is not finite."""
     if not isinstance(values, Tensor):
-        array = np.require(values, requirements=("C", "W"))
+        try:
+            array = np.require(values, requirements=("C", "W"))
+        except ValueError as error:
+            raise KitError(f"{name}: is no matrix: {error}") from None
         if array.dtype.kind not in "fiub":
             raise KitError(f"{name}: holds {array.dtype}, expected numbers")
         values = torch.from_numpy(array)
@@ -4121,12 +4827,25 @@ def like(result: Tensor, given: Any) -> Any:
 
 def as_labelled(similarity: Any, labels: Any) -> tuple[Tensor, np.ndarray, np.ndarray]:
     """Similarities (N, N), label codes (N,) and the labels by code; KitError when they do not fit."""
-    matrix = as_matrix(similarity)
-    labels = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    matrix, labels = as_matrix(similarity), as_labels(labels)
     if matrix.shape != (len(labels), len(labels)):
         raise KitError(f"similarity: shape {tuple(matrix.shape)} does not fit {len(labels)} labels (expected N x N)")
     known, codes = np.unique(labels, return_inverse=True)
     return matrix, codes.reshape(-1), known
+
+
+def as_labels(labels: Any, name: str = "labels") -> np.ndarray:
+    """Labels (N,) as an array of numbers or of text; KitError where one is missing (None, NaN), or they are no list."""
+    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if array.ndim != 1:
+        raise KitError(f"{name}: shape {array.shape} is no list (expected one label for each picture)")
+    missing = np.flatnonzero(pd.isna(array))
+    if len(missing):
+        raise KitError(
+            f"{name}: row {missing[0]} has none ({array[missing[0]]}), as {len(missing)} rows in all (expected a label "
+            "for each picture; leave out those that have none)"
+        )
+    return array if array.dtype.kind in "iub" else array.astype(str)
 
 
 def ascending(matrix: Tensor) -> Tensor:
@@ -4334,6 +5053,8 @@ def bootstrap_interval(
     """
     if over not in ("identities", "queries"):
         raise KitError(f"bootstrap_interval: over: {over!r} is not known; {suggest(over, ('identities', 'queries'))}")
+    convert(rounds, Count, "bootstrap_interval: rounds")
+    convert(level, Annotated[float, Range(above=0, high=0.999999)], "bootstrap_interval: level")
     matrix, codes, _ = as_labelled(similarity, labels)
     values = score_queries(matrix, codes).precision
     if baseline is not None:
@@ -4382,9 +5103,9 @@ def top_k(queries: Any, gallery: Any, k: int, geometry: Geometry | None = None) 
     holds Q x M similarities.
     """
     points, others, geometry = comparable(queries, gallery, geometry)
-    if k < 1:
-        raise KitError(f"top_k: k: {k} is out of range (expected at least 1)")
-    values, positions = most_similar(points, others, min(k, len(others)), geometry)
+    if not 1 <= k <= len(others):
+        raise KitError(f"top_k: k: {k} is out of range (expected 1 to {len(others)}, the size of the gallery)")
+    values, positions = most_similar(points, others, k, geometry)
     return like(values, queries), like(positions, queries)
 
 
@@ -4583,6 +5304,15 @@ def k_reciprocal_rerank(
     given = embeddings if similarity is None else similarity
     if (embeddings is None) == (similarity is None):
         raise KitError("k_reciprocal_rerank: give either embeddings or similarity=")
+    unused = {"gallery": gallery, "geometry": geometry} if similarity is not None else {}
+    unused |= {"queries": queries} if gallery is not None else {}
+    for name, value in unused.items():
+        if value is not None:
+            instead = "with similarity= (expected queries=, rows and columns of both sets together)"
+            raise KitError(
+                f"k_reciprocal_rerank: {name}= says nothing "
+                + (instead if similarity is not None else "with gallery= (expected one of the two)")
+            )
     if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
         raise KitError(
             f"k_reciprocal_rerank: k1={k1}, k2={k2}, lambda_value={lambda_value} (expected k1 and k2 of at least 1, "
@@ -4635,7 +5365,15 @@ def blend(raw: Any, reranked: Any, raw_weight: float) -> Any:
     """raw_weight * raw + (1 - raw_weight) * reranked, both (N, M)."""
     if not 0 <= raw_weight <= 1:
         raise KitError(f"blend: raw_weight: {raw_weight} is out of range (expected 0 to 1)")
-    return raw_weight * raw + (1 - raw_weight) * reranked
+    one, other = as_matrix(raw, "raw"), as_matrix(reranked, "reranked")
+    check_shapes("blend", [one, other])
+    return like(raw_weight * one + (1 - raw_weight) * other.to(one), raw)
+
+
+def check_shapes(name: str, matrices: Sequence[Any]) -> None:
+    shapes = [tuple(matrix.shape) for matrix in matrices]
+    if not shapes or any(shape != shapes[0] for shape in shapes):
+        raise KitError(f"{name}: shapes {', '.join(map(str, shapes)) or 'of nothing'} (expected matrices of one shape)")
 
 
 def rank_average(*similarities: Any) -> Any:
@@ -4647,6 +5385,7 @@ def rank_average(*similarities: Any) -> Any:
     from scipy.stats import rankdata
 
     matrices = [as_matrix(s).cpu().numpy() for s in similarities]
+    check_shapes("rank_average", matrices)
     mean = np.zeros(matrices[0].shape)
     counted = ~np.eye(*mean.shape, dtype=bool) if mean.shape[0] == mean.shape[1] else np.ones(mean.shape, bool)
     for matrix in matrices:
@@ -4710,7 +5449,9 @@ def fuse(scores: Sequence[Any], calibrators: Sequence[Callable]) -> np.ndarray:
     """Mean of calibrated scores, float64: any score matrices (N, M), each with its calibrator, on one scale."""
     if len(scores) != len(calibrators) or not len(scores):
         raise KitError(f"fuse: {len(scores)} score matrices and {len(calibrators)} calibrators (expected one for each)")
-    return np.mean([calibrator(score) for score, calibrator in zip(scores, calibrators)], axis=0)
+    calibrated = [calibrator(score) for score, calibrator in zip(scores, calibrators)]
+    check_shapes("fuse", calibrated)
+    return np.mean(calibrated, axis=0)
 
 
 def shortlist_rescore(similarity: Any, score_pairs: Callable[[np.ndarray, np.ndarray], Any], k: int = 20) -> Any:
@@ -4750,7 +5491,7 @@ class Retrieval:
     """What post-processing steps hand on: embeddings first, similarities from the first step that makes them."""
 
     embeddings: Tensor  # (N, D)
-    views: Callable[[Sequence[float], bool], Tensor]  # (scales, flip) -> embeddings (N, D) averaged over such views
+    views: Callable[[Sequence[float], bool], Tensor] | None  # (scales, flip) -> embeddings (N, D) averaged over them
     raw: Tensor  # (N, N) similarities before any step
     geometry: Geometry | None = None  # by which embeddings are compared; None: by the cosine
     similarity: Tensor | None = None  # (N, N)
@@ -4765,14 +5506,20 @@ Step = Callable[[Retrieval], Retrieval]
 
 @register("postprocess", "auto")
 def auto_step() -> Step:
-    """The simplest steps whose gain on the validation pictures exceeds the bootstrap noise."""
+    """The simplest steps whose gain on the validation pictures exceeds the bootstrap noise, as one of many tries."""
     raise AssertionError("auto is resolved on the validation pictures before any step is built")
 
 
 @register("postprocess", "tta")
-def tta_step(scales: tuple[Positive, ...] = (1.0,), flip: bool = True) -> Step:
+def tta_step(scales: Annotated[tuple[Zoom, ...], NotEmpty()] = (1.0,), flip: bool = True) -> Step:
     """Mean of the embeddings of mirrored and zoomed views."""
-    return lambda state: replace(state, embeddings=state.views(scales, flip))
+
+    def step(state: Retrieval) -> Retrieval:
+        if state.views is None:
+            raise KitError("postprocess: tta looks at the pictures again, but there are embeddings alone (give views)")
+        return replace(state, embeddings=state.views(scales, flip))
+
+    return step
 
 
 @register("postprocess", "query_expansion")
@@ -4805,13 +5552,25 @@ def blend_step(raw_weight: Fraction = 0.2) -> Step:
 
 
 def postprocess(
-    steps: Sequence[Component], embeddings: Tensor, views: Callable, geometry: Geometry | None = None
-) -> Tensor:
-    """Similarities (N, N) after the steps, from embeddings (N, D)."""
-    state = Retrieval(embeddings, views, similarity_matrix(embeddings, geometry=geometry), geometry)
-    for step in steps:
-        state = step.build()(state)
-    return state.matrix()
+    steps: Sequence[Component | str | Mapping],
+    embeddings: Any,
+    views: Callable | None = None,
+    geometry: Geometry | None = None,
+) -> Any:
+    """Similarities (N, N) after the steps, from embeddings (N, D).
+
+    steps: parts, or what names them in a recipe, such as "k_reciprocal"; views: (scales, flip) -> embeddings (N, D) of
+    such views, which tta asks for.
+    """
+    parts = convert(steps, tuple[Annotated[Component, "postprocess"], ...], "postprocess")
+    check_steps(parts, "postprocess")
+    if any(part.name == "auto" for part in parts):
+        raise KitError("postprocess: auto needs labelled pictures to choose by (expected steps; choose_steps chooses)")
+    points = as_matrix(embeddings, "embeddings")
+    state = Retrieval(points, views, similarity_matrix(points, geometry=geometry), geometry)
+    for part in parts:
+        state = part.build()(state)
+    return like(state.matrix(), embeddings)
 
 
 def part_steps(*names: str) -> tuple[Component, ...]:
@@ -4839,23 +5598,25 @@ def describe_steps(steps: Sequence[Component]) -> str:
 def choose_steps(
     steps: Sequence[Component],
     embeddings: Tensor,
-    views: Callable,
+    views: Callable | None,
     labels: np.ndarray,
     geometry: Geometry | None = None,
 ) -> tuple[tuple[Component, ...], list[dict[str, Any]]]:
     """The steps to use, and what each candidate gave on the validation pictures beside raw similarities.
 
     Fixed steps are used as they are. For `auto`, of all candidates whose paired bootstrap interval of the gain over raw
-    lies above 0, one with the fewest steps is taken, the best of those; raw when there is none.
+    lies above 0, one with the fewest steps is taken, the best of those; raw when there is none. The intervals are
+    wider the more candidates there are (Bonferroni), so that one in twenty such choices is a false gain, not one in
+    twenty candidates.
     """
     automatic = [step.name for step in steps] == ["auto"]
     raw = similarity_matrix(embeddings, geometry=geometry)
     base = identity_balanced_map(raw, labels)
     rows = [{"steps": "raw", "map": base, "gain": 0.0, "low": 0.0, "high": 0.0}]
-    winners = []
-    for candidate in AUTO_CANDIDATES if automatic else [tuple(steps)] if steps else []:
+    winners, candidates = [], AUTO_CANDIDATES if automatic else [tuple(steps)] if steps else []
+    for candidate in candidates:
         similarity = postprocess(candidate, embeddings, views, geometry)
-        low, high = bootstrap_interval(similarity, labels, baseline=raw)
+        low, high = bootstrap_interval(similarity, labels, raw, rounds=10000, level=1 - 0.05 / len(candidates))
         score = identity_balanced_map(similarity, labels)
         rows.append({"steps": describe_steps(candidate), "map": score, "gain": score - base, "low": low, "high": high})
         if low > 0:
@@ -4991,7 +5752,7 @@ def in_parts(network: Callable[[Tensor], Tensor], inputs: Tensor, parts: int = 1
 @torch.no_grad()
 def embed(
     network: Callable[[Tensor], Tensor],
-    source: Source,
+    source: Source | Tensor,
     positions: np.ndarray,
     batch_size: int = 64,
     label: str = "",
@@ -5000,10 +5761,16 @@ def embed(
 ) -> Tensor:
     """(N, ...) on the CPU, float32 or `dtype`: what `network` makes of the pictures at `positions`.
 
-    They are not augmented, and a background that is drawn is the same whenever the same positions are asked for; where
-    `view_seed` is given, it seeds a random view of each picture as training sees it.
+    source: a `Source`, or a tensor (M, ...) of what the network takes. Pictures are not augmented, and a background
+    that is drawn is the same whenever the same positions are asked for; where `view_seed` is given, it seeds a random
+    view of each picture as training sees it.
     """
-    batches = cut_batches(np.asarray(positions), batch_size)
+    source = FeatureSource(source, source.device) if isinstance(source, Tensor) else source
+    if not isinstance(source, Source):
+        raise KitError(
+            f"embed: source: a {type(source).__name__} (expected a Source, or a tensor of prepared pictures)"
+        )
+    batches = cut_batches(np.asarray(positions), convert(batch_size, Count, "embed: batch_size"))
     reading, result, done, parts = read_ahead(source, batches), torch.zeros(0), 0, 1
     for batch in progress(batches, label) if label else batches:
         seed_everything(*view_seed, *batch[:1])
@@ -5033,6 +5800,7 @@ def multi_scale_tta(
     own size, so that all go through `network` in one forward. `geometry` as in `query_expansion`.
     """
     geometry = geometry or Sphere()
+    convert(scales, Annotated[tuple[Zoom, ...], NotEmpty()], "multi_scale_tta: scales")
     views = [zoom(images, scale) for scale in scales]
     views += [view.flip(-1) for view in views] if flip else []
     vectors = geometry.flat(geometry.points(network(torch.cat(views))))
@@ -5062,29 +5830,17 @@ def cached_features(
 ) -> FeatureSource:
     """Features of the store's pictures, or its first ones, from the cache if they are there; maps and tokens as fp16.
 
-    The key holds the backbone's weights, pictures and their size, background, pooling, input size, and precision. With
-    `view` they are of the random view of that number, which augmentations and the recipe's seed decide too.
+    With `view` they are of the random view of that number, which augmentations and the recipe's seed decide too.
     """
     total = len(source.store) if first is None else first
     embedder.backbone_fingerprint = embedder.backbone_fingerprint or module_fingerprint(embedder.backbone)
     drawn = () if view is None else (config.seed, view)
     mixed = bool(drawn) or source.preparation.background.drawn
-    key = fingerprint(
-        "features 3" if mixed else "features 2",
-        source.store.key,
-        embedder.backbone_fingerprint,
-        config.model.backbone,
-        asdict(config.background),
-        config.model.pooling.name,
-        source.preparation.input_size,
-        str(precision),
-        *(([asdict(step) for step in config.augment], *drawn, total) if drawn else ()),
-    )
+    key = features_cache_key(embedder, source, config, precision, drawn, total)
     path = cache_dir() / "features" / f"{key}.safetensors"
-    if not path.is_file():
+    if (features := kept_tensor(path, "features", total)) is None:
         embedder.eval()
-        vectors = isinstance(embedder.pooling, NativePooling)
-        kept_as = torch.float32 if vectors else torch.float16  # maps and tokens are large
+        kept_as = torch.float32 if embedder.pooling.kind == "vector" else torch.float16  # maps and tokens are large
         label = "extracting features" + (f", view {view + 1} of {config.train.views}" if drawn else "")
         order = np.arange(total)
         if mixed:  # pictures of one burst must not lend each other their backgrounds
@@ -5097,8 +5853,48 @@ def cached_features(
                 "train.precision: fp32"
             )
         save_tensors(path, {"features": features})
-    features = load_safetensors(path)[0]["features"]  # mapped from the file: takes no memory of the process
+        features = load_safetensors(path)[0]["features"]  # mapped from the file: takes no memory of the process
     return FeatureSource(where_they_fit(features, source.device), source.device)
+
+
+def features_cache_key(
+    embedder: Embedder,
+    source: PixelSource,
+    config: Recipe,
+    precision: torch.dtype | None,
+    drawn: tuple[int, ...],
+    total: int,
+) -> str:
+    """Changes with all that decides the features of a frozen backbone, and with nothing that does not.
+
+    Poolings of one kind share a file. `drawn`: what seeds a random view; () where the pictures are as evaluated.
+    """
+    preparation = source.preparation
+    return fingerprint(
+        "features 4",
+        source.store.key,
+        total,
+        embedder.backbone_fingerprint,
+        config.model.backbone,
+        embedder.pooling.kind,
+        asdict(config.background),
+        (preparation.input_size, preparation.mean, preparation.std),
+        (str(precision), source.device.type, torch.__version__, timm.__version__, kornia.__version__),
+        *(([asdict(step) for step in config.augment], *drawn) if drawn else ()),
+    )
+
+
+def kept_tensor(path: Path, name: str, rows: int) -> Tensor | None:
+    """A tensor (rows, ...) from the cache; None where there is none, or it is damaged and must be made anew."""
+    if not path.is_file():
+        return None
+    try:
+        tensor = load_safetensors(path)[0][name]
+        if len(tensor) == rows:
+            return tensor
+    except (KitError, KeyError):
+        say(f"  note: {path}: was damaged and is made anew")
+    return None
 
 
 def where_they_fit(features: Tensor, device: torch.device) -> Tensor:
@@ -5425,13 +6221,29 @@ class Trainer:
             "partial": self.partial,
             "seconds": self.seconds,
             "micro_batch": self.micro_batch,
+            "backbone": backbone_sha256(self.embedder.backbone) if self.embedder.frozen else "",
         }
         skeleton = pack(state, "", tensors)
         save_tensors(path, tensors, {"state": json.dumps(skeleton)})
 
     def load(self, path: Path) -> None:
-        tensors, metadata = load_safetensors(path)
-        state = unpack(json.loads(metadata["state"]), tensors)
+        """Goes on from a checkpoint; KitError where it is damaged, of other settings, or of another frozen backbone."""
+        try:
+            tensors, metadata = load_safetensors(path)
+            state = unpack(json.loads(metadata["state"]), tensors)
+            self.take_up(state)
+        except KitError as error:
+            raise KitError(f"{error}; remove it to begin this run anew, or use --force") from None
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+            raise damaged(path, f"no checkpoint of this run ({error})", "remove it to begin this run anew") from None
+        known = backbone_sha256(self.embedder.backbone) if self.embedder.frozen else ""
+        if state.get("backbone", known) != known:
+            raise KitError(
+                f"{path}: the weights of backbone {self.recipe.model.backbone!r} are others than this run began with; "
+                "give them back (model.weights), or begin anew with --force"
+            )
+
+    def take_up(self, state: Mapping[str, Any]) -> None:
         self.restore(state["learned"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.lay_out_state()
@@ -5443,6 +6255,8 @@ class Trainer:
         self.seconds = state["seconds"]
         sizes = [size for size in (self.micro_batch, state["micro_batch"]) if size]
         self.micro_batch = min(sizes, default=None)  # what was found to fit, or less where the recipe says so
+        if not all(isinstance(row, Mapping) and "epoch" in row and "map" in row for row in self.history):
+            raise ValueError("its history lacks epochs")
 
     def lay_out_state(self) -> None:
         """Lays the optimizer's loaded tensors out in memory as their parameters are: fused steps go by memory."""
@@ -5613,33 +6427,120 @@ def mixed_loss(loss: nn.Module, embeddings: Tensor, labels: Tensor, partner: Ten
     return 2 * loss(torch.cat([embeddings, embeddings]), both, torch.cat([share, 1 - share]))
 
 
-def forward_batch(
-    trainer: Trainer, source: Source, pictures: Tensor, labels: Tensor, mix: Mix | None, seeds: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
-    """The loss of a batch, and what `nearest_agrees` says of it (nothing of mixed pictures).
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Pictures of a batch that go through the backbone at a time: those of this process, and how many of all."""
 
-    `pictures` is this process's part of the batch, `labels` (B,) are those of all of it.
-    """
-    seed_everything(*seeds, *([process_number()] if process_number() else []))  # each draws for its own pictures
-    inputs, embedder, mixed = source.prepare(pictures, training=True), trainer.embedder, None
-    if mix is not None:
-        inputs, *mixed = mix(inputs)
-    with mixed_precision(inputs.device, trainer.precision):
-        if isinstance(source, PixelSource):
-            inputs = gather_rows(embedder.pooled(inputs), len(labels))
-            if processes() > 1:
-                seed_everything(*seeds)  # what is shared draws the same everywhere
-            embeddings = embedder.from_pooled(inputs)
-        else:
-            embeddings = embedder.from_features(inputs)
-    if mixed is None:
-        return trainer.loss(embeddings, labels), nearest_agrees(embedder.geometry, embeddings, labels)
-    return mixed_loss(trainer.loss, embeddings, labels, *mixed), labels.new_zeros(2)
+    pictures: Tensor
+    total: int
+    seeds: tuple[int, ...]
 
 
 def micro_batches(batch: np.ndarray, size: int | None) -> list[np.ndarray]:
     """The positions of a batch in the parts that go through the backbone at a time."""
     return cut_batches(batch, size) if size else [batch]
+
+
+def parts_of(trainer: Trainer, source: Source, positions: np.ndarray, pictures: Tensor, seeds: tuple) -> list[Part]:
+    """The parts in which a batch goes through the backbone; `pictures` are this process's own of each, in order."""
+    shared, parts, used = isinstance(source, PixelSource), [], 0
+    for part in micro_batches(positions, trainer.micro_batch):
+        own = len(own_part(part)) if shared else len(part)
+        parts.append(Part(pictures[used : used + own], len(part), (*seeds, used) if used else seeds))
+        used += own
+    return parts
+
+
+def pooled_part(trainer: Trainer, source: Source, part: Part, mix: Mix | None) -> tuple[Tensor, list[Tensor]]:
+    """Pooled vectors (B, D) of a part, and partners and shares (B,) where its pictures are mixed."""
+    seed_everything(*part.seeds, *([process_number()] if process_number() else []))  # each draws for its own pictures
+    inputs, mixed = source.prepare(part.pictures, training=True), []
+    if mix is not None:
+        inputs, *mixed = mix(inputs)
+    embedder = trainer.embedder
+    with mixed_precision(inputs.device, trainer.precision):
+        pool = embedder.pooled if isinstance(source, PixelSource) else embedder.pooling.pool
+        return pool(inputs), mixed
+
+
+def loss_of_pooled(trainer: Trainer, pooled: Tensor, labels: Tensor, mixed: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The loss of a whole batch (B, D), and what `nearest_agrees` says of it (nothing of mixed pictures)."""
+    embedder = trainer.embedder
+    with mixed_precision(pooled.device, trainer.precision):
+        embeddings = embedder.from_pooled(pooled)
+    if not mixed:
+        return trainer.loss(embeddings, labels), nearest_agrees(embedder.geometry, embeddings, labels)
+    return mixed_loss(trainer.loss, embeddings, labels, *mixed), labels.new_zeros(2)
+
+
+def backward_whole(
+    trainer: Trainer, source: Source, part: Part, labels: Tensor, mix: Mix | None, weight: float, adding: Sequence
+) -> tuple[Tensor, Tensor]:
+    """Loss of a batch that goes through the backbone at once, and its gradients, weighted."""
+    pooled, mixed = pooled_part(trainer, source, part, mix)
+    if isinstance(source, PixelSource):
+        pooled = gather_rows(pooled, part.total)
+        if processes() > 1:
+            seed_everything(*part.seeds)  # what is shared draws the same everywhere
+    loss, agrees = loss_of_pooled(trainer, pooled, labels, mixed)
+    with adding_gradients(adding, part.total):
+        trainer.scaler.scale(loss * weight).backward()
+    return loss, agrees
+
+
+def backward_in_parts(
+    trainer: Trainer,
+    source: Source,
+    parts: Sequence[Part],
+    labels: Tensor,
+    mix: Mix | None,
+    weight: float,
+    adding: Sequence,
+) -> tuple[Tensor, Tensor]:
+    """The same where the backbone sees the batch part by part: the loss is that of the whole batch all the same.
+
+    The backbone runs twice (gradient caching, Gao et al. 2021): without gradients, for the loss and its gradient at the
+    pooled vectors of the whole batch, then with them, each part taking on its share of that gradient.
+    """
+    shared, embedder = isinstance(source, PixelSource), trainer.embedder
+    with torch.no_grad():
+        seen = [pooled_part(trainer, source, part, mix) for part in parts]
+        vectors = [gather_rows(pooled, part.total) if shared else pooled for (pooled, _), part in zip(seen, parts)]
+    starts = np.cumsum([0, *(part.total for part in parts)])
+    mixed = [torch.cat([own[0] + int(start) for (_, own), start in zip(seen, starts)])] if mix is not None else []
+    mixed += [torch.cat([own[1] for _, own in seen])] if mix is not None else []
+    pooled = torch.cat(vectors).requires_grad_()
+    seed_everything(*parts[0].seeds)
+    loss, agrees = loss_of_pooled(trainer, pooled, labels, mixed)
+    trainer.scaler.scale(loss * weight).backward()
+    learning = [p for m in (embedder.backbone, embedder.pooling) for p in m.parameters() if p.requires_grad]
+    buffers = changing_buffers((embedder.backbone, embedder.pooling))  # the first pass has moved batch norm's
+    for part, start in zip(parts if learning else (), starts):
+        gradient = pooled.grad[start : start + part.total]
+        gradient = own_rows(gradient) if shared else gradient
+        with adding_gradients(adding if part is parts[-1] else [], part.total):
+            if len(gradient):
+                pooled_part(trainer, source, part, mix)[0].backward(gradient)
+    put_back(buffers)
+    return loss, agrees
+
+
+def own_rows(rows: Tensor) -> Tensor:
+    """Of a gradient of a part's rows this process's own; none where the first process alone counts."""
+    if len(rows) < processes():
+        return rows if process_number() == 0 else rows[:0]
+    return rows[torch.from_numpy(own_part(np.arange(len(rows)))).to(rows.device)]
+
+
+def changing_buffers(modules: Iterable[nn.Module]) -> list[tuple[Tensor, Tensor]]:
+    """The modules' buffers, such as batch norm's statistics, each with a copy of what it holds now."""
+    return [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+
+
+@torch.no_grad()
+def put_back(buffers: Sequence[tuple[Tensor, Tensor]]) -> None:
+    for buffer, before in buffers:
+        buffer.copy_(before)
 
 
 def backward_group(
@@ -5652,32 +6553,33 @@ def backward_group(
 ) -> list[Tensor]:
     """Gradients of the batches (step, positions, pictures) of one optimizer step, each weighted by its size.
 
-    Gives for each its loss and the counts of `nearest_agrees`, float64 (3,). Where the GPU's memory does not suffice,
-    the pictures go through in parts of half the size, aloud. `key` is what seeds the epoch.
+    Gives for each its loss and the counts of `nearest_agrees`, float64 (3,). `key` is what seeds the epoch.
     """
     total = sum(len(positions) for _, positions, _ in group)
-    told = []
-    embedder, shared = trainer.embedder, isinstance(source, PixelSource)  # of which each process sees its part
+    told, embedder = [], trainer.embedder
+    shared = isinstance(source, PixelSource)  # of which each process sees its part
     split = [*embedder.backbone.parameters(), *embedder.pooling.parameters()] if shared else []
     for number, (step, positions, pictures) in enumerate(group, 1):
-        sums, used = torch.zeros(3, dtype=torch.float64, device=trainer.device), 0
-        for part in micro_batches(positions, trainer.micro_batch):
-            own = len(own_part(part)) if shared else len(part)
-            labels = task.labels[torch.from_numpy(part)].to(trainer.device, non_blocking=True)
-            seeds = (*key, step, used) if used else (*key, step)
-            loss, agrees = forward_batch(trainer, source, pictures[used : used + own], labels, mix, seeds)
-            last = number == len(group) and used + own == len(pictures)
-            with adding_gradients(split if last else [], len(part)):
-                trainer.scaler.scale(loss * (len(part) / total)).backward()
-            sums += torch.cat([(loss.detach() * (len(part) / len(positions)))[None], agrees])
-            used += own
-        told.append(sums)
+        labels = task.labels[torch.from_numpy(positions)].to(trainer.device, non_blocking=True)
+        parts = parts_of(trainer, source, positions, pictures, (*key, step))
+        rest = (labels, mix, len(positions) / total, split if number == len(group) else [])
+        if len(parts) == 1:
+            loss, agrees = backward_whole(trainer, source, parts[0], *rest)
+        else:
+            loss, agrees = backward_in_parts(trainer, source, parts, *rest)
+        told.append(torch.cat([loss.detach().double()[None], agrees]))
     return told
 
 
 def backward_that_fits(trainer: Trainer, *arguments: Any) -> list[Tensor]:
-    """`backward_group`, begun anew with half as many pictures at a time as often as the memory does not suffice."""
+    """`backward_group`, begun anew with half as many pictures at a time as often as the memory does not suffice.
+
+    What a failed try changed, such as batch norm's and AdaFace's statistics, is undone.
+    """
+    embedder = trainer.embedder
+    changing = (embedder.pooling, embedder.head, trainer.loss, *(() if embedder.frozen else (embedder.backbone,)))
     while True:
+        buffers = changing_buffers(changing)
         try:
             return backward_group(trainer, *arguments)
         except torch.OutOfMemoryError:
@@ -5688,6 +6590,7 @@ def backward_that_fits(trainer: Trainer, *arguments: Any) -> list[Tensor]:
                     f"{torch_device_name(trainer.device)}; try {max(size // 2, 2)}, model.gradient_checkpointing: true "
                     "or a smaller model.input_size"
                 ) from None
+        put_back(buffers)
         trainer.optimizer.zero_grad(set_to_none=True)
         trainer.micro_batch = math.ceil(size / 2)
         if trainer.device.type == "cuda":
@@ -5831,8 +6734,13 @@ def torch_device_name(device: torch.device) -> str:
 
 @contextmanager
 def tracking(recipe: Recipe, folder: Path) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """Yields a function that hands a row of the log to the tracker that the recipe asks for, if it is installed."""
-    wanted, name = recipe.train.track, f"{recipe.name}/seed{recipe.seed}"
+    """Yields a function that hands a row of the log to the tracker that the recipe asks for, if it is installed.
+
+    A run is called by experiment, variant and seed (and fold), as its folder is.
+    """
+    parts = folder.resolve().parts
+    own = parts[-3:] if re.fullmatch(r"fold\d+", parts[-1]) else parts[-2:]
+    wanted, name = recipe.train.track, "/".join((recipe.name, *own))
     if wanted == "none" or process_number() > 0:
         yield lambda row: None
         return
@@ -5841,7 +6749,9 @@ def tracking(recipe: Recipe, folder: Path) -> Iterator[Callable[[Mapping[str, fl
             import wandb
 
             mode = "offline" if on_kaggle() else None
-            run = wandb.init(project="jaguar_kit", name=name, dir=folder, mode=mode, config=recipe_to_dict(recipe))
+            run = wandb.init(
+                project="jaguar_kit", name=name, dir=folder, mode=mode, config=without_passwords(recipe_to_dict(recipe))
+            )
             log, close = (lambda row: run.log(dict(row), step=int(row["epoch"]))), run.finish
         else:
             from torch.utils.tensorboard import SummaryWriter
@@ -5965,6 +6875,8 @@ def run_training(
     config, checkpoint, begun = trainer.recipe.train, folder / "checkpoint.safetensors", time.monotonic()
     if checkpoint.is_file():
         trainer.load(checkpoint)
+        for row in trainer.history[1:] if watch else ():  # it must know what went before
+            watch(row)
         say(f"  going on after epoch {trainer.history[-1]['epoch']} from {checkpoint}")
     else:
         trainer.update_average()
@@ -6032,11 +6944,17 @@ def save_weights(path: Path, trainer: Trainer, identities: Sequence[str], metric
         tensors.update(
             {f"embedder.backbone.{k}": detached(v) for k, v in trainer.embedder.backbone.state_dict().items()}
         )
+    backbone = trainer.embedder.backbone
+    cfg, own = backbone.pretrained_cfg, holds_backbone(tensors)
+    size = trainer.recipe.model.input_size or native_size(backbone)
+    seen = {"mean": list(cfg["mean"]), "std": list(cfg["std"]), "input_size": [3, size, size]}
     metadata = {
         "format": "jaguar_kit 1",
-        "recipe": json.dumps(recipe_to_dict(trainer.recipe)),
+        "recipe": json.dumps(without_passwords(recipe_to_dict(trainer.recipe))),
         "identities": json.dumps(list(identities)),
         "metrics": json.dumps(metrics),
+        "normalisation": json.dumps(seen),
+        "backbone_sha256": json.dumps("" if own else backbone_sha256(backbone)),  # of what must be found beside these
     }
     save_tensors(path, tensors, metadata)
 
@@ -6050,11 +6968,22 @@ def weights_path(path: str | Path) -> Path:
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata (recipe, identities, metrics) of a trained run: its folder, or its weights.safetensors."""
+    """Tensors and metadata of a trained run: its folder, or its weights.safetensors.
+
+    Metadata: recipe, identities, metrics; normalisation (mean, std, input_size) and backbone_sha256, of the frozen
+    backbone that it needs, which are empty in files of earlier versions.
+    """
     tensors, metadata = load_safetensors(weights_path(path))
     if metadata.get("format") != "jaguar_kit 1":
         raise KitError(f"{path}: not written by a run of this kit (for a backbone's weights use model.weights)")
-    return tensors, {key: json.loads(metadata[key]) for key in ("recipe", "identities", "metrics")}
+    try:
+        told = {key: json.loads(metadata[key]) for key in ("recipe", "identities", "metrics")}
+        told |= {key: json.loads(metadata.get(key, '""')) for key in ("normalisation", "backbone_sha256")}
+        if not (isinstance(told["recipe"], dict) and isinstance(told["identities"], list)):
+            raise ValueError("no recipe or no identities")
+    except (ValueError, KeyError, RecursionError) as error:
+        raise damaged(weights_path(path), f"metadata: {error}", "train it again, or give another file") from None
+    return tensors, told
 
 
 def holds_backbone(keys: Iterable[str]) -> bool:
@@ -6063,16 +6992,38 @@ def holds_backbone(keys: Iterable[str]) -> bool:
 
 
 def average_weights(paths: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The mean of the weights of several runs of one model (a soup, Wortsman et al. 2022), metadata of the first."""
+    """The mean of the weights of several runs of one model (a soup, Wortsman et al. 2022), metadata of the first.
+
+    KitError where they are of different models, see or need other things, or where their classes mean other animals.
+    """
     tensors, metadata = load_weights(paths[0])
     for number, path in enumerate(paths[1:], 2):
-        others, _ = load_weights(path)
+        others, there = load_weights(path)
         if others.keys() != tensors.keys() or any(others[k].shape != v.shape for k, v in tensors.items()):
             raise KitError(f"soup: {path}: weights of another model than {paths[0]}")
+        if there["identities"] != metadata["identities"]:
+            raise KitError(
+                f"soup: {path}: trained on other individuals than {paths[0]} ({len(there['identities'])} and "
+                f"{len(metadata['identities'])}), so that their classes can't be averaged (expected the same)"
+            )
+        for what, (one, other) in differing_needs(metadata, there).items():
+            raise KitError(f"soup: {path}: {what}: {other} there, {one} in {paths[0]} (expected the same)")
         for key, value in tensors.items():
             if value.is_floating_point():
                 tensors[key] = torch.lerp(value, others[key], 1 / number)
     return tensors, metadata
+
+
+def differing_needs(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What decides the meaning of two runs' weights, beside their shapes, and is not the same, by what it is."""
+    pairs = {f"model.{part}": [told["recipe"]["model"].get(part) for told in (one, other)] for part in MEANING}
+    pairs["loss"] = [told["recipe"].get("loss") for told in (one, other)]
+    pairs["the frozen backbone's hash"] = [told["backbone_sha256"] for told in (one, other)]
+    pairs["mean and std"] = [[(told["normalisation"] or {}).get(k) for k in ("mean", "std")] for told in (one, other)]
+    return {what: (a, b) for what, (a, b) in pairs.items() if a != b}
+
+
+MEANING = ("pooling", "geometry")  # parts of a model that weights of the same shapes may differ in
 
 
 def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]]:
@@ -6093,11 +7044,7 @@ def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]
     seed_everything(seed)
     tensors, metadata = average_weights([recipe.checkpoint, *recipe.soup])
     whole = holds_backbone(tensors)
-    there = metadata["recipe"]["model"]
-    if known_backbone(there["backbone"]).architecture != known_backbone(model.backbone).architecture:
-        raise KitError(
-            f"{recipe.checkpoint}: trained on backbone {there['backbone']!r}, the recipe's is {model.backbone!r}"
-        )
+    check_same_model(recipe, metadata)
     embedder = build_embedder(replace(model, pretrained=False) if whole else model)
     own = {k: v for k, v in embedder.state_dict().items() if whole or not k.startswith("backbone.")}
     given = {k[len("embedder.") :]: v for k, v in tensors.items() if k.startswith("embedder.")}
@@ -6107,16 +7054,57 @@ def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]
     if other:
         raise KitError(
             f"{recipe.checkpoint}: weights of another model: '{other[0]}' differs; model should be as in its recipe: "
-            f"{json.dumps(there)}"
+            f"{json.dumps(metadata['recipe']['model'])}"
+        )
+    if not whole and metadata["backbone_sha256"] not in ("", backbone_sha256(embedder.backbone)):
+        raise KitError(
+            f"{recipe.checkpoint}: the weights found for backbone {model.backbone!r} are not those that this run was "
+            "trained with; give the right file in model.weights, or in $" + WEIGHTS_VARIABLE
         )
     embedder.load_state_dict(given, strict=False)
+    see_as_trained(embedder.backbone, recipe, metadata, whole)
     return embedder, tensors, metadata["identities"]
+
+
+def check_same_model(recipe: Recipe, metadata: Mapping[str, Any]) -> None:
+    """Refuses to use a run's weights in a model in which they would mean something else."""
+    there, here = metadata["recipe"]["model"], recipe_to_dict(recipe)["model"]
+    if known_backbone(there["backbone"]).architecture != known_backbone(recipe.model.backbone).architecture:
+        raise KitError(
+            f"{recipe.checkpoint}: trained on backbone {there['backbone']!r}, the recipe's is {recipe.model.backbone!r}"
+        )
+    for part in MEANING:
+        if there[part]["name"] != here[part]["name"] or (part == "geometry" and there[part] != here[part]):
+            raise KitError(
+                f"{recipe.checkpoint}: trained with model.{part} {json.dumps(there[part])}, the recipe's is "
+                f"{json.dumps(here[part])} (expected the same)"
+            )
+
+
+def see_as_trained(backbone: nn.Module, recipe: Recipe, metadata: Mapping[str, Any], whole: bool) -> None:
+    """Lets the backbone take pictures as the run gave them to it: normalised alike, and of its size unless told."""
+    where = weights_path(recipe.checkpoint)
+    if metadata["normalisation"]:
+        backbone.pretrained_cfg.update(normalisation_in(where, json.dumps(metadata["normalisation"]), "normalisation"))
+    elif whole:
+        say(f"  note: {where}: does not tell the mean and std of its pictures; those of timm's {recipe.model.backbone}")
+
+
+def take_over_classes(trainer: Trainer, tensors: Mapping[str, Tensor], same_identities: bool) -> None:
+    """Begins the loss with what a checkpoint learned of the classes, where they are the same; says where not."""
+    own = trainer.loss.state_dict()
+    given = {key[len("loss.") :]: value for key, value in tensors.items() if key.startswith("loss.")}
+    fits = own.keys() == given.keys() and all(own[key].shape == given[key].shape for key in own)
+    if same_identities and fits:
+        trainer.loss.load_state_dict(given)
+    elif own:
+        reason = "its loss has other parts" if same_identities else "it knows other individuals"
+        say(f"  note: {trainer.recipe.checkpoint}: {reason}, so that the recipe's loss begins with new class weights")
 
 
 # 13. Open set
 # ----------------------------------------------------------------------------------------------------------------------
 
-NEW = "new_individual"  # the answer for an animal that nobody knows
 LEFT_OUT = " (left out)"  # marks the true identity of a query that is asked for without it in the gallery
 SOURCE_THRESHOLDS = (0.6, 0.65, 0.68, 0.7)  # fixed ones of a published system, for comparison
 
@@ -6132,8 +7120,9 @@ def open_set_score(truth: Any, answer: Any, known: Iterable[str]) -> dict[str, f
     >>> open_set_score(["a", "a", "b", "x"], ["a", "b", "b", "new_individual"], known=["a", "b"])["baks"]
     0.75
     """
-    truth, answer, known = np.asarray(truth, str), np.asarray(answer, str), set(map(str, known))
-    if truth.shape != answer.shape or truth.ndim != 1:
+    truth, answer = as_labels(truth, "truth").astype(str), as_labels(answer, "answer").astype(str)
+    known = set(map(str, known))
+    if truth.shape != answer.shape:
         raise KitError(
             f"open_set_score: {len(truth)} true identities and {len(answer)} answers (expected one for each)"
         )
@@ -6156,7 +7145,7 @@ def nearest_identities(
     the answer. Where fewer than k identities are there, or allowed, the others are "" with similarity -inf.
     """
     matrix = as_matrix(similarity).cpu().numpy()
-    names_there, codes = np.unique(np.asarray(identities, str), return_inverse=True)
+    names_there, codes = np.unique(as_labels(identities, "identities").astype(str), return_inverse=True)
     if matrix.shape[1:] != codes.shape:
         raise KitError(f"similarity: shape {matrix.shape} does not fit {len(codes)} identities (expected N x M)")
     order = np.argsort(codes, kind="stable")
@@ -6312,7 +7301,7 @@ def gray_levels(picture: np.ndarray) -> np.ndarray:
     return picture[..., :3] @ np.array([0.299, 0.587, 0.114])
 
 
-def quality_signals(pixels: np.ndarray) -> pd.DataFrame:
+def quality_signals(pixels: np.ndarray | ImageStore) -> pd.DataFrame:
     """How good each picture of uint8 (N, S, S, 3 or 4) is, on the animal's own pixels where there are masks.
 
     sharpness: variance of the Laplacian; brightness, contrast: mean and standard deviation of gray levels in [0, 255];
@@ -6358,7 +7347,7 @@ def uniqueness(similarity: np.ndarray, k: int = 3) -> np.ndarray:
 class Likeness:
     """What methods for near-duplicates look at, computed when first asked for."""
 
-    pixels: np.ndarray  # uint8 (N, S, S, 3 or 4)
+    pixels: np.ndarray | ImageStore  # uint8 (N, S, S, 3 or 4)
     similarity: np.ndarray  # cosines of embeddings (N, N)
 
     @cached_property
@@ -6570,7 +7559,6 @@ def curate(
 # 15. Submission
 # ----------------------------------------------------------------------------------------------------------------------
 
-CHUNK = 1 << 19  # rows of a submission that are formatted at a time
 DECIMALS = 16  # written digits behind the point
 FOUR_DIGITS = np.frombuffer("".join(f"{i:04d}" for i in range(10000)).encode(), np.uint32)  # four characters each
 
@@ -6580,7 +7568,10 @@ def unit_interval(similarity: Tensor) -> Callable[[np.ndarray], np.ndarray]:
 
     Computed in float64 so that different similarities stay different; clipping would tie them.
     """
-    low, high = min(-1.0, float(similarity.min())), max(1.0, float(similarity.max()))
+    least, most = float(similarity.min()), float(similarity.max())
+    low, high = min(-1.0, least), max(1.0, most)
+    if least < -1.001 or most > 1.001:  # beyond what rounding does to a cosine
+        say(f"  note: similarities of {least:.4g} to {most:.4g}, no cosines: [{low:.4g}, {high:.4g}] becomes [0, 1]")
     return lambda values: (values.astype(np.float64) - low) / (high - low)
 
 
@@ -6608,7 +7599,7 @@ def format_rows(row_ids: np.ndarray, values: np.ndarray) -> bytes:
     if row_ids.dtype.kind not in "iu" or row_ids.min() < 0:
         return b"".join(quoted(str(i)).encode() + line.tobytes() for i, line in zip(row_ids, tail))
     row_ids = row_ids.astype(np.int64)
-    lengths = np.searchsorted(10 ** np.arange(1, 19), row_ids, "right") + 1
+    lengths = digit_counts(row_ids)
     lines = np.concatenate([digit_columns(row_ids, math.ceil(lengths.max() / 4)), tail], axis=1)
     unused = lines.shape[1] - tail.shape[1] - lengths  # leading zeros
     if (unused == unused[0]).all():
@@ -6624,6 +7615,11 @@ def load_test_pairs(test: pd.DataFrame | str | Path) -> pd.DataFrame:
         raise KitError(f"test: column '{missing[0]}' is missing (expected row_id,query_image,gallery_image)")
     if test.empty:
         raise KitError("test: the table has no rows")
+    if test.row_id.dtype.kind == "f":
+        raise KitError("test: row_id: holds numbers with a point (expected them as written: read it with dtype str)")
+    if test.row_id.dtype.kind in "iu":
+        small = int(test.row_id.max()) < 2**63 and int(test.row_id.min()) >= 0
+        test = test.assign(row_id=test.row_id.astype("int64" if small else str))
     check_unique(test.row_id, "test")
     return test
 
@@ -6825,6 +7821,25 @@ def png_bytes(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+@cache
+def sheet_font(size: int) -> Any:
+    """DejaVu Sans, which matplotlib brings: it has the letters of most alphabets."""
+    from matplotlib import get_data_path
+    from PIL import ImageFont
+
+    return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+
+
+def shortened_to(text: str, width: int, size: int = 11) -> str:
+    """The text where it is at most `width` px wide, else its beginning and more of its end, by which names differ."""
+    text, font = one_line(text, 300), sheet_font(size)
+    shown, kept = text, len(text)
+    while kept > 2 and font.getlength(shown) > width:
+        kept -= 1
+        shown = f"{text[: kept // 3]}\u2026{text[len(text) - kept + kept // 3 :]}"
+    return shown
+
+
 def contact_sheet(
     images: Sequence[Image.Image],
     labels: Sequence[str],
@@ -6839,17 +7854,15 @@ def contact_sheet(
     images, labels: N pictures and their identities; similarity (N, N); queries: positions of the rows; captions: one
     for each query. `side` is the side of a picture in px.
     """
-    from PIL import ImageFont
-
     nearest = min(nearest, len(images) - 1)
-    cell, font = side + 12, ImageFont.load_default(12)
+    cell, font = side + 12, sheet_font(11)
     sheet = Image.new("RGB", ((nearest + 1) * cell + 24, len(queries) * (cell + 18)), PAPER)
     draw = ImageDraw.Draw(sheet)
 
     def place(position: int, x: int, y: int, colour: str, caption: str) -> None:
         draw.rectangle((x + 2, y + 2, x + side + 9, y + side + 9), fill=colour)
         sheet.paste(ImageOps.fit(images[position].convert("RGB"), (side, side)), (x + 6, y + 6))
-        draw.text((x + 6, y + side + 12), caption[: side // 6], INK, font)
+        draw.text((x + 6, y + side + 11), shortened_to(caption, side + 6), INK, font)
 
     for row, (query, caption) in enumerate(zip(queries, captions)):
         y = row * (cell + 18)
@@ -6864,8 +7877,6 @@ def contact_sheet(
 
 def augmentation_sheet(store: ImageStore, recipe: Recipe, drawn: int = 5, side: int = 128) -> Image.Image:
     """A row for each picture of the store: as stored, as evaluated, then as trained on, drawn anew `drawn` times."""
-    from PIL import ImageFont
-
     prepare = Preparation(recipe.background, recipe.augment, recipe.data.size, (0, 0, 0), (1, 1, 1))
     pixels = store.read(np.arange(len(store)))
     columns = [pixels[:, :3].float() / 255, prepare.pictures(pixels, training=False)[0]]
@@ -6873,7 +7884,7 @@ def augmentation_sheet(store: ImageStore, recipe: Recipe, drawn: int = 5, side: 
         seed_everything(recipe.seed, number)
         columns.append(prepare.pictures(pixels, training=True)[0])
     sheet = Image.new("RGB", (len(columns) * (side + 6), len(store) * (side + 6) + 18), PAPER)
-    font = ImageFont.load_default(12)
+    font = sheet_font(11)
     draw = ImageDraw.Draw(sheet)
     for column, (pictures, name) in enumerate(zip(columns, ["stored", "evaluated", *["trained on"] * drawn])):
         draw.text((column * (side + 6) + 4, 2), name, INK, font)
@@ -6888,9 +7899,7 @@ def match_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], taken: Sequen
 
     taken: whether the first match is the answer, which a green frame tells; else the query has a red one.
     """
-    from PIL import ImageFont
-
-    wide, high, font = side + 14, side + 30, ImageFont.load_default(12)
+    wide, high, font = side + 14, side + 30, sheet_font(11)
     sheet = Image.new("RGB", (wide * max(map(len, rows)) + 20, high * len(rows)), PAPER)
     draw = ImageDraw.Draw(sheet)
     for number, (row, known) in enumerate(zip(rows, taken)):
@@ -6899,7 +7908,7 @@ def match_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], taken: Sequen
             framed = GREEN if known and column == 1 else RED if not known and column == 0 else PAPER
             draw.rectangle((x + 2, y + 2, x + side + 9, y + side + 9), fill=framed)
             sheet.paste(ImageOps.pad(image.convert("RGB"), (side, side), color=PAPER), (x + 6, y + 6))
-            draw.text((x + 6, y + side + 12), text, INK, font)
+            draw.text((x + 6, y + side + 11), shortened_to(text, side + 8), INK, font)
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
@@ -6909,16 +7918,14 @@ def tiles(
     images: Sequence[Image.Image | None], captions: Sequence[str], columns: int = 8, side: int = 120
 ) -> Image.Image:
     """Pictures in rows, with a caption under each; None leaves a gap."""
-    from PIL import ImageFont
-
-    rows, cell, font = math.ceil(len(images) / columns), side + 8, ImageFont.load_default(11)
+    rows, cell, font = math.ceil(len(images) / columns), side + 8, sheet_font(10)
     sheet = Image.new("RGB", (min(columns, len(images)) * cell, rows * (cell + 14)), PAPER)
     draw = ImageDraw.Draw(sheet)
     for i, (image, caption) in enumerate(zip(images, captions)):
         if image is not None:
             x, y = i % columns * cell + 4, i // columns * (cell + 14) + 4
             sheet.paste(ImageOps.fit(image.convert("RGB"), (side, side)), (x, y))
-            draw.text((x, y + side + 1), caption[: side // 6], INK, font)
+            draw.text((x, y + side + 1), shortened_to(caption, side, 10), INK, font)
     return sheet
 
 
@@ -7036,7 +8043,8 @@ def similarity_figure(similarity: np.ndarray, labels: np.ndarray) -> Any:
     figure, ax = new_figure(7, 3.2)
     same, pairs = labels[:, None] == labels, ~np.eye(len(labels), dtype=bool)
     edges = np.linspace(min(similarity.min(), 0), 1, 61)
-    for mask, name, colour in ((~same, "different identities", RED), (same & pairs, "same identity", GREEN)):
+    kinds = ((~same, "different identities", RED), (same & pairs, "same identity", GREEN))
+    for mask, name, colour in (kind for kind in kinds if kind[0].any()):
         ax.hist(
             similarity[mask], edges, density=True, alpha=0.6, color=colour, label=f"{name} ({mask.sum() // 2} pairs)"
         )
@@ -7086,13 +8094,28 @@ def threshold_figure(
     return figure
 
 
-def map_figure(embeddings: np.ndarray, labels: np.ndarray) -> Any:
-    """The embeddings in two dimensions by t-SNE (van der Maaten & Hinton 2008), one colour a label."""
+def map_figure(embeddings: np.ndarray, labels: np.ndarray) -> Any | None:
+    """The embeddings in two dimensions by t-SNE (van der Maaten & Hinton 2008), one colour a label.
+
+    None where there are fewer than four, or they are all alike, so that there is nothing to lay out.
+    """
     from matplotlib import colormaps
+    from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     vectors = np.pad(embeddings, ((0, 0), (0, max(0, 2 - embeddings.shape[1]))))  # t-SNE wants two to begin with
-    places = TSNE(perplexity=min(30, (len(vectors) - 1) / 3), init="pca", random_state=0).fit_transform(vectors)
+    if (
+        len(vectors) < 4
+        or not np.isfinite(vectors).all()
+        or np.ptp(vectors, axis=0).max() < 1e-6 * np.abs(vectors).max()
+    ):
+        return None
+    first = PCA(2, random_state=0).fit_transform(vectors.astype(np.float64))
+    if not first[:, 0].std() > 0:
+        return None
+    first *= 1e-4 / first[:, 0].std()
+    perplexity = min(30, (len(vectors) - 1) / 3)
+    places = TSNE(perplexity=perplexity, init=first.astype(np.float32), random_state=0).fit_transform(vectors)
     figure, ax = new_figure(8, 6)
     known = sorted(set(labels))
     for i, name in enumerate(known):
@@ -7113,16 +8136,19 @@ def map_figure(embeddings: np.ndarray, labels: np.ndarray) -> Any:
 
 def bands_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: Sequence[tuple[str, str]]) -> Any:
     """Columns of the logs by epoch, a panel for each: every variant's mean over its seeds, and a band from lowest to
-    highest. `logs`: by variant, by seed; `columns`: names and what to write at the axis."""
+    highest, as far as all of its runs go; beyond, the single runs that still went on, thinly. `logs`: by variant, by
+    seed; `columns`: names and what to write at the axis."""
     figure, axes = new_figure(5 * len(columns), 3.6, len(columns))
     for ax, (column, label) in zip(np.ravel(axes), columns):
         for i, (variant, runs) in enumerate(logs.items()):
             wide = pd.concat([log.set_index("epoch")[column] for log in runs.values()], axis=1)
             colour, mark = f"C{i % 10}", "o" if len(wide) < 5 else None
             style = ("-", "--", ":", "-.")[i // 10 % 4]
-            ax.plot(wide.index, wide.mean(axis=1), style, color=colour, marker=mark, label=plain_label(variant))
+            every = wide.loc[: min(log.epoch.max() for log in runs.values())]
+            ax.plot(every.index, every.mean(axis=1), style, color=colour, marker=mark, label=plain_label(variant))
             if wide.shape[1] > 1:
-                ax.fill_between(wide.index, wide.min(axis=1), wide.max(axis=1), color=colour, alpha=0.15, lw=0)
+                ax.fill_between(every.index, every.min(axis=1), every.max(axis=1), color=colour, alpha=0.15, lw=0)
+                ax.plot(wide.loc[every.index[-1] :], color=colour, lw=0.6, alpha=0.5)
         ax.set(xlabel="epoch", ylabel=label)
         ax.xaxis.get_major_locator().set_params(integer=True)
     if len(logs) > 1 and len(logs) <= 24:
@@ -7210,6 +8236,13 @@ def html_table(table: pd.DataFrame) -> str:
         for row in table.itertuples(index=False)
     )
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+
+
+PUBLISHED_ON = {  # training pictures and identities of what published figures were measured on, by competition
+    "jaguar-re-id": (1895, 31),
+    "round-2-jaguar-reidentification-challenge": (1895, 31),
+    "animal-clef-2025": (13074, 1102),
+}
 
 
 def published_rows(published: Mapping[str, Any]) -> pd.DataFrame:
@@ -7311,10 +8344,13 @@ def best_up_to(log: pd.DataFrame, epoch: int) -> float:
     return float(trained["map"][trained.epoch <= epoch].max()) if len(trained) >= epoch else math.nan
 
 
-def summarise(table: pd.DataFrame, logs: Mapping[str, pd.DataFrame], recipe: Recipe) -> pd.DataFrame:
+def summarise(
+    table: pd.DataFrame, logs: Mapping[str, pd.DataFrame], recipe: Recipe, comparable: bool = False
+) -> pd.DataFrame:
     """A row for each variant: mean, standard deviation and 95 % interval of mAP over seeds, and what else was asked.
 
-    `logs` has the log of each run by "variant/seed". Columns that say the same of every variant are left out.
+    `logs` has the log of each run by "variant/seed". Published figures stand beside ours only where they are
+    `comparable`, measured on these very data. Columns that say the same of every variant are left out.
     """
     rows = []
     for variant, runs in table.groupby("variant", sort=False):
@@ -7328,7 +8364,7 @@ def summarise(table: pd.DataFrame, logs: Mapping[str, pd.DataFrame], recipe: Rec
                 "sd": runs["map"].std(ddof=1),
                 "low": low,
                 "high": high,
-                "published": str(recipe.published.get(variant, "")),
+                "published": str(recipe.published.get(variant, "")) if comparable else "",
                 **{c: runs[c].mean() for c in runs if c in AVERAGED or c.startswith("map@")},
                 **divergence_of(own, recipe.divergence),
                 "best_epoch": runs.best_epoch.mean(),
@@ -7351,10 +8387,15 @@ def summarise(table: pd.DataFrame, logs: Mapping[str, pd.DataFrame], recipe: Rec
     return summary.drop(columns=empty)
 
 
+def background_column(names_there: Iterable[str], background: str) -> str | None:
+    """The column of mAP behind a background, whatever its settings: "map@swap", or "map@swap (radius 0.1)"."""
+    return next((c for c in names_there if re.fullmatch(rf"map@{background}( \(.*\))?", c)), None)
+
+
 def reliance_of(runs: pd.DataFrame) -> dict[str, float]:
     """What is lost when other pictures' backgrounds stand behind the animals in place of their own."""
-    own = runs["map@original"] if "map@original" in runs else runs["map"]
-    return {"reliance": float((own - runs["map@swap"]).mean())} if "map@swap" in runs else {}
+    own, swapped = background_column(runs, "original") or "map", background_column(runs, "swap")
+    return {"reliance": float((runs[own] - runs[swapped]).mean())} if swapped else {}
 
 
 MEASURED = ("grad_norm", "images_per_second", "embedding_norm", "distance_to_rim")  # in every epoch
@@ -7371,18 +8412,28 @@ AVERAGED = (
 
 
 def divergence_of(logs: Sequence[pd.DataFrame], rule: Divergence | None) -> dict[str, Any]:
-    """The share of runs whose best mAP up to an epoch stays below a line; shorter runs can't be judged."""
+    """How many runs' best mAP up to an epoch stays below a line, and how many ended before it and are not judged."""
     if rule is None:
         return {}
     reached = [value for value in (best_up_to(log, rule.epoch) for log in logs) if not math.isnan(value)]
+    short = f"; {len(logs) - len(reached)} ended before epoch {rule.epoch}" if len(reached) < len(logs) else ""
     share = f"{sum(value < rule.map for value in reached)} of {len(reached)}" if reached else "not applicable"
-    return {"diverged": share}
+    return {"diverged": share + short}
 
 
-def compare_variants(table: pd.DataFrame, metric: str = "map") -> pd.DataFrame:
+def identical_runs(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Whether two logs tell the very same training, to the last digit and in every epoch."""
+    columns = [c for c in ("epoch", "train_loss", "grad_norm", *METRICS) if c in one and c in other]
+    return one[columns].equals(other[columns])
+
+
+def compare_variants(
+    table: pd.DataFrame, metric: str = "map", logs: Mapping[str, pd.DataFrame] | None = None
+) -> pd.DataFrame:
     """Each variant against the first, paired by seed: difference of the metric, its 95 % interval, p of the t-test.
 
-    The verdict is "not distinguishable" when the interval holds 0, or when there are fewer than two common seeds.
+    The verdict is "not distinguishable" when the interval holds 0, or when there are fewer than two common seeds; it is
+    "identical" where the runs' `logs` (by "variant/seed") are the same to the last digit.
     """
     from scipy.stats import ttest_rel
 
@@ -7394,6 +8445,10 @@ def compare_variants(table: pd.DataFrame, metric: str = "map") -> pd.DataFrame:
         difference = (values[seeds] - base[seeds]).to_numpy()
         low, high = mean_interval(difference)
         certain = low > 0 or high < 0
+        verdict = ("higher" if low > 0 else "lower") if certain else "not distinguishable"
+        pairs = [(f"{name}/seed{seed}", f"{first}/seed{seed}") for seed in seeds] if logs else []
+        if pairs and all(identical_runs(logs[a], logs[b]) for a, b in pairs):
+            verdict = "identical"
         same = len(seeds) > 1 and np.ptp(difference) == 0
         rows.append(
             {
@@ -7403,7 +8458,7 @@ def compare_variants(table: pd.DataFrame, metric: str = "map") -> pd.DataFrame:
                 "low": low,
                 "high": high,
                 "p": float(ttest_rel(values[seeds], base[seeds]).pvalue) if len(seeds) > 1 and not same else math.nan,
-                "verdict": ("higher" if low > 0 else "lower") if certain else "not distinguishable",
+                "verdict": verdict,
             }
         )
     return pd.DataFrame(rows)
@@ -7421,16 +8476,17 @@ def findings(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame)
         raised = int((gains > 0).sum())
         said.append(f"Training raised mAP in {raised} of {len(gains)} runs, by {gains.mean():.4f} on average.")
     if "reliance" in summary:
-        first = summary.iloc[0]
-        alone = (
-            f", {first['map@background_only']:.4f} from the background alone" if "map@background_only" in first else ""
-        )
+        first, only = summary.iloc[0], background_column(summary, "background_only")
+        swapped = first[background_column(summary, "swap")]
+        alone = f", {first[only]:.4f} from the background alone" if only else ""
         said.append(
-            f"Reliance on background: {first.variant} has mAP {first['map']:.4f}, {first['map@swap']:.4f} behind the "
+            f"Reliance on background: {first.variant} has mAP {first['map']:.4f}, {swapped:.4f} behind the "
             f"backgrounds of other pictures{alone} (chance {first['map@chance']:.4f}); it loses {first.reliance:.4f}."
         )
     for row in compared.itertuples():
-        if math.isnan(row.difference):
+        if row.verdict == "identical":
+            said.append(f"{row.variant}: identical runs; what varies changed nothing on these pictures.")
+        elif math.isnan(row.difference):
             said.append(f"{row.variant}: no seed in common.")
         elif math.isnan(row.low):
             said.append(f"{row.variant}: {row.difference:+.4f} on one seed, which can't be told from noise.")
@@ -7453,12 +8509,14 @@ def write_report(
     notes: Sequence[str] = (),
     analyses: Sequence[Callable[[Page], None]] = (),
     extra: Callable[[Page], None] | None = None,
+    comparable: bool = False,
 ) -> Path:
     """Writes results.csv, report.md, figures and the self-contained report.html; returns the page's path.
 
     table: a row for each finished run; logs: their logs by "variant/seed"; details: for each run to be shown name,
     labels, embeddings, similarity, metrics and sheet (a picture); notes: what the reader must know; analyses and
-    extra: what else writes on the page, before and after the results.
+    extra: what else writes on the page, before and after the results; comparable: whether published figures were
+    measured on these data.
     """
     write_table(folder / "results.csv", table)
     page = Page(recipe.name)
@@ -7468,9 +8526,9 @@ def write_report(
     for analyse in analyses:
         analyse(page)
     if len(table):
-        report_results(page, recipe, table, logs)
+        report_results(page, recipe, table, logs, comparable)
     elif recipe.published:
-        report_published(page, recipe.published)
+        report_published(page, recipe.published, comparable)
     if extra:
         extra(page)
     if recipe.interpretation.strip() or (folder / "interpretation.md").is_file():
@@ -7478,7 +8536,7 @@ def write_report(
     for number, detail in enumerate(details):
         report_detail(page, detail, number)
     page.heading("Settings")
-    page.code(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False, allow_unicode=True))
+    page.code(yaml.safe_dump(without_passwords(recipe_to_dict(recipe)), sort_keys=False, allow_unicode=True))
     return page.write(folder)
 
 
@@ -7486,14 +8544,21 @@ def report_interpretation(page: Page, recipe: Recipe, folder: Path) -> None:
     """A person's words, from the recipe or from interpretation.md in the run's folder, which nothing overwrites."""
     page.heading("Interpretation")
     own = folder / "interpretation.md"
-    page.text(own.read_text(encoding="utf-8") if own.is_file() else recipe.interpretation)
+    words = own.read_bytes() if own.is_file() else recipe.interpretation.encode()
+    try:
+        page.text(words.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        page.note(f"Note: {own.name} is not UTF-8 and is read as Latin-1; save it as UTF-8 if letters look wrong.")
+        page.text(words.decode("latin-1"))
 
 
-def report_results(page: Page, recipe: Recipe, table: pd.DataFrame, logs: Mapping[str, pd.DataFrame]) -> None:
+def report_results(
+    page: Page, recipe: Recipe, table: pd.DataFrame, logs: Mapping[str, pd.DataFrame], comparable: bool = False
+) -> None:
     """Findings, tables and curves of all runs."""
-    summary = summarise(table, logs, recipe)
+    summary = summarise(table, logs, recipe, comparable)
     several = len(summary) > 1 and summary["map"].notna().any()
-    compared = compare_variants(table) if several else pd.DataFrame()
+    compared = compare_variants(table, logs=logs) if several else pd.DataFrame()
     page.heading("Findings")
     page.bullets(findings(summary, compared, table))
     page.heading("Results")
@@ -7502,8 +8567,12 @@ def report_results(page: Page, recipe: Recipe, table: pd.DataFrame, logs: Mappin
         "map: identity-balanced mAP on the validation pictures, each a query against all others, mean over n seeds; "
         "accuracy: of the classifier, where the loss has one; open_set: sqrt(BAKS x BAUS), cross-fitted; "
         "sd: standard deviation; low, high: 95 % interval of the mean (Student); best_epoch: whose weights are kept; "
-        "loss_variance: of the training loss over the last ten epochs. What is published was measured by others, on "
-        "other data or machines."
+        "loss_variance: of the training loss over the last ten epochs."
+        + (
+            " What is published was measured by others, on pictures of the same number."
+            if "published" in summary
+            else ""
+        )
         + (
             f" diverged: runs whose best mAP up to epoch {recipe.divergence.epoch} is below {recipe.divergence.map}."
             if recipe.divergence
@@ -7522,17 +8591,19 @@ def report_results(page: Page, recipe: Recipe, table: pd.DataFrame, logs: Mappin
     if "trainable" in summary and summary.trainable.nunique() > 1:
         label = "trainable parameters"
         page.figure("parameters", scatter_figure(summary, "trainable", label), "Parameters that learn against mAP.")
-    others = {key: value for key, value in recipe.published.items() if key not in set(table.variant)}
+    beside = set(table.variant) if comparable else set()
+    others = {key: value for key, value in recipe.published.items() if key not in beside}
     if others:
-        report_published(page, others)
+        report_published(page, others, comparable)
     report_curves(page, table, logs)
     page.heading("Runs", 3)
     page.table(table[[c for c in PAGE_COLUMNS if c in table]], "results.csv has more columns.")
 
 
-def report_published(page: Page, published: Mapping[str, Any]) -> None:
+def report_published(page: Page, published: Mapping[str, Any], comparable: bool) -> None:
     page.heading("Published by others", 3)
-    page.table(published_rows(published), "Measured by somebody else, on other data or machines; not ours.")
+    data = "on pictures of the same number" if comparable else "on other pictures than these: not to be compared"
+    page.table(published_rows(published), f"Measured by somebody else, {data}; not ours.")
 
 
 def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFrame]) -> None:
@@ -7543,7 +8614,10 @@ def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFra
         variant: {seed: logs[f"{variant}/seed{seed}"] for seed in runs.seed}
         for variant, runs in table.groupby("variant", sort=False)
     }
-    caption = "By epoch: mean over seeds and the band between lowest and highest; epoch 0 is before training."
+    caption = (
+        "By epoch: mean over seeds and the band between lowest and highest, as far as all runs go; thin lines are "
+        "single runs that went on. Epoch 0 is before training."
+    )
     loss = [("train_loss", "training loss"), ("val_loss", "validation loss"), ("map", "validation mAP")]
     page.figure("curves", bands_figure(grouped, loss), caption)
     every = pd.concat(logs.values())
@@ -7572,9 +8646,9 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
     if len(steps):
         page.table(
             steps,
-            "map: validation mAP after these steps; low and high: 95 % bootstrap interval of the gain over raw "
-            "similarities, over identities; used: what the submission went through. Measured, and by auto chosen, on "
-            "these same pictures.",
+            "map: validation mAP after these steps; low and high: bootstrap interval over identities of the gain over "
+            "raw similarities, at 95 %, or wider where auto tries several, so that one choice in twenty is a false "
+            "gain; used: what the submission went through. Measured, and by auto chosen, on these same pictures.",
         )
     if detail.get("guesses") is not None:
         report_open_set(page, detail["metrics"]["open_set"], detail["guesses"], name)
@@ -7590,7 +8664,10 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
         f"{name}-similarity", similarity_figure(detail["similarity"], labels), "Similarity of validation pairs."
     )
     places = map_figure(detail["embeddings"], labels)
-    page.figure(f"{name}-map", places, "Two-dimensional map of the validation embeddings.")
+    if places is None:
+        page.note(f"No map of the {len(labels)} validation embeddings: they are fewer than four, or all alike.")
+    else:
+        page.figure(f"{name}-map", places, "Two-dimensional map of the validation embeddings.")
 
 
 def report_open_set(page: Page, told: Mapping[str, Any], guesses: pd.DataFrame, name: str) -> None:
@@ -7657,7 +8734,13 @@ def find_data(recipe: Recipe, data: str | Path | None = None) -> Path:
         return Path(given)
     mounted = [p.parent for p in find_mounted("train.csv") if (p.parent / "test.csv").is_file()]
     mounted += [p.parent for p in find_mounted("metadata.csv")]
-    named = [p for p in mounted if recipe.data.competition in p.parts] or mounted
+    named = [p for p in mounted if recipe.data.competition in p.parts]
+    if mounted and not named:
+        others = shortly(list(map(str, mounted)))
+        raise KitError(
+            f"{recipe.name}: the competition {recipe.data.competition} is not attached, but {others} is (attach it, or "
+            "name the folder that is meant in data.root)"
+        )
     if len(named) > 1:
         raise KitError(
             f"data.root: several mounts could be the data: {', '.join(map(str, named))}; name one in data.root"
@@ -7677,7 +8760,11 @@ def find_data(recipe: Recipe, data: str | Path | None = None) -> Path:
     mini = recipe.data.mini
     kind = f"round{mini.round}" if mini.layout == "jaguar" else mini.layout
     root = cache_dir() / "mini" / f"{mini.identities}x{mini.images}-seed{mini.seed}-{kind}"
-    return make_mini_dataset(root, **asdict(mini))
+    try:
+        return make_mini_dataset(root, **asdict(mini))
+    except KitError:
+        remove(root)  # damaged: it is drawn anew
+        return make_mini_dataset(root, **asdict(mini))
 
 
 @dataclass(frozen=True, eq=False)
@@ -7703,11 +8790,15 @@ def subset_path(subset: str, folder: Path | None) -> Path:
 
 
 def data_fingerprint(recipe: Recipe, competition: Competition, folder: Path | None) -> str:
-    """Changes with the data, and with the list of those that are used."""
-    if recipe.data.subset is None:
-        return competition.fingerprint
-    path = subset_path(recipe.data.subset, folder)
-    return fingerprint(competition.fingerprint, file_sha256(path) if path.is_file() else "not there yet")
+    """Changes with the data and their masks, and with the list of those that are used."""
+    parts = [competition.fingerprint]
+    if recipe.data.masks is not None:
+        masks = mask_paths(competition.root, competition.paths, recipe.data.masks)
+        parts.append([(str(path), path.stat().st_size) for path in masks if path is not None])
+    if recipe.data.subset is not None:
+        path = subset_path(recipe.data.subset, folder)
+        parts.append(file_sha256(path) if path.is_file() else "not there yet")
+    return fingerprint(*parts) if len(parts) > 1 else competition.fingerprint
 
 
 def turns_of(competition: Competition, turn: Mapping[str, float]) -> list[float]:
@@ -7752,7 +8843,7 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
         competition = replace(competition, notes=(*competition.notes, f"{found}: it stays as it is"))
     broken, positions = [paths[i] for i in store.broken], None
     keep, left_in = ~competition.train.path.isin(broken).to_numpy(), None
-    notes = [f"{len(broken)} unreadable pictures left out (test pictures count as black): {', '.join(broken)}"] * bool(
+    notes = [f"{len(broken)} unreadable pictures left out (test pictures count as black): {shortly(broken)}"] * bool(
         broken
     )
     if data.subset is not None:
@@ -7770,10 +8861,15 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
         store = sized(size)
         if positions is None:
             return store
-        return replace(store, pixels=store.pixels[positions], key=fingerprint(store.key, positions.tolist()))
+        return store.subset(positions)
 
     store = at_size(data.size)
-    hashes = partial(perceptual_hashes, store.pixels[: len(competition.train)])
+    hashes = partial(perceptual_hashes, store.subset(np.arange(len(competition.train))))
+    column = data.split.settings.get("column")
+    untold = int((competition.train[column].fillna("") == "").sum()) if column in competition.train else 0
+    if untold:
+        note = f"{untold} of {len(competition.train)} training pictures have no {column}; each counts as one of its own"
+        competition = replace(competition, notes=(*competition.notes, note))
     splits = data.split.build(train=competition.train, hashes=hashes, split_seed=data.split_seed)
     if left_in is not None:
         splits = [(rows[left_in[keep][rows]], held_out) for rows, held_out in splits]
@@ -7793,7 +8889,7 @@ def check_split(train: np.ndarray, validation: np.ndarray, identity: pd.Series, 
 def load_competitions(cells: Sequence[Cell], data: str | Path | None) -> dict[str, Competition]:
     """The data of every run by its `data_key`, each folder read once."""
     load = cache(load_competition)
-    return {data_key(cell.recipe): load(find_data(cell.recipe, data)) for cell in cells}
+    return {data_key(cell.recipe): load(find_data(cell.recipe, data), cell.recipe.data.masks) for cell in cells}
 
 
 def check_model(recipe: Recipe) -> None:
@@ -7810,6 +8906,22 @@ def check_model(recipe: Recipe) -> None:
             check_model(with_backbone(recipe, part.settings["against"]))
 
 
+def check_buildable(recipe: Recipe) -> None:
+    """Refuses a model, or learning rates by layer, that can't be made as the recipe has it; takes no memory for it."""
+    model = recipe.model
+    known_backbone(model.backbone)
+    for part in recipe.analysis:
+        if part.settings.get("against"):
+            known_backbone(part.settings["against"])
+    try:
+        with torch.device("meta"):
+            embedder = build_embedder(replace(model, pretrained=False))
+            if not model.freeze:
+                backbone_groups(embedder, recipe.train.lr, recipe.train.layer_decay)
+    except (RuntimeError, NotImplementedError, TypeError):  # some old models can't be made without memory
+        return
+
+
 def with_backbone(recipe: Recipe, name: str) -> Recipe:
     """The recipe with a second backbone to compare, whose weights are looked for by its own name."""
     folder = recipe.model.weights if recipe.model.weights and Path(recipe.model.weights).is_dir() else None
@@ -7824,6 +8936,11 @@ def small_backbone() -> Path:
     """
     path = cache_dir() / "weights" / "small 1" / "test_resnet.safetensors"
     with only_one(path, wait=True):
+        if path.is_file():
+            try:
+                load_safetensors(path)
+            except KitError:
+                remove(path)
         if not path.is_file():
             say("  training a small backbone on other synthetic cats, once")
             recipe = recipe_from_dict(
@@ -7865,9 +8982,14 @@ def run_recipe(
     work begins, and TrainingFailed when no run succeeds.
     """
     begun, recipe = time.monotonic(), recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    with distributed(device) as chosen:
-        named = recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}"
-        folder = folder or Path(out or "runs") / named
+    for name, number in {"--jobs": jobs, "--gpus": gpus}.items():
+        convert(number, Count | None, name)
+    for name, path in {"--data": data, "--out": out}.items():
+        convert(None if path is None else str(path), PathText | None, name)
+    named = recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}"
+    folder = folder or Path(out or "runs") / named
+    with distributed(device) as chosen, nothing_left(folder):
+        check_claim(folder, EXPERIMENT)
         cells = [search_baseline(recipe)] if recipe.search else expand(recipe)
         check_ensemble(recipe, cells)
         competitions = load_competitions(cells, data)
@@ -7882,16 +9004,20 @@ def run_recipe(
             run_in_processes(recipe, data, out, device, force, together)
             force = False
         say(f"{recipe.name}: {len(cells)} run{'s' * (len(cells) > 1)} on {told_device(chosen)}")
-        deadline = begun + 3600 * (recipe.train.max_hours or (KAGGLE_HOURS if on_kaggle() else math.inf))
+        deadline = begun + 3600 * (recipe.train.max_hours or math.inf)
+        if on_kaggle():  # whose clock runs since the session began
+            deadline = min(deadline, begun + 3600 * KAGGLE_HOURS - session_age())
         whole = replace(recipe.data, subset=None)
         analyses = []
         with first_process_first():
             for competition in {id(c): c for c in competitions.values()}.values():
                 tell_data(competition)
             if recipe.analysis:
+                claim_first(folder, report_only)
                 everything = open_data(replace(recipe, data=whole), competitions[data_key(cells[0].recipe)])
                 analyses = analyses_of(recipe, folder, everything, chosen)
             if recipe.search:
+                claim_first(folder, report_only)
                 pictures_of = partial(pictures_for, data=data, folder=folder)
                 until = deadline - 0.15 * (deadline - begun)  # the best is trained afterwards
                 until = -math.inf if report_only else deadline if math.isinf(deadline) else until
@@ -7901,14 +9027,47 @@ def run_recipe(
                 cells = []
             opened = open_all(cells, competitions, folder)
         if not report_only:
-            told = {"recipe": recipe_to_dict(recipe), "data": None if data is None else str(Path(data).resolve())}
+            claim_first(folder, report_only)
+            told = {"recipe": without_passwords(recipe_to_dict(recipe))}
+            told["data"] = None if data is None else str(Path(data).resolve())
             write_first(folder / "experiment.json", told)
         grid = Grid(cells, opened, folder, chosen, force, deadline, data)
         done_elsewhere = report_only or (together > 1 and processes() == 1)
         failed = failures(folder, cells) if done_elsewhere else run_cells(grid, jobs)
         if process_number() > 0:
             return Result(folder, pd.DataFrame(), folder / "report.html")
-        return finish_experiment(recipe, cells, opened, folder, failed, analyses)
+        comparable = all(published_on(c, recipe.data.competition) for c in competitions.values())
+        return finish_experiment(recipe, cells, opened, folder, failed, analyses, comparable)
+
+
+EXPERIMENT = "an experiment"  # what the marker of a result folder says
+
+
+def claim_first(folder: Path, report_only: bool) -> None:
+    if process_number() == 0 and not report_only:
+        claim(folder, EXPERIMENT)
+
+
+@contextmanager
+def nothing_left(folder: Path) -> Iterator[None]:
+    """On bad input removes what of a result folder holds nothing: empty folders, and with them its marker."""
+    try:
+        yield
+    except KitError:
+        if process_number() == 0 and folder.is_dir():
+            for inner in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
+                with suppress(OSError):  # it holds something
+                    inner.rmdir()
+            if {path.name for path in folder.iterdir()} <= {MARKER, "experiment.json"}:
+                remove(folder)
+                with suppress(OSError):
+                    folder.parent.rmdir()
+        raise
+
+
+def published_on(competition: Competition, slug: str) -> bool:
+    """Whether the data are those that published figures were measured on, as far as their numbers tell."""
+    return (len(competition.train), len(competition.identities)) == PUBLISHED_ON.get(slug)
 
 
 KAGGLE_HOURS = 11.5  # of a session's 12
@@ -7980,7 +9139,7 @@ class Grid:
 
 def run_cells(grid: Grid, jobs: int | None) -> dict[str, str]:
     """Runs what is not finished; why by folder for the runs that failed."""
-    alone = [cell for cell in grid.cells if not (is_over(grid.folder / cell.folder) and not grid.force)]
+    alone = [cell for cell in grid.cells if grid.force or not is_over(grid.folder / cell.folder)]
     if jobs is None:
         quick = grid.device.type == "cpu" and all(cell.recipe.model.freeze for cell in grid.cells)
         jobs = core_count() if quick else 1
@@ -8022,10 +9181,8 @@ def run_or_tell(grid: Grid, cell: Cell, number: int) -> str:
     """Runs one cell unless it is finished; why it failed, if it did."""
     place, pictures = grid.folder / cell.folder, grid.opened[data_key(cell.recipe)]
     with only_one(place) if process_number() == 0 else nullcontext():
-        if process_number() == 0 and place.exists():
-            outdated = changed_settings(place, cell.recipe, pictures.fingerprint)
-            if grid.force or (outdated and (cell.derived or why_failed(place))):
-                set_aside(place)
+        if process_number() == 0 and place.exists() and (grid.force or is_outdated(cell, place, pictures)):
+            set_aside(place)
         done, failure = from_first_process((is_over(place), why_failed(place)))
         if done:
             say(f"  {cell.folder}: finished before")
@@ -8043,6 +9200,12 @@ def run_or_tell(grid: Grid, cell: Cell, number: int) -> str:
     return failure
 
 
+def is_outdated(cell: Cell, place: Path, pictures: Pictures) -> bool:
+    """Whether a result of other settings gives way: one that failed, or whose settings come from other runs."""
+    changed = changed_settings(place, cell.recipe, pictures.fingerprint)
+    return bool(changed) and (cell.derived or bool(why_failed(place)))
+
+
 def features_key(recipe: Recipe) -> str:
     """The same only for runs that read the same features of a frozen backbone."""
     told, drawn = recipe_to_dict(recipe), recipe.train.views or not recipe.model.pretrained
@@ -8057,7 +9220,8 @@ def run_side_by_side(grid: Grid, jobs: int) -> dict[str, str]:
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import active_children, get_context
 
-    for cell in {features_key(c.recipe): c for c in grid.cells if not is_over(grid.folder / c.folder)}.values():
+    unfinished = [c for c in grid.cells if grid.force or not is_over(grid.folder / c.folder)]
+    for cell in {features_key(c.recipe): c for c in unfinished}.values():
         pictures = grid.opened[data_key(cell.recipe)]  # features are extracted once, before all need them
         embedder = embedder_for(cell.recipe)[0].to(grid.device)
         labels = torch.zeros(len(pictures.competition.train), dtype=torch.int64)
@@ -8105,7 +9269,7 @@ def ended_by_sigterm() -> Iterator[None]:
 def opened_once(recipe: str, data: str | Path | None, folder: Path) -> Pictures:
     """The pictures of a recipe, of which JSON gives what matters to them."""
     read = recipe_from_dict(json.loads(recipe))
-    return open_data(read, load_competition(find_data(read, data)), folder)
+    return open_data(read, load_competition(find_data(read, data), read.data.masks), folder)
 
 
 def run_alone(
@@ -8201,7 +9365,7 @@ def run_in_processes(
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{recipe.name}.yaml"
-        path.write_text(json.dumps(recipe_to_dict(recipe)), encoding="utf-8")
+        path.write_text(json.dumps(recipe_to_dict(recipe), ensure_ascii=False), encoding="utf-8")
         command = [sys.executable, __file__, "run", str(path), "--device", device, *(["--force"] if force else [])]
         command += ["--data", str(data)] if data is not None else []
         command += ["--out", str(out)] if out is not None else []
@@ -8258,9 +9422,79 @@ def is_finished(place: Path) -> bool:
     return (place / "metrics.json").is_file()
 
 
+NUMBER = (int, float)
+NUMBERS_OF_RUN = ("map", "epochs", "best_epoch", "seconds", "parameters", "trainable_parameters")
+
+
+def read_metrics(place: Path) -> dict[str, Any]:
+    """What a finished run measured; KitError where its file is damaged."""
+    path = place / "metrics.json"
+    told = read_record(path, {**dict.fromkeys(NUMBERS_OF_RUN, NUMBER), "untrained": dict, "per_identity": dict})
+    tables = {"untrained": told["untrained"], "per_identity": told["per_identity"]}
+    tables |= {"": {key: told[key] for key in (*METRICS, *MAPS) if key in told}}
+    tables |= {"other_backgrounds": told.get("other_backgrounds", {})}
+    for name, values in tables.items():
+        wrong = [f"{name} {key}: {v!r}" for key, v in values.items() if not isinstance(v, NUMBER)]
+        if wrong or "map" not in told["untrained"]:
+            raise damaged(path, wrong[0] if wrong else "untrained lacks map")
+    return told
+
+
+MAPS = ("map_postprocessed", "test_map", "test_map_postprocessed")  # in metrics, where they were measured
+
+
+def read_arrays(path: Path, *names_there: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz that the kit wrote, all of one length; KitError where it is damaged."""
+    from zipfile import BadZipFile
+
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            arrays = {name: kept[name] for name in kept.files}
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error, NotImplementedError) as error:
+        raise damaged(path, error) from None
+    lengths = {len(arrays[name]) for name in names_there if name in arrays and arrays[name].ndim}
+    if not set(names_there) <= arrays.keys() or len(lengths) > 1:
+        raise damaged(path, f"it lacks {', '.join(set(names_there) - arrays.keys()) or 'rows'}")
+    return arrays
+
+
+def read_own_table(path: Path, remedy: str = MEND_RUN) -> pd.DataFrame:
+    """A CSV that the kit wrote; KitError where it can't be read, or ends within a line."""
+    try:
+        whole = path.read_bytes().endswith(b"\n")
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise damaged(path, error, remedy) from None
+    if not whole:
+        raise damaged(path, "it ends within a line", remedy)
+    return table
+
+
+def read_log(place: Path) -> pd.DataFrame:
+    """The log of a finished run, a row of numbers for each epoch; KitError where it is damaged."""
+    path, epochs = place / "log.csv", read_metrics(place)["epochs"]
+    log = read_own_table(path)
+    lacking = {"epoch", "train_loss", "map", "val_loss", "lr"} - set(log)
+    wrong = [column for column in log if not pd.api.types.is_numeric_dtype(log[column])]
+    if lacking or wrong or list(log.epoch) != list(range(int(epochs) + 1)):
+        raise damaged(path, f"it lacks {', '.join(sorted(lacking) or wrong) or 'epochs'}")
+    return log
+
+
+def read_settings(place: Path) -> dict[str, Any]:
+    """The settings that a result folder was made with, and the fingerprint of its data."""
+    path = place / "recipe.yaml"
+    try:
+        told = read_yaml(path.read_text(encoding="utf-8"), str(path))
+        recipe_from_dict({key: value for key, value in told.items() if key != "data_fingerprint"}, str(path))
+    except (KitError, ValueError, AttributeError, TypeError) as error:
+        raise damaged(path, str(error).removeprefix(f"{path}: ")) from None
+    return told
+
+
 def was_stopped(place: Path) -> bool:
     """Whether a finished run ended before its time, by train.max_hours."""
-    return is_finished(place) and "stopped" in read_json(place / "metrics.json")
+    return is_finished(place) and "stopped" in read_metrics(place)
 
 
 def is_over(place: Path) -> bool:
@@ -8271,7 +9505,7 @@ def is_over(place: Path) -> bool:
 def why_failed(place: Path) -> str:
     """Why training in this folder can't go on; "" where it can."""
     record = place / "failed.json"
-    return read_json(record)["reason"] if record.is_file() else ""
+    return read_record(record, {"reason": str})["reason"] if record.is_file() else ""
 
 
 NO_MATTER = ("train.max_hours", "train.checkpoint_minutes", "train.track", "train.micro_batch")  # to a run's result
@@ -8279,7 +9513,7 @@ NO_MATTER = ("train.max_hours", "train.checkpoint_minutes", "train.track", "trai
 
 def settings_that_count(recipe: Recipe | Mapping) -> dict[str, Any]:
     """What a run's result depends on, flat by dotted name, in the plain values that a file gives back."""
-    raw = json.loads(json.dumps(recipe_to_dict(recipe) if isinstance(recipe, Recipe) else recipe))
+    raw = without_passwords(recipe_to_dict(recipe) if isinstance(recipe, Recipe) else recipe)
     flat: dict[str, Any] = {}
 
     def walk(value: Any, dotted: str) -> None:
@@ -8304,7 +9538,7 @@ def changed_settings(place: Path, recipe: Recipe, data_fingerprint: str) -> list
     """What a result folder's settings and data differ in from those of now; nothing where it has no results."""
     if not (place / "recipe.yaml").is_file() or not has_results(place):
         return []
-    earlier = yaml.safe_load((place / "recipe.yaml").read_text(encoding="utf-8"))
+    earlier = read_settings(place)
     told = earlier.pop("data_fingerprint", data_fingerprint)
     changed = [f"{key}: {then} there, {now} now" for key, then, now in differing_settings(earlier, recipe)]
     return changed + (["the data: other pictures or labels"] if told != data_fingerprint else [])
@@ -8320,8 +9554,10 @@ def check_earlier(folder: Path, cells: Sequence[Cell], competitions: Mapping[str
             and place.resolve() in weights_path(cell.recipe.checkpoint).resolve().parents
         ):
             raise KitError(f"checkpoint: {cell.recipe.checkpoint}: --force would set it aside; choose another --out")
+        if force:
+            continue  # whatever lies there is set aside, unread
         changed = changed_settings(place, cell.recipe, data_fingerprint(cell.recipe, competition, folder))
-        if changed and not force and not why_failed(place):
+        if changed and not why_failed(place):
             raise KitError(
                 f"{place}: holds a run with other settings ({'; '.join(changed)}); choose another --out, "
                 "or set it aside with --force"
@@ -8351,7 +9587,7 @@ def run_cell(
 ) -> None:
     """Trains and evaluates one variant with one seed; with several folds, each in a folder of its own."""
     recipe, splits = cell.recipe, pictures.splits
-    told = {**recipe_to_dict(recipe), "data_fingerprint": pictures.fingerprint}
+    told = {**without_passwords(recipe_to_dict(recipe)), "data_fingerprint": pictures.fingerprint}
     if process_number() == 0:
         write_text(place / "recipe.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
     try:
@@ -8397,8 +9633,8 @@ def run_split(
     labels = torch.from_numpy(codes)
     trainer = make_trainer(recipe, embedder, loss, len(epoch_batches(recipe, labels, split[0], 1)))
     trainer.deadline = deadline
-    if tensors and known == identities:
-        trainer.restore(tensors)
+    if tensors:
+        take_over_classes(trainer, tensors, known == identities)
     with first_process_first():
         task = make_task(recipe, embedder, pictures, labels, split, device)
     try:
@@ -8436,7 +9672,9 @@ def write_results(
     write_log(place / "log.csv", trainer.history)
     labels = competition.train.identity.to_numpy(str)[task.validation]
     rows = competition.train.filename.iloc[task.validation]
+    paths = competition.train.path
     kept = {"embeddings": embeddings.numpy(), "images": rows, "labels": labels}
+    kept |= {"paths": paths.iloc[task.validation], "trained": paths.iloc[task.train]}
     metrics, steps = {**told, "per_identity": {}}, recipe.postprocess
     if len(labels):
         raw = similarity_matrix(embeddings, geometry=embedder.geometry)
@@ -8762,8 +10000,8 @@ def run_facts(trainer: Trainer) -> dict[str, Any]:
 
 def combine_folds(competition: Competition, place: Path, folds: int, geometry: Geometry) -> None:
     """Mean metrics over folds, out-of-fold similarities, and a submission from the mean of the folds' similarities."""
-    told = [read_json(place / f"fold{k}" / "metrics.json") for k in range(folds)]
-    held_out = [np.load(place / f"fold{k}" / "validation.npz", allow_pickle=False) for k in range(folds)]
+    told = [read_metrics(place / f"fold{k}") for k in range(folds)]
+    held_out = [read_arrays(place / f"fold{k}" / "validation.npz", "embeddings", "images") for k in range(folds)]
     blocks = {
         f"similarity{k}": similarity_matrix(fold["embeddings"], geometry=geometry) for k, fold in enumerate(held_out)
     }
@@ -8782,12 +10020,15 @@ def combine_folds(competition: Competition, place: Path, folds: int, geometry: G
         folds=folds,
     )
     if competition.pairs is not None:
-        tests = [np.load(place / f"fold{k}" / "test.npz", allow_pickle=False) for k in range(folds)]
+        tests = [read_arrays(place / f"fold{k}" / "test.npz", "embeddings", "similarity") for k in range(folds)]
         used = {row["steps"] for t in told for row in t.get("postprocess", []) if row["used"]} or {"raw"}
         final = [test["similarity"] for test in tests]
         fused = np.mean(final, 0) if len(used) == 1 else rank_average(*final)  # other steps, other scales
         raw = np.mean([similarity_matrix(test["embeddings"], geometry=geometry) for test in tests], 0)
         facts.update(submit(competition, fused, raw if "postprocess" in told[0] else None, place))
+    if "other_backgrounds" in told[0]:
+        behind = pd.DataFrame([t["other_backgrounds"] for t in told]).mean()
+        facts["other_backgrounds"] = {name: float(value) for name, value in behind.items()}
     if "map_postprocessed" in told[0]:
         facts["map_postprocessed"] = float(np.mean([t["map_postprocessed"] for t in told]))
     write_json(place / "metrics.json", {**metrics, "per_identity": by_identity.to_dict(), **facts})
@@ -8809,13 +10050,13 @@ def check_ensemble(recipe: Recipe, cells: Sequence[Cell]) -> None:
 
 def combine_runs(recipe: Recipe, cells: Sequence[Cell], competition: Competition, folder: Path) -> dict[str, Any]:
     """Fuses the similarities of all runs into ensemble/submission.csv and ensemble/metrics.json; what it is worth."""
-    runs = [np.load(folder / cell.folder / "validation.npz", allow_pickle=False) for cell in cells]
+    runs = [read_arrays(folder / cell.folder / "validation.npz", "labels", "images", "similarity") for cell in cells]
     fused = fusion_of(recipe.ensemble, runs)
     told: dict[str, Any] = {"kind": recipe.ensemble, "runs": [cell.folder for cell in cells]}
     if len(runs[0]["labels"]) and all(np.array_equal(run["images"], runs[0]["images"]) for run in runs):
         told["map"] = identity_balanced_map(fused([run["similarity"] for run in runs]), runs[0]["labels"])
     if competition.pairs is not None:
-        tests = [np.load(folder / cell.folder / "test.npz", allow_pickle=False)["similarity"] for cell in cells]
+        tests = [read_arrays(folder / cell.folder / "test.npz", "similarity")["similarity"] for cell in cells]
         told.update(submit(competition, fused(tests), None, folder / "ensemble"))
     write_json(folder / "ensemble" / "metrics.json", told)
     return told
@@ -8848,7 +10089,7 @@ def report_ensemble(page: Page, told: Mapping[str, Any]) -> None:
 def results_table(cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
     rows = []
     for cell in cells:
-        told = read_json(folder / cell.folder / "metrics.json")
+        told = read_metrics(folder / cell.folder)
         rows.append(
             {
                 "variant": cell.variant,
@@ -8856,7 +10097,7 @@ def results_table(cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
                 "map": told["map"],
                 "untrained": told["untrained"]["map"],
                 **{m: told[m] for m in METRICS if m in told and m != "map"},
-                **{m: told[m] for m in ("map_postprocessed", "test_map", "test_map_postprocessed") if m in told},
+                **{m: told[m] for m in MAPS if m in told},
                 **open_set_columns(told.get("open_set")),
                 **{f"map@{name}": value for name, value in told.get("other_backgrounds", {}).items()},
                 "best_epoch": told["best_epoch"],
@@ -8876,7 +10117,10 @@ def open_set_columns(told: Mapping[str, Any] | None) -> dict[str, float]:
 
 def log_folder(cell: Cell, folder: Path) -> Path:
     """Where a run's log lies: with folds, that of the first."""
-    place = folder / cell.folder
+    return log_folder_of(folder / cell.folder)
+
+
+def log_folder_of(place: Path) -> Path:
     return place / "fold0" if (place / "fold0").is_dir() else place
 
 
@@ -8897,10 +10141,12 @@ class Thumbnails(Sequence):
 def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) -> dict[str, Any]:
     """What the report shows of one run (of its first fold, where there are folds)."""
     place = log_folder(cell, folder)
-    kept = np.load(place / "validation.npz", allow_pickle=False)
+    kept = read_arrays(place / "validation.npz", "embeddings", "images", "labels")
     labels, geometry = kept["labels"], cell.recipe.model.geometry.build()
     similarity = similarity_matrix(kept["embeddings"], geometry=geometry)
     position = {name: i for i, name in enumerate(pictures.competition.train.filename)}
+    if strange := [name for name in kept["images"] if name not in position]:
+        raise damaged(place / "validation.npz", f"{strange[0]} is none of the training pictures")
     images = Thumbnails(pictures.store, [position[name] for name in kept["images"]])
     guesses = place / "validation_guesses.csv"
     precision = average_precision(similarity, labels)
@@ -8913,14 +10159,17 @@ def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) ->
         "similarity": similarity,
         "sheet": sheet,
         "embeddings": geometry.flat(geometry.points(torch.from_numpy(kept["embeddings"]))).numpy(),
-        "metrics": read_json(place / "metrics.json"),
+        "metrics": read_metrics(place),
         "guesses": read_guesses(guesses) if guesses.is_file() else None,
     }
 
 
 def read_guesses(path: Path) -> pd.DataFrame:
-    table = read_table(path, ("species", "identity", "score", "truth", "known"))
-    return table.assign(score=table.score.astype(float), known=table.known == "True")
+    try:
+        table = read_table(path, ("species", "identity", "score", "truth", "known"))
+        return table.assign(score=table.score.astype(float), known=table.known == "True")
+    except (KitError, ValueError) as error:
+        raise damaged(path, error) from None
 
 
 # analyses of the training pictures
@@ -8944,8 +10193,8 @@ class Study:
         return self.train.identity.to_numpy(str)
 
     @cached_property
-    def pixels(self) -> np.ndarray:
-        return self.pictures.store.pixels[: len(self.train)]
+    def pixels(self) -> ImageStore:
+        return self.pictures.store.subset(np.arange(len(self.train)))
 
     @cached_property
     def signals(self) -> pd.DataFrame:
@@ -9182,17 +10431,15 @@ def analyses_of(recipe: Recipe, folder: Path, pictures: Pictures, device: torch.
 # search
 
 
-def suggest_settings(trial: Any, space: Mapping[str, Any]) -> dict[str, Any]:
-    """A value for each dotted setting of the space; whole numbers where both bounds are."""
-    drawn = {}
-    for name, rule in space.items():
-        if "choices" in rule:
-            drawn[name] = trial.suggest_categorical(name, rule["choices"])
-        elif whole_range(rule):
-            drawn[name] = trial.suggest_int(name, rule["low"], rule["high"], log=rule.get("log", False))
-        else:
-            drawn[name] = trial.suggest_float(name, float(rule["low"]), float(rule["high"]), log=rule.get("log", False))
-    return drawn
+def distribution_of(rule: Mapping[str, Any]) -> Any:
+    """Optuna's distribution of a setting that is searched; whole numbers where both bounds are."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if "choices" in rule:
+        return CategoricalDistribution(rule["choices"])
+    if whole_range(rule):
+        return IntDistribution(rule["low"], rule["high"], log=rule.get("log", False))
+    return FloatDistribution(float(rule["low"]), float(rule["high"]), log=rule.get("log", False))
 
 
 def run_search(
@@ -9205,25 +10452,23 @@ def run_search(
 ) -> list[Cell]:
     """Runs the trials that are missing; the cells to report: the recipe's own settings and the best of each space.
 
-    Trials lie in folder/trials; the study in folder/search.log (or at search.storage), where several processes may
-    share it. A trial whose mAP falls behind the median of the others at an epoch is ended there.
+    Trials lie in folder/trials, where one process at a time is at work, or in the study at search.storage, which
+    several machines may share. A trial whose mAP falls behind the median of the others at an epoch is ended there.
     """
     cells = [search_baseline(recipe)]
-    for left in [folder / "trials", *folder.glob("search-*.log")] if force else []:
-        if left.exists():
-            set_aside(left)
-    for title, why in (("space", "best trial"), ("matched", "best trial of the baseline's own parts")):
-        space = free_space(recipe, title)
-        if space:
-            best = search_space(recipe, title, space, pictures_of, folder, device, deadline)
-            label = {"space": "best", "matched": "matched"}[title]
-            cells.append(
-                Cell(label, f"{why}: {json.dumps(best)}", with_settings(recipe, best, recipe.name), derived=True)
-            )
-            text = yaml.safe_dump(
-                recipe_to_dict(replace(cells[-1].recipe, name=f"{recipe.name}-{label}")), sort_keys=False
-            )
-            write_text(folder / f"{label}.yaml", text)
+    with nullcontext() if recipe.search.storage else only_one(folder / "trials"):
+        for left in [folder / "trials", *folder.glob("search-*.log")] if force else []:
+            if left.exists():
+                set_aside(left)
+        for title, why in (("space", "best trial"), ("matched", "best trial of the baseline's own parts")):
+            space = free_space(recipe, title)
+            if space:
+                best = search_space(Trials(recipe, title, space, folder), pictures_of, device, deadline)
+                label = {"space": "best", "matched": "matched"}[title]
+                once = with_settings(recipe, best, recipe.name)
+                cells.append(Cell(label, f"{why}: {json.dumps(best)}", once, derived=True))
+                told = without_passwords(recipe_to_dict(replace(once, name=f"{recipe.name}-{label}")))
+                write_text(folder / f"{label}.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
     return cells
 
 
@@ -9237,97 +10482,164 @@ def free_space(recipe: Recipe, title: str) -> dict[str, Any]:
     return {name: rule for name, rule in getattr(recipe.search, title).items() if name not in fixed}
 
 
-def open_study(recipe: Recipe, title: str, folder: Path) -> Any:
-    import optuna
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """The trials of a search that have ended.
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    base = settings_that_count(with_settings(recipe, {}, recipe.name))
-    key = fingerprint(base, getattr(recipe.search, title))  # other settings are another study
-    path = folder / f"search-{title}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if recipe.search.storage:
-        storage = recipe.search.storage
-    else:
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
+    Each leaves a file when it ends, and none before. What is drawn for the next depends on its number and on those
+    files alone, so that a search that was killed goes on as if it had not been. With search.storage the trials are
+    those of all machines that share it, and a draw depends on the moment.
+    """
 
-        storage = JournalStorage(JournalFileBackend(str(path)))
-    study = optuna.create_study(
-        storage=storage,
-        study_name=f"{recipe.name}-{title}-{key}",
-        load_if_exists=True,
-        direction="maximize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3),
-    )
-    own = os.getpid() if recipe.search.storage else 0  # several processes must not draw the same
-    study.sampler = optuna.samplers.TPESampler(seed=recipe.search.seed + len(study.trials) + own)  # nor a resumed one
-    return study
+    recipe: Recipe
+    title: str
+    space: Mapping[str, Any]
+    folder: Path
 
+    @cached_property
+    def key(self) -> str:
+        """Changes with all that makes trials of one search incomparable with another's."""
+        return fingerprint(settings_that_count(with_settings(self.recipe, {}, self.recipe.name)), self.space)
 
-def take_up_interrupted(study: Any, trials: Path, title: str) -> None:
-    """Puts trials that a killed process left, with their checkpoints, at the head of the queue."""
-    import optuna
+    @cached_property
+    def distributions(self) -> dict[str, Any]:
+        return {name: distribution_of(rule) for name, rule in self.space.items()}
 
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.set_user_attr("taken up", study.user_attrs.get("taken up", 0) + 1)
-        number = len(study.get_trials(deepcopy=False))
-        study.enqueue_trial(trial.params)
-        if (trials / f"{title}{trial.number}").is_dir():
-            (trials / f"{title}{trial.number}").rename(trials / f"{title}{number}")
+    @cached_property
+    def shared(self) -> Any:
+        """The study at search.storage; None where there is none. KitError where it can't be opened."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        url = self.recipe.search.storage
+        if not url:
+            return None
+        name = f"{self.recipe.name}-{self.title}-{self.key}"
+        try:
+            return optuna.create_study(storage=url, study_name=name, load_if_exists=True, direction="maximize")
+        except Exception as error:  # noqa: BLE001 - drivers of databases raise many kinds
+            reason = without_passwords(one_line(str(error).replace(url, "it"), 300))
+            raise KitError(f"search.storage: {without_passwords(url)}: can't be opened: {reason}") from None
+
+    def place(self, number: int) -> Path:
+        return self.folder / "trials" / f"{self.title}{number}"
+
+    def ended(self) -> list[dict[str, Any]]:
+        """What the files tell of the trials, in order, up to the first that has not ended."""
+        told: list[dict[str, Any]] = []
+        remedy = "set the search aside with --force"
+        if (self.folder / f"search-{self.title}.log").exists():
+            raise KitError(f"{self.folder}: holds a search of an earlier version; {remedy}")
+        while (path := self.place(len(told)) / "trial.json").is_file():
+            record = read_record(path, {"key": str, "settings": dict, "state": str, "epochs": dict}, remedy)
+            if record["key"] != self.key:
+                raise KitError(f"{self.folder}: holds a search with other settings; choose another --out, or {remedy}")
+            told.append(record)
+        return told
+
+    def study(self) -> Any:
+        """An Optuna study of the ended trials, about to draw the next."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        search, pruner = self.recipe.search, optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
+        if self.shared is not None:
+            self.shared.pruner = pruner
+            drawn = search.seed + len(self.shared.trials) + os.getpid()  # several processes must not draw the same
+            self.shared.sampler = optuna.samplers.TPESampler(seed=drawn % 2**32)
+            return self.shared
+        ended = self.ended()
+        seed = int(fingerprint(search.seed, self.title, len(ended)), 16) % 2**32
+        sampler = optuna.samplers.TPESampler(seed=seed)
+        study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+        for number, told in enumerate(ended):
+            study.add_trial(self.as_trial(told, self.place(number) / "trial.json"))
+        return study
+
+    def as_trial(self, told: Mapping[str, Any], path: Path) -> Any:
+        import optuna
+
+        try:
+            return optuna.trial.create_trial(
+                state=optuna.trial.TrialState[told["state"]],
+                value=told.get("value"),
+                params=told["settings"],
+                distributions=self.distributions,
+                intermediate_values={int(epoch): value for epoch, value in told["epochs"].items()},
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise damaged(path, error, "set the search aside with --force") from None
+
+    def count(self) -> int:
+        """How many trials have ended, in any way."""
+        if self.shared is None:
+            return len(self.ended())
+        return sum(trial.state.is_finished() for trial in self.shared.get_trials(deepcopy=False))
+
+    def end(self, trial: Any, state: Any, value: float | None) -> None:
+        """Writes what became of a trial."""
+        own = trial.study.get_trials(deepcopy=False)[trial.number]
+        epochs = {str(epoch): reported for epoch, reported in own.intermediate_values.items()}
+        told = {"key": self.key, "settings": trial.params, "state": state.name, "value": value, "epochs": epochs}
+        if self.shared is not None:
+            self.shared.tell(trial.number, value, state)
+        write_json(self.place(trial.number) / "trial.json", told)
 
 
 def search_space(
-    recipe: Recipe,
-    title: str,
-    space: Mapping[str, Any],
-    pictures_of: Callable[[Recipe], Pictures],
-    folder: Path,
-    device: torch.device,
-    deadline: float,
+    trials: Trials, pictures_of: Callable[[Recipe], Pictures], device: torch.device, deadline: float
 ) -> dict[str, Any]:
-    """The best settings of a space, after as many ended trials as the recipe asks for, or at the deadline.
-
-    A trial that was interrupted is taken up again.
-    """
+    """The best settings of a space, after as many ended trials as the recipe asks for, or at the deadline."""
     import optuna
 
-    study = open_study(recipe, title, folder)
-    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED, optuna.trial.TrialState.FAIL)
-    if time.monotonic() < deadline and not recipe.search.storage:
-        take_up_interrupted(study, folder / "trials", title)
-    while time.monotonic() < deadline:
-        taken_up = study.user_attrs.get("taken up", 0)  # they stand twice
-        if len(study.get_trials(deepcopy=False, states=ended)) - taken_up >= recipe.search.trials:
+    while time.monotonic() < deadline and trials.count() < trials.recipe.search.trials:
+        trial = trials.study().ask(trials.distributions)
+        ended = run_trial(trials, trial, pictures_of, device, deadline)
+        if ended is None:  # not worth what the others are; the next session goes on with it
             break
-        trial = study.ask()
-        drawn = suggest_settings(trial, space)
-        once = with_settings(recipe, drawn, f"{recipe.name}: trial {trial.number}")
-        place = folder / "trials" / f"{title}{trial.number}"
-
-        def watch(row: Mapping[str, float], trial: Any = trial) -> None:
-            trial.report(row["map"], int(row["epoch"]))
-            if trial.should_prune():
-                raise optuna.TrialPruned
-
-        try:
-            run_cell(Cell(title, "", once), pictures_of(once), place, device, deadline, watch)
-            told = read_json(place / "metrics.json")
-            if "stopped" in told:  # not worth what the others are; the next session takes it up
-                break
-            value = told["map"]
-            study.tell(trial, value)
-            say(f"  {title} trial {trial.number}: mAP {value:.4f}")
-        except optuna.TrialPruned:
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            remove(place / "checkpoint.safetensors")
-            say(f"  {title} trial {trial.number}: pruned")
-        except TrainingFailed as error:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            say(f"  {title} trial {trial.number}: failed: {error}")
-    if not study.get_trials(deepcopy=False, states=ended[:1]):
-        raise TrainingFailed(f"{recipe.name}: no trial of search.{title} came to an end")
+        state, value, reason = ended
+        trials.end(trial, state, value)
+        say(f"  {trials.title} trial {trial.number}: {reason}")
+    study = trials.study()
+    if not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
+        raise TrainingFailed(f"{trials.recipe.name}: no trial of search.{trials.title} came to an end")
     return dict(study.best_params)
+
+
+def run_trial(
+    trials: Trials, trial: Any, pictures_of: Callable[[Recipe], Pictures], device: torch.device, deadline: float
+) -> tuple[Any, float | None, str] | None:
+    """State, mAP and in words what became of a trial; None where time ran out. One that was killed is gone on with."""
+    import optuna
+
+    once = with_settings(trials.recipe, trial.params, f"{trials.recipe.name}: trial {trial.number}")
+    place, pictures, states = trials.place(trial.number), pictures_of(once), optuna.trial.TrialState
+    cell = Cell(trials.title, "", once)
+    if place.exists() and changed_settings(place, once, pictures.fingerprint):
+        set_aside(place)
+
+    def watch(row: Mapping[str, float]) -> None:
+        trial.report(float(row["map"]), int(row["epoch"]))
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    try:
+        if is_over(place):  # and was killed before that was written down
+            for row in read_log(log_folder_of(place)).to_dict("records")[1:]:
+                trial.report(float(row["map"]), int(row["epoch"]))
+        else:
+            run_cell(cell, pictures, place, device, deadline, watch)
+        told = read_metrics(place)
+    except optuna.TrialPruned:
+        remove(place / "checkpoint.safetensors")
+        return states.PRUNED, None, "pruned"
+    except TrainingFailed as error:
+        return states.FAIL, None, f"failed: {error}"
+    if "stopped" in told:
+        return None
+    if math.isnan(told["map"]):
+        return states.FAIL, None, "failed: nothing was validated"
+    return states.COMPLETE, told["map"], f"mAP {told['map']:.4f}"
 
 
 def report_search(recipe: Recipe, folder: Path) -> Callable[[Page], None]:
@@ -9335,9 +10647,14 @@ def report_search(recipe: Recipe, folder: Path) -> Callable[[Page], None]:
 
     def write(page: Page) -> None:
         for title in ("space", "matched"):
-            if not free_space(recipe, title):
+            space = free_space(recipe, title)
+            if not space:
                 continue
-            study = open_study(recipe, title, folder)
+            try:
+                study = Trials(recipe, title, space, folder).study()
+            except KitError as error:
+                page.note(f"Note: the trials of search.{title} are not shown: {error}")
+                continue
             trials = study.trials_dataframe(attrs=("number", "value", "params", "state"))
             trials.columns = [c.removeprefix("params_") for c in trials.columns]
             page.heading(f"Search: {title}")
@@ -9374,17 +10691,17 @@ def finish_experiment(
     folder: Path,
     failed: Mapping[str, str],
     analyses: Sequence[Callable[[Page], None]] = (),
+    comparable: bool = False,
 ) -> Result:
-    """Table and report over the finished runs; the report shows the best run of each variant in detail."""
+    """Table and report over the finished runs; of the variants best by their mean it shows the median run in detail."""
     wanted = len(cells)
     cells = [cell for cell in cells if is_finished(folder / cell.folder)]
     if not cells and not analyses:
         raise TrainingFailed(next(iter(failed.values()), f"{folder}: no run is finished there"))
     table = results_table(cells, folder)
-    logs = {f"{c.variant}/seed{c.recipe.seed}": pd.read_csv(log_folder(c, folder) / "log.csv") for c in cells}
-    ranked = table.dropna(subset=["map"]).sort_values("map", ascending=False) if len(table) else table
-    best = ranked.drop_duplicates("variant") if len(ranked) else ranked
-    details = [run_details(cells[i], opened[data_key(cells[i].recipe)], folder) for i in best.index[:SHOWN]]
+    logs = {f"{c.variant}/seed{c.recipe.seed}": read_log(log_folder(c, folder)) for c in cells}
+    best = median_runs(table) if len(table) else []
+    details = [run_details(cells[i], opened[data_key(cells[i].recipe)], folder) for i in best[:SHOWN]]
     notes = list({note: None for pictures in opened.values() for note in pictures.competition.notes})
     notes += [f"{place} failed: {reason}" for place, reason in failed.items()]
     notes += [
@@ -9397,13 +10714,16 @@ def finish_experiment(
     notes += [
         f"{names} saw {views} random views of each training picture, in turn" for views, names in kept_views(cells)
     ]
-    notes += [f"the best {SHOWN} of {len(best)} variants are shown in detail"] if len(best) > SHOWN else []
+    shown = (
+        f"the {SHOWN} of {len(best)} variants that are best by their mean are shown in detail, each by its median run"
+    )
+    notes += [shown] if len(best) > SHOWN else []
     extra = report_search(recipe, folder) if recipe.search else None
     if recipe.ensemble != "none" and cells:
         extra = partial(
             report_ensemble, told=combine_runs(recipe, cells, opened[data_key(cells[0].recipe)].competition, folder)
         )
-    report = write_report(folder, recipe, table, logs, details, notes, analyses, extra)
+    report = write_report(folder, recipe, table, logs, details, notes, analyses, extra, comparable)
     for row in table.itertuples():
         processed, tested = getattr(row, "map_postprocessed", math.nan), getattr(row, "test_map", math.nan)
         after = "" if math.isnan(processed) else f", {processed:.4f} after post-processing"
@@ -9424,6 +10744,14 @@ def finish_experiment(
     for path in [*written, *lists, folder / "results.csv", folder / "report.md", report]:
         say(f"  wrote {path}")
     return Result(folder, table, report, failed)
+
+
+def median_runs(table: pd.DataFrame) -> list[int]:
+    """Rows of the median run (of two, the lower) of each variant, those with the best mean mAP first."""
+    scored = table.dropna(subset=["map"])
+    order = scored.groupby("variant")["map"].mean().sort_values(ascending=False, kind="stable").index
+    runs = {name: own.sort_values("map", kind="stable").index for name, own in scored.groupby("variant")}
+    return [int(runs[name][(len(runs[name]) - 1) // 2]) for name in order]
 
 
 def kept_views(cells: Sequence[Cell]) -> list[tuple[int, str]]:
@@ -9449,18 +10777,21 @@ def remake_report(folder: str | Path, device: str = "auto") -> Result:
     record = folder / "experiment.json"
     if not record.is_file():
         raise KitError(f"{folder}: no experiment of this kit (expected its experiment.json, written by run_recipe.py)")
-    told = read_json(record)
+    told = read_record(record, {"recipe": dict}, "run its recipe again, which writes it anew")
     recipe = recipe_from_dict(told["recipe"], str(record))
-    return run_recipe(recipe, told["data"], device=device, report_only=True, folder=folder)
+    return run_recipe(recipe, told.get("data"), device=device, report_only=True, folder=folder)
 
 
 def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
     """A page over several experiments: every variant of each, and differences paired by seed to the first of all."""
     tables = []
+    check_claim(Path(out), "a comparison")
     for folder in map(Path, folders):
         if not (folder / "results.csv").is_file():
             raise KitError(f"{folder}: has no results.csv (expected the folder of an experiment with finished runs)")
-        table = read_table(folder / "results.csv", ("variant", "seed", "map"), {"variant": "str"})
+        table = read_own_table(folder / "results.csv", f"tools/report.py {folder} makes it again")
+        if not {"variant", "seed", "map"} <= set(table) or not pd.api.types.is_numeric_dtype(table.get("map")):
+            raise damaged(folder / "results.csv", "it lacks mAP", f"tools/report.py {folder} makes it again")
         tables.append(table.assign(variant=f"{folder.name}/" + table.variant.astype(str)))
     table = pd.concat(tables, ignore_index=True)
     by_variant = table.groupby("variant", sort=False)
@@ -9476,14 +10807,15 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
     )
     page.heading("Differences, paired by seed")
     page.table(compare_variants(table), "To the first variant, on the seeds that both have; p: paired t-test.")
+    claim(Path(out), "a comparison")
     return page.write(Path(out))
 
 
 # who is who in a folder of photographs
 
 
-def load_catalogue(path: str | Path) -> tuple[Path, pd.DataFrame]:
-    """Root, and a table with path and identity of known individuals, from a folder or a CSV.
+def load_catalogue(path: str | Path) -> tuple[Path, pd.DataFrame, list[str]]:
+    """Root, a table with path and identity of known individuals, from a folder or a CSV, and what is to be said of it.
 
     A folder is read as `load_competition` does. A CSV has a column path or filename (below its own folder), and
     identity or ground_truth; flank, burst and sighting may be told too.
@@ -9491,15 +10823,16 @@ def load_catalogue(path: str | Path) -> tuple[Path, pd.DataFrame]:
     path = Path(path)
     if path.suffix.lower() != ".csv":
         competition = load_competition(path)
-        return competition.root, competition.train
+        return competition.root, competition.train, list(competition.notes)
     table = album_table(path)
     table = table if "identity" in table else table.rename(columns={"ground_truth": "identity"})
     if "identity" not in table:
         raise KitError(
             f"{path}: column 'identity' is missing (expected path,identity; found {','.join(table.columns)})"
         )
-    check_labels(path, table.assign(filename=table.path), "identity")
-    return path.parent, table
+    table = table.assign(filename=table.path)
+    notes = clean_labels(path, table, "identity")
+    return path.parent, table, notes + notes_on_labels(table)
 
 
 def album_table(path: Path) -> pd.DataFrame:
@@ -9513,23 +10846,24 @@ def album_table(path: Path) -> pd.DataFrame:
     return table
 
 
-def load_queries(path: str | Path) -> tuple[Path, pd.DataFrame]:
-    """Root, and a table with the paths of the photographs to identify: those below a folder, or of a CSV."""
+def load_queries(path: str | Path) -> tuple[Path, pd.DataFrame, list[str]]:
+    """Root, a table with the paths of the photographs to identify, those below a folder or of a CSV, and notes."""
     path = Path(path)
     if path.suffix.lower() == ".csv":
-        return path.parent, album_table(path)
+        return path.parent, album_table(path), []
     if not path.is_dir():
         raise KitError(f"--queries: {path}: there is no such folder (expected one with pictures, or a CSV with paths)")
     if (path / "train.csv").is_file() or (path / "metadata.csv").is_file():
         asked = load_competition(path).test
         if asked.empty:
             raise KitError(f"--queries: {path}: its tables name no test pictures")
-        return path, asked
-    answered = {file.parent for file in path.rglob("answers.csv")}  # pages of earlier answers
-    paths = [str(p) for p in pictures_below(path) if not answered & set((path / p).parents)]
-    if not paths:
-        raise KitError(f"--queries: {path}: has no pictures")
-    return path, pd.DataFrame({"path": paths})
+        return path, asked, []
+    found = scan_pictures(path)
+    if not found.pictures:
+        raise KitError(
+            f"--queries: {path}: has no pictures that can be read here ({by_ending(found.unread) or 'empty'})"
+        )
+    return path, pd.DataFrame({"path": list(map(str, found.pictures))}), found.notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -9554,7 +10888,7 @@ def embed_album(
     turns = [data.turn.get(label, 0.0) for label in table.get("orientation", ())]
     store = open_store(root, list(table.path), data.size, data.fit, None, "skip", turns=turns)
     if store.broken:
-        broken = ", ".join(table.path.iloc[list(store.broken)])
+        broken = shortly(list(table.path.iloc[list(store.broken)]))
         notes.append(f"{len(store.broken)} pictures in {root} can't be read and are left out: {broken}")
     if recipe.background.build().change is not None and not store.masked:
         notes.append(f"the weights were trained with background {recipe.background.name}, but {root} has no masks")
@@ -9568,28 +10902,47 @@ def embed_album(
     cfg, precision = embedder.backbone.pretrained_cfg, precision_of("auto", device)
     source = PixelSource(store, Preparation(recipe.background, (), size, cfg["mean"], cfg["std"]), device)
     network = in_precision(embedder, precision)
-    settings = (asdict(recipe.background), asdict(recipe.model), str(precision), rows.tolist())
-    key = fingerprint("album 1", store.key, module_fingerprint(embedder), *settings)
+    settings = (asdict(recipe.background), asdict(recipe.model), size, tuple(cfg["mean"]), tuple(cfg["std"]))
+    computed = (str(precision), device.type, torch.__version__, timm.__version__, kornia.__version__)
+    key = fingerprint("album 2", store.key, module_fingerprint(embedder), *settings, *computed, rows.tolist())
     path = cache_dir() / "features" / f"{key}.safetensors"
-    if not path.is_file():
-        save_tensors(path, {"embeddings": embed(network, source, rows, label=label)})
-    embeddings = load_safetensors(path)[0]["embeddings"]
+    if (embeddings := kept_tensor(path, "embeddings", len(rows))) is None:
+        embeddings = embed(network, source, rows, label=label)
+        save_tensors(path, {"embeddings": embeddings})
     return Album(table.iloc[rows].reset_index(drop=True), store, rows, embeddings, tuple(notes))
 
 
 def held_out_pictures(weights: str | Path, table: pd.DataFrame) -> np.ndarray:
     """Which pictures of a catalogue a run held out from its training, bool (N,), as the folder of its weights tells.
 
-    A picture is known by its name and its identity.
+    A picture is known by its path, of which the catalogue may tell less or more folders, or by its bare name where no
+    picture that was trained on has the same.
     """
     file = weights_path(weights).parent / "validation.npz"
     if not file.is_file():
         return np.zeros(len(table), bool)
-    kept = np.load(file, allow_pickle=False)
-    held_out = {(Path(image).name, label) for image, label in zip(kept["images"], kept["labels"])}
-    by_path = zip(table.path.map(lambda path: Path(path).name), table.identity)
-    by_name = zip(table.get("filename", table.path), table.identity)
-    return np.array([a in held_out or b in held_out for a, b in zip(by_path, by_name)], bool)
+    kept = read_arrays(file, "images", "labels")
+    if "trained" not in kept:  # of an earlier version, which does not tell enough to know a picture by its bare name
+        pairs = set(zip(kept["images"], kept["labels"]))
+        known = zip(table.path, table.get("filename", table.path), table.identity)
+        return np.array([(path, label) in pairs or (name, label) in pairs for path, name, label in known], bool)
+    by_name: dict[str, list[tuple]] = {}
+    told = [*zip(kept["paths"], kept["labels"]), *((path, None) for path in kept["trained"])]
+    for parts, label in ((Path(path).parts, label) for path, label in told):
+        by_name.setdefault(parts[-1], []).append((parts, label))
+
+    def held_out(path: str, identity: str) -> bool:
+        own, called = Path(path).parts, by_name.get(Path(path).name, [])
+        alike = [(parts, label) for parts, label in called if ends_alike(parts, own)] or called
+        return bool(alike) and all(label == identity for _, label in alike)
+
+    return np.array([held_out(path, identity) for path, identity in zip(table.path, table.identity)], bool)
+
+
+def ends_alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether the shorter of two paths is the end of the longer."""
+    length = min(len(one), len(other))
+    return one[-length:] == other[-length:]
 
 
 TWINS = ("burst", "sighting", "date")  # columns by which pictures of one identity were taken together
@@ -9604,7 +10957,7 @@ def leave_one_out(catalogue: Album, geometry: Geometry, asked: np.ndarray) -> pd
     """
     table, identity = catalogue.table, catalogue.table.identity.to_numpy(str)
     groups = [column_groups(table[column]) for column in TWINS if column in table]
-    hashes = perceptual_hashes(catalogue.store.pixels[catalogue.rows])
+    hashes = perceptual_hashes(catalogue.store.subset(catalogue.rows))
     found = []
     for rows in cut_batches(np.flatnonzero(asked), rows_at_a_time(len(table))):
         similarity = similarity_matrix(catalogue.embeddings[rows], catalogue.embeddings, geometry).numpy()
@@ -9658,11 +11011,14 @@ def identify(
     out = Path(out)
     if (out / "answers.csv").exists():
         raise KitError(f"{out}: holds answers already; choose a new --out, so that nothing is overwritten")
+    check_claim(out, ANSWERS)
     chosen = pick_device(device)
     _, metadata = load_weights(weights)
     recipe = recipe_from_dict(metadata["recipe"], str(weights))
     recipe = replace(recipe, checkpoint=str(weights_path(weights)), soup=())
-    (known_root, known), (asked_root, asked) = load_catalogue(catalogue), load_queries(queries)
+    (known_root, known, said), (asked_root, asked, more) = load_catalogue(catalogue), load_queries(queries)
+    for note in (*said, *more):
+        say(f"  note: {note}")
     if not known.identity.duplicated().any():
         raise KitError(
             f"{catalogue}: every individual has one picture, so that there is nothing to fit confidence on (expected "
@@ -9679,7 +11035,8 @@ def identify(
     guesses["score"] = calibrate(guesses.score)
     new = embed_album(recipe, embedder, asked_root, asked, chosen, "embedding the queries")
     answers = answer_queries(there, new, embedder.geometry, calibrate, threshold)
-    notes = dict.fromkeys((*notes, *there.notes, *new.notes))
+    notes = dict.fromkeys((*said, *more, *notes, *there.notes, *new.notes))
+    claim(out, ANSWERS)
     page = identify_page(there, new, answers, guesses, threshold, fitted_on, tuple(notes))
     report, found = page.write(out), (answers.answer != NEW)
     write_table(out / "answers.csv", answers)  # last, for it says that all is there
@@ -9688,6 +11045,9 @@ def identify(
     for path in (out / "answers.csv", report):
         say(f"  wrote {path}")
     return answers
+
+
+ANSWERS = "answers"  # what the marker of a folder of answers says
 
 
 def without_known(
@@ -9837,21 +11197,15 @@ def identify_page(
 def match_row(there: Album, new: Album, answer: pd.Series) -> list[tuple[Image.Image, str]]:
     place = {path: i for i, path in enumerate(there.table.path)}
     group = f"  {answer.group}" if answer.group else ""
-    row = [(new.thumbnail(answer.name), shortened(Path(answer["query"]).name, group))]
+    row = [(new.thumbnail(answer.name), answer["query"] + group)]
     ranks = [k for k in (1, 2, 3) if answer[f"identity_{k}"]]
     return row + [
         (
             there.thumbnail(place[answer[f"match_{k}"]]),
-            shortened(answer[f"identity_{k}"], f"  {answer[f'confidence_{k}']:.0%}"),
+            f"{answer[f'identity_{k}']}  {answer[f'confidence_{k}']:.0%}",
         )
         for k in ranks
     ]
-
-
-def shortened(name: str, more: str, most: int = 24) -> str:
-    """A name and what follows it in `most` characters; of a long name the end, by which names differ."""
-    room = most - len(more)
-    return (name if len(name) <= room else "..." + name[len(name) - room + 3 :]) + more
 
 
 # 18. Kaggle
@@ -9938,10 +11292,19 @@ def packaged_name(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._+=-]", "-", "-".join(parts)) + ".safetensors"
 
 
+def check_no_password(recipe: Recipe, where: str | Path) -> None:
+    """Refuses to let a recipe travel that tells the password of its storage."""
+    plain = recipe_to_dict(recipe)
+    if without_passwords(plain) != plain:
+        raise KitError(
+            f"{where}: search.storage: tells a password, which must not travel (give it by -o search.storage=...)"
+        )
+
+
 def check_packaged(name: str, path: Path) -> None:
     """Refuses what must not travel: pickled or damaged weights, recipes that do not load, wheels with binaries."""
     if path.suffix == ".yaml":
-        load_recipe(path)
+        check_no_password(load_recipe(path), path)
     elif path.suffix == ".safetensors":
         with open_safetensors(path):
             pass
@@ -10044,6 +11407,7 @@ def kernel_slug(name: str) -> str:
 
 def kernel_script(recipe: Recipe) -> str:
     """The code file of a kernel: a few lines that find the kit, and the whole recipe, without what is the default."""
+    check_no_password(recipe, f"recipes/{recipe.name}.yaml")
     text = yaml.safe_dump(recipe_in_short(recipe), sort_keys=False, allow_unicode=True, width=100)
     text = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
     finder = KIT_FINDER.format(sha256=module_sha256())
@@ -10139,15 +11503,34 @@ def kernel_files(
     else:
         code = kernel_script(replace(recipe, data=replace(recipe.data, competition=competition)))
         there = (folder / code_file).read_text(encoding="utf-8") if (folder / code_file).is_file() else ""
-        own = re.search(r"^OVERRIDES = .*$", there, re.MULTILINE)  # a person's, so it stays
-        code = code.replace(DEFAULT_OVERRIDES, own[0]) if own else code
+        code = code.replace(DEFAULT_OVERRIDES, own_overrides(there, folder / code_file))
     return {"kernel-metadata.json": json.dumps(metadata, indent=2) + "\n", code_file: code}
+
+
+def own_overrides(code: str, path: Path) -> str:
+    """The statement OVERRIDES = [...] of a kernel's code, however many lines it has: a person's, so it stays."""
+    import ast
+
+    try:
+        body = ast.parse(code).body
+    except (SyntaxError, ValueError) as error:
+        raise KitError(f"{path}: is no Python: {error}; mend it, or remove it to have it written anew") from None
+    targets = ((node, t.id) for node in body if isinstance(node, ast.Assign) for t in node.targets if hasattr(t, "id"))
+    found = next((node for node, name in targets if name == "OVERRIDES"), None)
+    return "\n".join(code.splitlines()[found.lineno - 1 : found.end_lineno]) if found else DEFAULT_OVERRIDES
 
 
 def kernel_folders(kernels: Path, recipes: Path) -> dict[Path, Recipe | None]:
     """Every kernel that there is or should be: one for each recipe, and notebooks of their own."""
     of_recipes = {kernels / path.stem: load_recipe(path) for path in sorted(recipes.glob("*.yaml"))}
     notebooks = {path.parent: None for path in sorted(kernels.glob("*/*.ipynb")) if path.parent not in of_recipes}
+    by_slug: dict[str, Path] = {}
+    for folder in (*of_recipes, *notebooks):
+        other = by_slug.setdefault(kernel_slug(folder.name), folder)
+        if other != folder:
+            raise KitError(
+                f"{folder.name}, {other.name}: both would be the kernel {kernel_slug(folder.name)!r}; rename one"
+            )
     return {**of_recipes, **notebooks}
 
 
@@ -10476,10 +11859,6 @@ def refusal(doing: str, error: Any) -> KaggleError:
             code = int(error.response.json()["code"])
     meaning = MEANINGS.get(code, "Kaggle itself has a fault; try again later" if code >= 500 else "refused")
     return KaggleError(f"Kaggle: {doing}: {code} {one_line(error)}: {meaning}", code)
-
-
-def one_line(error: Exception, most: int = 300) -> str:
-    return " ".join(str(error).split())[:most]
 
 
 @dataclass(frozen=True)
@@ -10858,7 +12237,10 @@ def run_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpus", type=int, help="processes that share each batch of a learning backbone (all GPUs)")
     given = parser.parse_args(argv)
     recipe = load_recipe(given.recipe, given.overrides)
-    recipe = smoke(recipe, small_backbone()) if given.smoke else recipe
+    if given.smoke:
+        for cell in expand(recipe):
+            check_buildable(cell.recipe)
+        recipe = smoke(recipe, small_backbone(), masks=given.data is not None)
     result = run_recipe(recipe, given.data, given.out, given.device, given.force, given.jobs, given.gpus)
     return 1 if result.failed else 0
 
@@ -10892,6 +12274,8 @@ def package_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--drop", action="store_true", help="with --update: weights not named here leave the dataset")
     parser.add_argument("-m", "--message", default="update", help="what the new version brings")
     given = parser.parse_args(argv)
+    if given.drop and not given.update:
+        raise KitError("--drop: lets weights leave a dataset (expected --update with it)")
     if given.create or given.update:
         kaggle_api()  # without credentials nothing is worth packaging
     slug = given.slug or ("jaguar-kit-weights" if given.weights_only else "jaguar-kit")
@@ -11068,12 +12452,14 @@ def report_command(argv: Sequence[str] | None = None) -> int:
         prog="report.py", description="Makes an experiment's report again, or compares several experiments."
     )
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="such as runs/lbe09")
-    parser.add_argument("--out", default="runs/comparison", help="folder for a comparison (runs/comparison)")
+    parser.add_argument("--out", help="folder for a comparison (runs/comparison)")
     given = parser.parse_args(argv)
+    if len(given.folders) == 1 and given.out:
+        raise KitError("--out: is for a comparison of several folders; the report of one lies in it")
     if len(given.folders) == 1:
         remake_report(given.folders[0])
     else:
-        say(f"  wrote {compare_experiments(given.folders, given.out)}")
+        say(f"  wrote {compare_experiments(given.folders, given.out or 'runs/comparison')}")
     return 0
 
 
@@ -11167,14 +12553,35 @@ def sheet_command(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     recipe = expand(load_recipe(given.recipe, given.overrides))[0].recipe
     with_mini = replace(recipe, data=replace(recipe.data, mini=recipe.data.mini or MiniConfig()))
-    competition = load_competition(find_data(with_mini, given.data))
+    competition = load_competition(find_data(with_mini, given.data), recipe.data.masks)
     shown = competition.paths[:: max(1, len(competition.paths) // 6)][:6]
-    store = open_store(competition.root, shown, recipe.data.size, recipe.data.fit, recipe.data.masks)
+    turn = dict(zip(competition.paths, turns_of(competition, recipe.data.turn)))
+    turns = [turn.get(path, 0.0) for path in shown]
+    store = open_store(competition.root, shown, recipe.data.size, recipe.data.fit, recipe.data.masks, turns=turns)
+    if recipe.background.build().change is not None and not store.masked:
+        say(f"  note: background {recipe.background.name!r} needs masks, which these pictures lack: it stays")
     sheet = augmentation_sheet(store, recipe)
+    check_own_sheet(Path(given.out))
+    marked = PngInfo()
+    marked.add_text("Software", f"jaguar_kit {__version__}")
     with atomic(given.out) as temporary:
-        sheet.save(temporary, "PNG")
+        sheet.save(temporary, "PNG", pnginfo=marked)
     say(f"  wrote {given.out}")
     return 0
+
+
+def check_own_sheet(path: Path) -> None:
+    """Refuses to write over a file that is no earlier sheet."""
+    if path.is_dir() or (path.exists() and not was_drawn_here(path)):
+        raise KitError(f"--out: {path}: is something else than an earlier sheet; choose another name")
+
+
+def was_drawn_here(path: Path) -> bool:
+    try:
+        with open_picture(path) as image:
+            return str(image.info.get("Software", "")).startswith("jaguar_kit")
+    except Exception:  # noqa: BLE001 - PIL raises nearly anything on what is no picture
+        return False
 
 
 COMMANDS = {
@@ -11203,23 +12610,37 @@ def any_command(argv: Sequence[str] | None = None) -> int:
 
 
 def main(command: Callable[[Sequence[str] | None], int] = any_command, argv: Sequence[str] | None = None) -> int:
-    """Runs a command; bad input ends in one line and exit code 2, an interrupt in one line and 130."""
+    """Runs a command; bad input, and what the file system refuses, end in one line and exit code 2, interrupts in 130.
+
+    Whoever reads the output may have enough of it, as head has: the work goes on all the same.
+    """
     try:
         return command(argv)
     except KitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return leave(error.exit_code)
-    except BrokenPipeError:  # whoever read our output, such as head, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return leave(0)
+        return leave_with(f"error: {error}", error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return leave(130)
+        return leave_with("interrupted; the same command goes on where it stopped", 130)
+    except OSError as error:
+        if error.errno not in FILE_SYSTEM:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return leave_with(f"error: {where}{error.strerror}; is it there, may it be read and written, is there room?", 2)
     except Exception:
         if torch.distributed.is_initialized():
             traceback.print_exc()
             leave(1)
         raise
+
+
+# What a file system answers where names, permissions or room are at fault.
+FILE_SYSTEM = (*UNWRITABLE, errno.ENOENT, errno.EINVAL, errno.ESTALE, errno.ENOSYS, errno.EMFILE)
+
+
+def leave_with(line: str, code: int) -> int:
+    """Prints a last line where errors go, and ends with the exit code."""
+    with suppress(OSError, ValueError):
+        print(one_line(line), file=sys.stderr, flush=True)
+    return leave(code)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -467,7 +468,7 @@ RAW = some(
         "published": st.dictionaries(words, st.integers() | words | st.lists(st.integers(), max_size=2), max_size=2),
         "data": some(
             {
-                "root": st.none() | words,
+                "root": st.none() | words.filter(lambda text: text.strip() and "\0" not in text),
                 "mini": st.none() | some({"identities": st.integers(2, 20), "seed": st.integers(0, 9)}),
                 "size": st.integers(16, 4096),
                 "fit": st.sampled_from(["squash", "pad", "crop"]),
@@ -628,3 +629,116 @@ def test_every_recipe_has_a_small_version(path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_asks_a_question(path):
     assert load_recipe(path).question
+
+
+# values that would be fatal later
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("published: {a: 2024-01-01}", r"published\.a: .* is a date \(expected .*quote it"),
+        ("published: {a: 2024-01-01 10:00:00}", r"published\.a: .* is a datetime"),
+        ("published: {a: !!binary aGVsbG8=}", r"published\.a: .* is a bytes"),
+        ("published: {a: {b: [1, 2024-01-01]}}", r"published\.a\.b\[1\]: .* is a date"),
+        ("variants: {a: {published: {x: 2024-01-01}}}", r"variants\.a\.published\.x: .* is a date"),
+        ("postprocess: [{name: tta, scales: []}]", r"scales: \(\) is empty"),
+        ("postprocess: [{name: tta, scales: [1e9]}]", r"scales\[0\]: 1000000000\.0 is out of range"),
+        ("seed: 4294967296", r"seed: 4294967296 is out of range \(expected at most 4\.29497e\+09\)"),
+        ("seeds: [-1]", r"seeds\[0\]: -1 is out of range"),
+        ("data: {split_seed: 4294967296}", "out of range"),
+        ("augment: [{name: affine, scale: null}]", r"scale: None is not a list"),
+        ("augment: [{name: erasing, area: null}]", r"area: None is not a list"),
+        ("augment: [{name: elastic, sigma: 1e9}]", r"sigma: 1000000000\.0 is out of range"),
+        ("augment: [{name: gaussian_blur, sigma: [1, 1e6]}]", "is out of range"),
+        ("model: {head: {name: mlp, hidden: 1000000000}}", r"hidden: 1000000000 is out of range"),
+        ("model: {head: {name: mlp, layers: 100000}}", "is out of range"),
+        ("model: {head: {name: linear, output: 99999999}}", "is out of range"),
+        ("train: {batch_size: 1000000000}", "is out of range"),
+        ("train: {epochs: 99999999999999999999}", "is out of range"),
+        ("train: {sampler: {name: pk, images: 1000000000}}", "is out of range"),
+        ("data: {subset: ''}", r"data\.subset: '' is empty"),
+        ("data: {root: ' '}", r"data\.root: ' ' is empty"),
+        ("model: {weights: ''}", r"model\.weights: '' is empty"),
+        ("checkpoint: ''", r"checkpoint: '' is empty"),
+        ('data: {masks: "a\\0b"}', "without NUL"),
+        ("name: " + "x" * 200, "use up to 100 letters"),
+        ("variants: {" + "x" * 300 + ": {}}", "use up to 200 letters"),
+        (
+            "grid: {train.lr: "
+            + str([i / 1e4 + 1e-5 for i in range(101)])
+            + ", train.weight_decay: "
+            + str([i / 1e4 for i in range(101)])
+            + "}",
+            "make 10,201 runs",
+        ),
+        ("soup: [a]", "there is none"),
+    ],
+)
+def test_what_would_be_fatal_later_is_refused_at_once(text, words, write_recipe):
+    with pytest.raises(KitError, match=words) as error:
+        load_recipe(write_recipe(text))
+    assert len(str(error.value)) < 1700
+    assert "\n" not in str(error.value)
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+)
+
+
+def peak_memory(work) -> int:
+    import tracemalloc
+
+    tracemalloc.start()
+    work()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
+
+
+@pytest.mark.parametrize("text", ["published:\n" + textwrap.indent(BOMB, "  "), BOMB, "x: " + "[" * 200 + "]" * 200])
+def test_a_small_text_takes_no_large_memory(text, write_recipe):
+    path = write_recipe(text)
+
+    def load():
+        with pytest.raises(KitError, match="stands for too much"):
+            load_recipe(path)
+
+    assert peak_memory(load) < 20e6
+
+
+def test_a_large_file_is_no_recipe(write_recipe):
+    with pytest.raises(KitError, match=r"can't be read .*more than"):
+        load_recipe(write_recipe("question: " + "x" * (2 << 20)))
+
+
+def test_an_error_shows_a_part_of_a_long_value(write_recipe):
+    with pytest.raises(KitError) as error:
+        load_recipe(write_recipe(f"train: {{lr: {'x' * 500_000}}}"))
+    assert "train.lr: 'xxx" in str(error.value)
+    assert "is not a number" in str(error.value)
+    assert len(str(error.value)) < 1600
+
+
+def test_a_pipe_is_no_recipe(tmp_path, write_recipe):
+    import os
+
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", write_recipe("base: pipe.yaml")):
+        with pytest.raises(KitError, match=r"pipe\.yaml: can't be read \(not a file\)"):
+            load_recipe(path)
+
+
+@pytest.mark.parametrize("value", ["words", 7, 2.5, True, None, [1, [2, "x"]], {"a": {"b": None}}])
+def test_plain_values_stay_in_what_others_published(value, write_recipe):
+    recipe = recipe_from_dict({"name": "x", "published": {"a": value}})
+    assert recipe.published == {"a": value}
+
+
+def test_null_empties_a_list_and_a_mapping_alone(write_recipe):
+    write_recipe("seeds: [1, 2]\naugment: [flip]\npublished: {a: 1}\ndata: {turn: {top: 90}}", "base.yaml")
+    recipe = load_recipe(
+        write_recipe("base: base.yaml\nseeds: null\naugment: null\npublished: null\ndata: {turn: null}")
+    )
+    assert (recipe.seeds, recipe.augment, recipe.published, recipe.data.turn) == ((), (), {}, {})

@@ -1003,3 +1003,90 @@ def test_sum_needs_one_weight_for_each_part(weights):
 def test_sum_needs_a_part():
     with pytest.raises(KitError, match="parts"):
         build("sum", parts=[], weights=[])
+
+
+# losses in anybody's hands
+
+
+EVERY = [name for name in jaguar_kit.names("loss") if name != "hyperbolic_arcface"]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_arrays_and_lists_are_taken_as_tensors_are(name):
+    loss = jaguar_kit.build("loss", name, embedding_dim=4, num_identities=3, counts=[2, 2, 2])
+    embeddings, labels = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32), [0, 0, 1, 1, 2, 2]
+    loss.eval()
+    expected = float(loss(torch.tensor(embeddings), torch.tensor(labels)))
+    assert float(loss(embeddings, np.array(labels))) == pytest.approx(expected)
+    assert float(loss(embeddings.tolist(), labels)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize(
+    ("embeddings", "labels", "words"),
+    [
+        (np.zeros(4), [0], "embeddings: .* of shape"),
+        (np.zeros((2, 4, 1)), [0, 1], "embeddings: .* of shape"),
+        (np.zeros((2, 4), int), [0, 1], "expected numbers with a point"),
+        (np.zeros((2, 4)), [0], "labels: .* of shape"),
+        (np.zeros((2, 4)), [[0, 1]], "labels: .* of shape"),
+        (np.zeros((2, 4)), [0.0, 1.0], "expected whole numbers"),
+        (np.zeros((2, 4)), [True, False], "expected whole numbers"),
+        (np.zeros((2, 4)), [0, 3], r"labels: 3 is none of 3 identities \(expected 0 to 2\)"),
+        (np.zeros((2, 4)), [-1, 0], "labels: -1 is none of 3 identities"),
+        ("words", [0], "expected numbers"),
+        (np.zeros((2, 4)), ["a", "b"], "expected numbers"),
+        (None, None, "expected numbers"),
+        ([[1.0, 2.0], [1.0]], [0, 1], "expected numbers"),
+    ],
+)
+def test_what_is_no_batch_is_one_line(name, embeddings, labels, words):
+    loss = jaguar_kit.build("loss", name, embedding_dim=4, num_identities=3, counts=[2, 2, 2])
+    with pytest.raises(KitError, match=rf"^loss: .*{words}") as error:
+        loss(embeddings, labels)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["arcface", "cross_entropy", "proxy_anchor", "adaface", "subcenter_arcface"])
+def test_embeddings_of_another_width_are_one_line(name):
+    loss = jaguar_kit.build("loss", name, embedding_dim=4, num_identities=3)
+    with pytest.raises(KitError, match=r"^loss: embeddings: .* of shape \(2, 5\) \(expected .*\(B, 4\)\)"):
+        loss(torch.zeros(2, 5), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"num_identities": 0}, {"num_identities": "a"}, {"embedding_dim": -1}, {"embedding_dim": 2.5}]
+)
+def test_sizes_that_there_are_not_are_one_line(sizes):
+    with pytest.raises(KitError, match=rf"^loss: {next(iter(sizes))}: "):
+        jaguar_kit.build("loss", "arcface", **{"embedding_dim": 4, "num_identities": 3, **sizes})
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (3, "model: 3 is not a section"),
+        (None, "model: None is not a section"),
+        ("resnet5", r"model\.backbone: timm .* has no 'resnet5'"),
+        ({"backbon": "x"}, r"model\.backbon: there is no such setting; did you mean 'backbone'"),
+        ({"backbone": "test_resnet", "pretrained": False, "head": "linea"}, "did you mean 'linear'"),
+    ],
+)
+def test_a_model_that_is_none_is_one_line(model, words):
+    with pytest.raises(KitError, match=words):
+        jaguar_kit.build_embedder(model)
+
+
+def test_a_model_is_built_of_plain_settings_too():
+    embedder = jaguar_kit.build_embedder({"backbone": "test_resnet", "pretrained": False, "head": "linear"})
+    assert embedder.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 256)
+
+
+def test_a_tensor_is_embedded_as_it_is():
+    images = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    network = torch.nn.Linear(5, 2)
+    got = jaguar_kit.embed(network, images, [0, 3, 6], batch_size=2)
+    torch.testing.assert_close(got, network(images[[0, 3, 6]]).detach())
+    for source in (None, images.numpy(), "images"):
+        with pytest.raises(KitError, match=r"^embed: source: a .*expected a Source, or a tensor"):
+            jaguar_kit.embed(network, source, [0])

@@ -369,3 +369,29 @@ def test_interval_without_anything_to_score_is_not_a_number():
     assert all(np.isnan(jaguar_kit.bootstrap_interval(np.eye(3), [1, 2, 3])))
     with pytest.raises(jaguar_kit.KitError, match="over: 'pictures'"):
         jaguar_kit.bootstrap_interval(np.eye(3), [1, 1, 2], over="pictures")
+
+
+# labels that are missing
+
+
+@pytest.mark.parametrize(
+    "labels", [["a", None, "a"], [1.0, math.nan, 1.0], np.array(["a", np.nan, "a"], object), [math.nan] * 3, [None] * 3]
+)
+@pytest.mark.parametrize(
+    "function", [average_precision, identity_balanced_map, retrieval_metrics, jaguar_kit.bootstrap_interval]
+)
+def test_a_missing_label_is_no_individual(function, labels):
+    with pytest.raises(KitError, match=r"labels: row \d has none"):
+        function(np.eye(3), labels)
+
+
+@pytest.mark.parametrize("labels", [[["a", "b"]], 3, "ab"])
+def test_labels_that_are_no_list_are_one_line(labels):
+    with pytest.raises(KitError, match=r"^labels: shape .* is no list"):
+        identity_balanced_map(np.eye(2), labels)
+
+
+@pytest.mark.parametrize("settings", [{"rounds": 0}, {"rounds": -1}, {"level": 1.5}, {"level": 0}, {"over": "all"}])
+def test_an_interval_that_there_is_not_is_one_line(settings):
+    with pytest.raises(KitError, match=r"^bootstrap_interval: "):
+        jaguar_kit.bootstrap_interval(np.eye(4), ["a", "a", "b", "b"], **settings)

@@ -211,9 +211,13 @@ def test_re_ranking_helps_where_neighbours_tell_more_than_pairs():
 @given(st.integers(1, 20), st.integers(1, 30), st.integers(1, 40), st.integers(0, 99))
 def test_top_k_is_the_head_of_a_full_sort(queries, gallery, k, seed):
     first, second = vectors(queries, 4, seed), vectors(gallery, 4, seed + 1)
+    if k > gallery:
+        with pytest.raises(jaguar_kit.KitError, match=f"k: {k} is out of range"):
+            jaguar_kit.top_k(first, second, k)
+        return
     values, positions = jaguar_kit.top_k(first, second, k)
     full = similarity_matrix(first, second)
-    assert positions.shape == (queries, min(k, gallery))
+    assert positions.shape == (queries, k)
     np.testing.assert_allclose(values, -np.sort(-full, axis=1)[:, :k], atol=1e-12)
     np.testing.assert_allclose(np.take_along_axis(full, positions, 1), values, atol=1e-12)
 
@@ -537,3 +541,109 @@ def test_views_of_directions_are_averaged_as_ever(name):
     images, geometry = torch.rand(2, 3, 16, 16), jaguar_kit.build("geometry", name)
     got = jaguar_kit.multi_scale_tta(mean_colour, images, geometry=geometry)
     assert torch.equal(got, jaguar_kit.multi_scale_tta(mean_colour, images))
+
+
+# arguments that would say nothing
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"similarity": np.eye(7), "gallery": np.eye(7)}, r"gallery= says nothing with similarity="),
+        ({"similarity": np.eye(7), "geometry": jaguar_kit.build("geometry", "euclidean")}, "geometry= says nothing"),
+        ({"embeddings": np.eye(7), "gallery": np.eye(7), "queries": 3}, "queries= says nothing with gallery="),
+        ({"embeddings": np.eye(7), "similarity": np.eye(7)}, "give either"),
+        ({}, "give either"),
+    ],
+)
+def test_re_ranking_ignores_no_argument(arguments, words):
+    with pytest.raises(KitError, match=words):
+        jaguar_kit.k_reciprocal_rerank(**arguments)
+
+
+@pytest.mark.parametrize("k", [0, -1, 4, 9])
+def test_more_neighbours_than_there_are_are_refused(k):
+    with pytest.raises(KitError, match=rf"top_k: k: {k} is out of range \(expected 1 to 3, the size of the gallery\)"):
+        jaguar_kit.top_k(np.eye(3), np.eye(3), k)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor, list])
+def test_steps_by_name_work_on_plain_embeddings(kind):
+    embeddings = vectors(12, 4)
+    given = kind(embeddings.tolist() if kind is list else embeddings)
+    got = jaguar_kit.postprocess(["query_expansion", {"name": "k_reciprocal", "k1": 5}], given)
+    expected = jaguar_kit.k_reciprocal_rerank(jaguar_kit.query_expansion(embeddings), k1=5)
+    np.testing.assert_allclose(np.asarray(got), expected, atol=1e-6)
+    assert isinstance(got, torch.Tensor) == (kind is torch.tensor)
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        (["tta"], "tta looks at the pictures again"),
+        (["auto"], "auto needs labelled pictures"),
+        (["k_reciprocal", "query_expansion"], "out of order"),
+        (["k_recip"], "did you mean 'k_reciprocal'"),
+        ([3], "names no postprocess"),
+        (7, "is not a list"),
+    ],
+)
+def test_steps_that_can_not_be_taken_are_one_line(steps, words):
+    with pytest.raises(KitError, match=words):
+        jaguar_kit.postprocess(steps, np.eye(4))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: jaguar_kit.blend(np.eye(3), np.eye(4), 0.5),
+        lambda: jaguar_kit.blend([[1.0, 0.0]], [[1.0]], 0.5),
+        lambda: jaguar_kit.rank_average(np.eye(3), np.eye(4)),
+        lambda: jaguar_kit.rank_average(),
+        lambda: jaguar_kit.fuse([np.eye(3), np.eye(4)], [lambda x: x, lambda x: x]),
+    ],
+)
+def test_matrices_of_several_shapes_are_one_line(call):
+    with pytest.raises(KitError, match="expected matrices of one shape"):
+        call()
+
+
+def test_blend_takes_lists_as_they_are():
+    np.testing.assert_allclose(jaguar_kit.blend([[1.0, 0.0]], [[0.0, 1.0]], 0.25), [[0.25, 0.75]])
+
+
+@pytest.mark.parametrize("given", [[[1.0, 2.0], [3.0]], "abc", [["a", "b"]], [1.0, 2.0], None])
+def test_what_is_no_matrix_is_one_line(given):
+    for function in (jaguar_kit.query_expansion, jaguar_kit.similarity_matrix, jaguar_kit.database_augmentation):
+        with pytest.raises(KitError, match="embeddings: "):
+            function(given)
+
+
+def test_auto_demands_more_the_more_it_tries(monkeypatch):
+    """The interval of each of nine candidates leaves 0.05 / 9 outside; that of fixed steps 0.05."""
+    asked, interval = [], jaguar_kit.bootstrap_interval
+
+    def watched(*arguments, level=0.95, **settings):
+        asked.append(level)
+        return interval(*arguments, level=level, **settings)
+
+    monkeypatch.setattr(jaguar_kit, "bootstrap_interval", watched)
+    embeddings, labels = clusters()
+    views = lambda scales, flip: torch.as_tensor(embeddings)  # noqa: E731
+    jaguar_kit.choose_steps((Component("postprocess", "auto"),), torch.as_tensor(embeddings), views, labels)
+    assert asked == pytest.approx([1 - 0.05 / 9] * 9)
+    asked.clear()
+    jaguar_kit.choose_steps((Component("postprocess", "k_reciprocal"),), torch.as_tensor(embeddings), views, labels)
+    assert asked == pytest.approx([0.95])
+
+
+def test_auto_finds_gains_in_noise_in_one_of_twenty_choices_at_most():
+    """Embeddings without any structure: whatever a step brings is chance."""
+    found, tries = 0, 40
+    for seed in range(tries):
+        rng = np.random.default_rng(seed)
+        embeddings, labels = torch.as_tensor(rng.normal(size=(48, 6))), np.repeat(np.arange(12), 4)
+        views = lambda scales, flip, e=embeddings, r=rng: e + 0.3 * torch.as_tensor(r.normal(size=e.shape))  # noqa: E731
+        chosen, _ = jaguar_kit.choose_steps((Component("postprocess", "auto"),), embeddings, views, labels)
+        found += bool(chosen)
+    assert found <= 5  # of 40: more has a probability below 0.02 at a rate of 0.05

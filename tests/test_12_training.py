@@ -529,17 +529,17 @@ def test_nearest_agrees_finds_nothing_where_each_identity_has_one_picture():
 
 
 def short_of_memory(monkeypatch, room: int) -> list[int]:
-    """forward_batch that raises where more than `room` pictures come at a time; sizes that were tried."""
-    forward, tried = jaguar_kit.forward_batch, []
+    """pooled_part that raises where more than `room` pictures come at a time; sizes that were tried."""
+    forward, tried = jaguar_kit.pooled_part, []
 
-    def limited(trainer, source, pictures, labels, *more):
-        tried.append(len(labels))
-        result = forward(trainer, source, pictures, labels, *more)
-        if len(labels) > room:
+    def limited(trainer, source, part, mix):
+        tried.append(len(part.pictures))
+        result = forward(trainer, source, part, mix)
+        if len(part.pictures) > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return result
 
-    monkeypatch.setattr(jaguar_kit, "forward_batch", limited)
+    monkeypatch.setattr(jaguar_kit, "pooled_part", limited)
     return tried
 
 
@@ -558,7 +558,7 @@ def test_out_of_memory_halves_the_pictures_at_a_time_aloud(tmp_path, monkeypatch
 
 def test_gradients_from_before_memory_ran_out_do_not_count_twice(tmp_path, monkeypatch):
     whole = trained_head(tmp_path / "whole", batch_size=16, optimizer="sgd")
-    forward, calls = jaguar_kit.forward_batch, []
+    forward, calls = jaguar_kit.loss_of_pooled, []
 
     def second_fails(*arguments):
         calls.append(1)
@@ -566,7 +566,7 @@ def test_gradients_from_before_memory_ran_out_do_not_count_twice(tmp_path, monke
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(*arguments)
 
-    monkeypatch.setattr(jaguar_kit, "forward_batch", second_fails)
+    monkeypatch.setattr(jaguar_kit, "loss_of_pooled", second_fails)
     again = trained_head(tmp_path / "again", batch_size=8, accumulate=2, optimizer="sgd")
     assert again.micro_batch == 4
     assert_same_tensors(again.live(), whole.live(), rtol=1e-4, atol=1e-6)
@@ -825,14 +825,14 @@ def test_without_gem_pooling_the_log_has_no_exponent(tmp_path):
 
 
 def test_the_loss_of_an_epoch_is_the_mean_over_its_pictures(tmp_path, monkeypatch):
-    forward, seen = jaguar_kit.forward_batch, []
+    forward, seen = jaguar_kit.loss_of_pooled, []
 
-    def watched(trainer, source, pictures, labels, *more):
-        loss, agrees = forward(trainer, source, pictures, labels, *more)
+    def watched(trainer, pooled, labels, mixed):
+        loss, agrees = forward(trainer, pooled, labels, mixed)
         seen.append((float(loss.detach()), len(labels), agrees.tolist()))
         return loss, agrees
 
-    monkeypatch.setattr(jaguar_kit, "forward_batch", watched)
+    monkeypatch.setattr(jaguar_kit, "loss_of_pooled", watched)
     row = trained_head(tmp_path, epochs=1, micro_batch=5).history[1]
     assert sum(count for _, count, _ in seen) == TRAINED
     assert row["train_loss"] == pytest.approx(sum(loss * count for loss, count, _ in seen) / TRAINED)
@@ -925,14 +925,14 @@ def test_a_failed_run_is_not_run_again_unless_its_settings_change(half_failed, m
 
 @pytest.mark.parametrize("step", [1, 2, 5])
 def test_the_first_loss_that_is_no_number_is_named(step, tmp_path, monkeypatch):
-    forward, calls = jaguar_kit.forward_batch, []
+    forward, calls = jaguar_kit.loss_of_pooled, []
 
     def spoiled(*arguments):
         loss, agrees = forward(*arguments)
         calls.append(1)
         return loss * (math.nan if len(calls) >= step else 1), agrees
 
-    monkeypatch.setattr(jaguar_kit, "forward_batch", spoiled)
+    monkeypatch.setattr(jaguar_kit, "loss_of_pooled", spoiled)
     epoch, within = (step - 1) // 3 + 1, (step - 1) % 3 + 1
     with pytest.raises(TrainingFailed, match=rf"heads: .* in epoch {epoch}, step {within};"):
         trained_head(tmp_path)

@@ -427,3 +427,57 @@ def test_row_ids_of_text_are_compared_letter_by_letter(tmp_path):
     pairs = FOUR.assign(row_id=["00", "01", "02", "03"])
     with pytest.raises(KitError, match="4 row_ids of the test table are missing"):
         validate(tmp_path, FIT, pairs)
+
+
+# row ids to the letter, however far down the table
+
+
+FORMS = {
+    "zeros": "{:07d}",
+    "plus": "+{}",
+    "blank": " {}",
+    "behind": "{} ",
+    "large": "{}9223372036854775808",
+    "negative": "-{}",
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+@pytest.mark.parametrize("row", [0, 1500, 2449])
+def test_a_row_id_is_told_again_to_the_letter(form, row, tmp_path):
+    """One odd id in 2,450 rows, the others plain numbers."""
+    names = [f"{i}.png" for i in range(50)]
+    pairs = list(itertools.permutations(names, 2))
+    ids = [str(i) for i in range(len(pairs))]
+    ids[row] = form.format(row + 1)
+    lines = [f"{i},{q},{g}" for i, (q, g) in zip(ids, pairs)]
+    (tmp_path / "test.csv").write_text("row_id,query_image,gallery_image\n" + "\n".join(lines) + "\n")
+    write_submission(tmp_path / "out.csv", np.eye(50), names, tmp_path / "test.csv")
+    written = [line.rpartition(",")[0] for line in (tmp_path / "out.csv").read_text().splitlines()[1:]]
+    assert written == ids
+    assert validate_submission(tmp_path / "out.csv", tmp_path / "test.csv") == {"rows": 2450}
+
+
+@pytest.mark.parametrize("ids", [[2**63, 2**63 + 1], [2**64 - 1, 0], [5, 4]])
+def test_row_ids_of_any_size_are_taken_from_a_table(ids, tmp_path):
+    test = pd.DataFrame({"row_id": np.array(ids, np.uint64), "query_image": ["a", "b"], "gallery_image": ["b", "a"]})
+    write_submission(tmp_path / "out.csv", np.eye(2), ["a", "b"], test)
+    assert [line.split(",")[0] for line in (tmp_path / "out.csv").read_text().splitlines()[1:]] == list(map(str, ids))
+
+
+def test_row_ids_with_a_point_are_refused(tmp_path):
+    test = pd.DataFrame({"row_id": [0.0, 1.0], "query_image": ["a", "b"], "gallery_image": ["b", "a"]})
+    with pytest.raises(KitError, match="row_id: holds numbers with a point"):
+        write_submission(tmp_path / "out.csv", np.eye(2), ["a", "b"], test)
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize(("most", "told"), [(1.0, False), (1.0000003, False), (3.0, True), (-7.0, True)])
+def test_similarities_that_are_no_cosines_are_mapped_aloud_and_tie_nothing(most, told, tmp_path, capsys):
+    similarity = np.array([[1.0, 0.3, most], [0.4, 1.0, 0.31], [0.2, 0.9, 1.0]])
+    names = ["a", "b", "c"]
+    write_submission(tmp_path / "out.csv", similarity, names, table(names=names))
+    values = pd.read_csv(tmp_path / "out.csv").similarity
+    assert values.nunique() == 6
+    assert values.between(0, 1).all()
+    assert ("no cosines" in capsys.readouterr().out) == told

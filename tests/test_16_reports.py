@@ -124,7 +124,9 @@ def test_the_best_up_to_an_epoch_leaves_out_the_untrained_one():
 
 def test_the_summary_has_means_over_seeds():
     table = table_of(first=THREE, second={1: 0.7})
-    summary = summarise(table, logs_of(table), recipe_of(published={"second": "0.81 +- 0.02"})).set_index("variant")
+    summary = summarise(table, logs_of(table), recipe_of(published={"second": "0.81 +- 0.02"}), True).set_index(
+        "variant"
+    )
     first, values = summary.loc["first"], list(THREE.values())
     assert first.n == 3
     assert first["map"] == pytest.approx(np.mean(values))
@@ -151,7 +153,7 @@ def test_divergence_counts_the_runs_below_the_line():
         "short/seed1": log_of(0.1, 0.2),
     }
     summary = summarise(table, logs, recipe_of(divergence={"map": 0.75, "epoch": 2}))
-    assert list(summary.diverged) == ["1 of 2", "not applicable"]
+    assert list(summary.diverged) == [f"{n}; 1 ended before epoch 2" for n in ("1 of 2", "not applicable")]
 
 
 def test_reliance_is_what_other_backgrounds_cost():
@@ -210,7 +212,8 @@ def test_reliance_is_told_beside_chance():
 
 def report_of(folder, table=None, **settings):
     table = table_of(first=THREE, second={1: 0.60, 2: 0.62, 3: 0.61}) if table is None else table
-    write_report(folder, recipe_of(**settings), table, logs_of(table), [])
+    comparable = settings.pop("comparable", False)
+    write_report(folder, recipe_of(**settings), table, logs_of(table), [], comparable=comparable)
     return (folder / "report.html").read_text(), (folder / "report.md").read_text()
 
 
@@ -278,7 +281,7 @@ def columns_of(told, title):
 
 
 def test_published_numbers_stand_in_a_column_of_their_own(tmp_path):
-    page, told = report_of(tmp_path, published={"second": "0.8888 +- 0.01", "elsewhere": 0.7777})
+    page, told = report_of(tmp_path, published={"second": "0.8888 +- 0.01", "elsewhere": 0.7777}, comparable=True)
     results = columns_of(told, "## Results")
     assert results["published"] == ["", "0.8888 +- 0.01"]
     assert all("0.8888" not in cell for name, cells in results.items() if name != "published" for cell in cells)
@@ -351,8 +354,10 @@ def assert_drawn(figure):
 def test_curves_have_the_mean_and_a_band_of_seeds_of_unequal_length():
     logs = {"first": {1: log_of(0.1, 0.3), 2: log_of(0.3, 0.5, 0.6, 0.7)}, SIGNS: {1: log_of(0.2)}}
     figure = jaguar_kit.bands_figure(logs, [("map", "mAP"), ("train_loss", "loss")])
-    first, second = figure.axes[0].lines
-    np.testing.assert_allclose(first.get_xydata(), [[0, 0.2], [1, 0.4], [2, 0.6], [3, 0.7]])
+    first, *thin, second = figure.axes[0].lines
+    np.testing.assert_allclose(first.get_xydata(), [[0, 0.2], [1, 0.4]], err_msg="the mean ends with the first run")
+    assert [line.get_linewidth() < 1 for line in thin] == [True, True]
+    np.testing.assert_allclose(thin[1].get_xydata(), [[1, 0.5], [2, 0.6], [3, 0.7]])
     np.testing.assert_allclose(second.get_xydata(), [[0, 0.2]])
     assert len(figure.axes[0].collections) == 1
     assert_drawn(figure)
@@ -411,3 +416,108 @@ def test_tiles_leave_gaps_and_break_rows():
     assert sheet.getpixel((20, 20)) == (255, 0, 0)
     assert sheet.getpixel((80, 20)) == (255, 255, 255)
     assert sheet.getpixel((20, 100)) == (255, 0, 0)
+
+
+# numbers that were measured, and no others
+
+
+def test_variants_rank_by_their_mean_and_show_their_median_run():
+    table = table_of(
+        lucky={1: 0.1, 2: 0.2, 3: 0.9}, steady={1: 0.5, 2: 0.6, 3: 0.7}, pair={1: 0.7, 2: 0.4}, none={1: math.nan}
+    )
+    shown = [(table.variant[i], table.seed[i]) for i in jaguar_kit.median_runs(table)]
+    assert shown == [("steady", 2), ("pair", 2), ("lucky", 2)]
+
+
+def test_identical_runs_are_named_as_such():
+    table = table_of(first=THREE, same=THREE, other={seed: value + 0.01 for seed, value in THREE.items()})
+    logs = logs_of(table)
+    logs |= {f"same/seed{seed}": logs[f"first/seed{seed}"].assign(seconds=9.0) for seed in THREE}
+    logs |= {f"other/seed{seed}": logs[f"first/seed{seed}"].assign(train_loss=0.123) for seed in THREE}
+    compared = compare_variants(table, logs=logs)
+    assert list(compared.verdict) == ["identical", "higher"]
+    told = findings(summarise(table, logs, recipe_of()), compared, table)
+    assert any("same - first: identical runs; what varies changed nothing on these pictures." in line for line in told)
+
+
+def test_equal_scores_of_other_runs_are_not_identical():
+    table = table_of(first=THREE, second=THREE)
+    logs = {key: log.assign(train_loss=log.train_loss + ("second" in key)) for key, log in logs_of(table).items()}
+    assert list(compare_variants(table, logs=logs).verdict) == ["not distinguishable"]
+
+
+@pytest.mark.parametrize("settings", ["", " (radius 0.1)"])
+def test_reliance_is_found_whatever_the_background_s_settings(settings):
+    own = {f"map@swap{settings}": 0.3, f"map@background_only{settings}": 0.25, "map@chance": 0.2}
+    table = table_of(first=THREE).assign(**own)
+    summary = summarise(table, logs_of(table), recipe_of())
+    assert summary.reliance[0] == pytest.approx(np.mean(list(THREE.values())) - 0.3)
+    told = " ".join(findings(summary, pd.DataFrame(columns=["variant"]), table))
+    assert "0.3000 behind the backgrounds of other pictures, 0.2500 from the background alone (chance 0.2000)" in told
+
+
+def test_a_background_is_not_taken_for_another_of_a_longer_name():
+    assert jaguar_kit.background_column(["map@swapped", "map@swap_x"], "swap") is None
+
+
+def test_published_figures_stand_apart_from_other_data(tmp_path):
+    _, told = report_of(tmp_path, published={"second": "0.8888"})
+    assert "published" not in columns_of(told, "## Results")
+    assert columns_of(told, "### Published by others") == {"published by others": ["second"], "value": ["0.8888"]}
+    assert "on other pictures than these: not to be compared" in told
+
+
+@pytest.mark.parametrize(
+    ("pictures", "identities", "slug", "same"),
+    [
+        (1895, 31, "jaguar-re-id", True),
+        (1894, 31, "jaguar-re-id", False),
+        (1895, 30, "jaguar-re-id", False),
+        (1895, 31, "round-2-jaguar-reidentification-challenge", True),
+        (1895, 31, "animal-clef-2025", False),
+        (1895, 31, "another", False),
+    ],
+)
+def test_published_figures_belong_to_data_of_their_number(pictures, identities, slug, same):
+    train = pd.DataFrame({"identity": [f"cat{i % identities}" for i in range(pictures)]})
+    competition = jaguar_kit.Competition(None, train, None, train.iloc[:0], None)
+    assert jaguar_kit.published_on(competition, slug) == same
+
+
+# whatever a model yields
+
+
+DEGENERATE = {
+    "all alike": np.ones((12, 8)),
+    "all zero": np.zeros((12, 8)),
+    "nearly alike": np.ones((12, 8)) + 1e-9 * np.random.default_rng(0).normal(size=(12, 8)),
+    "two places": np.repeat(np.eye(2, 8), 6, axis=0),
+    "one wide": np.random.default_rng(0).normal(size=(12, 1)),
+    "huge": np.random.default_rng(0).normal(size=(12, 8)) * 1e30,
+    "tiny": np.random.default_rng(0).normal(size=(12, 8)) * 1e-30,
+    "two pictures": np.random.default_rng(0).normal(size=(2, 8)),
+    "three pictures": np.random.default_rng(0).normal(size=(3, 8)),
+    "one picture": np.ones((1, 8)),
+}
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["two identities", "one identity"])
+@pytest.mark.parametrize("embeddings", DEGENERATE.values(), ids=DEGENERATE.keys())
+def test_a_report_is_written_whatever_a_model_yields(embeddings, single, tmp_path):
+    embeddings = embeddings.astype(np.float32)
+    labels = np.array(["a"] * len(embeddings) if single else ["a", "b"] * len(embeddings))[: len(embeddings)]
+    similarity = jaguar_kit.similarity_matrix(embeddings)
+    metrics = jaguar_kit.retrieval_metrics(similarity, labels)
+    images = [Image.new("RGB", (8, 8))] * len(labels)
+    sheet = jaguar_kit.contact_sheet(images, labels, similarity, range(len(labels)), [""] * len(labels))
+    table = table_of(first={1: metrics["map"]})
+    detail = {"name": "first/seed1", "why": "", "labels": labels, "embeddings": embeddings, "similarity": similarity}
+    write_report(tmp_path, recipe_of(), table, logs_of(table), [{**detail, "metrics": metrics, "sheet": sheet}])
+    told = (tmp_path / "report.md").read_text()
+    assert ("No map of the" in told) == ("run0-map" not in told)
+    if len(labels) < 4 or np.ptp(embeddings) == 0:
+        assert f"No map of the {len(labels)} validation embeddings: they are fewer than four, or all alike." in told
+
+
+def test_embeddings_that_are_no_numbers_have_no_map():
+    assert jaguar_kit.map_figure(np.full((9, 4), np.nan), np.array(["a"] * 9)) is None

@@ -221,8 +221,7 @@ def test_every_query_stands_on_the_page_beside_its_matches(place, tmp_path, monk
         assert shown is row
         assert taken == (answers.answer[query] != NEW)
         assert len(row) == 4
-        name = Path(query).name
-        assert row[0][1].startswith(name)
+        assert row[0][1].startswith(query)
         assert row[0][1].endswith(answers.group[query])
         for rank, (_, text) in enumerate(row[1:], 1):
             assert answers[f"identity_{rank}"][query] in text
@@ -384,8 +383,10 @@ def test_folders_are_read_below_and_hidden_or_other_files_left(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
-    root, table = jaguar_kit.load_queries(tmp_path)
+    root, table, notes = jaguar_kit.load_queries(tmp_path)
     assert root == tmp_path
+    assert "1 .txt" in notes[0]
+    assert ".hidden (1 files)" in notes[1]
     assert table.path.tolist() == ["a.png", "b/c/1.JPG", "ä b.webp"]
 
 
@@ -404,7 +405,7 @@ def test_a_catalogue_may_be_a_csv_with_either_names_of_columns(columns, text, tm
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "known.csv").write_text(columns + "\n" + text.format("1.png", "2.png"))
     try:
-        root, table = jaguar_kit.load_catalogue(tmp_path / "known.csv")
+        root, table, _ = jaguar_kit.load_catalogue(tmp_path / "known.csv")
     except AttributeError as error:
         pytest.fail(f"a traceback: {error}")
     assert root == tmp_path
@@ -842,7 +843,7 @@ def test_photographs_of_the_catalogue_itself_are_no_queries(place, tmp_path, cap
 
 
 def test_a_competitions_folder_asks_for_its_test_pictures(place):
-    root, asked = jaguar_kit.load_queries(place.data)
+    root, asked, _ = jaguar_kit.load_queries(place.data)
     assert root == place.data
     assert asked.path.tolist() == load_competition(place.data).test.path.tolist()
 

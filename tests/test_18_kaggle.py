@@ -540,3 +540,92 @@ def test_what_is_wrong_with_the_mounts_is_told_before_work(package, mini, tmp_pa
     assert "some_backbone.safetensors: differs" in damaged
     assert "not the manifest" in told("manifest", lambda p: append(p / "jaguar-kit" / "manifest.json"))
     assert "final.yaml: differs" in told("recipe", lambda p: append(p / "jaguar-kit" / "final.yaml"))
+
+
+# mounts, clocks and names
+
+
+def mounted(on_kaggle: Path, name: str) -> Path:
+    folder = on_kaggle / "input" / name
+    folder.mkdir(parents=True)
+    for table in ("train.csv", "test.csv"):
+        (folder / table).write_text("x\n")
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["{}", "competitions/{}", "datasets/owner/{}"])
+def test_the_mount_of_another_competition_is_not_taken(layout, on_kaggle):
+    recipe = jaguar_kit.recipe_from_dict(TINY)
+    other = mounted(on_kaggle, layout.format("another-competition"))
+    with pytest.raises(
+        KitError, match=r"jaguar-re-id is not attached, but .*another-competition is \(attach it, or name"
+    ):
+        jaguar_kit.find_data(recipe)
+    assert jaguar_kit.find_data(recipe, other) == other
+    named = mounted(on_kaggle, layout.format("jaguar-re-id"))
+    assert jaguar_kit.find_data(recipe) == named
+
+
+def test_two_mounts_of_one_competition_are_not_chosen_between(on_kaggle):
+    for place in ("jaguar-re-id", "datasets/owner/jaguar-re-id"):
+        mounted(on_kaggle, place)
+    with pytest.raises(KitError, match=r"several mounts could be the data: .*name one in data\.root"):
+        jaguar_kit.find_data(jaguar_kit.recipe_from_dict(TINY))
+
+
+@pytest.mark.parametrize(
+    ("age", "hours", "left"), [(0, None, 11.5), (3600, None, 10.5), (36000, 3.0, 1.5), (36000, 1.0, 1.0)]
+)
+def test_time_counts_from_the_session_s_beginning(age, hours, left, on_kaggle, mini, monkeypatch):
+    deadlines = []
+
+    def run_cells(grid, jobs):
+        deadlines.append(grid.deadline - jaguar_kit.time.monotonic())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jaguar_kit, "run_cells", run_cells)
+    monkeypatch.setenv(jaguar_kit.SESSION_VARIABLE, str(jaguar_kit.time.time() - age))
+    recipe = jaguar_kit.recipe_from_dict({**TINY, "train": {**TINY["train"], "max_hours": hours}})
+    with pytest.raises(KeyboardInterrupt):
+        jaguar_kit.run_recipe(recipe, data=mini, out=on_kaggle / "working")
+    assert deadlines[0] / 3600 == pytest.approx(left, abs=0.02)
+
+
+@pytest.mark.parametrize(("told", "age"), [("-100", 0), ("x", 0), (None, None)])
+def test_an_age_that_can_not_be_is_none(told, age, monkeypatch):
+    monkeypatch.setenv(jaguar_kit.SESSION_VARIABLE, told or "")
+    assert 0 <= jaguar_kit.session_age() < 12 * 3600
+    if age is not None:
+        assert jaguar_kit.session_age() == age
+
+
+OWN = """OVERRIDES = [
+    "train.epochs=3",  # few
+    "question='[a]'",
+]"""
+
+
+def test_overrides_of_several_lines_stay_whole(two_kernels):
+    kernels, recipes = two_kernels / "kernels", two_kernels / "recipes"
+    code = kernels / "final" / "final.py"
+    lines = code.read_text().splitlines()
+    code.write_text("\n".join(OWN if line.startswith("OVERRIDES") else line for line in lines) + "\n")
+    assert jaguar_kit.kernel_faults(kernels, recipes) == []
+    jaguar_kit.write_kernels(kernels, recipes, "b-user")
+    assert OWN in code.read_text()
+    compile(code.read_text(), "final.py", "exec")
+
+
+def test_a_kernel_that_is_no_python_is_told(two_kernels):
+    (two_kernels / "kernels" / "final" / "final.py").write_text("OVERRIDES = [\n")
+    with pytest.raises(KitError, match=r"final\.py: is no Python: .*mend it, or remove it"):
+        jaguar_kit.write_kernels(two_kernels / "kernels", two_kernels / "recipes")
+
+
+@pytest.mark.parametrize("other", ["two-words", "Two_Words", "two.words"])
+def test_recipes_that_would_be_one_kernel_are_told(other, two_kernels):
+    recipes = two_kernels / "recipes"
+    for name in ("two_words", other):
+        shutil.copy(recipes / "quickstart.yaml", recipes / f"{name}.yaml")
+    with pytest.raises(KitError, match="both would be the kernel 'jaguar-kit-two-words'; rename one"):
+        jaguar_kit.write_kernels(two_kernels / "kernels", recipes)

@@ -1,13 +1,18 @@
 """The commands of `python -m jaguar_kit`: what they print, what they write, and how they refuse."""
 
+import errno
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import timm
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -228,3 +233,228 @@ def test_module_runs_as_a_program():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines() == ["error: jaguar_kit: there is no command 'lits'; did you mean 'list'?"]
+
+
+# what the file system says
+
+
+TINY = {
+    "name": "tiny",
+    "data": {"size": 32},
+    "model": {"backbone": "test_resnet", "pretrained": False, "input_size": 32, "head": "linear"},
+    "train": {"epochs": 1, "batch_size": 16},
+}
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+@pytest.mark.parametrize("option", [("--jobs", "0"), ("--jobs", "-1"), ("--gpus", "0"), ("--gpus", "-2")])
+def test_numbers_of_processes_that_there_are_not_are_refused(option, tiny, mini, tmp_path, capsys):
+    line = refused(capsys, "run", str(tiny), "--data", str(mini), "--out", str(tmp_path / "out"), *option)
+    assert line.startswith(f"error: {option[0]}: {option[1]} is out of range (expected at least 1)")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("{}/a file/runs", "Not a directory|can't be written"),
+        ("{}/" + "x" * 300, "File name too long|can't be written"),
+        ("/proc/nowhere", "can't be written|No such file"),
+        ("", "--out: '' is empty"),
+        ("{}/other", "holds something else"),
+    ],
+)
+def test_a_place_that_can_not_be_written_to_is_one_line(out, words, tiny, mini, tmp_path, capsys):
+    (tmp_path / "a file").write_text("x")
+    (tmp_path / "other" / f"tiny@{mini.name}").mkdir(parents=True)
+    (tmp_path / "other" / f"tiny@{mini.name}" / "thesis.doc").write_text("x")
+    code = jaguar_kit.main(argv=["run", str(tiny), "--data", str(mini), "--out", out.format(tmp_path)])
+    told = capsys.readouterr().err
+    assert code == 2
+    assert told.count("\n") == 1
+    assert re.search(words, told), told
+
+
+def as_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("name", ["train.csv", "test.csv", "solution.csv", "views.csv", "train/train/train_0001.png"])
+def test_a_folder_where_a_file_should_be_is_one_line_or_left_out(name, tiny, mini, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(mini, data)
+    as_folder(data / name)
+    code = jaguar_kit.main(argv=["run", str(tiny), "--data", str(data), "--out", str(tmp_path / "out")])
+    told = capsys.readouterr().err
+    assert (code, told) == (0, "") or (code == 2 and told.count("\n") == 1 and told.startswith("error: "))
+    assert (tmp_path / "out").exists() == (code == 0)
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv(jaguar_kit.CACHE_VARIABLE)
+    monkeypatch.setattr(jaguar_kit.Path, "home", nobody)
+    with pytest.raises(jaguar_kit.KitError, match="set \\$JAGUAR_KIT_CACHE to a folder"):
+        jaguar_kit.cache_dir()
+
+
+@pytest.mark.parametrize(
+    "fault", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOENT, errno.ENAMETOOLONG, errno.EIO]
+)
+def test_whatever_the_file_system_says_is_one_line(fault, capsys):
+    def command(argv):
+        raise OSError(fault, os.strerror(fault), "some/file")
+
+    assert jaguar_kit.main(command, []) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: some/file: {os.strerror(fault)}")
+    assert told.count("\n") == 1
+
+
+def test_an_unexpected_fault_keeps_its_traceback():
+    def command(argv):
+        return {}["missing"]
+
+    with pytest.raises(KeyError):
+        jaguar_kit.main(command, [])
+
+
+COMMAND = [sys.executable, "-m", "jaguar_kit"]
+
+
+def test_a_reader_that_has_enough_does_not_end_the_work(tiny, mini, tmp_path):
+    words = [*COMMAND, "run", str(tiny), "--data", str(mini), "--out", str(tmp_path / "out")]
+    line = " ".join(map(shlex.quote, words)) + " | head -n 1; exit ${PIPESTATUS[0]}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "tiny: 1 run on cpu\n"
+    assert (tmp_path / "out" / f"tiny@{mini.name}" / "default" / "seed42" / "metrics.json").is_file()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no /dev/full")
+def test_an_output_that_is_full_does_not_end_the_work(tiny, mini, tmp_path):
+    words = [*COMMAND, "run", str(tiny), "--data", str(mini), "--out", str(tmp_path / "out")]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stderr == "note: the output can't be written any more: No space left on device\n"
+    assert (tmp_path / "out" / f"tiny@{mini.name}" / "report.html").is_file()
+
+
+# smoke checks the real settings
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({"backbone": "resnet5"}, "has no 'resnet5'"),
+        (
+            {"backbone": "vit_base_patch16_384", "input_size": 100},
+            "100 is not a multiple of the backbone's patches of 16",
+        ),
+        ({"backbone": "resnet50", "pooling": "class_token"}, "has no class token"),
+        ({"backbone": "vit_l_384", "freeze": False, "train_blocks": 500}, "500 is more than the"),
+    ],
+)
+def test_smoke_refuses_what_could_not_run(model, words, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump({"name": "x", "model": model}))
+    monkeypatch.setattr(jaguar_kit, "small_backbone", lambda: pytest.fail("went on"))
+    assert words in refused(capsys, "run", str(path), "--smoke", "--out", str(tmp_path / "out"))
+
+
+def test_smoke_on_data_of_ones_own_needs_the_masks_that_the_recipe_needs(mini, tmp_path, capsys, monkeypatch):
+    data = tmp_path / "cats"
+    for row in pd.read_csv(mini / "views.csv").query("split == 'train'").itertuples():
+        target = data / row.identity / row.filename.replace("png", "jpg")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(mini / row.path).convert("RGB").save(target)
+    path = tmp_path / "x.yaml"
+    monkeypatch.setattr(jaguar_kit, "small_backbone", lambda: None)
+    for settings, words in (({"masks": "outlines"}, "there is no such folder"), ({}, "needs masks, but the pictures")):
+        path.write_text(yaml.safe_dump({**TINY, "background": "black", "data": settings}))
+        assert (
+            jaguar_kit.main(argv=["run", str(path), "--smoke", "--data", str(data), "--out", str(tmp_path / "o")]) == 2
+        )
+        assert words in capsys.readouterr().err
+
+
+# nothing is written over
+
+
+def test_a_sheet_writes_over_an_earlier_sheet_and_nothing_else(tmp_path, capsys):
+    path, out = tmp_path / "small.yaml", tmp_path / "sheet.png"
+    path.write_text(yaml.safe_dump(RECIPE))
+    for _ in range(2):
+        told(capsys, "sheet", str(path), "--out", str(out))
+    Image.new("RGB", (9, 9)).save(tmp_path / "mine.png")
+    (tmp_path / "mine.txt").write_text("x")
+    for name in ("mine.png", "mine.txt", "."):
+        assert jaguar_kit.main(argv=["sheet", str(path), "--out", str(tmp_path / name)]) == 2
+        assert "something else than an earlier sheet" in capsys.readouterr().err
+    assert (tmp_path / "mine.txt").read_text() == "x"
+
+
+def test_a_sheet_turns_pictures_as_training_does(tmp_path, capsys):
+    root = jaguar_kit.make_mini_dataset(tmp_path / "open", identities=6, images=60, layout="animalclef")
+    path, seen = tmp_path / "x.yaml", []
+    path.write_text(yaml.safe_dump({"name": "x", "data": {"size": 32, "turn": {"top": -90}}}))
+    with pytest.MonkeyPatch.context() as patch:
+        opened = jaguar_kit.open_store
+        patch.setattr(
+            jaguar_kit, "open_store", lambda *a, turns=(), **k: seen.append(list(turns)) or opened(*a, turns=turns, **k)
+        )
+        told(capsys, "sheet", str(path), "--data", str(root), "--out", str(tmp_path / "sheet.png"))
+    assert len(seen[0]) == 6
+    assert set(seen[0]) <= {0.0, -90.0}
+    competition = jaguar_kit.load_competition(root)
+    tops = (competition.train.orientation == "top").sum() + (competition.test.orientation == "top").sum()
+    assert jaguar_kit.turns_of(competition, {"top": -90}).count(-90) == tops
+
+
+@pytest.mark.parametrize("name", ["train.csv", "report.html", "a.png"])
+def test_answers_are_written_into_a_folder_of_their_own(name, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("x")
+    with pytest.raises(jaguar_kit.KitError, match=rf"out: holds something else \({name}\); choose another --out"):
+        jaguar_kit.identify("w", "c", "q", tmp_path / "out")
+    assert (tmp_path / "out" / name).read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("holds", "wanted"), [("an experiment", "answers"), ("answers", "an experiment"), ("a comparison", "answers")]
+)
+def test_results_of_one_kind_are_not_mixed_with_another(holds, wanted, tmp_path):
+    jaguar_kit.claim(tmp_path / "x", holds)
+    jaguar_kit.claim(tmp_path / "x", holds)
+    with pytest.raises(jaguar_kit.KitError, match=f"x: holds {holds}; choose another --out"):
+        jaguar_kit.claim(tmp_path / "x", wanted)
+
+
+def test_experiments_of_an_earlier_version_are_known_without_a_mark(tmp_path):
+    (tmp_path / "x" / "default").mkdir(parents=True)
+    for name in ("experiment.json", "report.html", "results.csv"):
+        (tmp_path / "x" / name).write_text("{}")
+    jaguar_kit.claim(tmp_path / "x", "an experiment")
+    with pytest.raises(jaguar_kit.KitError):
+        jaguar_kit.claim(tmp_path / "x", "answers")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("report", "x", "--out", "y"), "--out: is for a comparison"),
+        (("package", "--user", "me", "--drop"), "--drop: lets weights leave"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(argv, words, capsys):
+    assert words in refused(capsys, *argv)

@@ -1,0 +1,266 @@
+"""Trained weights and what they need: a run says what that is, and whoever uses it is held to it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import jaguar_kit
+from jaguar_kit import KitError, recipe_from_dict, run_recipe
+
+TINY = {
+    "name": "tiny",
+    "data": {"size": 32},
+    "model": {
+        "backbone": "test_resnet",
+        "input_size": 32,
+        "head": {"name": "mlp", "layers": 2, "hidden": 16, "output": 8},
+    },
+    "loss": {"name": "arcface", "margin": 0.2, "scale": 16},
+    "train": {"epochs": 1, "batch_size": 16},
+}
+
+
+def recipe_of(**changes):
+    return recipe_from_dict(jaguar_kit.merge_recipe(TINY, changes))
+
+
+def backbone_file(path: Path, seed: int, **config) -> str:
+    torch.manual_seed(seed)
+    backbone = jaguar_kit.create_backbone("test_resnet")
+    backbone.pretrained_cfg.update(config)
+    return str(jaguar_kit.save_backbone(path, backbone, "test_resnet"))
+
+
+def quiet(function, *arguments, **settings):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jaguar_kit, "write_report", lambda folder, *_, **__: folder / "report.html")
+        return function(*arguments, **settings)
+
+
+@pytest.fixture(scope="module")
+def frozen(mini, tmp_path_factory):
+    """The folder of a run behind a frozen backbone from a file with a normalisation of its own, and that file."""
+    folder = tmp_path_factory.mktemp("frozen")
+    file = backbone_file(folder / "test_resnet.safetensors", 0, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    result = quiet(run_recipe, recipe_of(model={"weights": file}), data=mini, out=folder / "runs")
+    return result.folder / "default" / "seed42", Path(file)
+
+
+@pytest.fixture(scope="module")
+def learned(mini, tmp_path_factory):
+    """The folder of a run whose backbone learned from a file with a normalisation of its own."""
+    folder = tmp_path_factory.mktemp("learned")
+    file = backbone_file(folder / "test_resnet.safetensors", 0, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    result = quiet(run_recipe, recipe_of(model={"weights": file, "freeze": False}), data=mini, out=folder / "runs")
+    return result.folder / "default" / "seed42"
+
+
+def again(place, mini, out, **changes):
+    """A run that trains nothing more, with the weights of an earlier one."""
+    recipe = recipe_of(name="again", checkpoint=str(place), train={"epochs": 0}, **changes)
+    return quiet(run_recipe, recipe, data=mini, out=out)
+
+
+def test_a_run_tells_what_its_weights_need(frozen, learned):
+    place, _ = frozen
+    _, told = jaguar_kit.load_weights(place)
+    assert told["normalisation"] == {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "input_size": [3, 32, 32]}
+    assert told["backbone_sha256"]
+    assert jaguar_kit.load_weights(learned)[1]["backbone_sha256"] == ""  # its backbone lies in the file
+
+
+def test_another_backbone_of_that_name_is_refused(frozen, mini, tmp_path):
+    place, file = frozen
+    kept = file.read_bytes()
+    assert again(place, mini, tmp_path / "same", model={"weights": str(file)}).table["map"][0] > 0
+    backbone_file(file, 1, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    jaguar_kit.shared_backbone.cache_clear()
+    try:
+        with pytest.raises(
+            KitError, match="'test_resnet' are not those that this run was trained with; give the right"
+        ):
+            again(place, mini, tmp_path / "other", model={"weights": str(file)})
+        with pytest.raises(KitError, match="not those that this run was trained with"):
+            jaguar_kit.identify(place, mini, mini / "test", tmp_path / "answers", device="cpu")
+        assert not (tmp_path / "answers").exists()
+    finally:
+        file.write_bytes(kept)
+
+
+def test_a_backbone_that_was_replaced_while_a_run_was_interrupted_is_refused(mini, tmp_path, monkeypatch):
+    file = backbone_file(tmp_path / "test_resnet.safetensors", 0)
+    recipe = recipe_of(model={"weights": file}, train={"epochs": 3})
+    heed, calls = jaguar_kit.Keeper.heed, []
+
+    def interrupted(self, *due, **late):
+        calls.append(None)
+        if len(calls) == 6:
+            self.keep()
+            raise KeyboardInterrupt
+        return heed(self, *due, **late)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jaguar_kit.Keeper, "heed", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(recipe, data=mini, out=tmp_path / "runs")
+    backbone_file(Path(file), 1)
+    jaguar_kit.shared_backbone.cache_clear()
+    with pytest.raises(
+        KitError, match=r"checkpoint\.safetensors: the weights of backbone 'test_resnet' are others than"
+    ):
+        run_recipe(recipe, data=mini, out=tmp_path / "runs")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_pictures_are_normalised_as_the_run_normalised_them(whole, frozen, learned, mini, tmp_path):
+    """Also where the backbone lies in the run's own weights, and timm would give another mean and std."""
+    place = learned if whole else frozen[0]
+    changes = {"model": {"freeze": not whole, "weights": None if whole else str(frozen[1])}}
+    result = again(place, mini, tmp_path, **changes)
+    one, other = (np.load(p / "validation.npz") for p in (place, result.folder / "default" / "seed42"))
+    np.testing.assert_allclose(other["embeddings"], one["embeddings"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({"geometry": "euclidean"}, r'model\.geometry \{"name": "cosine"\}, the recipe\'s is \{"name": "euclidean"\}'),
+        ({"pooling": "max"}, r'model\.pooling \{"name": "native"\}, the recipe\'s is \{"name": "max"\}'),
+    ],
+)
+def test_a_model_in_which_weights_would_mean_something_else_is_refused(model, words, learned, mini, tmp_path):
+    with pytest.raises(KitError, match=words):
+        again(learned, mini, tmp_path, model={"freeze": False, **model})
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        ("arcface", None),
+        ("cosface", None),
+        ("subcenter_arcface", "its loss has other parts"),
+        ("cross_entropy", "parts"),
+    ],
+)
+def test_a_loss_of_another_shape_begins_anew_aloud(loss, told, learned, mini, tmp_path, capsys):
+    again(learned, mini, tmp_path, model={"freeze": False}, loss={"name": loss})
+    said = [line for line in capsys.readouterr().out.splitlines() if "new class weights" in line]
+    assert len(said) == (told is not None)
+    assert all(told in line for line in said)
+
+
+def changed(place, target, **metadata):
+    """A copy of a run's weights with other metadata."""
+    with safe_open(place / "weights.safetensors", "pt") as file:
+        told = {**file.metadata(), **{key: json.dumps(value) for key, value in metadata.items()}}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_file(load_file(place / "weights.safetensors"), target, told)
+    return str(target)
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ({"identities": ["a", "b", "c", "d", "e", "f"]}, "other individuals"),
+        ({"normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 32, 32]}}, "mean and std"),
+        ({"backbone_sha256": "other"}, "hash"),
+    ],
+)
+def test_a_soup_of_what_does_not_belong_together_is_refused(what, words, learned, mini, tmp_path):
+    other = changed(learned, tmp_path / "other" / "weights.safetensors", **what)
+    with pytest.raises(KitError, match=rf"^soup: .*{words}"):
+        again(learned, mini, tmp_path / "out", model={"freeze": False}, soup=[other])
+    same = changed(learned, tmp_path / "same" / "weights.safetensors")
+    result = again(learned, mini, tmp_path / "out", model={"freeze": False}, soup=[same])
+    kept = np.load(result.folder / "default" / "seed42" / "validation.npz")
+    np.testing.assert_allclose(kept["embeddings"], np.load(learned / "validation.npz")["embeddings"], atol=1e-5)
+
+
+def test_weights_of_an_earlier_version_load_and_say_what_they_do_not_tell(learned, mini, tmp_path, capsys):
+    with safe_open(learned / "weights.safetensors", "pt") as file:
+        told = {key: file.metadata()[key] for key in ("format", "recipe", "identities", "metrics")}
+    place = tmp_path / "old"
+    place.mkdir()
+    save_file(load_file(learned / "weights.safetensors"), place / "weights.safetensors", told)
+    again(place, mini, tmp_path / "out", model={"freeze": False})
+    assert "does not tell the mean and std" in capsys.readouterr().out
+
+
+def test_a_soup_without_a_checkpoint_is_refused():
+    with pytest.raises(KitError, match=r"soup: \['a'\] is averaged with a checkpoint, but there is none"):
+        recipe_of(soup=["a"])
+
+
+# foreign files
+
+
+def model_of(weights):
+    return jaguar_kit.load_backbone("test_resnet", None, True, str(weights))
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    torch.manual_seed(0)
+    return {key: value.clone() for key, value in jaguar_kit.create_backbone("test_resnet").state_dict().items()}
+
+
+@pytest.mark.parametrize("prefix", ["module.", "backbone.", "model.", "_orig_mod."])
+def test_names_behind_a_wrapping_are_taken_and_told(prefix, tensors, tmp_path, capsys):
+    save_file({f"{prefix}{key}": value for key, value in tensors.items()}, tmp_path / "x.safetensors")
+    backbone = model_of(tmp_path / "x.safetensors")
+    assert all(torch.equal(value, tensors[key]) for key, value in backbone.state_dict().items())
+    assert f"without the prefix '{prefix}'" in capsys.readouterr().out
+
+
+def test_a_folder_as_the_hub_leaves_it_is_found(tensors, tmp_path, monkeypatch):
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors")
+    assert model_of(folder) is not None
+    monkeypatch.setenv(jaguar_kit.WEIGHTS_VARIABLE, str(tmp_path))
+    folder.rename(tmp_path / "test_resnet")
+    assert jaguar_kit.find_backbone_weights("test_resnet", None) == tmp_path / "test_resnet" / "model.safetensors"
+
+
+def with_config(tensors, path, text):
+    save_file(tensors, path, {"config": text})
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "words"),
+    [
+        ("x.pth", lambda t, p: torch.save(t, p), "may run code when it is read"),
+        ("x.bin", lambda t, p: p.write_bytes(b"x"), "may run code when it is read"),
+        ("x.safetensors", lambda t, p: p.write_text("version https://git-lfs.github.com/spec/v1\noid"), "git lfs pull"),
+        ("x.safetensors", lambda t, p: save_file({k: v.to(torch.int8) for k, v in t.items()}, p), "quantised weights"),
+        ("x.safetensors", lambda t, p: with_config(t, p, "{"), "metadata 'config'"),
+        ("x.safetensors", lambda t, p: with_config(t, p, '{"mean": "half"}'), "metadata 'config'"),
+        ("x.safetensors", lambda t, p: with_config(t, p, '{"std": [0, 1, 1]}'), "metadata 'config'"),
+        (
+            "x.safetensors",
+            lambda t, p: save_file({k: v * torch.nan if v.is_floating_point() else v for k, v in t.items()}, p),
+            "not all of them are numbers",
+        ),
+        ("x.safetensors", lambda t, p: p.mkdir() or p.rmdir() or p.write_bytes(b""), "not a complete safetensors file"),
+        ("x.safetensors", lambda t, p: save_file({f"odd.{k}": v for k, v in t.items()}, p), "is missing"),
+    ],
+)
+def test_weights_that_are_none_are_told_with_advice(name, write, words, tensors, tmp_path):
+    write(tensors, tmp_path / name)
+    with pytest.raises(KitError, match=words) as error:
+        model_of(tmp_path / name)
+    assert str(tmp_path / name) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_flipped_bit_in_trained_weights_is_told(learned, tmp_path):
+    content = bytearray((learned / "weights.safetensors").read_bytes())
+    content[-5] ^= 8
+    (tmp_path / "weights.safetensors").write_bytes(content)
+    with pytest.raises(KitError, match=r"weights\.safetensors: damaged"):
+        jaguar_kit.load_weights(tmp_path)

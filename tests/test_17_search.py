@@ -1,0 +1,298 @@
+"""Searches: drawn alike whether they were killed or not, alone in their folder, and silent about passwords."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import jaguar_kit
+from jaguar_kit import KitError, recipe_from_dict, run_recipe
+
+ROOT = Path(jaguar_kit.__file__).parent
+TINY = {
+    "name": "tiny",
+    "data": {"size": 32},
+    "model": {
+        "backbone": "test_resnet",
+        "pretrained": False,
+        "input_size": 32,
+        "head": {"name": "linear", "output": 8},
+    },
+    "loss": {"name": "arcface", "margin": 0.2, "scale": 16},
+    "train": {"epochs": 5, "batch_size": 16, "checkpoint_minutes": 0.0001},
+    "search": {
+        "trials": 8,
+        "space": {
+            "train.lr": {"low": 1e-4, "high": 1e-1, "log": True},
+            "loss.margin": {"low": 0.0, "high": 0.5},
+            "model.head.output": {"low": 4, "high": 16},
+            "train.batch_size": {"choices": [16, 32]},
+        },
+    },
+}
+
+
+def recipe_of(**changes):
+    return recipe_from_dict(jaguar_kit.merge_recipe(TINY, changes))
+
+
+def quiet(*arguments, **settings):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jaguar_kit, "write_report", lambda folder, *_, **__: folder / "report.html")
+        return run_recipe(*arguments, **settings)
+
+
+def trials_of(folder: Path) -> list[dict]:
+    files = sorted(folder.glob("trials/space*/trial.json"), key=lambda path: int(path.parent.name[5:]))
+    return [json.loads(path.read_text()) for path in files]
+
+
+@pytest.fixture(scope="module")
+def whole(mini, tmp_path_factory):
+    """The trials of a search that nothing disturbed."""
+    return trials_of(quiet(recipe_of(), data=mini, out=tmp_path_factory.mktemp("whole")).folder)
+
+
+def test_a_search_tells_of_every_trial_what_became_of_it(whole):
+    assert len(whole) == 8
+    assert {told["state"] for told in whole} <= {"COMPLETE", "PRUNED"}
+    assert len({told["settings"]["train.lr"] for told in whole}) == 8
+    assert all(isinstance(told["settings"]["model.head.output"], int) for told in whole)
+
+
+def test_the_same_search_draws_the_same_and_another_seed_others(whole, mini, tmp_path):
+    assert trials_of(quiet(recipe_of(), data=mini, out=tmp_path / "again").folder) == whole
+    other = trials_of(quiet(recipe_of(search={"seed": 1, "trials": 2}), data=mini, out=tmp_path / "other").folder)
+    assert other[0]["settings"] != whole[0]["settings"]
+
+
+@pytest.mark.parametrize("steps", [(2, 8), (1, 5, 8)])
+def test_a_search_that_goes_on_later_draws_what_it_would_have_drawn(steps, whole, mini, tmp_path):
+    for trials in steps:
+        folder = quiet(recipe_of(search={"trials": trials}), data=mini, out=tmp_path).folder
+        assert trials_of(folder) == whole[:trials]
+
+
+@pytest.mark.parametrize("call", [3, 8, 14, 21])
+def test_a_search_that_was_interrupted_draws_what_it_would_have_drawn(call, whole, mini, tmp_path, monkeypatch):
+    heed, calls = jaguar_kit.Keeper.heed, []
+
+    def interrupted(self, *due, **late):
+        calls.append(None)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return heed(self, *due, **late)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jaguar_kit.Keeper, "heed", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            quiet(recipe_of(), data=mini, out=tmp_path)
+    assert trials_of(quiet(recipe_of(), data=mini, out=tmp_path).folder) == whole
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_trial_that_ended_but_was_not_told_of_is_not_run_again(moment, whole, mini, tmp_path, monkeypatch):
+    """Killed between a trial's results and the file that tells of it, before or after that took its place."""
+    write, run, ran = jaguar_kit.write_json, jaguar_kit.run_cell, []
+
+    def killed(path, value):
+        if Path(path).name == "trial.json" and Path(path).parent.name == "space2":
+            if moment == "after":
+                write(path, value)
+            raise KeyboardInterrupt
+        write(path, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jaguar_kit, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            quiet(recipe_of(), data=mini, out=tmp_path)
+
+    def counted(cell, pictures, place, *more):
+        ran.append(place.name)
+        return run(cell, pictures, place, *more)
+
+    monkeypatch.setattr(jaguar_kit, "run_cell", counted)
+    assert trials_of(quiet(recipe_of(), data=mini, out=tmp_path).folder) == whole
+    assert not {"space0", "space1"} & set(ran)
+    assert whole[2]["state"] == "PRUNED" or "space2" not in ran
+
+
+def test_a_second_search_on_a_folder_is_refused(mini, tmp_path):
+    folder = tmp_path / f"tiny@{mini.name}"
+    with (
+        jaguar_kit.only_one(folder / "trials"),
+        pytest.raises(KitError, match="trials: another process is at work on it"),
+    ):
+        quiet(recipe_of(), data=mini, out=tmp_path)
+
+
+def test_a_search_with_other_settings_is_refused_and_force_sets_it_aside(mini, tmp_path):
+    few = {"trials": 2}
+    folder = quiet(recipe_of(search=few), data=mini, out=tmp_path).folder
+    other = recipe_of(search={**few, "space": {"train.lr": {"low": 1e-3, "high": 1e-2}}})
+    with pytest.raises(
+        KitError, match="holds a search with other settings; choose another --out, or set the search aside"
+    ):
+        quiet(other, data=mini, out=tmp_path)
+    quiet(other, data=mini, out=tmp_path, force=True)
+    assert (folder / "trials.old1" / "space1" / "trial.json").is_file()
+
+
+def test_a_search_of_an_earlier_version_is_told(mini, tmp_path):
+    folder = tmp_path / f"tiny@{mini.name}"
+    folder.mkdir()
+    (folder / "experiment.json").write_text("{}")
+    (folder / "search-space.log").write_text("{}")
+    with pytest.raises(KitError, match="holds a search of an earlier version; set the search aside with --force"):
+        quiet(recipe_of(), data=mini, out=tmp_path)
+    assert quiet(recipe_of(search={"trials": 1}), data=mini, out=tmp_path, force=True).folder == folder
+
+
+def spoil(path: Path, how: str):
+    content = path.read_bytes()
+    spoiled = {"truncated": content[:-20], "empty": b"", "garbled": b"\x80\x81", "another": b"[]", "state": b"COMPLETE"}
+    told = json.loads(content)
+    if how in told:
+        spoiled[how] = json.dumps({**told, how: "nonsense"}).encode()
+    path.write_bytes(spoiled[how])
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "garbled", "another", "state", "settings", "epochs"])
+def test_a_damaged_trial_is_one_line_and_force_gets_past_it(how, mini, tmp_path):
+    few = {"trials": 2}
+    folder = quiet(recipe_of(search=few), data=mini, out=tmp_path).folder
+    spoil(folder / "trials" / "space0" / "trial.json", how)
+    with pytest.raises(KitError, match=r"space0/trial\.json: is damaged: .*--force") as error:
+        quiet(recipe_of(search=few), data=mini, out=tmp_path)
+    assert "\n" not in str(error.value)
+    quiet(recipe_of(search=few), data=mini, out=tmp_path, force=True)
+
+
+# a storage that several machines share
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"mysql+nothing://me:{SECRET}@localhost/x",
+        f"nonsense://me:{SECRET}@host",
+        "no url at all",
+        "sqlite:////nowhere/at/all.db",
+        "",
+        f"postgresql://me:{SECRET}@127.0.0.1:1/x",
+    ],
+)
+def test_a_bad_storage_is_one_line_without_its_password(url, mini, tmp_path, capsys):
+    path = tmp_path / "search.yaml"
+    path.write_text(yaml.safe_dump({**TINY, "search": {**TINY["search"], "storage": url}}))
+    code = jaguar_kit.main(jaguar_kit.run_command, [str(path), "--data", str(mini), "--out", str(tmp_path / "runs")])
+    told = capsys.readouterr()
+    assert code == 2
+    assert re.match(r"error: .*search\.storage: ", told.err)
+    assert told.err.count("\n") == 1
+    assert SECRET not in told.err + told.out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_password_is_written_nowhere(mini, tmp_path, monkeypatch):
+    """Not in settings, reports, weights or errors; the search itself runs in a database of this machine."""
+    import optuna
+
+    create, url = optuna.create_study, f"mysql://me:{SECRET}@host/x"
+
+    def local(storage=None, **settings):
+        if storage is None:
+            return create(**settings)
+        assert storage == url
+        return create(storage=f"sqlite:///{tmp_path}/study.db", **settings)
+
+    monkeypatch.setattr(optuna, "create_study", local)
+    recipe = recipe_of(search={"trials": 2}, train={"epochs": 2})
+    recipe = jaguar_kit.override(recipe, f"search.storage={url}", "-o")
+    result = run_recipe(recipe, data=mini, out=tmp_path / "runs")
+    written = [path for path in result.folder.rglob("*") if path.is_file()]
+    assert len(written) > 20
+    assert [path for path in written if SECRET.encode() in path.read_bytes()] == []
+    assert "me:***@host" in (result.folder / "report.html").read_text()
+    assert "Search: space" in (result.folder / "report.md").read_text()
+    assert len(trials_of(result.folder)) == 2
+
+
+def test_a_recipe_with_a_password_does_not_travel(tmp_path):
+    recipe = recipe_of(search={"storage": f"mysql://me:{SECRET}@host/x"})
+    for refused in (lambda: jaguar_kit.kernel_script(recipe), lambda: jaguar_kit.check_no_password(recipe, "x.yaml")):
+        with pytest.raises(KitError, match="tells a password, which must not travel") as error:
+            refused()
+        assert SECRET not in str(error.value)
+
+
+# kills
+
+KILLED = """
+import os, random, signal, sys, threading, time
+sys.path.insert(0, sys.argv[1])
+import jaguar_kit
+seconds, storage = float(sys.argv[2]), sys.argv[3] == "storage"
+begin = jaguar_kit.search_space
+def search_space(*arguments):
+    threading.Thread(target=lambda: (time.sleep(seconds), os.kill(os.getpid(), signal.SIGKILL)), daemon=True).start()
+    return begin(*arguments)
+def dying(path, value, write=jaguar_kit.write_text):
+    if os.path.basename(path) == "trial.json":
+        with jaguar_kit.atomic(path) as temporary:
+            temporary.write_text(value[: len(value) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+    write(path, value)
+if storage:
+    jaguar_kit.write_text = dying
+elif seconds:
+    jaguar_kit.search_space = search_space
+jaguar_kit.write_report = lambda folder, *_, **__: folder / "report.html"
+sys.exit(jaguar_kit.main(jaguar_kit.run_command, sys.argv[4:]))
+"""
+
+
+@pytest.mark.slow
+def test_thirty_kills_change_no_trial(mini, tmp_path):
+    """A search that is killed thirty times, once in the middle of writing a trial down, ends as one that was not."""
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(
+        yaml.safe_dump(jaguar_kit.merge_recipe(TINY, {"train": {"epochs": 40}, "search": {"trials": 16}}))
+    )
+    script = tmp_path / "killed.py"
+    script.write_text(textwrap.dedent(KILLED))
+
+    def run(out: str, seconds: float = 0.0, where: str = ""):
+        arguments = [str(recipe), "--data", str(mini), "--out", str(tmp_path / out), "--jobs", "1"]
+        command = [sys.executable, str(script), str(ROOT), str(seconds), where, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env={**os.environ})
+
+    begun = time.monotonic()
+    assert run("whole").returncode == 0
+    whole, rng, killed = trials_of(tmp_path / "whole" / f"tiny@{mini.name}"), random.Random(0), 0
+    took = time.monotonic() - begun
+    while killed < 29:
+        done = run("cut", rng.uniform(0.02, max(0.15, took / 25)))
+        if done.returncode == 0:  # it came to its end between two kills: begin with a new one
+            assert trials_of(tmp_path / "cut" / f"tiny@{mini.name}") == whole
+            (tmp_path / "cut").rename(tmp_path / f"cut{killed}")
+            continue
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        killed += 1
+    assert run("cut", where="storage").returncode == -signal.SIGKILL
+    last = run("cut")
+    assert last.returncode == 0, last.stderr
+    assert trials_of(tmp_path / "cut" / f"tiny@{mini.name}") == whole
+    assert not list((tmp_path / "cut").rglob("*.tmp*"))

@@ -1,0 +1,177 @@
+"""Names and words of every language, through training, report, identify and kernels."""
+
+import json
+import os
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import jaguar_kit
+
+ROOT = Path(jaguar_kit.__file__).parent
+NAMES = [
+    "Zoë",
+    unicodedata.normalize("NFD", "Ňuñez"),
+    "Ягуар",
+    "Ξένια",
+    "雪豹",
+    "علي",
+    "हाथी",
+    "Jaguar 🐆",
+    "$a^2_b$",
+    "_under & <b>bold",
+    "O'Neil, Jr.",
+    'a "quoted" one',
+    "100%",
+    "a=b;c",
+    "very long name " * 8,
+    "#1",
+]
+TINY = {
+    "name": "tiny",
+    "question": "Wer ist wer? 🐆 «кто»",
+    "data": {"size": 32, "split": {"name": "stratified", "validation": 0.4}},
+    "model": {
+        "backbone": "test_resnet",
+        "pretrained": False,
+        "input_size": 32,
+        "head": {"name": "linear", "output": 8},
+    },
+    "train": {"epochs": 1, "batch_size": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory):
+    """A folder with a folder of five pictures for each of the names."""
+    root, rng = tmp_path_factory.mktemp("of words") / "ägypten 🐆", np.random.default_rng(0)
+    for number, name in enumerate(NAMES):
+        (root / name.strip()).mkdir(parents=True)
+        for i in range(5):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) // 4 + number * 10
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name.strip() / f"{i} {name[:9].strip()}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(album, tmp_path_factory):
+    """A run on that folder, as a command of its own whose output is plain ASCII."""
+    place = tmp_path_factory.mktemp("run")
+    (place / "tiny.yaml").write_text(yaml.safe_dump(TINY, allow_unicode=True), encoding="utf-8")
+    arguments = [place / "tiny.yaml", "--data", album, "--out", place / "runs"]
+    command = [sys.executable, ROOT / "tools" / "run_recipe.py", *arguments]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (place / "runs").iterdir()
+    return folder, done.stdout
+
+
+def test_every_individual_is_learned_under_its_own_name(run):
+    _, told = jaguar_kit.load_weights(run[0] / "default" / "seed42")
+    assert told["identities"] == sorted(jaguar_kit.clean_label(name) for name in NAMES)
+
+
+def test_the_page_shows_words_as_they_are(run):
+    page = (run[0] / "report.html").read_text(encoding="utf-8")
+    assert "Wer ist wer? 🐆 «кто»" in page
+    assert "<b>bold" not in page
+
+
+def test_output_that_is_ascii_shows_what_it_can(run):
+    assert "\\xe4gypten" in run[1] or "?gypten" in run[1]
+
+
+def test_identify_answers_with_these_names(run, album, tmp_path):
+    queries = tmp_path / "photos éà"
+    for name in NAMES[:3]:
+        path = queries / f"{name.strip()}.png"
+        path.parent.mkdir(exist_ok=True)
+        picture = np.asarray(Image.open(next((album / name.strip()).glob("*.png")))).copy()
+        picture[0, 0] = 0
+        Image.fromarray(picture).save(path)
+    answers = jaguar_kit.identify(run[0] / "default" / "seed42", album, queries, tmp_path / "out", device="cpu")
+    assert set(answers["query"]) == {f"{name.strip()}.png" for name in NAMES[:3]}
+    known = {jaguar_kit.clean_label(name) for name in NAMES}
+    assert set(answers.identity_1) <= known
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert all(f"{name.strip()}.png" in page for name in NAMES[:3])
+
+
+@pytest.mark.parametrize(
+    "text", ["🐆", "\\ 'a' \"b\" {c}", 'ends in """', "two\nlines", "tab\tand \x07 bell", "\u2028"]
+)
+def test_words_of_a_recipe_survive_a_kernel(text):
+    recipe = jaguar_kit.recipe_from_dict({**TINY, "question": text, "data": {}})
+    space = {"__name__": "kernel"}
+    code = jaguar_kit.kernel_script(recipe).partition('RECIPE = """')[2]
+    exec('RECIPE = """' + code.partition("\nsys.exit")[0], space)  # the recipe's text alone
+    assert jaguar_kit.read_yaml(space["RECIPE"], "x")["question"] == text
+
+
+def test_words_of_a_recipe_reach_several_processes(album, tmp_path):
+    raw = {
+        **TINY,
+        "model": {**TINY["model"], "freeze": False},
+        "hypothesis": "🐆 \ud83d".encode("utf-8", "ignore").decode(),
+    }
+    recipe = jaguar_kit.recipe_from_dict(raw)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jaguar_kit, "write_report", lambda folder, *_, **__: folder / "report.html")
+        result = jaguar_kit.run_recipe(recipe, data=album, out=tmp_path, device="cpu", gpus=2)
+    told = json.loads((result.folder / "experiment.json").read_text(encoding="utf-8"))
+    assert told["recipe"]["hypothesis"] == "🐆 "
+
+
+def test_text_that_is_no_unicode_is_refused(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text('question: "\\ud83d"\n')
+    with pytest.raises(jaguar_kit.KitError, match=r"question: .* holds what no file can"):
+        jaguar_kit.load_recipe(path)
+
+
+@pytest.mark.parametrize("option", ["--data", "--out"])
+def test_folders_that_are_not_utf8_are_refused_before_any_work(option, album, tmp_path, capsys):
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump({**TINY, "question": ""}))
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    folders = {"--data": str(album), "--out": str(tmp_path / "runs"), option: odd}
+    os.makedirs(odd)
+    arguments = [str(recipe), *(word for pair in folders.items() for word in pair)]
+    assert jaguar_kit.main(jaguar_kit.run_command, arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {option}: ")
+    assert told.count("\n") == 1
+
+
+LETTERS = {"latin": "Ž", "greek": "Ξ", "cyrillic": "Я", "arabic": "ع", "hebrew": "ש", "armenian": "Ա", "georgian": "ა"}
+
+
+@pytest.mark.parametrize("letter", LETTERS.values(), ids=LETTERS.keys())
+def test_sheets_have_the_letters_of_alphabets(letter):
+    """A letter is drawn, and not as the box that stands for what a font lacks."""
+    font = jaguar_kit.sheet_font(24)
+    drawn, box = (bytes(font.getmask(text)) for text in (letter, "\U0010fffd"))
+    assert any(drawn)
+    assert drawn != box
+
+
+@pytest.mark.parametrize(
+    "text", ["short", "x" * 300, "a/very/long/path/to/IMG_0001.jpg" * 3, "", "雪豹" * 40, "two\nlines"]
+)
+@pytest.mark.parametrize("width", [40, 120, 400])
+def test_long_captions_keep_their_beginning_and_their_end(text, width):
+    shown = jaguar_kit.shortened_to(text, width)
+    assert jaguar_kit.sheet_font(11).getlength(shown) <= width or len(shown) <= 3
+    if jaguar_kit.sheet_font(11).getlength(text.replace("\n", " ")) <= width:
+        assert shown == text.replace("\n", " ")
+    else:
+        head, _, tail = shown.partition("…")
+        assert text.startswith(head)
+        assert text.endswith(tail) or len(text) >= 300
