@@ -89,7 +89,7 @@ from timm.models import group_parameters
 from timm.optim import create_optimizer_v2, list_optimizers
 from torch import Tensor, nn
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # fmt: off
 __all__ = [
@@ -1360,6 +1360,15 @@ class Competition:
         sizes = [os.stat(self.root / path).st_size for path in [*self.paths, *tables]]
         columns = [(name, list(table[name].map(str))) for table in (self.train, self.test) for name in table]
         return fingerprint(columns, sizes)
+
+    @cached_property
+    def earlier_fingerprint(self) -> str:
+        """As version 0.1.0 made it, so that what it left is known again."""
+        tables = [name for name in ("train.csv", "test.csv", "metadata.csv") if (self.root / name).is_file()]
+        sizes = [os.stat(self.root / path).st_size for path in [*self.paths, *tables]]
+        told = [list(t[c]) for t in (self.train, self.test) for c in ("orientation", "species") if c in t]
+        parts = (list(self.train.filename), list(self.train.identity), list(self.test.filename), sizes)
+        return fingerprint(*parts, *([told] if told else []))
 
 
 AS_TEXT = {"keep_default_na": False, "encoding": "utf-8-sig", "index_col": False}  # how a CSV is read
@@ -7831,12 +7840,12 @@ def sheet_font(size: int) -> Any:
 
 
 def shortened_to(text: str, width: int, size: int = 11) -> str:
-    """The text where it is at most `width` px wide, else its beginning and more of its end, by which names differ."""
+    """The text where it is at most `width` px wide, else its beginning and its end, by which names differ."""
     text, font = one_line(text, 300), sheet_font(size)
     shown, kept = text, len(text)
     while kept > 2 and font.getlength(shown) > width:
         kept -= 1
-        shown = f"{text[: kept // 3]}\u2026{text[len(text) - kept + kept // 3 :]}"
+        shown = f"{text[: kept // 2]}\u2026{text[len(text) - kept + kept // 2 :]}"
     return shown
 
 
@@ -8775,7 +8784,7 @@ class Pictures:
     store: ImageStore
     at_size: Callable[[int], ImageStore]  # the same pictures in squares of another size
     splits: list[tuple[np.ndarray, np.ndarray]]
-    fingerprint: str  # of the data as they were found, unreadable pictures included
+    fingerprints: tuple[str, str]  # of the data as they were found, unreadable pictures included
 
 
 def data_key(recipe: Recipe) -> str:
@@ -8789,16 +8798,20 @@ def subset_path(subset: str, folder: Path | None) -> Path:
     return below if below.is_file() else Path(subset)
 
 
-def data_fingerprint(recipe: Recipe, competition: Competition, folder: Path | None) -> str:
-    """Changes with the data and their masks, and with the list of those that are used."""
-    parts = [competition.fingerprint]
+def data_fingerprints(recipe: Recipe, competition: Competition, folder: Path | None) -> tuple[str, str]:
+    """Change with the data and their masks, and with the list of those that are used: as told now, and by 0.1.0."""
+    masks, subset = [], []
     if recipe.data.masks is not None:
-        masks = mask_paths(competition.root, competition.paths, recipe.data.masks)
-        parts.append([(str(path), path.stat().st_size) for path in masks if path is not None])
+        found = mask_paths(competition.root, competition.paths, recipe.data.masks)
+        masks.append([(str(path), path.stat().st_size) for path in found if path is not None])
     if recipe.data.subset is not None:
         path = subset_path(recipe.data.subset, folder)
-        parts.append(file_sha256(path) if path.is_file() else "not there yet")
-    return fingerprint(*parts) if len(parts) > 1 else competition.fingerprint
+        subset.append(file_sha256(path) if path.is_file() else "not there yet")
+    now, earlier = competition.fingerprint, competition.earlier_fingerprint
+    return (
+        fingerprint(now, *masks, *subset) if masks or subset else now,
+        fingerprint(earlier, *subset) if subset else earlier,
+    )
 
 
 def turns_of(competition: Competition, turn: Mapping[str, float]) -> list[float]:
@@ -8829,7 +8842,7 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
     `folder` is where data.subset is looked for first.
     """
     data, paths, root = recipe.data, competition.paths, competition.root
-    found_as = data_fingerprint(recipe, competition, folder)
+    found_as = data_fingerprints(recipe, competition, folder)
     sized = partial(open_store, root, paths, fit=data.fit, masks=data.masks, bad_images=data.bad_images)
     sized = partial(sized, turns=turns_of(competition, data.turn))
     store = sized(data.size)
@@ -9202,7 +9215,7 @@ def run_or_tell(grid: Grid, cell: Cell, number: int) -> str:
 
 def is_outdated(cell: Cell, place: Path, pictures: Pictures) -> bool:
     """Whether a result of other settings gives way: one that failed, or whose settings come from other runs."""
-    changed = changed_settings(place, cell.recipe, pictures.fingerprint)
+    changed = changed_settings(place, cell.recipe, pictures.fingerprints)
     return bool(changed) and (cell.derived or bool(why_failed(place)))
 
 
@@ -9534,14 +9547,14 @@ def differing_settings(then: Recipe | Mapping, now: Recipe | Mapping) -> list[tu
     return [(key, old, new) for key, old, new in both if old != new]
 
 
-def changed_settings(place: Path, recipe: Recipe, data_fingerprint: str) -> list[str]:
+def changed_settings(place: Path, recipe: Recipe, fingerprints: tuple[str, str]) -> list[str]:
     """What a result folder's settings and data differ in from those of now; nothing where it has no results."""
     if not (place / "recipe.yaml").is_file() or not has_results(place):
         return []
     earlier = read_settings(place)
-    told = earlier.pop("data_fingerprint", data_fingerprint)
+    told = earlier.pop("data_fingerprint", fingerprints[0])
     changed = [f"{key}: {then} there, {now} now" for key, then, now in differing_settings(earlier, recipe)]
-    return changed + (["the data: other pictures or labels"] if told != data_fingerprint else [])
+    return changed + (["the data: other pictures or labels"] if told not in fingerprints else [])
 
 
 def check_earlier(folder: Path, cells: Sequence[Cell], competitions: Mapping[str, Competition], force: bool) -> None:
@@ -9556,7 +9569,7 @@ def check_earlier(folder: Path, cells: Sequence[Cell], competitions: Mapping[str
             raise KitError(f"checkpoint: {cell.recipe.checkpoint}: --force would set it aside; choose another --out")
         if force:
             continue  # whatever lies there is set aside, unread
-        changed = changed_settings(place, cell.recipe, data_fingerprint(cell.recipe, competition, folder))
+        changed = changed_settings(place, cell.recipe, data_fingerprints(cell.recipe, competition, folder))
         if changed and not why_failed(place):
             raise KitError(
                 f"{place}: holds a run with other settings ({'; '.join(changed)}); choose another --out, "
@@ -9587,7 +9600,7 @@ def run_cell(
 ) -> None:
     """Trains and evaluates one variant with one seed; with several folds, each in a folder of its own."""
     recipe, splits = cell.recipe, pictures.splits
-    told = {**without_passwords(recipe_to_dict(recipe)), "data_fingerprint": pictures.fingerprint}
+    told = {**without_passwords(recipe_to_dict(recipe)), "data_fingerprint": pictures.fingerprints[0]}
     if process_number() == 0:
         write_text(place / "recipe.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
     try:
@@ -10615,7 +10628,7 @@ def run_trial(
     once = with_settings(trials.recipe, trial.params, f"{trials.recipe.name}: trial {trial.number}")
     place, pictures, states = trials.place(trial.number), pictures_of(once), optuna.trial.TrialState
     cell = Cell(trials.title, "", once)
-    if place.exists() and changed_settings(place, once, pictures.fingerprint):
+    if place.exists() and changed_settings(place, once, pictures.fingerprints):
         set_aside(place)
 
     def watch(row: Mapping[str, float]) -> None:

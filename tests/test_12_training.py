@@ -1558,6 +1558,27 @@ def test_two_processes_give_the_metrics_of_one(mini, tmp_path):
     np.testing.assert_allclose(log.batch_top1, expected.batch_top1, atol=0.03)  # one picture, with two all but as near
 
 
+PAIRS = {  # pairs of which each process, and each part, sees some alone; no batch norm, which would see parts
+    "model": {"backbone": "test_vit", "input_size": None, "freeze": False, "head": {"name": "linear", "output": 8}},
+    "loss": {"name": "triplet", "margin": 0.3},
+    "train": {"epochs": 2, "sampler": {"name": "pk", "identities": 4, "images": 3}, "schedule": "none", "lr": 1e-3},
+}
+
+
+def test_two_processes_with_batches_in_parts_have_the_loss_of_one_with_whole_batches(mini, tmp_path):
+    line = ["--data", mini, "--device", "cpu", "--out"]
+    assert called(written(tmp_path / "whole", **PAIRS), *line, tmp_path / "one") == 0
+    path = written(tmp_path / "parts", **jaguar_kit.merge(PAIRS, {"train": {"micro_batch": 5}}))
+    both = [
+        started([path, *line, tmp_path / "two"], tmp_path / f"{i}.txt", **rank)
+        for i, rank in enumerate(ranks(free_port()))
+    ]
+    assert [ended(process) for process in both] == [0, 0], (tmp_path / "0.txt").read_text()
+    one, two = (log_of(place_of(tmp_path / name, mini)) for name in ("one", "two"))
+    np.testing.assert_allclose(two.train_loss[1:], one.train_loss[1:], rtol=1e-5)
+    np.testing.assert_allclose(two.grad_norm[1:], one.grad_norm[1:], rtol=1e-3)
+
+
 @needs_proc
 def test_a_process_that_dies_ends_all_and_the_same_command_completes(mini, tmp_path):
     path = written(tmp_path, **jaguar_kit.merge(SHARED, {"train": {"epochs": 10, "patience": 0}}))
