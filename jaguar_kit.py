@@ -1315,6 +1315,16 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def file_sample(path: Path, block: int = 4096) -> tuple[int, int]:
+    """A file's size, and a checksum of its beginning, middle and end: quick, and other for nearly any other file."""
+    with open(path, "rb") as file:
+        size, value = os.fstat(file.fileno()).st_size, 0
+        for place in (0, size // 2, max(size - block, 0)):
+            file.seek(place)
+            value = zlib.crc32(file.read(block), value)
+    return size, value
+
+
 def seed_everything(*numbers: int) -> None:
     """Seeds Python, numpy and torch from a tuple of numbers, such as (seed, epoch, step).
 
@@ -1357,7 +1367,7 @@ class Competition:
     def fingerprint(self) -> str:
         """Changes with every column of the tables and with file sizes, so that other data are not taken for these."""
         tables = [name for name in ("train.csv", "test.csv", "metadata.csv") if (self.root / name).is_file()]
-        sizes = [os.stat(self.root / path).st_size for path in [*self.paths, *tables]]
+        sizes = [file_sample(self.root / path) for path in [*self.paths, *tables]]
         columns = [(name, list(table[name].map(str))) for table in (self.train, self.test) for name in table]
         return fingerprint(columns, sizes)
 
@@ -1429,13 +1439,26 @@ FORMATS = (
 )
 MARKER = ".jaguar_kit"  # a file in every folder of results, by which it is told from data
 RESULTS = (MARKER, "experiment.json", "answers.csv")  # one of these makes a folder one of results
-# What a system, a NAS or a program leaves anywhere, names of splits, and what else no individual is called; lower case.
-LITTER = {"@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "__macosx", "$recycle.bin", "recycler"}
-LITTER |= {"lost+found", "system volume information", "thumbnails", "thumbs", "__pycache__"}
-SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "dev", "holdout"}
-SPLITS |= {"query", "queries", "gallery", "database"}
-NOBODY = SPLITS | {"mask", "masks", "segmentation", "segmentations", "dcim", "private", "avf_info", "misc", "cache"}
-CAMERA_FOLDER = re.compile(r"\d{3}[A-Z_]{5}", re.IGNORECASE)  # such as 100CANON (DCF)
+# What a system, a NAS or a program leaves anywhere, in lower case.
+LITTER = {"@eadir", "@tmp", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "~snapshot", "__macosx"}
+LITTER |= {
+    "$recycle.bin",
+    "recycler",
+    "lost+found",
+    "lost.dir",
+    "found.000",
+    "system volume information",
+    "__pycache__",
+}
+MASKS = re.compile(r"(segmentation_?)?masks?(_\w+)?|segmentations?", re.IGNORECASE)  # folders of masks
+NOBODY = re.compile(  # names of splits and of what a camera's card holds at its top
+    r"(train|val|valid|validation|test|eval|holdout)(ing|[-_]?sets?|[-_]?images?|20\d\d)?"
+    r"|quer(y|ies)|gallery|database|dcim|avf_info|android|thumbnails",
+    re.IGNORECASE,
+)
+CAMERA_FOLDER = re.compile(  # DCF's, such as 100CANON
+    r"[1-9]\d\d(CANON|NIKON|MEDIA|MSDCF|_PANA|OLYMP|GOPRO|APPLE|ANDRO|CASIO|RICOH|PENTX|LEICA|_FUJI|RECNX|BTCF_?|STLTH)"
+)
 
 
 @cache
@@ -1470,9 +1493,9 @@ def scan_pictures(root: Path, leave_out: Sequence[str] = ()) -> Scan:
     Hidden files, folders of results, litter of systems, and `leave_out` (paths below root) are left out. Whatever is
     not read is counted in the notes. KitError on names that are no text.
     """
-    suffixes, away = picture_suffixes(), {Path(os.path.normpath(path)) for path in leave_out}
+    suffixes, away = picture_suffixes(), {os.path.realpath(root / path) for path in leave_out}
     pictures, left, linked, broken, unread, seen = [], {}, [], [], {}, set()
-    for folder, folders, files in os.walk(root, onerror=refuse_unreadable, followlinks=True):
+    for folder, folders, files in walk_links_last(root):
         place, here, status = Path(folder), Path(folder).relative_to(root), os.stat(folder)
         check_decoded(place, [*folders, *files])
         if here != Path() and any(name in files for name in RESULTS):
@@ -1485,7 +1508,9 @@ def scan_pictures(root: Path, leave_out: Sequence[str] = ()) -> Scan:
             continue
         seen.add((status.st_dev, status.st_ino))
         linked += [str(here)] if here != Path() and place.is_symlink() else []
-        for name in [n for n in folders if n.startswith(".") or n.lower() in LITTER or here / n in away]:
+        for name in [
+            n for n in folders if is_litter(place / n, bool(here.parts)) or os.path.realpath(place / n) in away
+        ]:
             left[str(here / name)] = sum(len(names) for _, _, names in os.walk(place / name))
             folders.remove(name)
         folders.sort()
@@ -1499,6 +1524,22 @@ def scan_pictures(root: Path, leave_out: Sequence[str] = ()) -> Scan:
             broken += [str(here / name)] if (place / name).is_symlink() and not (place / name).exists() else []
             counts[kind] = counts.get(kind, 0) + 1
     return Scan(sorted(pictures), notes_on_scan(root, left, linked, broken, unread), unread)
+
+
+def walk_links_last(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """os.walk that goes into links to folders too, after all real folders, so that a link stands for none of them."""
+    waiting = [str(root)]
+    while waiting:
+        for folder, folders, files in os.walk(waiting.pop(0), onerror=refuse_unreadable):
+            yield folder, folders, files
+            waiting += [path for path in (os.path.join(folder, name) for name in folders) if os.path.islink(path)]
+
+
+def is_litter(folder: Path, within: bool) -> bool:
+    """Whether a folder holds what no person put there as pictures; `within` another, masks too."""
+    name = folder.name
+    kinds = name.startswith(".") or name.lower() in LITTER or name.lower().endswith(".lrdata")
+    return kinds or (within and MASKS.fullmatch(name) is not None)
 
 
 def refuse_unreadable(error: OSError) -> None:
@@ -1531,9 +1572,11 @@ def notes_on_scan(
         listed = [f"{name} ({count} files)" if count else name for name, count in left.items()]
         notes.append(f"{root}: {len(left)} folders hold no data and are left out: {shortly(listed)}")
     if linked:
-        notes.append(f"{root}: {len(linked)} links to folders were followed: {shortly(linked)}")
+        notes.append(f"{root}: {len(linked)} links to folders were followed: {shortly(sorted(linked))}")
     if broken:
-        notes.append(f"{root}: {len(broken)} links lead nowhere, or where a folder was read already: {shortly(broken)}")
+        notes.append(
+            f"{root}: {len(broken)} links lead nowhere, or where a folder was read already: {shortly(sorted(broken))}"
+        )
     return notes
 
 
@@ -1582,6 +1625,7 @@ def load_tables(root: Path) -> Competition:
     check_names(table, "filename", train.filename)
     notes = clean_labels(table, train, "ground_truth")
     train["path"] = locate_pictures(root, "train", train.filename, table)
+    check_once(table, "filename", train.path)
     train, joined = add_views(root, train)
     notes += notes_on_labels(train) + joined + notes_on_unlisted(root, "train", train.path)
     pairs, test, solution = None, pd.DataFrame({"filename": [], "path": []}, dtype=str), None
@@ -1614,6 +1658,7 @@ def load_metadata(root: Path) -> Competition:
         raise KitError(f"{table}: split: {strange[0]!r} is not known (expected database or query)")
     check_names(table, "path", rows.path)
     check_pictures(table, "path", root, rows.path)
+    check_once(table, "path", rows.path)
     train, test = (rows[rows.split == part].reset_index(drop=True) for part in ("database", "query"))
     told = test.filename[test.identity.map(clean_label) != ""]
     if len(told):
@@ -1633,30 +1678,17 @@ def load_metadata(root: Path) -> Competition:
 
 
 NEW = "new_individual"  # the answer for an animal that nobody knows
-VAGUE = frozenset(
-    [
-        "unknown",
-        "unidentified",
-        "unnamed",
-        "unk",
-        "na",
-        "n/a",
-        "nan",
-        "none",
-        "null",
-        "undefined",
-        "tbd",
-        "?",
-        "-",
-        "x",
-        "noid",
-        "no_id",
-    ]
+VAGUE = re.compile(  # labels that may be no name
+    r"(unknown|unidentified|un-?named|unassigned|undefined|not[ _]?(identified|known)|no[ _]?(id|name)|unk|n\.?/?_?a"
+    r"|nan|none|null|tbd|x|-|\?+)[ ._#]*(individual|animal|jaguar)?[ _]*\d*",
+    re.IGNORECASE,
 )
-# What nobody sees; joiners stay between letters of scripts that need them.
+# What nobody sees; joiners stay between letters of scripts that need them, and in emoji.
+JOINED = "\u0600-\u0fff\u1780-\u17ff\u2600-\u27bf\U0001f000-\U0010ffff"
 INVISIBLE = re.compile(
-    "[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
-    "|(?<![\u0600-\U0010ffff])[\u200c\u200d]|[\u200c\u200d](?![\u0600-\U0010ffff])"
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f"
+    "\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
+    f"|(?<![{JOINED}])[\u200c\u200d]|[\u200c\u200d](?![{JOINED}])"
 )
 
 
@@ -1680,14 +1712,22 @@ def clean_labels(table: Path, train: pd.DataFrame, column: str) -> list[str]:
     return notes
 
 
+def check_once(table: Path, column: str, paths: pd.Series) -> None:
+    """Refuses one picture in two rows, under whatever spellings of its path."""
+    plain = paths.map(os.path.normpath)
+    if plain.duplicated().any():
+        raise KitError(f"{table}: {column}: more than one row for the picture {plain[plain.duplicated()].iloc[0]}")
+
+
 def check_labels(table: Path, train: pd.DataFrame, column: str = "ground_truth") -> None:
     unlabelled = train.filename[train.identity == ""]
     if len(unlabelled):
         raise KitError(f"{table}: {column}: empty for {shortly(list(unlabelled))}")
-    if (train.identity == NEW).any():
+    new = train.identity.map(lambda name: re.sub("[ _-]+", "_", name.casefold()) == NEW)
+    if new.any():
         raise KitError(
             f"{table}: {column}: {NEW!r} is the answer for animals that nobody knows, no label (expected a name; "
-            f"leave these {(train.identity == NEW).sum()} pictures out)"
+            f"leave these {new.sum()} pictures out)"
         )
     twice = train.filename[train.filename.duplicated()].unique()
     if len(twice):
@@ -1747,7 +1787,7 @@ def load_solution(
     solution = read_table(table, columns).set_index(key)[value].map(clean_label)
     if solution.index.has_duplicates:
         raise KitError(f"{table}: {key}: more than one row for a picture")
-    told = sum(name in solution.index for name in filenames)
+    told = sum(solution.get(name, "") != "" for name in filenames)
     if told < len(filenames):
         return None, [f"{table}: tells {told} of {len(filenames)} test pictures, so that nothing is scored by it"]
     return solution.reindex(filenames), []
@@ -1774,34 +1814,41 @@ def add_views(root: Path, train: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]
     return pd.concat([train, joined], axis=1), [note]
 
 
+def ends_alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether the shorter of two paths is the end of the longer."""
+    length = min(len(one), len(other))
+    return one[-length:] == other[-length:]
+
+
 def match_pictures(table: Path, views: pd.DataFrame, keys: Sequence[str], train: pd.DataFrame) -> np.ndarray:
     """The row of `views` that tells of each training picture (N,), -1 where none does.
 
-    A picture is known by its path below the root, or by its name as the table of pictures has it; by its bare file name
-    only where no other picture, and no other row, has the same.
+    A picture is known by its path below the root, of which a row may tell more or less folders, as long as that fits
+    one picture and one row alone.
     """
-    row_of: dict[str, int] = {}
-    bare: dict[str, list[int]] = {}
+    told = [Path(os.path.normpath(name.replace("\\", "/"))).parts for name in views[keys[0]]]
     content = list(zip(*(views[column] for column in views if column not in ("path", "filename")))) or [()] * len(views)
-    for row, names in enumerate(views[list(keys)].itertuples(index=False)):
-        for name in dict.fromkeys(os.path.normpath(name.replace("\\", "/")) for name in names):
-            if content[row_of.setdefault(name, row)] != content[row]:
-                raise KitError(f"{table}: more than one row for {name}, with different values")
-        bare.setdefault(Path(names[0].replace("\\", "/")).name, []).append(row)
-    own = train.path.map(lambda path: Path(path).name)
-    alone = ~own.duplicated(keep=False).to_numpy()
+    rows: dict[tuple[str, ...], int] = {}
+    by_name: dict[str, list[int]] = {}
+    for row, parts in enumerate(told):
+        if content[rows.setdefault(parts, row)] != content[row]:
+            raise KitError(f"{table}: more than one row for {'/'.join(parts)}, with different values")
+        by_name.setdefault(parts[-1] if parts else "", []).append(row)
     found = []
-    for path, filename, name, single in zip(train.path, train.filename, own, alone):
-        by_name = bare.get(name, []) if single else []
-        by_path = row_of.get(os.path.normpath(path), row_of.get(os.path.normpath(filename)))
-        found.append(by_path if by_path is not None else by_name[0] if len(by_name) == 1 else -1)
-    return np.array(found, int)
+    for own in ([Path(path).parts, Path(name).parts] for path, name in zip(train.path, train.filename)):
+        exact = next((rows[parts] for parts in own if parts in rows), None)
+        alike = {rows[told[row]] for row in by_name.get(own[0][-1], ()) if any(ends_alike(told[row], p) for p in own)}
+        found.append(exact if exact is not None else alike.pop() if len(alike) == 1 else -1)
+    matched = pd.Series(found)
+    shared = matched.duplicated(keep=False) & (matched >= 0)
+    exact = pd.Series([told[row] == Path(path).parts if row >= 0 else False for row, path in zip(found, train.path)])
+    return matched.where(~shared | exact, -1).to_numpy()
 
 
 def notes_on_labels(train: pd.DataFrame) -> list[str]:
     """What is unusual: identities of one picture, names that may be none, names that differ by case alone."""
     counts = train.identity.value_counts()
-    singles, vague = sorted(counts.index[counts == 1]), sorted(n for n in counts.index if n.casefold() in VAGUE)
+    singles, vague = sorted(counts.index[counts == 1]), sorted(n for n in counts.index if VAGUE.fullmatch(n))
     by_case: dict[str, list[str]] = {}
     for name in sorted(counts.index):
         by_case.setdefault(name.casefold(), []).append(name)
@@ -1829,6 +1876,11 @@ def notes_on_unlisted(root: Path, part: str, listed: Iterable[str]) -> list[str]
     )
 
 
+def is_nobody(name: str) -> bool:
+    """Whether a folder is called like a split, like masks, or as a camera calls it."""
+    return any(kind.fullmatch(name) for kind in (NOBODY, MASKS, CAMERA_FOLDER))
+
+
 def load_folders(root: Path, masks: str | None = None) -> Competition:
     """A plain folder with a folder of pictures for each individual; what no individual is called is left out, aloud."""
     found = scan_pictures(root, [masks] if masks else [])
@@ -1836,7 +1888,7 @@ def load_folders(root: Path, masks: str | None = None) -> Competition:
     for path in found.pictures:
         of_folder.setdefault(path.parts[0] if len(path.parts) > 1 else "", []).append(path)
     loose, notes = of_folder.pop("", []), list(found.notes)
-    nobody = sorted(n for n in of_folder if n.lower() in NOBODY or CAMERA_FOLDER.fullmatch(n))
+    nobody = sorted(name for name in of_folder if is_nobody(name))
     if nobody and len(nobody) == len(of_folder):
         raise KitError(
             f"{root}: {shortly(nobody)} are names of splits, masks or cameras, no individuals (expected a folder of "
@@ -1850,7 +1902,7 @@ def load_folders(root: Path, masks: str | None = None) -> Competition:
     if not of_folder:
         others = f"; there are {by_ending(found.unread)}" if by_ending(found.unread) else ""
         raise KitError(f"{root}: has neither train.csv nor folders of pictures (identity/*.jpg){others}")
-    without = [n for n in found.unread if n and n not in of_folder and n not in nobody and n.lower() not in NOBODY]
+    without = [name for name in found.unread if name and name not in of_folder and not is_nobody(name)]
     if without:
         listed = shortly([f"{name} ({by_ending({name: found.unread[name]}) or 'empty'})" for name in sorted(without)])
         notes.append(f"{root}: {len(without)} folders have no picture that can be read: {listed}")
@@ -2037,7 +2089,11 @@ def mask_paths(root: Path, paths: Sequence[str], masks: str | None) -> list[Path
     folder = root / masks
     if not folder.is_dir():
         raise KitError(f"data.masks: {folder}: there is no such folder")
-    by_stem = {p.with_suffix("").as_posix(): folder / p for p in pictures_below(folder)}
+    by_stem: dict[str, Path] = {}
+    for p in pictures_below(folder):
+        other = by_stem.setdefault(p.with_suffix("").as_posix(), folder / p)
+        if other != folder / p:
+            raise KitError(f"data.masks: {folder}: {p} and {other.name} are both the mask of one picture; remove one")
     stems = [Path(p).with_suffix("") for p in paths]
     bare = pd.Series([stem.name for stem in stems], dtype=str)
     shared = bare.duplicated(keep=False).to_numpy()  # several pictures of one name can't have one mask
@@ -2323,6 +2379,16 @@ def column_groups(values: pd.Series) -> np.ndarray:
     return groups
 
 
+def check_pixels(pixels: Any) -> None:
+    """Refuses what is no set of pictures; the first stands for all."""
+    if not hasattr(pixels, "__len__") or not hasattr(pixels, "__getitem__") or isinstance(pixels, (str, Mapping)):
+        raise KitError(f"pixels: a {type(pixels).__name__} (expected uint8 (N, S, S, 3 or 4), or an ImageStore)")
+    first = pixels[0] if len(pixels) else np.zeros((1, 1, 3), np.uint8)
+    if not isinstance(first, np.ndarray) or first.ndim != 3 or first.shape[2] not in (3, 4) or first.dtype != np.uint8:
+        kind = f"{getattr(first, 'dtype', type(first).__name__)} of shape {getattr(first, 'shape', ())}"
+        raise KitError(f"pixels: the first picture is {kind} (expected uint8 (S, S, 3 or 4))")
+
+
 def perceptual_hashes(pixels: np.ndarray | ImageStore) -> np.ndarray:
     """64 bits for each picture, bool (N, 64): signs of the lowest 8 x 8 cosine coefficients against their median.
 
@@ -2330,6 +2396,7 @@ def perceptual_hashes(pixels: np.ndarray | ImageStore) -> np.ndarray:
     """
     from scipy.fft import dctn
 
+    check_pixels(pixels)
     bits = np.empty((len(pixels), 64), bool)
     for i, picture in enumerate(pixels):
         gray = (
@@ -2352,6 +2419,10 @@ def find_bursts(train: pd.DataFrame, hashes: np.ndarray, distance: int = 11) -> 
     Numbers are neighbours in one folder only, and between names that are alike but for them: several cards hold an
     IMG_0001.
     """
+    missing = [c for c in ("filename", "identity") if not isinstance(train, pd.DataFrame) or c not in train]
+    hashes = np.asarray(hashes)
+    if missing or hashes.shape[:1] != (len(train),) or hashes.ndim != 2:
+        raise KitError("find_bursts: expected a table with filename and identity, and hashes bool (N, 64) for its rows")
     stems = train.get("path", train.filename).str.replace(r"\.[^./]*$", "", regex=True)
     parts = stems.str.extract(r"^(?P<before>.*?)(?P<number>\d{1,15})(?P<after>[^\d/]*)$")
     number = parts.number.fillna("-1").astype("int64").to_numpy()
@@ -3416,10 +3487,32 @@ class Pooling(nn.Module):
         return feature_map(backbone, images)
 
     def pool(self, features: Tensor) -> Tensor:
+        """Vectors (B, D) of the features, each of its picture alone, so that a batch may come in parts."""
         return self.reduce(full_precision(features))
 
+    def finish(self, vectors: Tensor) -> Tensor:
+        """What becomes of the vectors of a whole batch, such as batch norm."""
+        return vectors
+
+    def finishing(self) -> list[nn.Parameter]:
+        """What `finish` learns."""
+        return []
+
     def forward(self, backbone: nn.Module, images: Tensor) -> Tensor:
-        return self.pool(self.features(backbone, images))
+        return self.finish(self.pool(self.features(backbone, images)))
+
+
+class NormedPooling(Pooling):
+    """A pooling whose vectors go through batch norm, which sees a whole batch."""
+
+    def pool(self, features: Tensor) -> Tensor:
+        return self.reduce[0](full_precision(features))
+
+    def finish(self, vectors: Tensor) -> Tensor:
+        return self.reduce[1](vectors)
+
+    def finishing(self) -> list[nn.Parameter]:
+        return list(self.reduce[1].parameters())
 
 
 class NativePooling(Pooling):
@@ -3509,7 +3602,7 @@ def gem_pooling(p: GeMExponent = 3.0) -> Pooling:
 @register("pooling", "gem_bn")
 def gem_bn_pooling(backbone: nn.Module, p: GeMExponent = 3.0) -> Pooling:
     """Generalised mean with a learnable exponent, then batch norm."""
-    return Pooling(nn.Sequential(GeM(p), nn.BatchNorm1d(backbone.num_features)))
+    return NormedPooling(nn.Sequential(GeM(p), nn.BatchNorm1d(backbone.num_features)))
 
 
 @register("pooling", "class_token")
@@ -3762,6 +3855,7 @@ class Embedder(nn.Module):
         self.backbone, self.pooling, self.head, self.frozen = backbone, pooling, head, frozen
         self.geometry = geometry or Sphere()
         self.backbone_fingerprint = ""  # of the weights of a frozen backbone, once they are known
+        self.trained_before: tuple[str, ...] = ()  # pictures that its checkpoint was trained on, by their paths
         backbone.requires_grad_(not frozen)
 
     def train(self, mode: bool = True) -> Embedder:
@@ -3783,11 +3877,12 @@ class Embedder(nn.Module):
         return head_width(self.head)
 
     def pooled(self, images: Tensor) -> Tensor:
-        return self.pooling(self.backbone, images)
+        """Pooled vectors (B, D), before what sees a whole batch."""
+        return self.pooling.pool(self.pooling.features(self.backbone, images))
 
     def from_pooled(self, vectors: Tensor) -> Tensor:
         """Embeddings (B, D) of what `pooled` gave."""
-        return self.geometry(self.head(vectors))
+        return self.geometry(self.head(self.pooling.finish(vectors)))
 
     def from_features(self, features: Tensor) -> Tensor:
         """Embeddings (B, D) of the features of a frozen backbone."""
@@ -4845,13 +4940,17 @@ def as_labelled(similarity: Any, labels: Any) -> tuple[Tensor, np.ndarray, np.nd
 
 def as_labels(labels: Any, name: str = "labels") -> np.ndarray:
     """Labels (N,) as an array of numbers or of text; KitError where one is missing (None, NaN), or they are no list."""
-    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    try:  # as objects first, for numpy makes texts of what is missing in a list of texts
+        array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+        whole = array if array.ndim != 1 or isinstance(labels, Tensor) else np.asarray(labels, object)
+    except ValueError as error:
+        raise KitError(f"{name}: are no list: {error}") from None
     if array.ndim != 1:
         raise KitError(f"{name}: shape {array.shape} is no list (expected one label for each picture)")
-    missing = np.flatnonzero(pd.isna(array))
+    missing = np.flatnonzero(pd.isna(whole))
     if len(missing):
         raise KitError(
-            f"{name}: row {missing[0]} has none ({array[missing[0]]}), as {len(missing)} rows in all (expected a label "
+            f"{name}: row {missing[0]} has none ({whole[missing[0]]}), as {len(missing)} rows in all (expected a label "
             "for each picture; leave out those that have none)"
         )
     return array if array.dtype.kind in "iub" else array.astype(str)
@@ -5086,9 +5185,18 @@ def bootstrap_interval(
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def as_geometry(geometry: Geometry | str | None) -> Geometry:
+    """A geometry, by its name too; the sphere, whose similarity is the cosine, where none is given."""
+    if isinstance(geometry, str):
+        return build("geometry", geometry)
+    if geometry is not None and not isinstance(geometry, Geometry):
+        raise KitError(f"geometry: a {type(geometry).__name__} (expected build('geometry', name), or a name)")
+    return geometry or Sphere()
+
+
 def comparable(queries: Any, gallery: Any, geometry: Geometry | None) -> tuple[Tensor, Tensor, Geometry]:
     """Both sets of embeddings (Q, D) and (M, D) as points of the geometry, in one type and on one device."""
-    geometry = geometry or Sphere()
+    geometry = as_geometry(geometry)
     points = geometry.points(as_matrix(queries, "embeddings"))
     others = points if gallery is None else geometry.points(as_matrix(gallery, "gallery").to(points))
     if points.shape[1] != others.shape[1]:
@@ -5112,6 +5220,7 @@ def top_k(queries: Any, gallery: Any, k: int, geometry: Geometry | None = None) 
     holds Q x M similarities.
     """
     points, others, geometry = comparable(queries, gallery, geometry)
+    convert(k, int, "top_k: k")
     if not 1 <= k <= len(others):
         raise KitError(f"top_k: k: {k} is out of range (expected 1 to {len(others)}, the size of the gallery)")
     values, positions = most_similar(points, others, k, geometry)
@@ -5138,6 +5247,7 @@ def most_similar(
 def average_with_nearest(embeddings: Any, k: int, geometry: Geometry | None, weigh: Callable[[Tensor], Tensor]) -> Any:
     """Each embedding's mean with its k nearest others, weighted by `weigh` of their similarities (N, k)."""
     points, _, geometry = comparable(embeddings, None, geometry)
+    convert(k, Natural, "k")
     if k < 1 or len(points) < 2:
         return like(points, embeddings)
     similarities, positions = most_similar(points, points, min(k, len(points) - 1), geometry, without_self=True)
@@ -5156,6 +5266,7 @@ def query_expansion(embeddings: Any, k: int = 3, alpha: float = 0.0, geometry: G
     `geometry` its similarity stands for the cosine, and hyperbolic embeddings are averaged in the tangent space of the
     origin.
     """
+    convert(alpha, NonNegative, "query_expansion: alpha")
     return average_with_nearest(embeddings, k, geometry, lambda similarity: similarity.clamp(min=0).pow(alpha))
 
 
@@ -5338,6 +5449,8 @@ def k_reciprocal_rerank(
             raise KitError(
                 f"similarity: shape {tuple(matrix.shape)} is not square (one set, or queries and gallery together)"
             )
+        if len(matrix) and float(matrix.max()) > 1.001:
+            raise KitError(f"similarity: {float(matrix.max()):g} is more than 1, which a picture has with itself")
     if queries is not None and not 0 < queries < len(matrix):
         raise KitError(f"k_reciprocal_rerank: queries: {queries} of {len(matrix)} rows (expected at least 1, not all)")
     reranked = rerank_square(matrix, k1, k2, lambda_value)
@@ -5432,8 +5545,14 @@ def fit_calibration(scores: Any, same: Any, kind: str = "isotonic") -> Calibrato
     """
     if kind not in ("isotonic", "logistic"):
         raise KitError(f"fit_calibration: kind: {kind!r} is not known; {suggest(kind, ('isotonic', 'logistic'))}")
-    values, truth = (np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x).ravel() for x in (scores, same))
-    values, truth = values.astype(np.float64), truth.astype(bool)
+    try:
+        values, truth = (np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x).ravel() for x in (scores, same))
+        values, told = values.astype(np.float64), truth.astype(np.float64)
+        truth = told == 1
+        if not np.isin(told, (0, 1)).all():
+            raise ValueError("same holds more than true and false")
+    except (ValueError, TypeError) as error:
+        raise KitError(f"fit_calibration: {error} (expected numbers, and true or false for each)") from None
     if values.shape != truth.shape or not np.isfinite(values).all() or truth.all() or not truth.any():
         raise KitError("fit_calibration: needs finite scores, one truth for each, and pairs of both kinds")
     centre, spread = float(np.median(values)), float(values.std()) or 1.0
@@ -5456,8 +5575,10 @@ def fit_calibration(scores: Any, same: Any, kind: str = "isotonic") -> Calibrato
 
 def fuse(scores: Sequence[Any], calibrators: Sequence[Callable]) -> np.ndarray:
     """Mean of calibrated scores, float64: any score matrices (N, M), each with its calibrator, on one scale."""
-    if len(scores) != len(calibrators) or not len(scores):
-        raise KitError(f"fuse: {len(scores)} score matrices and {len(calibrators)} calibrators (expected one for each)")
+    lengths = [len(given) if isinstance(given, Sequence) else 0 for given in (scores, calibrators)]
+    if lengths[0] != lengths[1] or not lengths[0] or not all(map(callable, calibrators)):
+        raise KitError(f"fuse: {lengths[0]} score matrices and {lengths[1]} calibrators (expected lists, one for each)")
+    scores = [as_matrix(score, "scores") for score in scores]
     calibrated = [calibrator(score) for score, calibrator in zip(scores, calibrators)]
     check_shapes("fuse", calibrated)
     return np.mean(calibrated, axis=0)
@@ -5470,6 +5591,7 @@ def shortlist_rescore(similarity: Any, score_pairs: Callable[[np.ndarray, np.nda
     (P,), gives P scores of any scale, such as counts of matched keypoints. Within a row the new scores are mapped to
     the range of values that the shortlist had, so that they compare with the rest.
     """
+    convert(k, Natural, "shortlist_rescore: k")
     matrix = as_matrix(similarity).clone()
     block = matrix.clone()
     if block.shape[0] == block.shape[1]:
@@ -5479,7 +5601,14 @@ def shortlist_rescore(similarity: Any, score_pairs: Callable[[np.ndarray, np.nda
         return like(matrix, similarity)
     values, candidates = block.topk(k, dim=1)
     queries = np.repeat(np.arange(len(matrix)), k)
-    scores = torch.as_tensor(np.asarray(score_pairs(queries, candidates.cpu().numpy().ravel()), np.float64))
+    if not callable(score_pairs):
+        raise KitError(f"shortlist_rescore: score_pairs: a {type(score_pairs).__name__} (expected a function of pairs)")
+    scores = score_pairs(queries, candidates.cpu().numpy().ravel())
+    scores = scores.detach().cpu() if isinstance(scores, Tensor) else scores
+    try:
+        scores = torch.as_tensor(np.asarray(scores, np.float64))
+    except (ValueError, TypeError) as error:
+        raise KitError(f"shortlist_rescore: score_pairs: {error} (expected {len(queries)} numbers)") from None
     if scores.shape != (len(queries),) or not torch.isfinite(scores).all():
         raise KitError(
             f"shortlist_rescore: score_pairs must give {len(queries)} finite scores, gave shape {tuple(scores.shape)}"
@@ -5575,7 +5704,9 @@ def postprocess(
     check_steps(parts, "postprocess")
     if any(part.name == "auto" for part in parts):
         raise KitError("postprocess: auto needs labelled pictures to choose by (expected steps; choose_steps chooses)")
-    points = as_matrix(embeddings, "embeddings")
+    if views is not None and not callable(views):
+        raise KitError(f"postprocess: views: a {type(views).__name__} (expected a function of scales and flip)")
+    points, geometry = as_matrix(embeddings, "embeddings"), as_geometry(geometry)
     state = Retrieval(points, views, similarity_matrix(points, geometry=geometry), geometry)
     for part in parts:
         state = part.build()(state)
@@ -5618,6 +5749,7 @@ def choose_steps(
     wider the more candidates there are (Bonferroni), so that one in twenty such choices is a false gain, not one in
     twenty candidates.
     """
+    steps = convert(steps, tuple[Annotated[Component, "postprocess"], ...], "postprocess")
     automatic = [step.name for step in steps] == ["auto"]
     raw = similarity_matrix(embeddings, geometry=geometry)
     base = identity_balanced_map(raw, labels)
@@ -5808,7 +5940,7 @@ def multi_scale_tta(
     A scale above 1 cuts out the centre, one below 1 shows the picture smaller on zeros; every view has the pictures'
     own size, so that all go through `network` in one forward. `geometry` as in `query_expansion`.
     """
-    geometry = geometry or Sphere()
+    geometry = as_geometry(geometry)
     convert(scales, Annotated[tuple[Zoom, ...], NotEmpty()], "multi_scale_tta: scales")
     views = [zoom(images, scale) for scale in scales]
     views += [view.flip(-1) for view in views] if flip else []
@@ -6331,9 +6463,43 @@ def backbone_groups(embedder: Embedder, lr: float, layer_decay: float) -> list[d
     return [{"params": own, "lr": lr * layer_decay ** (last - layer)} for layer, own in sorted(groups.items())]
 
 
+@lru_cache(maxsize=64)
+def file_hash(path: Path, modified: int, size: int) -> str:
+    """The file's sha256, taken once for each of its versions."""
+    return file_sha256(path)
+
+
+def version_of(path: Path) -> str:
+    status = os.stat(path)
+    return file_hash(path, status.st_mtime_ns, status.st_size)
+
+
+def backbone_version(model: ModelConfig) -> str:
+    """The hash of the file that a backbone's weights come from; "" where it is none of this machine."""
+    path = find_backbone_weights(model.backbone, model.weights) if model.pretrained else None
+    return "" if path is None else version_of(path)
+
+
+def weights_version(recipe: Recipe) -> str:
+    """Changes with the files of weights that a run begins with; "" where they are not all on this machine."""
+    paths = [weights_path(path) for path in (recipe.checkpoint, *recipe.soup) if path]
+    try:
+        versions = [version_of(path) for path in paths]
+        whole = False
+        if paths:
+            with open_safetensors(paths[0]) as file:
+                whole = holds_backbone(file.keys())
+        versions += [] if whole else [backbone_version(recipe.model)]
+    except (KitError, OSError):
+        return ""
+    return fingerprint(versions) if any(versions) else ""
+
+
 @lru_cache(maxsize=1)
-def shared_backbone(name: str, input_size: int | None, pretrained: bool, weights: str | None, seed: int) -> tuple:
-    """A frozen backbone and the fingerprint of its weights; the runs of a grid share it."""
+def shared_backbone(
+    name: str, input_size: int | None, pretrained: bool, weights: str | None, seed: int, version: str
+) -> tuple:
+    """A frozen backbone and the fingerprint of its weights; the runs of a grid share it. `version`: of its file."""
     seed_everything(seed)
     backbone = load_backbone(name, input_size, pretrained, weights)
     return backbone, module_fingerprint(backbone)
@@ -6446,8 +6612,13 @@ class Part:
 
 
 def micro_batches(batch: np.ndarray, size: int | None) -> list[np.ndarray]:
-    """The positions of a batch in the parts that go through the backbone at a time."""
-    return cut_batches(batch, size) if size else [batch]
+    """The positions of a batch in the parts that go through the backbone at a time, in each process `size` of them."""
+    if not size:
+        return [batch]
+    parts = cut_batches(batch, size * processes())
+    if len(parts) > 1 and len(parts[-1]) < 2 * processes():  # batch norm can't learn from one picture
+        parts[-2:] = [np.concatenate(parts[-2:])]
+    return parts
 
 
 def parts_of(trainer: Trainer, source: Source, positions: np.ndarray, pictures: Tensor, seeds: tuple) -> list[Part]:
@@ -6522,7 +6693,7 @@ def backward_in_parts(
     seed_everything(*parts[0].seeds)
     loss, agrees = loss_of_pooled(trainer, pooled, labels, mixed)
     trainer.scaler.scale(loss * weight).backward()
-    learning = [p for m in (embedder.backbone, embedder.pooling) for p in m.parameters() if p.requires_grad]
+    learning = [p for p in before_the_batch(embedder) if p.requires_grad]
     buffers = changing_buffers((embedder.backbone, embedder.pooling))  # the first pass has moved batch norm's
     for part, start in zip(parts if learning else (), starts):
         gradient = pooled.grad[start : start + part.total]
@@ -6532,6 +6703,12 @@ def backward_in_parts(
                 pooled_part(trainer, source, part, mix)[0].backward(gradient)
     put_back(buffers)
     return loss, agrees
+
+
+def before_the_batch(embedder: Embedder) -> list[nn.Parameter]:
+    """Parameters of what sees each picture alone: the backbone's, and the pooling's but for what finishes a batch."""
+    behind = set(embedder.pooling.finishing())
+    return [p for m in (embedder.backbone, embedder.pooling) for p in m.parameters() if p not in behind]
 
 
 def own_rows(rows: Tensor) -> Tensor:
@@ -6567,7 +6744,7 @@ def backward_group(
     total = sum(len(positions) for _, positions, _ in group)
     told, embedder = [], trainer.embedder
     shared = isinstance(source, PixelSource)  # of which each process sees its part
-    split = [*embedder.backbone.parameters(), *embedder.pooling.parameters()] if shared else []
+    split = before_the_batch(embedder) if shared else []
     for number, (step, positions, pictures) in enumerate(group, 1):
         labels = task.labels[torch.from_numpy(positions)].to(trainer.device, non_blocking=True)
         parts = parts_of(trainer, source, positions, pictures, (*key, step))
@@ -6748,8 +6925,7 @@ def tracking(recipe: Recipe, folder: Path) -> Iterator[Callable[[Mapping[str, fl
     A run is called by experiment, variant and seed (and fold), as its folder is.
     """
     parts = folder.resolve().parts
-    own = parts[-3:] if re.fullmatch(r"fold\d+", parts[-1]) else parts[-2:]
-    wanted, name = recipe.train.track, "/".join((recipe.name, *own))
+    wanted, name = recipe.train.track, "/".join(parts[-4:] if re.fullmatch(r"fold\d+", parts[-1]) else parts[-3:])
     if wanted == "none" or process_number() > 0:
         yield lambda row: None
         return
@@ -6943,7 +7119,9 @@ def write_log(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     write_table(path, pd.DataFrame(history))
 
 
-def save_weights(path: Path, trainer: Trainer, identities: Sequence[str], metrics: Mapping[str, float]) -> None:
+def save_weights(
+    path: Path, trainer: Trainer, identities: Sequence[str], metrics: Mapping[str, float], trained: Iterable[str] = ()
+) -> None:
     """The best epoch's tensors with recipe, identities and metrics as metadata.
 
     A frozen backbone is left out when its weights are those of a file or the hub, to be read from there again.
@@ -6962,6 +7140,7 @@ def save_weights(path: Path, trainer: Trainer, identities: Sequence[str], metric
         "recipe": json.dumps(without_passwords(recipe_to_dict(trainer.recipe))),
         "identities": json.dumps(list(identities)),
         "metrics": json.dumps(metrics),
+        "trained": json.dumps(sorted({*trained, *trainer.embedder.trained_before})),
         "normalisation": json.dumps(seen),
         "backbone_sha256": json.dumps("" if own else backbone_sha256(backbone)),  # of what must be found beside these
     }
@@ -6979,8 +7158,9 @@ def weights_path(path: str | Path) -> Path:
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of a trained run: its folder, or its weights.safetensors.
 
-    Metadata: recipe, identities, metrics; normalisation (mean, std, input_size) and backbone_sha256, of the frozen
-    backbone that it needs, which are empty in files of earlier versions.
+    Metadata: recipe, identities, metrics; and what files of earlier versions lack: trained (paths of the pictures that
+    it has seen in training), normalisation (mean, std, input_size), and backbone_sha256 of a frozen backbone that is
+    needed beside it.
     """
     tensors, metadata = load_safetensors(weights_path(path))
     if metadata.get("format") != "jaguar_kit 1":
@@ -6988,6 +7168,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         told = {key: json.loads(metadata[key]) for key in ("recipe", "identities", "metrics")}
         told |= {key: json.loads(metadata.get(key, '""')) for key in ("normalisation", "backbone_sha256")}
+        told["trained"] = json.loads(metadata.get("trained", "[]"))
         if not (isinstance(told["recipe"], dict) and isinstance(told["identities"], list)):
             raise ValueError("no recipe or no identities")
     except (ValueError, KeyError, RecursionError) as error:
@@ -7015,6 +7196,7 @@ def average_weights(paths: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, 
                 f"soup: {path}: trained on other individuals than {paths[0]} ({len(there['identities'])} and "
                 f"{len(metadata['identities'])}), so that their classes can't be averaged (expected the same)"
             )
+        metadata["trained"] = sorted({*metadata["trained"], *there["trained"]})
         for what, (one, other) in differing_needs(metadata, there).items():
             raise KitError(f"soup: {path}: {what}: {other} there, {one} in {paths[0]} (expected the same)")
         for key, value in tensors.items():
@@ -7025,8 +7207,10 @@ def average_weights(paths: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, 
 
 def differing_needs(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What decides the meaning of two runs' weights, beside their shapes, and is not the same, by what it is."""
-    pairs = {f"model.{part}": [told["recipe"]["model"].get(part) for told in (one, other)] for part in MEANING}
-    pairs["loss"] = [told["recipe"].get("loss") for told in (one, other)]
+    models = [told["recipe"]["model"] for told in (one, other)]
+    pairs = {"model.pooling": [model["pooling"]["name"] for model in models]}
+    pairs["model.geometry"] = [model["geometry"] for model in models]
+    pairs["loss"] = [told["recipe"]["loss"]["name"] for told in (one, other)]
     pairs["the frozen backbone's hash"] = [told["backbone_sha256"] for told in (one, other)]
     pairs["mean and std"] = [[(told["normalisation"] or {}).get(k) for k in ("mean", "std")] for told in (one, other)]
     return {what: (a, b) for what, (a, b) in pairs.items() if a != b}
@@ -7045,7 +7229,8 @@ def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]
         where = (model.backbone, model.input_size, model.pretrained, model.weights)
         drawn = 0 if model.pretrained else seed  # weights that are read are the same for every seed
         seed_everything(seed)
-        backbone, known = shared_backbone(*where, drawn) if model.freeze else (load_backbone(*where), "")
+        version = backbone_version(model)
+        backbone, known = shared_backbone(*where, drawn, version) if model.freeze else (load_backbone(*where), "")
         seed_everything(seed, 1)
         embedder = build_embedder(model, backbone)
         embedder.backbone_fingerprint = known
@@ -7072,6 +7257,7 @@ def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]
         )
     embedder.load_state_dict(given, strict=False)
     see_as_trained(embedder.backbone, recipe, metadata, whole)
+    embedder.trained_before = tuple(metadata["trained"])
     return embedder, tensors, metadata["identities"]
 
 
@@ -7153,7 +7339,14 @@ def nearest_identities(
     similarity (N, M) of queries and gallery; identities (M,) of the gallery; allowed: bool (N, M), which of them may be
     the answer. Where fewer than k identities are there, or allowed, the others are "" with similarity -inf.
     """
+    convert(k, Count, "nearest_identities: k")
     matrix = as_matrix(similarity).cpu().numpy()
+    try:
+        allowed = None if allowed is None else np.asarray(allowed)
+    except ValueError as error:
+        raise KitError(f"allowed: is no matrix: {error}") from None
+    if allowed is not None and (allowed.shape != matrix.shape or allowed.dtype != bool):
+        raise KitError(f"allowed: {allowed.dtype} of shape {allowed.shape} (expected true or false, {matrix.shape})")
     names_there, codes = np.unique(as_labels(identities, "identities").astype(str), return_inverse=True)
     if matrix.shape[1:] != codes.shape:
         raise KitError(f"similarity: shape {matrix.shape} does not fit {len(codes)} identities (expected N x M)")
@@ -7176,11 +7369,21 @@ def guesses_table(names: Sequence[str], species: Any, identity: np.ndarray, scor
     return pd.DataFrame({"image_id": list(names), "species": species, "identity": identity, "score": score})
 
 
+def check_guesses(guesses: Any, *columns: str) -> None:
+    """Refuses what is no table of guesses."""
+    missing = (
+        [c for c in columns if c not in guesses] if isinstance(guesses, pd.DataFrame) else [type(guesses).__name__]
+    )
+    if missing:
+        raise KitError(f"guesses: lack {missing[0]} (expected a table with a row for each query: {', '.join(columns)})")
+
+
 def answers_of(guesses: pd.DataFrame, thresholds: Mapping[str, float]) -> np.ndarray:
     """The best identity of each query, or `new_individual` where it scores below the threshold of its species.
 
     thresholds: by species, or one under "" for all that have none of their own. A query without a guess is new.
     """
+    check_guesses(guesses, "species", "identity", "score")
     least = guesses.species.map(lambda name: thresholds.get(name, thresholds.get("", math.nan))).to_numpy(float)
     if np.isnan(least).any():
         missing = guesses.species[np.isnan(least)].iloc[0]
@@ -7214,6 +7417,7 @@ def shares_of_score(guesses: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def threshold_curve(guesses: pd.DataFrame) -> pd.DataFrame:
     """baks, baus and score for every threshold that makes a difference: between each two neighbouring scores, below the
     lowest and above the highest. `guesses` as in `fit_thresholds`."""
+    check_guesses(guesses, "identity", "score", "truth", "known")
     values, baks, baus = sums_by_threshold(guesses.score.to_numpy(float), *shares_of_score(guesses))
     return pd.DataFrame({"threshold": partings(values), "baks": baks, "baus": baus, "score": np.sqrt(baks * baus)})
 
@@ -7232,6 +7436,7 @@ def fit_thresholds(guesses: pd.DataFrame, per_species: bool = False) -> dict[str
     database has the true identity). Those of the species are fitted in turn, the others held, until none improves.
     Raises KitError without queries of both kinds, for then any threshold would do.
     """
+    check_guesses(guesses, "species", "identity", "score", "truth", "known")
     if guesses.known.all() or not guesses.known.any():
         kind = "known" if guesses.known.all() else "unknown"
         raise KitError(
@@ -7285,6 +7490,7 @@ def cross_fitted_score(guesses: pd.DataFrame, per_species: bool = False, seed: i
     An honest estimate, where a threshold judged on the queries that it was fitted on would flatter itself. NaN where
     either half lacks known or unknown individuals.
     """
+    check_guesses(guesses, "species", "identity", "score", "truth", "known")
     animal = guesses.truth.str.removesuffix(LEFT_OUT)
     rng, second = np.random.default_rng(seed), set()
     for known in (True, False):
@@ -7316,6 +7522,7 @@ def quality_signals(pixels: np.ndarray | ImageStore) -> pd.DataFrame:
     sharpness: variance of the Laplacian; brightness, contrast: mean and standard deviation of gray levels in [0, 255];
     foreground: the animal's share of the picture; ratio: its area to the background's.
     """
+    check_pixels(pixels)
     rows = []
     for picture in pixels:
         gray = gray_levels(picture)
@@ -7334,8 +7541,18 @@ def to_unit_range(values: np.ndarray) -> np.ndarray:
     return (values - values.min()) / max(np.ptp(values), 1e-12)
 
 
+def square_of(similarity: Any) -> np.ndarray:
+    """Similarities (N, N) as an array; KitError where they are none."""
+    matrix = as_matrix(similarity).cpu().numpy()
+    if matrix.shape[0] != matrix.shape[1]:
+        raise KitError(f"similarity: shape {matrix.shape} is not square")
+    return matrix
+
+
 def representativeness(similarity: np.ndarray, identities: np.ndarray) -> np.ndarray:
     """The cosine of each picture with the centre of its identity, scaled to [0, 1] (N,)."""
+    similarity, identities = square_of(similarity), as_labels(identities, "identities")
+    check_shapes("similarity", [similarity, np.empty((len(identities), len(identities)))])
     same = identities[:, None] == identities
     towards = (similarity * same).sum(1) / same.sum(1)  # times the centre's length
     lengths = np.sqrt(np.maximum((same * towards).sum(1) / same.sum(1), 1e-12))
@@ -7344,6 +7561,8 @@ def representativeness(similarity: np.ndarray, identities: np.ndarray) -> np.nda
 
 def uniqueness(similarity: np.ndarray, k: int = 3) -> np.ndarray:
     """Mean cosine distance of each picture to its k nearest others, in [0, 1] (N,)."""
+    similarity = square_of(similarity)
+    convert(k, Count, "uniqueness: k")
     others = np.where(np.eye(len(similarity), dtype=bool), -np.inf, similarity)
     nearest = np.sort(others, axis=1)[:, -min(k, len(others) - 1) :]
     return to_unit_range(1 - nearest.mean(1))
@@ -7532,6 +7751,9 @@ def curate(
     identities' counts, kept by 0.5 rank(representativeness) + 0.3 rank(uniqueness) + 0.2 rank(sharpness) within the
     identity.
     """
+    lacking = [c for c in ("sharpness", "contrast") if not isinstance(signals, pd.DataFrame) or c not in signals]
+    if lacking or len(signals) != len(square_of(similarity)):
+        raise KitError("curate: signals: expected a table of quality_signals, a row for each picture of similarity")
     signals = signals.assign(
         representativeness=representativeness(similarity, identities), uniqueness=uniqueness(similarity)
     )
@@ -8403,8 +8625,10 @@ def background_column(names_there: Iterable[str], background: str) -> str | None
 
 def reliance_of(runs: pd.DataFrame) -> dict[str, float]:
     """What is lost when other pictures' backgrounds stand behind the animals in place of their own."""
-    own, swapped = background_column(runs, "original") or "map", background_column(runs, "swap")
-    return {"reliance": float((runs[own] - runs[swapped]).mean())} if swapped else {}
+    own, swapped = background_column(runs, "original"), background_column(runs, "swap")
+    plain = "background" not in runs or (runs.background == "original").all()
+    own = own or ("map" if plain else None)
+    return {"reliance": float((runs[own] - runs[swapped]).mean())} if swapped and own else {}
 
 
 MEASURED = ("grad_norm", "images_per_second", "embedding_norm", "distance_to_rim")  # in every epoch
@@ -8436,6 +8660,12 @@ def identical_runs(one: pd.DataFrame, other: pd.DataFrame) -> bool:
     return one[columns].equals(other[columns])
 
 
+def results_of(table: pd.DataFrame, variant: str, seeds: Iterable[int]) -> pd.DataFrame:
+    """What the runs of a variant measured, without the time that it took."""
+    rows = table[table.variant == variant].set_index("seed").loc[list(seeds)]
+    return rows.drop(columns=["variant", "seconds", "background"], errors="ignore")
+
+
 def compare_variants(
     table: pd.DataFrame, metric: str = "map", logs: Mapping[str, pd.DataFrame] | None = None
 ) -> pd.DataFrame:
@@ -8456,7 +8686,8 @@ def compare_variants(
         certain = low > 0 or high < 0
         verdict = ("higher" if low > 0 else "lower") if certain else "not distinguishable"
         pairs = [(f"{name}/seed{seed}", f"{first}/seed{seed}") for seed in seeds] if logs else []
-        if pairs and all(identical_runs(logs[a], logs[b]) for a, b in pairs):
+        alike = all(identical_runs(logs[a], logs[b]) for a, b in pairs)
+        if pairs and alike and results_of(table, name, seeds).equals(results_of(table, first, seeds)):
             verdict = "identical"
         same = len(seeds) > 1 and np.ptp(difference) == 0
         rows.append(
@@ -8489,7 +8720,7 @@ def findings(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame)
         swapped = first[background_column(summary, "swap")]
         alone = f", {first[only]:.4f} from the background alone" if only else ""
         said.append(
-            f"Reliance on background: {first.variant} has mAP {first['map']:.4f}, {swapped:.4f} behind the "
+            f"Reliance on background: {first.variant} has mAP {swapped + first.reliance:.4f}, {swapped:.4f} behind the "
             f"backgrounds of other pictures{alone} (chance {first['map@chance']:.4f}); it loses {first.reliance:.4f}."
         )
     for row in compared.itertuples():
@@ -8803,7 +9034,7 @@ def data_fingerprints(recipe: Recipe, competition: Competition, folder: Path | N
     masks, subset = [], []
     if recipe.data.masks is not None:
         found = mask_paths(competition.root, competition.paths, recipe.data.masks)
-        masks.append([(str(path), path.stat().st_size) for path in found if path is not None])
+        masks.append([(str(path), file_sample(path)) for path in found if path is not None])
     if recipe.data.subset is not None:
         path = subset_path(recipe.data.subset, folder)
         subset.append(file_sha256(path) if path.is_file() else "not there yet")
@@ -9049,7 +9280,8 @@ def run_recipe(
         failed = failures(folder, cells) if done_elsewhere else run_cells(grid, jobs)
         if process_number() > 0:
             return Result(folder, pd.DataFrame(), folder / "report.html")
-        comparable = all(published_on(c, recipe.data.competition) for c in competitions.values())
+        used = [pictures.competition for pictures in opened.values()] or competitions.values()
+        comparable = all(published_on(competition, recipe.data.competition) for competition in used)
         return finish_experiment(recipe, cells, opened, folder, failed, analyses, comparable)
 
 
@@ -9094,7 +9326,10 @@ def processes_for(recipe: Recipe, cells: Sequence[Cell], device: torch.device, a
     )
     if alone and max(asked or 1, processes()) > 1:
         raise KitError(f"{recipe.name}: {alone} runs in one process (expected --gpus 1, and no torchrun)")
-    if alone or processes() > 1 or all(cell.recipe.model.freeze for cell in cells):
+    frozen = all(cell.recipe.model.freeze for cell in cells)
+    if frozen and (asked or 1) > 1:
+        say(f"  note: --gpus: {asked} processes share batches of a backbone that learns; this one is frozen")
+    if alone or processes() > 1 or frozen:
         return 1
     if device.type == "cuda":
         check_gpus(asked or 1)
@@ -9499,7 +9734,7 @@ def read_settings(place: Path) -> dict[str, Any]:
     path = place / "recipe.yaml"
     try:
         told = read_yaml(path.read_text(encoding="utf-8"), str(path))
-        recipe_from_dict({key: value for key, value in told.items() if key != "data_fingerprint"}, str(path))
+        recipe_from_dict({k: value for k, value in told.items() if k not in ("data_fingerprint", "weights")}, str(path))
     except (KitError, ValueError, AttributeError, TypeError) as error:
         raise damaged(path, str(error).removeprefix(f"{path}: ")) from None
     return told
@@ -9521,7 +9756,7 @@ def why_failed(place: Path) -> str:
     return read_record(record, {"reason": str})["reason"] if record.is_file() else ""
 
 
-NO_MATTER = ("train.max_hours", "train.checkpoint_minutes", "train.track", "train.micro_batch")  # to a run's result
+NO_MATTER = ("train.max_hours", "train.checkpoint_minutes", "train.track")  # to a run's result
 
 
 def settings_that_count(recipe: Recipe | Mapping) -> dict[str, Any]:
@@ -9537,7 +9772,8 @@ def settings_that_count(recipe: Recipe | Mapping) -> dict[str, Any]:
             flat[dotted] = value
 
     walk({k: v for k, v in raw.items() if k not in (*WORDS, "name")}, "")
-    return {key: value for key, value in flat.items() if key not in NO_MATTER}
+    ignored = (*NO_MATTER, *(("train.micro_batch",) if flat.get("model.freeze") else ()))  # batch norm sees parts, else
+    return {key: value for key, value in flat.items() if key not in ignored}
 
 
 def differing_settings(then: Recipe | Mapping, now: Recipe | Mapping) -> list[tuple[str, Any, Any]]:
@@ -9552,9 +9788,11 @@ def changed_settings(place: Path, recipe: Recipe, fingerprints: tuple[str, str])
     if not (place / "recipe.yaml").is_file() or not has_results(place):
         return []
     earlier = read_settings(place)
-    told = earlier.pop("data_fingerprint", fingerprints[0])
+    told, weights = earlier.pop("data_fingerprint", fingerprints[0]), earlier.pop("weights", "")
     changed = [f"{key}: {then} there, {now} now" for key, then, now in differing_settings(earlier, recipe)]
-    return changed + (["the data: other pictures or labels"] if told not in fingerprints else [])
+    changed += ["the data: other pictures or labels"] if told not in fingerprints else []
+    now = weights_version(recipe) if weights else ""
+    return changed + (["the weights that it begins with: another file"] if weights and now and now != weights else [])
 
 
 def check_earlier(folder: Path, cells: Sequence[Cell], competitions: Mapping[str, Competition], force: bool) -> None:
@@ -9600,7 +9838,11 @@ def run_cell(
 ) -> None:
     """Trains and evaluates one variant with one seed; with several folds, each in a folder of its own."""
     recipe, splits = cell.recipe, pictures.splits
-    told = {**without_passwords(recipe_to_dict(recipe)), "data_fingerprint": pictures.fingerprints[0]}
+    told = {
+        **without_passwords(recipe_to_dict(recipe)),
+        "data_fingerprint": pictures.fingerprints[0],
+        "weights": weights_version(recipe),
+    }
     if process_number() == 0:
         write_text(place / "recipe.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
     try:
@@ -9654,7 +9896,8 @@ def run_split(
         run_training(trainer, task, place, watch)
     except TrainingFailed:
         if process_number() == 0 and trainer.best:  # what was good so far
-            save_weights(place / "weights.safetensors", trainer, identities, {})
+            rows = pictures.competition.train.path.iloc[task.train]
+            save_weights(place / "weights.safetensors", trainer, identities, {}, rows)
         raise
     trainer.restore(trainer.best)
     trainer.average = {}
@@ -9687,7 +9930,13 @@ def write_results(
     rows = competition.train.filename.iloc[task.validation]
     paths = competition.train.path
     kept = {"embeddings": embeddings.numpy(), "images": rows, "labels": labels}
-    kept |= {"paths": paths.iloc[task.validation], "trained": paths.iloc[task.train]}
+    trained = [*paths.iloc[task.train]] if trainer.history[1:] else []
+    seen = sorted({*trained, *embedder.trained_before})
+    kept |= {"paths": paths.iloc[task.validation], "trained": seen}
+    if known := set(paths.iloc[task.validation]) & set(embedder.trained_before):
+        say(
+            f"  note: the checkpoint was trained on {len(known)} of {len(rows)} validation pictures, which flatters mAP"
+        )
     metrics, steps = {**told, "per_identity": {}}, recipe.postprocess
     if len(labels):
         raw = similarity_matrix(embeddings, geometry=embedder.geometry)
@@ -9708,7 +9957,7 @@ def write_results(
         metrics["open_set"] = judge_open_set(trainer, task, pictures, identities, embeddings, place)
     if recipe.test_backgrounds and len(labels):
         metrics["other_backgrounds"] = map_on_backgrounds(trainer, task, labels)
-    save_weights(place / "weights.safetensors", trainer, identities, {m: metrics[m] for m in METRICS})
+    save_weights(place / "weights.safetensors", trainer, identities, {m: metrics[m] for m in METRICS}, trained)
     write_json(place / "metrics.json", {**metrics, **run_facts(trainer)})
     if trainer.stopped != "max_hours":
         remove(place / "checkpoint.safetensors")
@@ -10039,12 +10288,20 @@ def combine_folds(competition: Competition, place: Path, folds: int, geometry: G
         fused = np.mean(final, 0) if len(used) == 1 else rank_average(*final)  # other steps, other scales
         raw = np.mean([similarity_matrix(test["embeddings"], geometry=geometry) for test in tests], 0)
         facts.update(submit(competition, fused, raw if "postprocess" in told[0] else None, place))
+    if "open_set" in told[0]:
+        facts["open_set"] = mean_open_set([t["open_set"] for t in told])
     if "other_backgrounds" in told[0]:
         behind = pd.DataFrame([t["other_backgrounds"] for t in told]).mean()
         facts["other_backgrounds"] = {name: float(value) for name, value in behind.items()}
     if "map_postprocessed" in told[0]:
         facts["map_postprocessed"] = float(np.mean([t["map_postprocessed"] for t in told]))
     write_json(place / "metrics.json", {**metrics, "per_identity": by_identity.to_dict(), **facts})
+
+
+def mean_open_set(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over folds of the scores of an open set."""
+    kinds = [kind for kind in ("given", "fitted", "cross_fitted") if kind in told[0]]
+    return {kind: pd.DataFrame([fold[kind] for fold in told]).mean().to_dict() for kind in kinds}
 
 
 def check_ensemble(recipe: Recipe, cells: Sequence[Cell]) -> None:
@@ -10107,6 +10364,7 @@ def results_table(cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
             {
                 "variant": cell.variant,
                 "seed": cell.recipe.seed,
+                "background": in_short(cell.recipe.background),
                 "map": told["map"],
                 "untrained": told["untrained"]["map"],
                 **{m: told[m] for m in METRICS if m in told and m != "map"},
@@ -10827,7 +11085,7 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
 # who is who in a folder of photographs
 
 
-def load_catalogue(path: str | Path) -> tuple[Path, pd.DataFrame, list[str]]:
+def load_catalogue(path: str | Path, masks: str | None = None) -> tuple[Path, pd.DataFrame, list[str]]:
     """Root, a table with path and identity of known individuals, from a folder or a CSV, and what is to be said of it.
 
     A folder is read as `load_competition` does. A CSV has a column path or filename (below its own folder), and
@@ -10835,7 +11093,7 @@ def load_catalogue(path: str | Path) -> tuple[Path, pd.DataFrame, list[str]]:
     """
     path = Path(path)
     if path.suffix.lower() != ".csv":
-        competition = load_competition(path)
+        competition = load_competition(path, masks)
         return competition.root, competition.train, list(competition.notes)
     table = album_table(path)
     table = table if "identity" in table else table.rename(columns={"ground_truth": "identity"})
@@ -10899,7 +11157,8 @@ def embed_album(
     """Reads and embeds photographs, or finds their embeddings in the cache; unreadable ones are told and left out."""
     data, size, notes = recipe.data, recipe.model.input_size or native_size(embedder.backbone), []
     turns = [data.turn.get(label, 0.0) for label in table.get("orientation", ())]
-    store = open_store(root, list(table.path), data.size, data.fit, None, "skip", turns=turns)
+    masks = data.masks if data.masks and (root / data.masks).is_dir() else None
+    store = open_store(root, list(table.path), data.size, data.fit, masks, "skip", turns=turns)
     if store.broken:
         broken = shortly(list(table.path.iloc[list(store.broken)]))
         notes.append(f"{len(store.broken)} pictures in {root} can't be read and are left out: {broken}")
@@ -10950,12 +11209,6 @@ def held_out_pictures(weights: str | Path, table: pd.DataFrame) -> np.ndarray:
         return bool(alike) and all(label == identity for _, label in alike)
 
     return np.array([held_out(path, identity) for path, identity in zip(table.path, table.identity)], bool)
-
-
-def ends_alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether the shorter of two paths is the end of the longer."""
-    length = min(len(one), len(other))
-    return one[-length:] == other[-length:]
 
 
 TWINS = ("burst", "sighting", "date")  # columns by which pictures of one identity were taken together
@@ -11029,7 +11282,10 @@ def identify(
     _, metadata = load_weights(weights)
     recipe = recipe_from_dict(metadata["recipe"], str(weights))
     recipe = replace(recipe, checkpoint=str(weights_path(weights)), soup=())
-    (known_root, known, said), (asked_root, asked, more) = load_catalogue(catalogue), load_queries(queries)
+    (known_root, known, said), (asked_root, asked, more) = (
+        load_catalogue(catalogue, recipe.data.masks),
+        load_queries(queries),
+    )
     for note in (*said, *more):
         say(f"  note: {note}")
     if not known.identity.duplicated().any():

@@ -207,14 +207,19 @@ def test_names_of_splits_masks_and_cameras_alone_are_refused(names, tmp_path):
     assert "--data" in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["test", "masks", "DCIM", "100MEDIA", "gallery"])
+@pytest.mark.parametrize(
+    "name", ["test", "masks", "DCIM", "100MEDIA", "gallery", "train_images", "val2017", "masks_sam"]
+)
 def test_names_of_splits_masks_and_cameras_beside_individuals_are_left_out(name, tmp_path):
     root = album(tmp_path, f"{name}/1.png", f"{name}/2.png")
     assert load_competition(root).identities == ["Ana", "Bela"]
     assert f"no individuals and are left out: {name} (2 pictures)" in told(root)
 
 
-@pytest.mark.parametrize("name", ["20231234", "123_4567", "Mask of Zorro", "testudo"])
+@pytest.mark.parametrize(
+    "name",
+    ["20231234", "123_4567", "Mask of Zorro", "testudo", "001_Ajax", "101TIGER", "123Luna_", "Misc", "Dev", "Thumbs"],
+)
 def test_names_that_only_resemble_them_are_individuals(name, tmp_path):
     assert name in load_competition(album(tmp_path, f"{name}/1.png")).identities
 
@@ -352,10 +357,13 @@ def test_folders_of_several_spellings_are_one_animal(tmp_path):
     assert load_competition(root).identities == ["Ana", "Bela", "Zoë"]
 
 
-@pytest.mark.parametrize("label", ["unknown", "NA", "Unidentified", "n_a"])
+@pytest.mark.parametrize(
+    "label",
+    ["unknown", "NA", "Unidentified", "n_a", "unknown 12", "No ID", "not identified", "??", "Nala", "Nona", "Unky"],
+)
 def test_labels_that_may_be_none_are_told(label, tmp_path):
     notes = told(album(tmp_path, f"{label}/1.png"))
-    assert (f"1 pictures are of an individual called {label!r}" in notes) == (label != "n_a")
+    assert (f"1 pictures are of an individual called {label!r}" in notes) == (label not in ("Nala", "Nona", "Unky"))
 
 
 def test_names_that_differ_by_case_alone_are_told(tmp_path):
@@ -405,3 +413,85 @@ def test_another_burst_column_makes_other_data(tmp_path):
     one = load_competition(root).fingerprint
     with_views(root, "path,burst\nAna/0.png,2\n")
     assert load_competition(root).fingerprint != one
+
+
+def test_a_link_stands_for_no_real_folder(tmp_path):
+    root = album(tmp_path)
+    (root / "A best of").symlink_to(root / "Bela")
+    assert load_competition(root).identities == ["Ana", "Bela"]
+    assert "1 links lead nowhere, or where a folder was read already: A best of" in told(root)
+
+
+def test_masks_beside_an_individual_s_pictures_are_none_of_them(tmp_path):
+    root = album(tmp_path, "Ana/masks/0.png")
+    assert len(load_competition(root).train) == 6
+    assert "Ana/masks (1 files)" in told(root)
+
+
+@pytest.mark.parametrize("spelling", ["outlines", "./outlines", "{root}/outlines", "link"])
+def test_masks_are_left_out_however_they_are_named(spelling, tmp_path):
+    root = album(tmp_path / "data", "outlines/Ana/0.png")
+    (tmp_path / "data" / "link").symlink_to(root / "outlines")
+    assert load_competition(root, masks=spelling.format(root=root)).identities == ["Ana", "Bela"]
+
+
+def test_one_picture_in_two_rows_is_refused(mini, tmp_path):
+    import shutil
+
+    root = Path(shutil.copytree(mini, tmp_path / "data"))
+    table = pd.read_csv(root / "train.csv")
+    again = table.iloc[[3]].assign(filename="./" + table.filename[3])
+    pd.concat([table, again]).to_csv(root / "train.csv", index=False)
+    with pytest.raises(KitError, match=r"train\.csv: filename: more than one row for the picture .*train_0004\.png"):
+        load_competition(root)
+
+
+def test_views_may_tell_more_folders_and_names_beside_paths(tmp_path):
+    rows = "".join(f"data/old/{p},{Path(p).name},{i}\n" for i, p in enumerate(["Ana/c1/IMG_1.png", "Ana/c2/IMG_1.png"]))
+    train = with_views(two_cards(tmp_path), f"path,filename,burst\n{rows}")
+    assert [None if pd.isna(b) else b for b in train.burst] == ["0", "1", None, None]
+
+
+def test_views_of_another_folder_do_not_join_by_the_bare_name(tmp_path):
+    train = with_views(two_cards(tmp_path), "path,burst\nMara/c9/IMG_2.png,7\n")
+    assert train.burst.isna().all()
+
+
+def test_a_solution_without_labels_scores_nothing(mini, tmp_path):
+    import shutil
+
+    root = Path(shutil.copytree(mini, tmp_path / "data"))
+    pd.read_csv(root / "solution.csv").assign(ground_truth="").to_csv(root / "solution.csv", index=False)
+    assert load_competition(root).solution is None
+    assert "solution.csv: tells 0 of 16 test pictures" in told(root)
+
+
+def test_other_pictures_of_the_same_size_are_other_data(tmp_path):
+    root = album(tmp_path)
+    for name, seed in (("Ana/0.bmp", 1), ("Bela/0.bmp", 2)):
+        paint(root / name, seed)
+    before = load_competition(root).fingerprint
+    one, other = (root / "Ana/0.bmp").read_bytes(), (root / "Bela/0.bmp").read_bytes()
+    assert len(one) == len(other)
+    (root / "Ana/0.bmp").write_bytes(other)
+    (root / "Bela/0.bmp").write_bytes(one)
+    assert load_competition(root).fingerprint != before
+
+
+def test_two_masks_of_one_picture_are_refused(tmp_path):
+    for name in ("a/x.png", "masks/a/x.png", "masks/a/x.bmp"):
+        paint(tmp_path / name)
+    with pytest.raises(KitError, match="are both the mask of one picture; remove one"):
+        jaguar_kit.mask_paths(tmp_path, ["a/x.png"], "masks")
+
+
+@pytest.mark.parametrize("sign", "\ufe0f\u2061\u034f\u180e\u061c\u206a\u3164\x7f\U000e0020")
+def test_no_invisible_sign_makes_another_animal(sign):
+    assert jaguar_kit.clean_label(f"Lu{sign}na{sign}") == "Luna"
+    assert jaguar_kit.clean_label(f"豹{sign}一") == "豹一"
+
+
+@pytest.mark.parametrize("label", ["New_Individual", "NEW_INDIVIDUAL", "new individual", "new-individual"])
+def test_new_individual_is_no_label_however_it_is_written(label, tmp_path):
+    with pytest.raises(KitError, match="the answer for animals that nobody knows"):
+        load_competition(album(tmp_path, f"{label}/1.png"))

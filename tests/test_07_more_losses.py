@@ -1090,3 +1090,54 @@ def test_a_tensor_is_embedded_as_it_is():
     for source in (None, images.numpy(), "images"):
         with pytest.raises(KitError, match=r"^embed: source: a .*expected a Source, or a tensor"):
             jaguar_kit.embed(network, source, [0])
+
+
+# the other parts in anybody's hands
+
+
+EMBEDDINGS = np.random.default_rng(0).normal(size=(6, 4))
+TABLE = {"species": [""] * 2, "identity": ["a", "b"], "score": [0.1, 0.9], "truth": ["a", "x"], "known": [True, False]}
+
+
+@pytest.mark.parametrize("odd", [None, 3, "words", [[1], [2, 3]], {}, np.zeros(3), np.zeros((2, 3, 4))], ids=repr)
+@pytest.mark.parametrize(
+    "call",
+    [
+        jaguar_kit.quality_signals,
+        jaguar_kit.perceptual_hashes,
+        jaguar_kit.uniqueness,
+        jaguar_kit.threshold_curve,
+        jaguar_kit.fit_thresholds,
+        jaguar_kit.cross_fitted_score,
+        lambda odd: jaguar_kit.representativeness(odd, ["a", "b"]),
+        lambda odd: jaguar_kit.find_bursts(odd, np.zeros((2, 64), bool)),
+        lambda odd: jaguar_kit.curate(odd, np.eye(2), np.array(["a", "b"])),
+        lambda odd: jaguar_kit.answers_of(odd, {"": 0.5}),
+        lambda odd: jaguar_kit.fit_calibration(odd, [True, False]),
+        lambda odd: jaguar_kit.fuse(odd, [lambda x: x]),
+        lambda odd: jaguar_kit.fuse([np.eye(2)], [odd]),
+        lambda odd: jaguar_kit.shortlist_rescore(np.eye(6), odd),
+        lambda odd: jaguar_kit.shortlist_rescore(np.eye(6), lambda q, c: odd, k=3),
+        lambda odd: jaguar_kit.nearest_identities(odd, ["a", "b"]),
+        lambda odd: jaguar_kit.nearest_identities(np.eye(2), odd),
+        lambda odd: (
+            jaguar_kit.nearest_identities(np.eye(2), ["a", "b"], allowed=odd) if odd is not None else EMBEDDINGS[9]
+        ),
+        lambda odd: (
+            jaguar_kit.postprocess(["k_reciprocal"], EMBEDDINGS, geometry=odd) if odd is not None else EMBEDDINGS[9]
+        ),
+        lambda odd: jaguar_kit.choose_steps([odd], EMBEDDINGS, None, ["a", "b"] * 3),
+        lambda odd: jaguar_kit.open_set_score(odd, ["a", "b"], ["a"]),
+    ],
+)
+def test_whatever_is_given_is_one_line(call, odd):
+    with pytest.raises((KitError, IndexError)) as error:
+        call(odd)
+    assert isinstance(error.value, KitError) or odd is None
+    assert "\n" not in str(error.value)
+
+
+def test_a_geometry_may_be_named():
+    inside = EMBEDDINGS / 10
+    expected = jaguar_kit.similarity_matrix(inside, geometry=jaguar_kit.build("geometry", "poincare"))
+    np.testing.assert_array_equal(jaguar_kit.similarity_matrix(inside, geometry="poincare"), expected)

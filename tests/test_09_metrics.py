@@ -375,7 +375,15 @@ def test_interval_without_anything_to_score_is_not_a_number():
 
 
 @pytest.mark.parametrize(
-    "labels", [["a", None, "a"], [1.0, math.nan, 1.0], np.array(["a", np.nan, "a"], object), [math.nan] * 3, [None] * 3]
+    "labels",
+    [
+        ["a", None, "a"],
+        [1.0, math.nan, 1.0],
+        np.array(["a", np.nan, "a"], object),
+        ["a", math.nan, "a"],
+        [math.nan] * 3,
+        [None] * 3,
+    ],
 )
 @pytest.mark.parametrize(
     "function", [average_precision, identity_balanced_map, retrieval_metrics, jaguar_kit.bootstrap_interval]

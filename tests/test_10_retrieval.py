@@ -647,3 +647,22 @@ def test_auto_finds_gains_in_noise_in_one_of_twenty_choices_at_most():
         chosen, _ = jaguar_kit.choose_steps((Component("postprocess", "auto"),), embeddings, views, labels)
         found += bool(chosen)
     assert found <= 5  # of 40: more has a probability below 0.02 at a rate of 0.05
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: jaguar_kit.query_expansion(np.eye(4), alpha=-1),
+        lambda: jaguar_kit.query_expansion(np.eye(4), k=-1),
+        lambda: jaguar_kit.query_expansion(np.eye(4), k=2.5),
+        lambda: jaguar_kit.database_augmentation(np.eye(4), k=-3),
+        lambda: jaguar_kit.shortlist_rescore(np.eye(4), lambda q, c: c, k=-1),
+        lambda: jaguar_kit.top_k(np.eye(4), np.eye(4), 2.0),
+        lambda: jaguar_kit.nearest_identities(np.eye(2), ["a", "b"], k=-1),
+        lambda: jaguar_kit.k_reciprocal_rerank(similarity=3 * np.eye(4)),
+        lambda: jaguar_kit.fit_calibration([0.1, 0.2, 0.3], [0, 1, 2]),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(call):
+    with pytest.raises(KitError):
+        call()

@@ -91,13 +91,14 @@ def test_parts_of_several_batches_to_a_step_weigh_as_the_batches_do():
         torch.testing.assert_close(gradients(parts[0])[name], gradient, rtol=1e-5, atol=1e-5, msg=name)
 
 
-def test_a_frozen_backbone_in_parts_teaches_its_pooling_and_head_alike():
-    model = {"freeze": True, "pooling": "gem"}
+@pytest.mark.parametrize("pooling", ["gem", "gem_bn"])
+def test_a_frozen_backbone_in_parts_teaches_its_pooling_and_head_alike(pooling):
+    model = {"freeze": True, "pooling": pooling}
     whole, parts = run_of(model=model), run_of(model=model, micro_batch=4)
     backward(*whole)
     backward(*parts)
     one, other = gradients(whole[0]), gradients(parts[0])
-    assert "pooling.reduce.log_p" in one
+    assert any(name.endswith("log_p") for name in one)
     assert one.keys() == other.keys()
     for name in one:
         torch.testing.assert_close(other[name], one[name], rtol=1e-4, atol=1e-6, msg=name)

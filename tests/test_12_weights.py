@@ -110,9 +110,7 @@ def test_a_backbone_that_was_replaced_while_a_run_was_interrupted_is_refused(min
             run_recipe(recipe, data=mini, out=tmp_path / "runs")
     backbone_file(Path(file), 1)
     jaguar_kit.shared_backbone.cache_clear()
-    with pytest.raises(
-        KitError, match=r"checkpoint\.safetensors: the weights of backbone 'test_resnet' are others than"
-    ):
+    with pytest.raises(KitError, match="the weights that it begins with: another file"):
         run_recipe(recipe, data=mini, out=tmp_path / "runs")
 
 
@@ -264,3 +262,56 @@ def test_a_flipped_bit_in_trained_weights_is_told(learned, tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(content)
     with pytest.raises(KitError, match=r"weights\.safetensors: damaged"):
         jaguar_kit.load_weights(tmp_path)
+
+
+def test_weights_that_were_replaced_are_read_again_in_the_same_process(mini, tmp_path):
+    file = backbone_file(tmp_path / "test_resnet.safetensors", 0)
+    recipe = recipe_of(model={"weights": file}, train={"epochs": 0})
+    kept = []
+    for number in (0, 1):
+        backbone_file(Path(file), number)
+        result = quiet(run_recipe, recipe, data=mini, out=tmp_path / str(number))
+        kept.append(np.load(result.folder / "default" / "seed42" / "validation.npz")["embeddings"])
+    assert not np.allclose(*kept)
+
+
+@pytest.mark.parametrize("what", ["backbone", "checkpoint"])
+def test_a_finished_run_is_not_joined_by_runs_on_other_weights(what, frozen, mini, tmp_path):
+    import shutil
+
+    place, file = (
+        Path(shutil.copytree(frozen[0], tmp_path / "run")),
+        Path(shutil.copy(frozen[1], tmp_path / "x.safetensors")),
+    )
+    changes = {"model": {"weights": str(file)}}
+    changes |= {"checkpoint": str(place), "train": {"epochs": 0}} if what == "checkpoint" else {}
+    quiet(run_recipe, recipe_of(**changes, seeds=[1]), data=mini, out=tmp_path / "runs")
+    if what == "backbone":
+        backbone_file(file, 5)
+    else:
+        with open(place / "weights.safetensors", "r+b") as weights:
+            weights.seek(-9, 2)
+            weights.write(b"x")
+    with pytest.raises(KitError, match="the weights that it begins with: another file"):
+        quiet(run_recipe, recipe_of(**changes, seeds=[1, 2]), data=mini, out=tmp_path / "runs")
+
+
+def test_pictures_that_a_checkpoint_was_trained_on_validate_nothing_unseen(mini, tmp_path, capsys):
+    model = {"pretrained": False, "freeze": False}
+    first = quiet(run_recipe, recipe_of(model=model, data={"split": "all"}), data=mini, out=tmp_path)
+    place = first.folder / "default" / "seed42"
+    second = quiet(
+        run_recipe, recipe_of(name="b", model=model, checkpoint=str(place), train={"epochs": 0}), mini, tmp_path
+    )
+    assert "the checkpoint was trained on 12 of 12 validation pictures" in capsys.readouterr().out
+    kept = np.load(second.folder / "default" / "seed42" / "validation.npz")
+    assert set(kept["paths"]) <= set(kept["trained"])
+    table = jaguar_kit.load_competition(mini).train
+    assert not jaguar_kit.held_out_pictures(second.folder / "default" / "seed42", table).any()
+
+
+@pytest.mark.parametrize("recipe", [{"loss": {"name": "arcface", "margin": 0.4, "scale": 16}}, {"train": {"lr": 0.5}}])
+def test_a_soup_over_settings_is_what_soups_are_for(recipe, learned, mini, tmp_path):
+    raw = jaguar_kit.merge_recipe(jaguar_kit.load_weights(learned)[1]["recipe"], recipe)
+    other = changed(learned, tmp_path / "other" / "weights.safetensors", recipe=raw)
+    again(learned, mini, tmp_path / "out", model={"freeze": False}, soup=[other])

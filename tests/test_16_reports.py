@@ -521,3 +521,21 @@ def test_a_report_is_written_whatever_a_model_yields(embeddings, single, tmp_pat
 
 def test_embeddings_that_are_no_numbers_have_no_map():
     assert jaguar_kit.map_figure(np.full((9, 4), np.nan), np.array(["a"] * 9)) is None
+
+
+def test_runs_that_end_alike_but_are_used_otherwise_are_not_identical():
+    table = table_of(first=THREE, second=THREE)
+    table["map_postprocessed"] = [0.5, 0.6, 0.7, 0.5, 0.6, 0.71]
+    logs = {key: log_of(0.1, 0.2) for key in logs_of(table)}
+    assert list(compare_variants(table, logs=logs).verdict) == ["not distinguishable"]
+    table["map_postprocessed"] = [0.5, 0.6, 0.7] * 2
+    assert list(compare_variants(table, logs=logs).verdict) == ["identical"]
+
+
+def test_reliance_needs_the_animals_own_background():
+    swapped = table_of(first=THREE).assign(**{"map@swap": 0.3, "background": "black"})
+    assert "reliance" not in summarise(swapped, logs_of(swapped), recipe_of())
+    both = swapped.assign(**{"map@original": 0.45, "map@chance": 0.1})
+    summary = summarise(both, logs_of(both), recipe_of())
+    assert summary.reliance[0] == pytest.approx(0.15)
+    assert "has mAP 0.4500, 0.3000 behind" in " ".join(findings(summary, pd.DataFrame(columns=["variant"]), both))
