@@ -9691,6 +9691,10 @@ def read_metrics(place: Path) -> dict[str, Any]:
 MAPS = ("map_postprocessed", "test_map", "test_map_postprocessed")  # in metrics, where they were measured
 
 
+ARRAYS = {"embeddings": (2, "f"), "similarity": (2, "f"), "images": (1, "U"), "labels": (1, "U")}  # dimensions, kind
+ARRAYS |= {"paths": (1, "U"), "trained": (1, "U")}
+
+
 def read_arrays(path: Path, *names_there: str) -> dict[str, np.ndarray]:
     """The arrays of an .npz that the kit wrote, all of one length; KitError where it is damaged."""
     from zipfile import BadZipFile
@@ -9701,6 +9705,10 @@ def read_arrays(path: Path, *names_there: str) -> dict[str, np.ndarray]:
     except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error, NotImplementedError) as error:
         raise damaged(path, error) from None
     lengths = {len(arrays[name]) for name in names_there if name in arrays and arrays[name].ndim}
+    odd = [n for n, array in arrays.items() if n in ARRAYS and (array.ndim, array.dtype.kind) != ARRAYS[n]]
+    odd += [n for n, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if odd:
+        raise damaged(path, f"{odd[0]}: {arrays[odd[0]].dtype} of shape {arrays[odd[0]].shape}")
     if not set(names_there) <= arrays.keys() or len(lengths) > 1:
         raise damaged(path, f"it lacks {', '.join(set(names_there) - arrays.keys()) or 'rows'}")
     return arrays
@@ -11049,6 +11057,8 @@ def remake_report(folder: str | Path, device: str = "auto") -> Result:
     if not record.is_file():
         raise KitError(f"{folder}: no experiment of this kit (expected its experiment.json, written by run_recipe.py)")
     told = read_record(record, {"recipe": dict}, "run its recipe again, which writes it anew")
+    if not isinstance(told.get("data"), (str, type(None))):
+        raise damaged(record, f"data: {told['data']!r}", "run its recipe again, which writes it anew")
     recipe = recipe_from_dict(told["recipe"], str(record))
     return run_recipe(recipe, told.get("data"), device=device, report_only=True, folder=folder)
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -203,3 +204,37 @@ def test_a_damaged_fold_is_one_line(spoil, mini, tmp_path):
     (place / "metrics.json").unlink()
     spoil(place / "fold1" / "metrics.json")
     check_one_line(*run(tmp_path, mini), place / "fold1" / "metrics.json")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"embeddings": [[[1.0]], [[2.0]]]},
+        {"embeddings": [["a"], ["b"]]},
+        {"embeddings": [[1.0], [float("nan")]]},
+        {"labels": [["a"], ["b"]]},
+        {"labels": "a"},
+        {"labels": [1.0, 2.0]},
+        {"images": [1, 2]},
+        {"paths": [1.5, 2.5]},
+        {"labels": ["a", "b", "c"]},
+    ],
+)
+def test_arrays_of_another_kind_are_one_line(odd, tmp_path):
+    import numpy as np
+
+    whole = {"embeddings": [[1.0], [2.0]], "images": ["x", "y"], "labels": ["a", "b"], "paths": ["x", "y"]}
+    np.savez(tmp_path / "validation.npz", **whole)
+    assert set(jaguar_kit.read_arrays(tmp_path / "validation.npz", "embeddings", "labels")) == set(whole)
+    np.savez(tmp_path / "validation.npz", **{**whole, **odd})
+    with pytest.raises(jaguar_kit.KitError, match=r"validation\.npz: is damaged: .*--force"):
+        jaguar_kit.read_arrays(tmp_path / "validation.npz", "embeddings", "images", "labels")
+
+
+@pytest.mark.parametrize("data", [3, 1.5, [], {}])
+def test_an_experiment_on_data_that_are_no_folder_is_one_line(data, copy, mini, capsys):
+    folder = copy / "runs" / f"tiny@{mini.name}"
+    told = json.loads((folder / "experiment.json").read_text())
+    (folder / "experiment.json").write_text(json.dumps({**told, "data": data}))
+    assert jaguar_kit.main(jaguar_kit.report_command, [str(folder)]) == 2
+    assert re.match(r"error: .*experiment\.json: is damaged: data: .*\n$", capsys.readouterr().err)

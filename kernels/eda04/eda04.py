@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "b852b48192bb678e1c9da0b54811c0238da1a3be546db19e832535296dc2efaa"  # of its jaguar_kit.py
+MODULE = "24d481bbad99625f04e1cb970279d8a1809e029e876c3a4686d8a68641e9a7a7"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
