@@ -150,13 +150,18 @@ def one_line(text: object, most: int = 1500) -> str:
     return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
 
 
+def without_secrets(text: str) -> str:
+    """The text whose addresses (scheme://user:password@host?key=value) tell neither user nor what is asked of them."""
+    return re.sub(r"(://[^\s?'\"]*)\?[^\s'\"]+", r"\1?***", re.sub(r"://[^\s'\"]*@", "://***@", text))
+
+
 class KitError(Exception):
     """Bad input, told in one line: where, the value, what was expected, how to mend it."""
 
     exit_code = 2
 
     def __init__(self, message: str):
-        super().__init__(one_line(message))
+        super().__init__(one_line(without_secrets(str(message))))
 
 
 def suggest(word: object, known: Iterable[str], otherwise: str = "") -> str:
@@ -699,12 +704,12 @@ def recipe_to_dict(recipe: Recipe) -> dict:
 
 
 def without_passwords(value: Any) -> Any:
-    """Plain values whose addresses (scheme://user:password@host) do not tell their password, for what is written."""
+    """Plain values whose addresses do not tell their password, for what is written."""
     if isinstance(value, Mapping):
         return {key: without_passwords(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [without_passwords(inner) for inner in value]
-    return re.sub(r"(://[^/\s:@]*:)\S*@", r"\1***@", value) if isinstance(value, str) else value
+    return without_secrets(value) if isinstance(value, str) else value
 
 
 def recipe_in_short(recipe: Recipe) -> dict:
@@ -947,6 +952,7 @@ def bounds_of(rule: Any, place: str) -> list[Any]:
 def with_settings(recipe: Recipe, drawn: Mapping[str, Any], where: str) -> Recipe:
     """The recipe with dotted settings, as a single run."""
     raw = {**recipe_to_dict(recipe), "search": None, "analysis": [], "variants": {}, "grid": {}, "seeds": []}
+    raw["overrides"] = [text for text in recipe.overrides if not re.match(r"\s*search\b", text)]  # a run has no search
     for name, value in drawn.items():
         raw = merge_recipe(raw, nested(name, value))
     return expand(recipe_from_dict(raw, where))[0].recipe
@@ -1015,7 +1021,7 @@ def shrink_stages(settings: dict, size: int) -> None:
     for stage in (settings.get("train") or {}).get("stages") or ():
         stage["epochs"] = 1
         if stage.get("size"):
-            stage["size"] = max(16, stage["size"] * 64 // size)
+            stage["size"] = max(16, stage["size"] * 64 // max(size, 64))
 
 
 # 3. Runtime
@@ -1923,7 +1929,9 @@ def load_folders(root: Path, masks: str | None = None) -> Competition:
 
 
 def open_picture(path: str | Path) -> Image.Image:
-    """An open picture of one of FORMATS; PIL's own error where it is none."""
+    """An open picture of one of FORMATS; PIL's own error where it is none, OSError where it is no file (a pipe)."""
+    if not os.path.isfile(path):
+        raise OSError(errno.ENOENT, "is no file", str(path))
     return Image.open(path, formats=picture_formats())
 
 
@@ -1983,10 +1991,14 @@ DEPTHS = (255, 1023, 4095, 16383, 65535)  # the largest value of 8, 10, 12, 14 a
 
 
 def gray_from_deep(image: Image.Image) -> Image.Image:
-    """8-bit gray from 16-bit, 32-bit or floating values, of which the largest tells the range; NaN becomes black."""
+    """8-bit gray from 16-bit, 32-bit or floating values, of which the largest tell the range; no data become black."""
     values = np.asarray(image, np.float64)
-    top = values[np.isfinite(values)].max(initial=0)
-    values = np.nan_to_num(values, nan=0.0, posinf=top, neginf=0.0)
+    there = np.isfinite(values) & (np.abs(values) < 1e30)  # beyond lies what stands for no data
+    if not there.any():
+        raise OSError("none of its values is a number")
+    low, top = min(values[there].min(), 0.0), float(np.percentile(values[there], 99.9))  # a few hot pixels tell nothing
+    values = np.where(there, values, np.where(np.isposinf(values), top, low)) - low
+    top -= low
     most = 1.0 if top <= 1 and image.mode == "F" else next((depth for depth in DEPTHS if top <= depth), top)
     return Image.fromarray(np.rint(values * (255 / most)).clip(0, 255).astype(np.uint8))
 
@@ -2209,11 +2221,15 @@ def write_store(
 # folders of results
 
 
+HELD = ("an experiment", "answers", "a comparison")  # what markers say
+
+
 def check_claim(folder: Path, holds: str) -> None:
     """Refuses to write results where something else lies already; a result of the same kind is gone on with."""
     marker, known = folder / MARKER, {"an experiment": "experiment.json"}.get(holds)
-    if marker.is_file():
-        there = one_line(marker.read_text(encoding="utf-8", errors="replace").strip(), 40)
+    told = marker.read_text(encoding="utf-8", errors="replace").strip() if marker.is_file() else ""
+    if told in HELD:
+        there = told
     elif folder.is_dir():
         mine = {"interpretation.md", "trials", *((p.name for p in folder.iterdir() if p.is_dir()) if known else ())}
         others = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and p.name not in mine)
@@ -2227,7 +2243,7 @@ def check_claim(folder: Path, holds: str) -> None:
 def claim(folder: Path, holds: str) -> None:
     """Marks a folder by the results that it holds, so that nothing takes it for data or writes over it."""
     check_claim(folder, holds)
-    if not (folder / MARKER).is_file():
+    if not (folder / MARKER).is_file() or (folder / MARKER).read_bytes().strip() != holds.encode():
         write_text(folder / MARKER, f"{holds}\n")
 
 
@@ -4084,6 +4100,8 @@ def load_backbone(name: str, input_size: int | None, pretrained: bool, weights: 
         return download_backbone(name, input_size)
     backbone = create_backbone(name, input_size)
     tensors, metadata = load_safetensors(path)
+    if metadata.get("format", "").startswith("jaguar_kit 1"):
+        raise KitError(f"{path}: holds a whole run, not a backbone (expected it in `checkpoint`, not in model.weights)")
     check_weights_metadata(name, path, tensors, metadata)
     backbone.pretrained_cfg.update(normalisation_in(path, metadata.get("config", "{}")))
     tensors = without_prefix(backbone, tensors, path)
@@ -4103,7 +4121,8 @@ def normalisation_in(path: Path, text: str, where: str = "config") -> dict[str, 
         told = json.loads(text)
         config = {key: tuple(map(float, told[key])) for key in ("mean", "std") if key in told}
         config |= {key: tuple(map(int, told[key])) for key in ("input_size",) if key in told}
-        if all(len(values) == 3 for values in config.values()) and all(s > 0 for s in config.get("std", ())):
+        small = all(math.isfinite(v) and abs(v) < 1e4 for values in config.values() for v in values)
+        if small and all(len(v) == 3 for v in config.values()) and all(s > 0 for s in config.get("std", ())):
             return config
     raise KitError(
         f"{path}: its metadata '{where}' are {text!r} (expected JSON with mean, std and input_size, three numbers "
@@ -4112,6 +4131,7 @@ def normalisation_in(path: Path, text: str, where: str = "config") -> dict[str, 
 
 
 WRAPPINGS = ("module.", "backbone.", "model.", "encoder.", "net.", "_orig_mod.")  # what trainers put before names
+WRAPPINGS += tuple(one + other for one in WRAPPINGS for other in WRAPPINGS)
 
 
 def without_prefix(backbone: nn.Module, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -4205,8 +4225,8 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
             f"{path}: weights of another architecture: {first} "
             f"({len(missing)} missing, {len(unknown)} unknown, {len(other)} of another shape)"
         )
-    floats = [key for key in sorted(own) if own[key].is_floating_point()]
-    whole = next((key for key in floats if not tensors[key].is_floating_point()), None)
+    floats, usual = [k for k in sorted(own) if own[k].is_floating_point()], (2, 4, 8)  # bytes of a number
+    whole = next((k for k in floats if not tensors[k].is_floating_point() or tensors[k].itemsize not in usual), None)
     if whole or any(not torch.isfinite(value).all() for value in tensors.values() if value.is_floating_point()):
         fault = (
             f"'{whole}' is {tensors[whole].dtype}, as of quantised weights" if whole else "not all of them are numbers"
@@ -5433,6 +5453,9 @@ def k_reciprocal_rerank(
                 f"k_reciprocal_rerank: {name}= says nothing "
                 + (instead if similarity is not None else "with gallery= (expected one of the two)")
             )
+    for name, value in {"k1": k1, "k2": k2, "queries": queries}.items():
+        convert(value, int | None, f"k_reciprocal_rerank: {name}")
+    lambda_value = convert(lambda_value, float, "k_reciprocal_rerank: lambda_value")
     if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
         raise KitError(
             f"k_reciprocal_rerank: k1={k1}, k2={k2}, lambda_value={lambda_value} (expected k1 and k2 of at least 1, "
@@ -5485,6 +5508,7 @@ def rerank_square(similarity: Tensor, k1: int, k2: int, lambda_value: float) -> 
 
 def blend(raw: Any, reranked: Any, raw_weight: float) -> Any:
     """raw_weight * raw + (1 - raw_weight) * reranked, both (N, M)."""
+    raw_weight = convert(raw_weight, float, "blend: raw_weight")
     if not 0 <= raw_weight <= 1:
         raise KitError(f"blend: raw_weight: {raw_weight} is out of range (expected 0 to 1)")
     one, other = as_matrix(raw, "raw"), as_matrix(reranked, "reranked")
@@ -7677,6 +7701,8 @@ def hybrid_duplicates(distance: Bits = 16, threshold: Cosine = 0.9) -> Method:
 
 def duplicate_pairs(method: Method, likeness: Likeness, identities: np.ndarray, scope: str = "within") -> np.ndarray:
     """Near-duplicate pairs i < j, int (P, 2); scope "within": of one identity only, "across": of any."""
+    if scope not in ("within", "across"):
+        raise KitError(f"duplicate_pairs: scope: {scope!r} is not known; {suggest(scope, ('within', 'across'))}")
     found = np.triu(method(likeness), 1)
     if scope == "within":
         found &= identities[:, None] == identities
@@ -9429,7 +9455,8 @@ def run_or_tell(grid: Grid, cell: Cell, number: int) -> str:
     """Runs one cell unless it is finished; why it failed, if it did."""
     place, pictures = grid.folder / cell.folder, grid.opened[data_key(cell.recipe)]
     with only_one(place) if process_number() == 0 else nullcontext():
-        if process_number() == 0 and place.exists() and (grid.force or is_outdated(cell, place, pictures)):
+        there = process_number() == 0 and os.path.lexists(place)
+        if there and (grid.force or is_outdated(cell, place, pictures)):
             set_aside(place)
         done, failure = from_first_process((is_over(place), why_failed(place)))
         if done:
@@ -10793,12 +10820,19 @@ class Trials:
         url = self.recipe.search.storage
         if not url:
             return None
+        if ":memory:" in url or url.rstrip("/") == "sqlite:":
+            raise KitError(
+                "search.storage: a database in memory is gone with its process (expected a file or a server)"
+            )
         name = f"{self.recipe.name}-{self.title}-{self.key}"
         try:
             return optuna.create_study(storage=url, study_name=name, load_if_exists=True, direction="maximize")
         except Exception as error:  # noqa: BLE001 - drivers of databases raise many kinds
-            reason = without_passwords(one_line(str(error).replace(url, "it"), 300))
-            raise KitError(f"search.storage: {without_passwords(url)}: can't be opened: {reason}") from None
+            kind = url.partition(":")[0] if "://" in url else "it"
+            raise KitError(
+                f"search.storage: {kind} can't be opened ({type(error).__name__}; expected an address as SQLAlchemy "
+                "takes it, such as sqlite:///trials.db, whose driver is installed and whose server answers)"
+            ) from None
 
     def place(self, number: int) -> Path:
         return self.folder / "trials" / f"{self.title}{number}"
@@ -10811,6 +10845,9 @@ class Trials:
             raise KitError(f"{self.folder}: holds a search of an earlier version; {remedy}")
         while (path := self.place(len(told)) / "trial.json").is_file():
             record = read_record(path, {"key": str, "settings": dict, "state": str, "epochs": dict}, remedy)
+            odd = [value for value in record["epochs"].values() if not isinstance(value, NUMBER)]
+            if odd or record["state"] not in ("COMPLETE", "PRUNED", "FAIL"):
+                raise damaged(path, f"state {record['state']!r}" if not odd else f"epochs: {odd[0]!r}", remedy)
             if record["key"] != self.key:
                 raise KitError(f"{self.folder}: holds a search with other settings; choose another --out, or {remedy}")
             told.append(record)
@@ -10903,6 +10940,12 @@ def run_trial(
             raise optuna.TrialPruned
 
     try:
+        for check in (check_model, check_buildable):
+            check(once)
+        precision_of(once.train.precision, device)
+    except KitError as error:
+        return states.FAIL, None, f"can't run: {error}"
+    try:
         if is_over(place):  # and was killed before that was written down
             for row in read_log(log_folder_of(place)).to_dict("records")[1:]:
                 trial.report(float(row["map"]), int(row["epoch"]))
@@ -10933,6 +10976,9 @@ def report_search(recipe: Recipe, folder: Path) -> Callable[[Page], None]:
                 study = Trials(recipe, title, space, folder).study()
             except KitError as error:
                 page.note(f"Note: the trials of search.{title} are not shown: {error}")
+                continue
+            if not study.get_trials(deepcopy=False):
+                page.note(f"Note: search.{title} has no trials that could be shown.")
                 continue
             trials = study.trials_dataframe(attrs=("number", "value", "params", "state"))
             trials.columns = [c.removeprefix("params_") for c in trials.columns]
@@ -11071,7 +11117,10 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
         if not (folder / "results.csv").is_file():
             raise KitError(f"{folder}: has no results.csv (expected the folder of an experiment with finished runs)")
         table = read_own_table(folder / "results.csv", f"tools/report.py {folder} makes it again")
-        if not {"variant", "seed", "map"} <= set(table) or not pd.api.types.is_numeric_dtype(table.get("map")):
+        whole = (
+            {"variant", "seed", "map"} <= set(table) and table.variant.notna().all() and table["map"].dtype.kind in "if"
+        )
+        if not whole or np.isinf(table["map"]).any():
             raise damaged(folder / "results.csv", "it lacks mAP", f"tools/report.py {folder} makes it again")
         tables.append(table.assign(variant=f"{folder.name}/" + table.variant.astype(str)))
     table = pd.concat(tables, ignore_index=True)

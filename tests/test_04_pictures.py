@@ -106,3 +106,26 @@ def test_a_mask_of_zeros_and_ones_is_black_and_white(white, dtype, tmp_path):
     alpha = np.asarray(read_picture(tmp_path / "x.jpg", tmp_path / "mask.png")[1])
     assert set(np.unique(alpha)) == {0, 255}
     assert (alpha == 255).mean() == 0.5
+
+
+@pytest.mark.parametrize("odd", [3.4e38, -3.4e38, 65535])
+def test_a_value_for_no_data_or_a_hot_pixel_darkens_no_picture(odd, tmp_path):
+    values = gradient(1999, np.float32)
+    values[3, 3] = odd
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    assert np.asarray(read_picture(tmp_path / "x.tif")[0])[..., 0].std() > 30
+
+
+def test_signed_values_show_their_range_and_no_values_are_told(tmp_path):
+    Image.fromarray(np.linspace(-3000, -1001, 4096).reshape(64, 64).astype(np.int32)).save(tmp_path / "x.tif")
+    assert np.asarray(read_picture(tmp_path / "x.tif")[0])[..., 0].std() > 30
+    Image.fromarray(np.full((9, 9), np.nan, np.float32)).save(tmp_path / "y.tif")
+    assert open_store(tmp_path, ["y.tif"], 16, bad_images="skip").broken == (0,)
+
+
+def test_a_pipe_is_no_picture(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(OSError, match="is no file"):
+        read_picture(tmp_path / "x.png")

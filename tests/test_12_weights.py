@@ -207,7 +207,7 @@ def tensors():
     return {key: value.clone() for key, value in jaguar_kit.create_backbone("test_resnet").state_dict().items()}
 
 
-@pytest.mark.parametrize("prefix", ["module.", "backbone.", "model.", "_orig_mod."])
+@pytest.mark.parametrize("prefix", ["module.", "backbone.", "model.", "_orig_mod.", "model.backbone."])
 def test_names_behind_a_wrapping_are_taken_and_told(prefix, tensors, tmp_path, capsys):
     save_file({f"{prefix}{key}": value for key, value in tensors.items()}, tmp_path / "x.safetensors")
     backbone = model_of(tmp_path / "x.safetensors")
@@ -236,6 +236,9 @@ def with_config(tensors, path, text):
         ("x.bin", lambda t, p: p.write_bytes(b"x"), "may run code when it is read"),
         ("x.safetensors", lambda t, p: p.write_text("version https://git-lfs.github.com/spec/v1\noid"), "git lfs pull"),
         ("x.safetensors", lambda t, p: save_file({k: v.to(torch.int8) for k, v in t.items()}, p), "quantised weights"),
+        ("x.safetensors", lambda t, p: save_file({k: v.to(torch.float8_e4m3fn) for k, v in t.items()}, p), "quantised"),
+        ("x.safetensors", lambda t, p: with_config(t, p, '{"mean": [NaN, 0, 0]}'), "metadata 'config'"),
+        ("x.safetensors", lambda t, p: save_file(t, p, {"format": "jaguar_kit 1"}), "expected it in `checkpoint`"),
         ("x.safetensors", lambda t, p: with_config(t, p, "{"), "metadata 'config'"),
         ("x.safetensors", lambda t, p: with_config(t, p, '{"mean": "half"}'), "metadata 'config'"),
         ("x.safetensors", lambda t, p: with_config(t, p, '{"std": [0, 1, 1]}'), "metadata 'config'"),

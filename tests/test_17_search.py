@@ -192,6 +192,10 @@ SECRET = "hunter2"
         "sqlite:////nowhere/at/all.db",
         "",
         f"postgresql://me:{SECRET}@127.0.0.1:1/x",
+        f"postgresql://127.0.0.1:1/x?user=me&password={SECRET}",
+        f"host=127.0.0.1 password={SECRET}",
+        f"oracle://me/{SECRET}@127.0.0.1:1",
+        "sqlite:///:memory:",
     ],
 )
 def test_a_bad_storage_is_one_line_without_its_password(url, mini, tmp_path, capsys):
@@ -225,7 +229,7 @@ def test_a_password_is_written_nowhere(mini, tmp_path, monkeypatch):
     written = [path for path in result.folder.rglob("*") if path.is_file()]
     assert len(written) > 20
     assert [path for path in written if SECRET.encode() in path.read_bytes()] == []
-    assert "me:***@host" in (result.folder / "report.html").read_text()
+    assert "mysql://***@host/x" in (result.folder / "report.html").read_text()
     assert "Search: space" in (result.folder / "report.md").read_text()
     assert len(trials_of(result.folder)) == 2
 
@@ -296,3 +300,27 @@ def test_thirty_kills_change_no_trial(mini, tmp_path):
     assert last.returncode == 0, last.stderr
     assert trials_of(tmp_path / "cut" / f"tiny@{mini.name}") == whole
     assert not list((tmp_path / "cut").rglob("*.tmp*"))
+
+
+@pytest.mark.parametrize("storage", [["postgresql://me:hunter2@h/x"], {"url": "postgresql://me:hunter2@h/x"}])
+def test_a_password_in_a_value_of_another_kind_is_not_told(storage):
+    with pytest.raises(KitError, match="is not text") as error:
+        recipe_of(search={"storage": storage})
+    assert SECRET not in str(error.value)
+
+
+def test_a_search_whose_own_settings_are_overridden_goes_on(mini, tmp_path):
+    for trials in (1, 2):
+        recipe = jaguar_kit.override(recipe_of(), f"search.trials={trials}", "-o")
+        folder = quiet(recipe, data=mini, out=tmp_path).folder
+        assert len(trials_of(folder)) == trials
+    assert jaguar_kit.load_recipe(folder / "best.yaml").search is None
+
+
+def test_a_choice_that_can_not_run_is_a_trial_that_failed(mini, tmp_path):
+    space = {"model.backbone": {"choices": ["test_resnet", "nothing_of_that_name"]}}
+    told = trials_of(quiet(recipe_of(search={"trials": 5, "space": space}), data=mini, out=tmp_path).folder)
+    assert {(one["settings"]["model.backbone"], one["state"]) for one in told} == {
+        ("test_resnet", "COMPLETE"),
+        ("nothing_of_that_name", "FAIL"),
+    }
