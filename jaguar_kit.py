@@ -11,7 +11,7 @@ Letters for shapes, the same in every docstring:
     B batch   N pictures   D embedding   C identities   H W height and width in pixels
 
 Measured on two cores of an AMD EPYC, no GPU: the quickstart recipe ends at validation mAP 0.891 from 0.180 untrained in
-44 s; re-ranking 5,000 pictures takes 0.46 s on one core, 30 runs on cached features 56 s. The README has the tables.
+75 s; re-ranking 5,000 pictures takes 0.46 s on one core, 30 runs on cached features 56 s. The README has the tables.
 
 A section uses only what stands above it:
 
@@ -226,6 +226,7 @@ Zoom = Annotated[float, Range(low=0.1, high=10)]
 ZoomSpan = Annotated[tuple[Zoom, Zoom], Rising()]
 FractionSpan = Annotated[tuple[Fraction, Fraction], Rising()]
 Pixels = Annotated[int, Range(low=16, high=4096)]
+Views = Annotated[int, Range(low=0, high=1000)]
 
 REGISTRY: dict[tuple[str, str], Callable] = {}
 SUPPLIED = ("counts", "geometry")  # have a default, yet come from the kit
@@ -476,9 +477,7 @@ class DataConfig:
     split: Annotated[Component, "split"] = Component("split", "stratified")  # training and validation pictures
     split_seed: Seed = 42  # apart from `seed`, so that seeds can vary on one split
     split_by_seed: bool = False  # true: every seed makes a split of its own
-    subset: PathText | None = (
-        None  # CSV with a column filename; below the result folder where its own analysis writes it
-    )
+    subset: PathText | None = None  # CSV with a column filename; looked for below the result folder first
     subset_applies_to: Literal["all", "training"] = "all"  # all: before the split; training: validation stays whole
 
 
@@ -514,9 +513,7 @@ class TrainConfig:
     # The loss sees the whole batch all the same; batch norm in a backbone that learns sees a part at a time.
     sampler: Annotated[Component, "sampler"] = Component("sampler", "random")
     mix: Annotated[Component, "mix"] = Component("mix", "none")  # pictures laid over each other
-    views: Annotated[int, Range(low=0, high=1000)] = (
-        0  # random views of a picture that a frozen backbone sees, kept and used in turn; 0: always new
-    )
+    views: Views = 0  # random views of a picture that a frozen backbone sees, kept and used in turn; 0: always new
     lr: Positive = 5e-4  # learning rate of head and loss
     backbone_lr: NonNegative = 1.0  # learning rate of a backbone that learns, as a multiple of lr
     layer_decay: Annotated[float, Range(above=0, high=1)] = 1.0  # learning rate of a backbone's layer by the next one's
@@ -623,8 +620,8 @@ StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, str
 MOST_VALUES, MOST_LEVELS = 100_000, 40  # of a YAML text, whose few aliases may stand for millions of values
 
 
-def check_size(text: str, where: str) -> None:
-    """Refuses a text that stands for very many values, or that nests very deeply, before anything is made of it."""
+def check_size(node: yaml.Node, where: str) -> None:
+    """Refuses what stands for very many values, or nests very deeply, before anything is made of it."""
     counted: dict[int, tuple[int, int]] = {}  # values and levels of a node
 
     def count(node: yaml.Node, level: int) -> tuple[int, int]:
@@ -636,8 +633,7 @@ def check_size(text: str, where: str) -> None:
             counted[id(node)] = 1 + sum(c for c, _ in below), 1 + max((d for _, d in below), default=0)
         return counted[id(node)]
 
-    node = yaml.compose(text, StrictLoader)
-    values, levels = count(node, 0) if node is not None else (0, 0)
+    values, levels = count(node, 0)
     if values > MOST_VALUES or levels > MOST_LEVELS:
         raise KitError(
             f"{where}: line {node.start_mark.line + 1}: not valid YAML for a recipe: with its aliases it stands for "
@@ -647,8 +643,12 @@ def check_size(text: str, where: str) -> None:
 
 def read_yaml(text: str, where: str) -> Any:
     try:
-        check_size(text, where)
-        return yaml.load(text, StrictLoader)  # a SafeLoader
+        loader = StrictLoader(text)  # a SafeLoader
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        check_size(node, where)
+        return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise KitError(f"{where}: {line}not valid YAML: {error.problem or error.context}") from None
@@ -1321,6 +1321,12 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def file_version(path: Path) -> tuple[Path, int, int]:
+    """What tells a file's versions apart without reading them: its path, when it was last written, and its size."""
+    status = os.stat(path)
+    return path, status.st_mtime_ns, status.st_size
+
+
 def file_sample(path: Path, block: int = 4096) -> tuple[int, int]:
     """A file's size, and a checksum of its beginning, middle and end: quick, and other for nearly any other file."""
     with open(path, "rb") as file:
@@ -1369,19 +1375,23 @@ class Competition:
         """Paths below root, training pictures first, then test pictures: the order of the image store."""
         return [*self.train.path, *self.test.path]
 
+    @property
+    def files(self) -> list[Path]:
+        """All pictures, and the tables that are there."""
+        tables = [name for name in ("train.csv", "test.csv", "metadata.csv") if (self.root / name).is_file()]
+        return [self.root / path for path in [*self.paths, *tables]]
+
     @cached_property
     def fingerprint(self) -> str:
         """Changes with every column of the tables and with file sizes, so that other data are not taken for these."""
-        tables = [name for name in ("train.csv", "test.csv", "metadata.csv") if (self.root / name).is_file()]
-        sizes = [file_sample(self.root / path) for path in [*self.paths, *tables]]
+        sizes = [file_sample(path) for path in self.files]
         columns = [(name, list(table[name].map(str))) for table in (self.train, self.test) for name in table]
         return fingerprint(columns, sizes)
 
     @cached_property
     def earlier_fingerprint(self) -> str:
         """As version 0.1.0 made it, so that what it left is known again."""
-        tables = [name for name in ("train.csv", "test.csv", "metadata.csv") if (self.root / name).is_file()]
-        sizes = [os.stat(self.root / path).st_size for path in [*self.paths, *tables]]
+        sizes = [os.stat(path).st_size for path in self.files]
         told = [list(t[c]) for t in (self.train, self.test) for c in ("orientation", "species") if c in t]
         parts = (list(self.train.filename), list(self.train.identity), list(self.test.filename), sizes)
         return fingerprint(*parts, *([told] if told else []))
@@ -1446,15 +1456,9 @@ FORMATS = (
 MARKER = ".jaguar_kit"  # a file in every folder of results, by which it is told from data
 RESULTS = (MARKER, "experiment.json", "answers.csv")  # one of these makes a folder one of results
 # What a system, a NAS or a program leaves anywhere, in lower case.
-LITTER = {"@eadir", "@tmp", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "~snapshot", "__macosx"}
-LITTER |= {
-    "$recycle.bin",
-    "recycler",
-    "lost+found",
-    "lost.dir",
-    "found.000",
-    "system volume information",
-    "__pycache__",
+LITTER = {
+    *("@eadir", "@tmp", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "~snapshot", "__macosx"),
+    *("$recycle.bin", "recycler", "lost+found", "lost.dir", "found.000", "system volume information", "__pycache__"),
 }
 MASKS = re.compile(r"(segmentation_?)?masks?(_\w+)?|segmentations?", re.IGNORECASE)  # folders of masks
 NOBODY = re.compile(  # names of splits and of what a camera's card holds at its top
@@ -1514,9 +1518,8 @@ def scan_pictures(root: Path, leave_out: Sequence[str] = ()) -> Scan:
             continue
         seen.add((status.st_dev, status.st_ino))
         linked += [str(here)] if here != Path() and place.is_symlink() else []
-        for name in [
-            n for n in folders if is_litter(place / n, bool(here.parts)) or os.path.realpath(place / n) in away
-        ]:
+        within = bool(here.parts)
+        for name in [n for n in folders if is_litter(place / n, within) or os.path.realpath(place / n) in away]:
             left[str(here / name)] = sum(len(names) for _, _, names in os.walk(place / name))
             folders.remove(name)
         folders.sort()
@@ -1859,13 +1862,13 @@ def notes_on_labels(train: pd.DataFrame) -> list[str]:
     for name in sorted(counts.index):
         by_case.setdefault(name.casefold(), []).append(name)
     alike = [" and ".join(names_there) for names_there in by_case.values() if len(names_there) > 1]
-    notes = [f"{len(singles)} identities have one picture and stay in training: {shortly(singles)}"] * bool(singles)
-    notes += [
-        f"{counts[name]} pictures are of an individual called {name!r}; leave them out if it is none" for name in vague
-    ]
-    return notes + [f"individuals whose names differ by case alone are taken for several: {shortly(alike)}"] * bool(
-        alike
-    )
+    notes = []
+    if singles:
+        notes.append(f"{len(singles)} identities have one picture and stay in training: {shortly(singles)}")
+    notes += [f"{counts[n]} pictures are of an individual called {n!r}; leave them out if it is none" for n in vague]
+    if alike:
+        notes.append(f"individuals whose names differ by case alone are taken for several: {shortly(alike)}")
+    return notes
 
 
 def shortly(listed: Sequence[str], most: int = 12) -> str:
@@ -1955,20 +1958,24 @@ def upright(image: Image.Image) -> Image.Image:
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
+def read_upright(path: str | Path) -> Image.Image:
+    """The whole picture, turned by its EXIF tag, deep gray values in 8 bits."""
+    with open_picture(path) as opened:
+        image = upright(opened)
+        image.load()
+        return gray_from_deep(image) if image.mode.startswith("I") or image.mode == "F" else image
+
+
 def read_picture(path: str | Path, mask: str | Path | None = None) -> tuple[Image.Image, Image.Image | None]:
     """A picture as (RGB, mask or None), upright by its EXIF tag, from any mode that PIL reads.
 
     The mask is `mask`'s gray values, or the picture's own alpha. RGB keeps what lies under alpha = 0.
     """
-    with open_picture(path) as opened:
-        image = upright(opened)
-        image.load()
-        if image.mode.startswith("I") or image.mode == "F":
-            image = gray_from_deep(image)
-        if "transparency" in image.info and image.mode in ("P", "L", "RGB"):
-            image = image.convert("RGBA")
-        alpha = image.getchannel("A") if image.mode in ("RGBA", "LA", "PA") else None
-        rgb = image.convert("RGB")
+    image = read_upright(path)
+    if "transparency" in image.info and image.mode in ("P", "L", "RGB"):
+        image = image.convert("RGBA")
+    alpha = image.getchannel("A") if image.mode in ("RGBA", "LA", "PA") else None
+    rgb = image.convert("RGB")
     if mask is not None:
         alpha = read_mask(mask)
         if alpha.size != rgb.size:
@@ -1978,12 +1985,8 @@ def read_picture(path: str | Path, mask: str | Path | None = None) -> tuple[Imag
 
 def read_mask(path: str | Path) -> Image.Image:
     """A mask's gray values, or its alpha; one of zeros and ones alone is taken for black and white."""
-    with open_picture(path) as opened:
-        image = upright(opened)
-        image.load()
-        if image.mode.startswith("I") or image.mode == "F":
-            image = gray_from_deep(image)
-        mask = image.getchannel("A") if "A" in image.getbands() else image.convert("L")
+    image = read_upright(path)
+    mask = image.getchannel("A") if "A" in image.getbands() else image.convert("L")
     return mask.point(lambda value: 255 * value) if (mask.getextrema() or (0, 0))[1] == 1 else mask
 
 
@@ -2083,15 +2086,14 @@ PIECE = 1 << 26  # bytes of a large file whose checksum is taken at a time
 
 @lru_cache(maxsize=64)
 def array_checksums(path: Path, modified: int, size: int) -> tuple[int, ...]:
-    """CRC-32 of each piece of an .npy file's array, taken once in a process; `modified` and `size` are the file's."""
+    """CRC-32 of each piece of an .npy file's array, taken once for each `file_version`."""
     values = memoryview(np.load(path, mmap_mode="r").reshape(-1))
     with ThreadPoolExecutor(core_count()) as pool:
         return tuple(pool.map(zlib.crc32, (values[i : i + PIECE] for i in range(0, len(values), PIECE))))
 
 
 def checksums_of(path: Path) -> list[int]:
-    status = os.stat(path)
-    return list(array_checksums(path, status.st_mtime_ns, status.st_size))
+    return list(array_checksums(*file_version(path)))
 
 
 def mask_paths(root: Path, paths: Sequence[str], masks: str | None) -> list[Path | None]:
@@ -2221,12 +2223,12 @@ def write_store(
 # folders of results
 
 
-HELD = ("an experiment", "answers", "a comparison")  # what markers say
+EXPERIMENT, ANSWERS, COMPARISON = HELD = ("an experiment", "answers", "a comparison")  # what markers say
 
 
 def check_claim(folder: Path, holds: str) -> None:
     """Refuses to write results where something else lies already; a result of the same kind is gone on with."""
-    marker, known = folder / MARKER, {"an experiment": "experiment.json"}.get(holds)
+    marker, known = folder / MARKER, "experiment.json" if holds == EXPERIMENT else None
     told = marker.read_text(encoding="utf-8", errors="replace").strip() if marker.is_file() else ""
     if told in HELD:
         there = told
@@ -4031,8 +4033,7 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     with open_safetensors(path) as file:
         tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    status = os.stat(path)
-    version = (path, status.st_mtime_ns, status.st_size)
+    version = file_version(path)
     if "crc32" in metadata and version not in CHECKED:
         if metadata["crc32"] != checksum(tensors):
             raise KitError(f"{path}: damaged: its tensors are not those that were written; make it again")
@@ -4137,9 +4138,9 @@ WRAPPINGS += tuple(one + other for one in WRAPPINGS for other in WRAPPINGS)
 def without_prefix(backbone: nn.Module, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The tensors by the backbone's own names, where all of them stand behind the name of a wrapping; says so."""
     own = backbone.state_dict().keys()
-    for prefix in WRAPPINGS:
+    for prefix in () if own <= tensors.keys() else WRAPPINGS:
         inner = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-        if own - tensors.keys() and not own - inner.keys():
+        if own <= inner.keys():
             others = f", and left out {len(tensors) - len(inner)} others" if len(inner) < len(tensors) else ""
             say(f"  note: {path}: took its tensors without the prefix {prefix!r}{others}")
             return inner
@@ -6022,6 +6023,11 @@ def cached_features(
     return FeatureSource(where_they_fit(features, source.device), source.device)
 
 
+def computed_by(precision: torch.dtype | None, device: torch.device) -> tuple[str, ...]:
+    """What beside weights and pictures may change the digits of what a network gives."""
+    return str(precision), device.type, torch.__version__, timm.__version__, kornia.__version__
+
+
 def features_cache_key(
     embedder: Embedder,
     source: PixelSource,
@@ -6044,7 +6050,7 @@ def features_cache_key(
         embedder.pooling.kind,
         asdict(config.background),
         (preparation.input_size, preparation.mean, preparation.std),
-        (str(precision), source.device.type, torch.__version__, timm.__version__, kornia.__version__),
+        computed_by(precision, source.device),
         *(([asdict(step) for step in config.augment], *drawn) if drawn else ()),
     )
 
@@ -6489,13 +6495,12 @@ def backbone_groups(embedder: Embedder, lr: float, layer_decay: float) -> list[d
 
 @lru_cache(maxsize=64)
 def file_hash(path: Path, modified: int, size: int) -> str:
-    """The file's sha256, taken once for each of its versions."""
+    """The file's sha256, taken once for each `file_version`."""
     return file_sha256(path)
 
 
 def version_of(path: Path) -> str:
-    status = os.stat(path)
-    return file_hash(path, status.st_mtime_ns, status.st_size)
+    return file_hash(*file_version(path))
 
 
 def backbone_version(model: ModelConfig) -> str:
@@ -6711,8 +6716,10 @@ def backward_in_parts(
         seen = [pooled_part(trainer, source, part, mix) for part in parts]
         vectors = [gather_rows(pooled, part.total) if shared else pooled for (pooled, _), part in zip(seen, parts)]
     starts = np.cumsum([0, *(part.total for part in parts)])
-    mixed = [torch.cat([own[0] + int(start) for (_, own), start in zip(seen, starts)])] if mix is not None else []
-    mixed += [torch.cat([own[1] for _, own in seen])] if mix is not None else []
+    mixed = []
+    if mix is not None:  # partners are counted within a part
+        partners = [own[0] + int(start) for (_, own), start in zip(seen, starts)]
+        mixed = [torch.cat(partners), torch.cat([own[1] for _, own in seen])]
     pooled = torch.cat(vectors).requires_grad_()
     seed_everything(*parts[0].seeds)
     loss, agrees = loss_of_pooled(trainer, pooled, labels, mixed)
@@ -7231,16 +7238,17 @@ def average_weights(paths: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, 
 
 def differing_needs(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What decides the meaning of two runs' weights, beside their shapes, and is not the same, by what it is."""
-    models = [told["recipe"]["model"] for told in (one, other)]
-    pairs = {"model.pooling": [model["pooling"]["name"] for model in models]}
-    pairs["model.geometry"] = [model["geometry"] for model in models]
+    meanings = [meaning_of(told["recipe"]["model"]) for told in (one, other)]
+    pairs = {what: [meaning[what] for meaning in meanings] for what in meanings[0]}
     pairs["loss"] = [told["recipe"]["loss"]["name"] for told in (one, other)]
     pairs["the frozen backbone's hash"] = [told["backbone_sha256"] for told in (one, other)]
     pairs["mean and std"] = [[(told["normalisation"] or {}).get(k) for k in ("mean", "std")] for told in (one, other)]
     return {what: (a, b) for what, (a, b) in pairs.items() if a != b}
 
 
-MEANING = ("pooling", "geometry")  # parts of a model that weights of the same shapes may differ in
+def meaning_of(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a recipe's model decides the meaning of weights, and can differ between weights of the same shapes."""
+    return {"model.pooling": {"name": model["pooling"]["name"]}, "model.geometry": model["geometry"]}
 
 
 def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]]:
@@ -7292,11 +7300,11 @@ def check_same_model(recipe: Recipe, metadata: Mapping[str, Any]) -> None:
         raise KitError(
             f"{recipe.checkpoint}: trained on backbone {there['backbone']!r}, the recipe's is {recipe.model.backbone!r}"
         )
-    for part in MEANING:
-        if there[part]["name"] != here[part]["name"] or (part == "geometry" and there[part] != here[part]):
+    for what, value in meaning_of(there).items():
+        if value != meaning_of(here)[what]:
             raise KitError(
-                f"{recipe.checkpoint}: trained with model.{part} {json.dumps(there[part])}, the recipe's is "
-                f"{json.dumps(here[part])} (expected the same)"
+                f"{recipe.checkpoint}: trained with {what} {json.dumps(value)}, the recipe's is "
+                f"{json.dumps(meaning_of(here)[what])} (expected the same)"
             )
 
 
@@ -7575,8 +7583,8 @@ def square_of(similarity: Any) -> np.ndarray:
 
 def representativeness(similarity: np.ndarray, identities: np.ndarray) -> np.ndarray:
     """The cosine of each picture with the centre of its identity, scaled to [0, 1] (N,)."""
-    similarity, identities = square_of(similarity), as_labels(identities, "identities")
-    check_shapes("similarity", [similarity, np.empty((len(identities), len(identities)))])
+    matrix, identities, _ = as_labelled(similarity, identities)
+    similarity = matrix.cpu().numpy()
     same = identities[:, None] == identities
     towards = (similarity * same).sum(1) / same.sum(1)  # times the centre's length
     lengths = np.sqrt(np.maximum((same * towards).sum(1) / same.sum(1), 1e-12))
@@ -9112,10 +9120,9 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
             )
         competition = replace(competition, notes=(*competition.notes, f"{found}: it stays as it is"))
     broken, positions = [paths[i] for i in store.broken], None
-    keep, left_in = ~competition.train.path.isin(broken).to_numpy(), None
-    notes = [f"{len(broken)} unreadable pictures left out (test pictures count as black): {shortly(broken)}"] * bool(
-        broken
-    )
+    keep, left_in, notes = ~competition.train.path.isin(broken).to_numpy(), None, []
+    if broken:
+        notes.append(f"{len(broken)} unreadable pictures left out (test pictures count as black): {shortly(broken)}")
     if data.subset is not None:
         path = subset_path(data.subset, folder)
         listed = listed_in(path, competition.train)
@@ -9128,10 +9135,7 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
         )
 
     def at_size(size: int) -> ImageStore:
-        store = sized(size)
-        if positions is None:
-            return store
-        return store.subset(positions)
+        return sized(size) if positions is None else sized(size).subset(positions)
 
     store = at_size(data.size)
     hashes = partial(perceptual_hashes, store.subset(np.arange(len(competition.train))))
@@ -9252,14 +9256,11 @@ def run_recipe(
     work begins, and TrainingFailed when no run succeeds.
     """
     begun, recipe = time.monotonic(), recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    for name, number in {"--jobs": jobs, "--gpus": gpus}.items():
-        convert(number, Count | None, name)
-    for name, path in {"--data": data, "--out": out}.items():
-        convert(None if path is None else str(path), PathText | None, name)
+    check_run_options(data, out, jobs, gpus)
     named = recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}"
     folder = folder or Path(out or "runs") / named
+    check_claim(folder, EXPERIMENT)
     with distributed(device) as chosen, nothing_left(folder):
-        check_claim(folder, EXPERIMENT)
         cells = [search_baseline(recipe)] if recipe.search else expand(recipe)
         check_ensemble(recipe, cells)
         competitions = load_competitions(cells, data)
@@ -9274,20 +9275,17 @@ def run_recipe(
             run_in_processes(recipe, data, out, device, force, together)
             force = False
         say(f"{recipe.name}: {len(cells)} run{'s' * (len(cells) > 1)} on {told_device(chosen)}")
-        deadline = begun + 3600 * (recipe.train.max_hours or math.inf)
-        if on_kaggle():  # whose clock runs since the session began
-            deadline = min(deadline, begun + 3600 * KAGGLE_HOURS - session_age())
-        whole = replace(recipe.data, subset=None)
-        analyses = []
+        deadline, analyses = deadline_of(recipe, begun), []
+        if process_number() == 0 and not report_only:
+            claim(folder, EXPERIMENT)
         with first_process_first():
             for competition in {id(c): c for c in competitions.values()}.values():
                 tell_data(competition)
             if recipe.analysis:
-                claim_first(folder, report_only)
-                everything = open_data(replace(recipe, data=whole), competitions[data_key(cells[0].recipe)])
+                whole = replace(recipe, data=replace(recipe.data, subset=None))
+                everything = open_data(whole, competitions[data_key(cells[0].recipe)])
                 analyses = analyses_of(recipe, folder, everything, chosen)
             if recipe.search:
-                claim_first(folder, report_only)
                 pictures_of = partial(pictures_for, data=data, folder=folder)
                 until = deadline - 0.15 * (deadline - begun)  # the best is trained afterwards
                 until = -math.inf if report_only else deadline if math.isinf(deadline) else until
@@ -9297,7 +9295,6 @@ def run_recipe(
                 cells = []
             opened = open_all(cells, competitions, folder)
         if not report_only:
-            claim_first(folder, report_only)
             told = {"recipe": without_passwords(recipe_to_dict(recipe))}
             told["data"] = None if data is None else str(Path(data).resolve())
             write_first(folder / "experiment.json", told)
@@ -9311,12 +9308,17 @@ def run_recipe(
         return finish_experiment(recipe, cells, opened, folder, failed, analyses, comparable)
 
 
-EXPERIMENT = "an experiment"  # what the marker of a result folder says
+def check_run_options(data: str | Path | None, out: str | Path | None, jobs: int | None, gpus: int | None) -> None:
+    for name, number in {"--jobs": jobs, "--gpus": gpus}.items():
+        convert(number, Count | None, name)
+    for name, path in {"--data": data, "--out": out}.items():
+        convert(None if path is None else str(path), PathText | None, name)
 
 
-def claim_first(folder: Path, report_only: bool) -> None:
-    if process_number() == 0 and not report_only:
-        claim(folder, EXPERIMENT)
+def deadline_of(recipe: Recipe, begun: float) -> float:
+    """When a run that began at `begun` must end, by time.monotonic(); Kaggle's clock runs since its session began."""
+    asked = begun + 3600 * (recipe.train.max_hours or math.inf)
+    return min(asked, begun + 3600 * KAGGLE_HOURS - session_age()) if on_kaggle() else asked
 
 
 @contextmanager
@@ -9410,15 +9412,19 @@ class Grid:
     deadline: float  # by time.monotonic()
     data: str | Path | None
 
+    def unfinished(self) -> list[Cell]:
+        """The runs that are to be made."""
+        return [cell for cell in self.cells if self.force or not is_over(self.folder / cell.folder)]
+
 
 def run_cells(grid: Grid, jobs: int | None) -> dict[str, str]:
     """Runs what is not finished; why by folder for the runs that failed."""
-    alone = [cell for cell in grid.cells if grid.force or not is_over(grid.folder / cell.folder)]
+    wanted = len(grid.unfinished())
     if jobs is None:
         quick = grid.device.type == "cpu" and all(cell.recipe.model.freeze for cell in grid.cells)
         jobs = core_count() if quick else 1
-    if min(jobs, len(alone)) > 1 and processes() == 1:
-        return run_side_by_side(grid, min(jobs, len(alone)))
+    if min(jobs, wanted) > 1 and processes() == 1:
+        return run_side_by_side(grid, min(jobs, wanted))
     failed, stopped = {}, False
     for number, cell in enumerate(grid.cells, 1):
         reason = "train.max_hours is over" if time.monotonic() > grid.deadline or stopped else out_of_room(grid)
@@ -9495,8 +9501,7 @@ def run_side_by_side(grid: Grid, jobs: int) -> dict[str, str]:
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import active_children, get_context
 
-    unfinished = [c for c in grid.cells if grid.force or not is_over(grid.folder / c.folder)]
-    for cell in {features_key(c.recipe): c for c in unfinished}.values():
+    for cell in {features_key(c.recipe): c for c in grid.unfinished()}.values():
         pictures = grid.opened[data_key(cell.recipe)]  # features are extracted once, before all need them
         embedder = embedder_for(cell.recipe)[0].to(grid.device)
         labels = torch.zeros(len(pictures.competition.train), dtype=torch.int64)
@@ -9832,8 +9837,10 @@ def changed_settings(place: Path, recipe: Recipe, fingerprints: tuple[str, str])
 
 def check_earlier(folder: Path, cells: Sequence[Cell], competitions: Mapping[str, Competition], force: bool) -> None:
     """Refuses to mix results of other settings or other data, unless they failed or `force` sets them aside."""
+    recipes = {} if force else {data_key(cell.recipe): cell.recipe for cell in cells}
+    told = {key: data_fingerprints(recipe, competitions[key], folder) for key, recipe in recipes.items()}
     for cell in cells:
-        place, competition = folder / cell.folder, competitions[data_key(cell.recipe)]
+        place = folder / cell.folder
         if (
             force
             and cell.recipe.checkpoint
@@ -9842,7 +9849,7 @@ def check_earlier(folder: Path, cells: Sequence[Cell], competitions: Mapping[str
             raise KitError(f"checkpoint: {cell.recipe.checkpoint}: --force would set it aside; choose another --out")
         if force:
             continue  # whatever lies there is set aside, unread
-        changed = changed_settings(place, cell.recipe, data_fingerprints(cell.recipe, competition, folder))
+        changed = changed_settings(place, cell.recipe, told[data_key(cell.recipe)])
         if changed and not why_failed(place):
             raise KitError(
                 f"{place}: holds a run with other settings ({'; '.join(changed)}); choose another --out, "
@@ -10421,12 +10428,8 @@ def open_set_columns(told: Mapping[str, Any] | None) -> dict[str, float]:
     return {column: told[key]["score"] for key, column in names_of.items() if told and key in told}
 
 
-def log_folder(cell: Cell, folder: Path) -> Path:
+def log_folder(place: Path) -> Path:
     """Where a run's log lies: with folds, that of the first."""
-    return log_folder_of(folder / cell.folder)
-
-
-def log_folder_of(place: Path) -> Path:
     return place / "fold0" if (place / "fold0").is_dir() else place
 
 
@@ -10446,7 +10449,7 @@ class Thumbnails(Sequence):
 
 def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) -> dict[str, Any]:
     """What the report shows of one run (of its first fold, where there are folds)."""
-    place = log_folder(cell, folder)
+    place = log_folder(folder / cell.folder)
     kept = read_arrays(place / "validation.npz", "embeddings", "images", "labels")
     labels, geometry = kept["labels"], cell.recipe.model.geometry.build()
     similarity = similarity_matrix(kept["embeddings"], geometry=geometry)
@@ -10788,6 +10791,9 @@ def free_space(recipe: Recipe, title: str) -> dict[str, Any]:
     return {name: rule for name, rule in getattr(recipe.search, title).items() if name not in fixed}
 
 
+MEND_SEARCH = "set the search aside with --force"
+
+
 @dataclass(frozen=True, eq=False)
 class Trials:
     """The trials of a search that have ended.
@@ -10816,7 +10822,7 @@ class Trials:
         """The study at search.storage; None where there is none. KitError where it can't be opened."""
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # also of studies that are not shared
         url = self.recipe.search.storage
         if not url:
             return None
@@ -10840,16 +10846,17 @@ class Trials:
     def ended(self) -> list[dict[str, Any]]:
         """What the files tell of the trials, in order, up to the first that has not ended."""
         told: list[dict[str, Any]] = []
-        remedy = "set the search aside with --force"
         if (self.folder / f"search-{self.title}.log").exists():
-            raise KitError(f"{self.folder}: holds a search of an earlier version; {remedy}")
+            raise KitError(f"{self.folder}: holds a search of an earlier version; {MEND_SEARCH}")
         while (path := self.place(len(told)) / "trial.json").is_file():
-            record = read_record(path, {"key": str, "settings": dict, "state": str, "epochs": dict}, remedy)
+            record = read_record(path, {"key": str, "settings": dict, "state": str, "epochs": dict}, MEND_SEARCH)
             odd = [value for value in record["epochs"].values() if not isinstance(value, NUMBER)]
             if odd or record["state"] not in ("COMPLETE", "PRUNED", "FAIL"):
-                raise damaged(path, f"state {record['state']!r}" if not odd else f"epochs: {odd[0]!r}", remedy)
+                raise damaged(path, f"state {record['state']!r}" if not odd else f"epochs: {odd[0]!r}", MEND_SEARCH)
             if record["key"] != self.key:
-                raise KitError(f"{self.folder}: holds a search with other settings; choose another --out, or {remedy}")
+                raise KitError(
+                    f"{self.folder}: holds a search with other settings; choose another --out, or {MEND_SEARCH}"
+                )
             told.append(record)
         return told
 
@@ -10857,7 +10864,6 @@ class Trials:
         """An Optuna study of the ended trials, about to draw the next."""
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         search, pruner = self.recipe.search, optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
         if self.shared is not None:
             self.shared.pruner = pruner
@@ -10884,7 +10890,7 @@ class Trials:
                 intermediate_values={int(epoch): value for epoch, value in told["epochs"].items()},
             )
         except (KeyError, ValueError, TypeError) as error:
-            raise damaged(path, error, "set the search aside with --force") from None
+            raise damaged(path, error, MEND_SEARCH) from None
 
     def count(self) -> int:
         """How many trials have ended, in any way."""
@@ -10947,7 +10953,7 @@ def run_trial(
         return states.FAIL, None, f"can't run: {error}"
     try:
         if is_over(place):  # and was killed before that was written down
-            for row in read_log(log_folder_of(place)).to_dict("records")[1:]:
+            for row in read_log(log_folder(place)).to_dict("records")[1:]:
                 trial.report(float(row["map"]), int(row["epoch"]))
         else:
             run_cell(cell, pictures, place, device, deadline, watch)
@@ -11024,7 +11030,7 @@ def finish_experiment(
     if not cells and not analyses:
         raise TrainingFailed(next(iter(failed.values()), f"{folder}: no run is finished there"))
     table = results_table(cells, folder)
-    logs = {f"{c.variant}/seed{c.recipe.seed}": read_log(log_folder(c, folder)) for c in cells}
+    logs = {f"{c.variant}/seed{c.recipe.seed}": read_log(log_folder(folder / c.folder)) for c in cells}
     best = median_runs(table) if len(table) else []
     details = [run_details(cells[i], opened[data_key(cells[i].recipe)], folder) for i in best[:SHOWN]]
     notes = list({note: None for pictures in opened.values() for note in pictures.competition.notes})
@@ -11112,7 +11118,7 @@ def remake_report(folder: str | Path, device: str = "auto") -> Result:
 def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
     """A page over several experiments: every variant of each, and differences paired by seed to the first of all."""
     tables = []
-    check_claim(Path(out), "a comparison")
+    check_claim(Path(out), COMPARISON)
     for folder in map(Path, folders):
         if not (folder / "results.csv").is_file():
             raise KitError(f"{folder}: has no results.csv (expected the folder of an experiment with finished runs)")
@@ -11137,7 +11143,7 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
     )
     page.heading("Differences, paired by seed")
     page.table(compare_variants(table), "To the first variant, on the seeds that both have; p: paired t-test.")
-    claim(Path(out), "a comparison")
+    claim(Path(out), COMPARISON)
     return page.write(Path(out))
 
 
@@ -11234,8 +11240,8 @@ def embed_album(
     source = PixelSource(store, Preparation(recipe.background, (), size, cfg["mean"], cfg["std"]), device)
     network = in_precision(embedder, precision)
     settings = (asdict(recipe.background), asdict(recipe.model), size, tuple(cfg["mean"]), tuple(cfg["std"]))
-    computed = (str(precision), device.type, torch.__version__, timm.__version__, kornia.__version__)
-    key = fingerprint("album 2", store.key, module_fingerprint(embedder), *settings, *computed, rows.tolist())
+    settings += computed_by(precision, device)
+    key = fingerprint("album 2", store.key, module_fingerprint(embedder), *settings, rows.tolist())
     path = cache_dir() / "features" / f"{key}.safetensors"
     if (embeddings := kept_tensor(path, "embeddings", len(rows))) is None:
         embeddings = embed(network, source, rows, label=label)
@@ -11373,9 +11379,6 @@ def identify(
     for path in (out / "answers.csv", report):
         say(f"  wrote {path}")
     return answers
-
-
-ANSWERS = "answers"  # what the marker of a folder of answers says
 
 
 def without_known(

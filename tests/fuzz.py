@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import tiny
 import torch
 import yaml
 from PIL import Image
@@ -31,18 +32,7 @@ from safetensors.torch import save_file
 
 import jaguar_kit
 
-TINY = {
-    "name": "tiny",
-    "data": {"size": 32},
-    "model": {
-        "backbone": "test_resnet",
-        "pretrained": False,
-        "input_size": 32,
-        "head": {"name": "linear", "output": 8},
-    },
-    "loss": {"name": "arcface", "margin": 0.2, "scale": 16},
-    "train": {"epochs": 1, "batch_size": 16},
-}
+TINY = {**tiny.TINY, "loss": tiny.ARCFACE}
 LONGEST = 60  # seconds that one input may take
 VALUES = [
     *(

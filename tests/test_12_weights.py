@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -13,15 +14,13 @@ import jaguar_kit
 from jaguar_kit import KitError, recipe_from_dict, run_recipe
 
 TINY = {
-    "name": "tiny",
-    "data": {"size": 32},
+    **tiny.TINY,
     "model": {
         "backbone": "test_resnet",
         "input_size": 32,
         "head": {"name": "mlp", "layers": 2, "hidden": 16, "output": 8},
     },
-    "loss": {"name": "arcface", "margin": 0.2, "scale": 16},
-    "train": {"epochs": 1, "batch_size": 16},
+    "loss": tiny.ARCFACE,
 }
 
 

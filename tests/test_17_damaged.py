@@ -7,21 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 import yaml
 
 import jaguar_kit
 
 TINY = {
-    "name": "tiny",
-    "data": {"size": 32},
-    "model": {
-        "backbone": "test_resnet",
-        "pretrained": False,
-        "input_size": 32,
-        "head": {"name": "linear", "output": 8},
-    },
-    "loss": {"name": "arcface", "margin": 0.2, "scale": 16},
+    **tiny.TINY,
+    "loss": tiny.ARCFACE,
     "train": {"epochs": 2, "batch_size": 16},
     "test_backgrounds": ["gray"],
     "postprocess": ["query_expansion"],

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tiny
 import yaml
 
 import jaguar_kit
@@ -19,15 +20,8 @@ from jaguar_kit import KitError, recipe_from_dict, run_recipe
 
 ROOT = Path(jaguar_kit.__file__).parent
 TINY = {
-    "name": "tiny",
-    "data": {"size": 32},
-    "model": {
-        "backbone": "test_resnet",
-        "pretrained": False,
-        "input_size": 32,
-        "head": {"name": "linear", "output": 8},
-    },
-    "loss": {"name": "arcface", "margin": 0.2, "scale": 16},
+    **tiny.TINY,
+    "loss": tiny.ARCFACE,
     "train": {"epochs": 5, "batch_size": 16, "checkpoint_minutes": 0.0001},
     "search": {
         "trials": 8,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import yaml
 from PIL import Image
 
@@ -34,16 +35,9 @@ NAMES = [
     "#1",
 ]
 TINY = {
-    "name": "tiny",
+    **tiny.TINY,
     "question": "Wer ist wer? 🐆 «кто»",
     "data": {"size": 32, "split": {"name": "stratified", "validation": 0.4}},
-    "model": {
-        "backbone": "test_resnet",
-        "pretrained": False,
-        "input_size": 32,
-        "head": {"name": "linear", "output": 8},
-    },
-    "train": {"epochs": 1, "batch_size": 16},
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny import TINY
 
 import jaguar_kit
 from jaguar_kit import KitError, package_kit
@@ -358,19 +359,6 @@ def on_kaggle(tmp_path, monkeypatch):
     ):
         monkeypatch.setenv(variable, "")
     return tmp_path
-
-
-TINY = {
-    "name": "tiny",
-    "data": {"size": 32},
-    "model": {
-        "backbone": "test_resnet",
-        "pretrained": False,
-        "input_size": 32,
-        "head": {"name": "linear", "output": 16},
-    },
-    "train": {"epochs": 1, "batch_size": 16},
-}
 
 
 def as_text(recipe: dict) -> str:

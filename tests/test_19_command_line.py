@@ -15,6 +15,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import save_file
+from tiny import TINY
 
 import jaguar_kit
 
@@ -238,14 +239,6 @@ def test_module_runs_as_a_program():
 # what the file system says
 
 
-TINY = {
-    "name": "tiny",
-    "data": {"size": 32},
-    "model": {"backbone": "test_resnet", "pretrained": False, "input_size": 32, "head": "linear"},
-    "train": {"epochs": 1, "batch_size": 16},
-}
-
-
 @pytest.fixture
 def tiny(tmp_path):
     path = tmp_path / "tiny.yaml"
@@ -447,6 +440,15 @@ def test_experiments_of_an_earlier_version_are_known_without_a_mark(tmp_path):
     jaguar_kit.claim(tmp_path / "x", "an experiment")
     with pytest.raises(jaguar_kit.KitError):
         jaguar_kit.claim(tmp_path / "x", "answers")
+
+
+def test_of_a_folder_that_is_somebody_elses_nothing_is_removed(tiny, mini, tmp_path, capsys):
+    place = tmp_path / "out" / f"tiny@{mini.name}"
+    (place / "empty").mkdir(parents=True)
+    (place / "notes.txt").write_text("mine")
+    line = refused(capsys, "run", str(tiny), "--data", str(mini), "--out", str(tmp_path / "out"))
+    assert "holds something else (notes.txt); choose another --out" in line
+    assert (place / "empty").is_dir()
 
 
 @pytest.mark.parametrize(

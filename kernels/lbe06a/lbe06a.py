@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "c7758949c3083db7e4fa6366cb3d28bdfd20172d58614c57b3a10a31159c0af9"  # of its jaguar_kit.py
+MODULE = "5e898985227bdc752da9e929458bde8a88695eb4261d5f34df17059d79d56bd2"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
