@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import jaguar_kit as jk
 import pytest
 import yaml
-
-import jaguar_kit as jk
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -22,6 +22,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import jaguar_kit
 import numpy as np
 import pandas as pd
 import tiny
@@ -29,8 +30,6 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import save_file
-
-import jaguar_kit
 
 TINY = {**tiny.TINY, "loss": tiny.ARCFACE}
 LONGEST = 60  # seconds that one input may take

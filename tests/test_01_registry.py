@@ -6,11 +6,10 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import jaguar_kit as jk
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-import jaguar_kit as jk
 from jaguar_kit import KitError, Range, convert
 
 

@@ -6,12 +6,11 @@ import math
 import textwrap
 from pathlib import Path
 
+import jaguar_kit as jk
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import jaguar_kit as jk
 from jaguar_kit import KitError, expand, load_recipe, recipe_from_dict, recipe_to_dict
 
 RECIPES = sorted((Path(jk.__file__).parent / "recipes").rglob("*.yaml"))

@@ -11,11 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+import jaguar_kit as jk
 import numpy as np
 import pytest
 import torch
-
-import jaguar_kit as jk
 from jaguar_kit import KitError, atomic, find_mounted
 
 

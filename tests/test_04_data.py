@@ -8,17 +8,16 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jaguar_kit as jk
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from jaguar_kit import KitError, load_competition, make_mini_dataset, open_store, read_picture
 from PIL import Image
 from sklearn.model_selection import train_test_split
-
-import jaguar_kit as jk
-from jaguar_kit import KitError, load_competition, make_mini_dataset, open_store, read_picture
 
 NAMES = ("a.png", "b.png", "c.png", "d.png")
 TRAIN = "filename,ground_truth\na.png,Ana\nb.png,Ana\nc.png,Bela\nd.png,Bela\n"

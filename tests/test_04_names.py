@@ -6,13 +6,13 @@ import sys
 import unicodedata
 from pathlib import Path
 
+import identify
+import jaguar_kit
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
-
-import jaguar_kit
 from jaguar_kit import KitError, find_bursts, load_competition, run_recipe
+from PIL import Image
 
 NOTHING = np.zeros(64, bool)
 
@@ -167,7 +167,7 @@ def test_held_out_pictures_are_known_by_their_paths(tmp_path):
     )
     rows = [("Ana/c1/IMG_1.jpg", "Ana"), ("Ana/c2/IMG_1.jpg", "Ana"), ("IMG_1.jpg", "Ana"), ("c1/IMG_1.jpg", "Ana")]
     rows += [("copies/IMG_9.jpg", "Bela"), ("copies/IMG_9.jpg", "Ana"), ("Ana/c1/IMG_2.jpg", "Ana")]
-    found = jaguar_kit.held_out_pictures(tmp_path, table_of(*rows))
+    found = identify.held_out_pictures(tmp_path, table_of(*rows))
     assert found.tolist() == [True, False, False, True, True, False, False]
 
 

@@ -2,12 +2,11 @@
 
 import struct
 
+import jaguar_kit
 import numpy as np
 import pytest
-from PIL import Image
-
-import jaguar_kit
 from jaguar_kit import open_store, read_picture
+from PIL import Image
 
 
 def gradient(top: int, dtype=np.uint16) -> np.ndarray:

@@ -2,16 +2,15 @@
 
 import math
 
+import jaguar_kit
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaguar_kit import Component, KitError, Preparation
 from torchvision.transforms import InterpolationMode, autoaugment
 from torchvision.transforms import functional as torchvision
-
-import jaguar_kit
-from jaguar_kit import Component, KitError, Preparation
 
 PROPERTY = settings(deadline=None, max_examples=60)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

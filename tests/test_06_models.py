@@ -6,6 +6,8 @@ import json
 import math
 import pickle
 
+import fetch_weights
+import jaguar_kit
 import mpmath
 import numpy as np
 import pytest
@@ -14,11 +16,9 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaguar_kit import Component, Embedder, KitError, ModelConfig
 from safetensors.torch import save_file
 from torch import nn
-
-import jaguar_kit
-from jaguar_kit import Component, Embedder, KitError, ModelConfig
 
 PROPERTY = settings(deadline=None, max_examples=60)
 SIZE = 64
@@ -994,7 +994,7 @@ def test_backbone_is_taken_out_of_a_larger_model(part_of_a_larger_model, capsys)
 
 def test_backbone_taken_out_of_a_larger_model_is_fetched_for_later(part_of_a_larger_model, offline, monkeypatch):
     model, asked = part_of_a_larger_model
-    path = jaguar_kit.fetch_backbone("miew", offline / "weights")
+    path = fetch_weights.fetch_backbone("miew", offline / "weights")
     assert path == offline / "weights" / "miew.safetensors"
     assert jaguar_kit.load_safetensors(path)[1]["source"] == "someone/miew"
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -1156,9 +1156,9 @@ def test_normalisation_of_the_file_wins(offline):
 
 def test_backbone_is_fetched_once(offline, tiny_name, monkeypatch):
     fetched, model = [], random_backbone(tiny_name)
-    monkeypatch.setattr(jaguar_kit, "download_backbone", lambda *asked: fetched.append(asked) or model)
+    monkeypatch.setattr(fetch_weights, "download_backbone", lambda *asked: fetched.append(asked) or model)
     for _ in range(2):
-        path = jaguar_kit.fetch_backbone(tiny_name, offline / "new" / "weights")
+        path = fetch_weights.fetch_backbone(tiny_name, offline / "new" / "weights")
         assert path == offline / "new" / "weights" / "tiny.safetensors"
     assert fetched == [("tiny", None)]
     assert_same_weights(jaguar_kit.load_backbone(tiny_name, None, True, str(path.parent)), model)

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import jaguar_kit
 import numpy as np
 import pytest
 import slow
@@ -10,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import jaguar_kit
 from jaguar_kit import KitError
 
 PROPERTY = settings(deadline=None, max_examples=30)

@@ -4,11 +4,10 @@ import inspect
 import itertools
 import math
 
+import jaguar_kit
 import numpy as np
 import pytest
 import torch
-
-import jaguar_kit
 from jaguar_kit import KitError
 
 DIM, IDENTITIES = 8, 5

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from jaguar_kit import Component, balanced_batches, pk_batches, random_batches
 
 PROPERTY = settings(deadline=None, max_examples=100)

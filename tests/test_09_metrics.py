@@ -2,17 +2,16 @@
 
 import math
 
+import jaguar_kit
 import numpy as np
 import pytest
 import slow
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaguar_kit import KitError, average_precision, identity_balanced_map, retrieval_metrics
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
-
-import jaguar_kit
-from jaguar_kit import KitError, average_precision, identity_balanced_map, retrieval_metrics
 
 PROPERTY = settings(deadline=None, max_examples=50)
 SHARES = ("map", "retrieval_map", "top1", "pair_auc", "pair_ap", "cmc@1", "cmc@5", "cmc@10", "minp")

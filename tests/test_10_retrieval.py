@@ -1,13 +1,12 @@
 """Section 10: similarities, expansion, re-ranking, calibration, fusion and the steps of a recipe."""
 
+import jaguar_kit
 import numpy as np
 import pytest
 import slow
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-
-import jaguar_kit
 from jaguar_kit import Component, KitError, identity_balanced_map, similarity_matrix
 
 PROPERTY = settings(deadline=None, max_examples=40)

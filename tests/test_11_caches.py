@@ -5,13 +5,12 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import jaguar_kit
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
-import jaguar_kit
 from jaguar_kit import Component, open_store, recipe_from_dict
+from PIL import Image
 
 CPU = torch.device("cpu")
 RECIPE = recipe_from_dict(

@@ -3,15 +3,14 @@
 import itertools
 from dataclasses import replace
 
+import jaguar_kit
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
-
-import jaguar_kit
 from jaguar_kit import Component, ImageStore, ModelConfig, Preparation, Recipe, embed
+from torch import nn
 
 PROPERTY = settings(deadline=None, max_examples=40)
 CPU = torch.device("cpu")

@@ -1,12 +1,11 @@
 """Batches that go through the backbone in parts: the loss is the whole batch's, and nothing happens twice."""
 
+import jaguar_kit
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
-import jaguar_kit
 from jaguar_kit import recipe_from_dict
+from torch import nn
 
 LABELS = torch.arange(12) // 3  # four identities with three pictures each, as the pk sampler gives them
 LOSSES = [

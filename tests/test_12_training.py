@@ -18,18 +18,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import jaguar_kit
 import numpy as np
 import pandas as pd
 import pytest
 import timm
 import torch
 import yaml
+from jaguar_kit import Component, KitError, TrainingFailed, recipe_from_dict
 from safetensors.torch import load_file
 from timm.optim import list_optimizers
 from torch import nn
-
-import jaguar_kit
-from jaguar_kit import Component, KitError, TrainingFailed, recipe_from_dict
 
 TOOL = str(Path(jaguar_kit.__file__).parent / "tools" / "run_recipe.py")
 TIMES = ["images_per_second", "data_seconds", "compute_seconds", "memory_mb", "seconds"]

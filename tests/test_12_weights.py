@@ -3,15 +3,15 @@
 import json
 from pathlib import Path
 
+import identify
+import jaguar_kit
 import numpy as np
 import pytest
 import tiny
 import torch
+from jaguar_kit import KitError, recipe_from_dict, run_recipe
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-
-import jaguar_kit
-from jaguar_kit import KitError, recipe_from_dict, run_recipe
 
 TINY = {
     **tiny.TINY,
@@ -85,7 +85,7 @@ def test_another_backbone_of_that_name_is_refused(frozen, mini, tmp_path):
         ):
             again(place, mini, tmp_path / "other", model={"weights": str(file)})
         with pytest.raises(KitError, match="not those that this run was trained with"):
-            jaguar_kit.identify(place, mini, mini / "test", tmp_path / "answers", device="cpu")
+            identify.identify(place, mini, mini / "test", tmp_path / "answers", device="cpu")
         assert not (tmp_path / "answers").exists()
     finally:
         file.write_bytes(kept)
@@ -309,7 +309,7 @@ def test_pictures_that_a_checkpoint_was_trained_on_validate_nothing_unseen(mini,
     kept = np.load(second.folder / "default" / "seed42" / "validation.npz")
     assert set(kept["paths"]) <= set(kept["trained"])
     table = jaguar_kit.load_competition(mini).train
-    assert not jaguar_kit.held_out_pictures(second.folder / "default" / "seed42", table).any()
+    assert not identify.held_out_pictures(second.folder / "default" / "seed42", table).any()
 
 
 @pytest.mark.parametrize("recipe", [{"loss": {"name": "arcface", "margin": 0.4, "scale": 16}}, {"train": {"lr": 0.5}}])

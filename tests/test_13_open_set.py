@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 
+import jaguar_kit
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,10 +16,6 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from sklearn.model_selection import train_test_split
-
-import jaguar_kit
 from jaguar_kit import (
     KitError,
     answers_of,
@@ -33,6 +30,8 @@ from jaguar_kit import (
     validate_answers,
     write_answers,
 )
+from PIL import Image
+from sklearn.model_selection import train_test_split
 
 NEW = "new_individual"
 PROPERTY = settings(deadline=None, max_examples=60)

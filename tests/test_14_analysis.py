@@ -2,15 +2,14 @@
 
 import math
 
+import jaguar_kit
 import numpy as np
 import pandas as pd
 import pytest
 import slow
+from jaguar_kit import Component, Likeness, connected_groups, curate, duplicate_pairs, keep_sharpest, pair_decisions
 from PIL import Image
 from sklearn.metrics import confusion_matrix
-
-import jaguar_kit
-from jaguar_kit import Component, Likeness, connected_groups, curate, duplicate_pairs, keep_sharpest, pair_decisions
 
 
 def smooth_picture(seed, side=64):

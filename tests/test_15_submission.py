@@ -4,14 +4,13 @@ import itertools
 import math
 import re
 
+import jaguar_kit
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import jaguar_kit
 from jaguar_kit import KitError, validate_submission, write_submission
 
 PROPERTY = settings(deadline=None, max_examples=40)

@@ -4,15 +4,14 @@ import io
 import math
 import re
 
+import jaguar_kit
 import numpy as np
 import pandas as pd
 import pytest
+from jaguar_kit import Page, compare_variants, findings, mean_interval, recipe_from_dict, summarise, write_report
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
-
-import jaguar_kit
-from jaguar_kit import Page, compare_variants, findings, mean_interval, recipe_from_dict, summarise, write_report
 
 SIGNS = "_a <b> & $x^2$ | c"
 

@@ -6,12 +6,13 @@ import re
 import shutil
 from pathlib import Path
 
+import identify
+import jaguar_kit
 import pytest
+import report
 import tiny
 import torch
 import yaml
-
-import jaguar_kit
 
 TINY = {
     **tiny.TINY,
@@ -138,12 +139,12 @@ def test_a_damaged_checkpoint_is_one_line(spoil, copy, mini):
 def test_a_damaged_experiment_is_told_by_report_and_written_anew_by_a_run(spoil, copy, mini, capsys):
     folder = copy / "runs" / f"tiny@{mini.name}"
     spoil(folder / "experiment.json")
-    assert jaguar_kit.main(jaguar_kit.report_command, [str(folder)]) == 2
+    assert jaguar_kit.main(report.report_command, [str(folder)]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert "experiment.json" in told
     assert run(copy, mini)[0] == 0
-    assert jaguar_kit.main(jaguar_kit.report_command, [str(folder)]) == 0
+    assert jaguar_kit.main(report.report_command, [str(folder)]) == 0
 
 
 @pytest.mark.parametrize("spoil", SPOILS, ids=lambda spoil: spoil.__name__)
@@ -151,7 +152,7 @@ def test_damaged_tables_of_results_are_told_by_a_comparison(spoil, copy, mini, t
     folder = copy / "runs" / f"tiny@{mini.name}"
     spoil(folder / "results.csv")
     arguments = [str(folder), str(folder), "--out", str(tmp_path / "both")]
-    assert jaguar_kit.main(jaguar_kit.report_command, arguments) == 2
+    assert jaguar_kit.main(report.report_command, arguments) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert "results.csv" in told
@@ -164,7 +165,7 @@ def test_damaged_weights_are_told_where_they_are_used(spoil, copy, mini, capsys)
     spoil(place / "weights.safetensors")
     jaguar_kit.CHECKED.clear()
     arguments = ["--weights", str(place), "--catalogue", str(mini), "--queries", str(mini / "test")]
-    assert jaguar_kit.main(jaguar_kit.identify_command, [*arguments, "--out", str(copy / "answers")]) == 2
+    assert jaguar_kit.main(identify.identify_command, [*arguments, "--out", str(copy / "answers")]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert "weights.safetensors" in told or str(place) in told
@@ -230,5 +231,5 @@ def test_an_experiment_on_data_that_are_no_folder_is_one_line(data, copy, mini, 
     folder = copy / "runs" / f"tiny@{mini.name}"
     told = json.loads((folder / "experiment.json").read_text())
     (folder / "experiment.json").write_text(json.dumps({**told, "data": data}))
-    assert jaguar_kit.main(jaguar_kit.report_command, [str(folder)]) == 2
+    assert jaguar_kit.main(report.report_command, [str(folder)]) == 2
     assert re.match(r"error: .*experiment\.json: is damaged: data: .*\n$", capsys.readouterr().err)

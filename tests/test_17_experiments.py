@@ -8,15 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jaguar_kit
 import numpy as np
 import pandas as pd
 import pytest
+import report as report_tool
 import torch
 import yaml
-from PIL import Image
-
-import jaguar_kit
 from jaguar_kit import load_recipe, recipe_from_dict, run_recipe
+from PIL import Image
 
 CAN_MOUNT = shutil.which("unshare") and subprocess.run(["unshare", "-rm", "true"], check=False).returncode == 0
 COMMAND = [sys.executable, str(Path(jaguar_kit.__file__).parent / "tools" / "run_recipe.py")]
@@ -538,7 +538,7 @@ def test_the_command_exits_with_2(tiny):
 
 
 def report(*arguments):
-    return jaguar_kit.main(jaguar_kit.report_command, [str(a) for a in arguments])
+    return jaguar_kit.main(report_tool.report_command, [str(a) for a in arguments])
 
 
 def test_a_half_finished_grid_is_reported_without_training(mini, tmp_path):
@@ -546,7 +546,7 @@ def test_a_half_finished_grid_is_reported_without_training(mini, tmp_path):
     whole = run_recipe(recipe_from_dict(raw), data=mini, out=tmp_path)
     left = whole.folder / "lr=0.002"
     shutil.rmtree(left)
-    again = jaguar_kit.remake_report(whole.folder)
+    again = report_tool.remake_report(whole.folder)
     told = again.report.with_suffix(".md").read_text()
     assert "1 of 2 runs are not there yet" in told
     assert "How fast?" in told

@@ -12,18 +12,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import identify as identify_tool
+import jaguar_kit
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from identify import identify
+from jaguar_kit import KitError, load_competition, make_mini_dataset, recipe_from_dict
 from PIL import Image
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
-
-import jaguar_kit
-from jaguar_kit import KitError, identify, load_competition, make_mini_dataset, recipe_from_dict
 
 NEW = "new_individual"
 PROPERTY = settings(deadline=None, max_examples=60)
@@ -200,7 +201,7 @@ def test_the_page_is_self_contained(told):
 
 def test_every_query_stands_on_the_page_beside_its_matches(place, tmp_path, monkeypatch):
     rows, sheets = [], []
-    row_of, sheet_of = jaguar_kit.match_row, jaguar_kit.match_sheet
+    row_of, sheet_of = identify_tool.match_row, jaguar_kit.match_sheet
 
     def match_row(there, new, answer):
         rows.append((answer["query"], row_of(there, new, answer)))
@@ -210,8 +211,8 @@ def test_every_query_stands_on_the_page_beside_its_matches(place, tmp_path, monk
         sheets.append((shown, list(taken)))
         return sheet_of(shown, taken, **more)
 
-    monkeypatch.setattr(jaguar_kit, "match_row", match_row)
-    monkeypatch.setattr(jaguar_kit, "match_sheet", match_sheet)
+    monkeypatch.setattr(identify_tool, "match_row", match_row)
+    monkeypatch.setattr(identify_tool, "match_sheet", match_sheet)
     with jaguar_kit.silent():
         answers = place.identify(tmp_path / "out").set_index("query")
     assert sorted(query for query, _ in rows) == sorted(place.truth)
@@ -250,16 +251,16 @@ def test_the_page_tells_numbers_and_that_the_weights_know_these_animals(told, pl
     assert f"{len(answers) - new} recognised, {new} new to the catalogue" in page
     assert f"## Perhaps new individuals ({new})" in page
     assert f"## Recognised, the least sure first ({len(answers) - new})" in page
-    assert held_out_of(place) < jaguar_kit.LEAST_HELD_OUT
+    assert held_out_of(place) < identify_tool.LEAST_HELD_OUT
     assert TOO_SURE in page
 
 
 @pytest.mark.parametrize("alone", [False, True])
 def test_confidence_is_fitted_on_what_was_held_out_where_that_is_enough(alone, place, tmp_path, monkeypatch):
-    monkeypatch.setattr(jaguar_kit, "LEAST_HELD_OUT", held_out_of(place))
-    fitted_on, fit = [], jaguar_kit.confidence_of
+    monkeypatch.setattr(identify_tool, "LEAST_HELD_OUT", held_out_of(place))
+    fitted_on, fit = [], identify_tool.confidence_of
     monkeypatch.setattr(
-        jaguar_kit, "confidence_of", lambda guesses, *a: (fitted_on.append(guesses), fit(guesses, *a))[1]
+        identify_tool, "confidence_of", lambda guesses, *a: (fitted_on.append(guesses), fit(guesses, *a))[1]
     )
     weights = place.weights
     if alone:  # without the run's list of pictures
@@ -282,16 +283,16 @@ def test_confidence_is_fitted_on_what_was_held_out_where_that_is_enough(alone, p
 def test_pictures_that_were_held_out_are_known_by_their_names(place, tmp_path):
     images = set(np.load(place.weights / "validation.npz")["images"])
     for weights in (place.weights, place.weights / "weights.safetensors"):
-        found = jaguar_kit.held_out_pictures(weights, place.known)
+        found = identify_tool.held_out_pictures(weights, place.known)
         assert found.tolist() == [name in images for name in place.known.filename]
         assert found.sum() == held_out_of(place)
-    assert not jaguar_kit.held_out_pictures(tmp_path, place.known).any()  # where nothing tells
+    assert not identify_tool.held_out_pictures(tmp_path, place.known).any()  # where nothing tells
 
 
 def test_pictures_that_were_held_out_are_known_by_their_numbers_in_metadata_too(tmp_path):
     np.savez(tmp_path / "validation.npz", images=["17", "4", "3"], labels=["a", "b", "c"])
     table = pd.DataFrame({"filename": ["3", "4", "17"], "path": ["i/00003.jpg", "i/00004.jpg", "i/00017.jpg"]})
-    found = jaguar_kit.held_out_pictures(tmp_path, table.assign(identity=["another", "b", "a"]))
+    found = identify_tool.held_out_pictures(tmp_path, table.assign(identity=["another", "b", "a"]))
     assert found.tolist() == [False, True, True]
 
 
@@ -383,7 +384,7 @@ def test_folders_are_read_below_and_hidden_or_other_files_left(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
-    root, table, notes = jaguar_kit.load_queries(tmp_path)
+    root, table, notes = identify_tool.load_queries(tmp_path)
     assert root == tmp_path
     assert "1 .txt" in notes[0]
     assert ".hidden (1 files)" in notes[1]
@@ -405,7 +406,7 @@ def test_a_catalogue_may_be_a_csv_with_either_names_of_columns(columns, text, tm
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "known.csv").write_text(columns + "\n" + text.format("1.png", "2.png"))
     try:
-        root, table, _ = jaguar_kit.load_catalogue(tmp_path / "known.csv")
+        root, table, _ = identify_tool.load_catalogue(tmp_path / "known.csv")
     except AttributeError as error:
         pytest.fail(f"a traceback: {error}")
     assert root == tmp_path
@@ -684,19 +685,19 @@ def similarities(size, together, within=0.9, between=0.1):
     ],
 )
 def test_who_resembles_each_other_has_one_name(size, together, expected):
-    assert jaguar_kit.group_new(similarities(size, together), 0.5) == expected
+    assert identify_tool.group_new(similarities(size, together), 0.5) == expected
 
 
 def test_a_chain_of_likenesses_is_no_group():
     matrix = similarities(3, [])
     matrix[0, 1] = matrix[1, 0] = 0.95
     matrix[1, 2] = matrix[2, 1] = 0.9  # but the first and the last are nothing alike
-    assert jaguar_kit.group_new(matrix, 0.6) == ["new 1", "new 1", ""]
-    assert jaguar_kit.group_new(matrix, 0.45) == ["new 1"] * 3  # (.9 + .1) / 2
+    assert identify_tool.group_new(matrix, 0.6) == ["new 1", "new 1", ""]
+    assert identify_tool.group_new(matrix, 0.45) == ["new 1"] * 3  # (.9 + .1) / 2
 
 
 def test_a_likeness_that_reaches_the_threshold_suffices():
-    groups = jaguar_kit.group_new(np.array([[1.0, 0.5], [0.5, 1.0]]), 0.5)
+    groups = identify_tool.group_new(np.array([[1.0, 0.5], [0.5, 1.0]]), 0.5)
     assert groups == ["new 1", "new 1"], "it must reach the threshold, as an answer's confidence must"
 
 
@@ -708,7 +709,7 @@ def test_groups_are_those_of_average_linkage(size, seed, threshold):
     matrix = (matrix + matrix.T) / 2
     np.fill_diagonal(matrix, 1)
     labels = fcluster(linkage(squareform(1 - matrix, checks=False), "average"), 1 - threshold, "distance")
-    names = jaguar_kit.group_new(matrix.copy(), threshold)
+    names = identify_tool.group_new(matrix.copy(), threshold)
     for i in range(size):
         together = labels == labels[i]
         assert (names[i] == "") == (together.sum() == 1)
@@ -726,7 +727,7 @@ def album(identities, embeddings, pictures=None, **columns):
     table = pd.DataFrame({"path": [f"{i}.jpg" for i in range(len(identities))], "identity": identities, **columns})
     vectors = torch.tensor(np.asarray(embeddings), dtype=torch.float32)
     store = jaguar_kit.ImageStore(pixels, "key")
-    return jaguar_kit.Album(table, store, np.arange(len(identities)), vectors)
+    return identify_tool.Album(table, store, np.arange(len(identities)), vectors)
 
 
 def slow_leave_one_out(identities, embeddings, twins, asked):
@@ -749,7 +750,7 @@ def left_out(catalogue, asked=None):
     """Guesses for all pictures of a catalogue, or for those asked for by their places."""
     size = len(catalogue.table)
     wanted = np.isin(np.arange(size), range(size) if asked is None else asked)
-    return jaguar_kit.leave_one_out(catalogue, jaguar_kit.build("geometry", "cosine"), wanted)
+    return identify_tool.leave_one_out(catalogue, jaguar_kit.build("geometry", "cosine"), wanted)
 
 
 NAMES = list("aaabbbcccd")
@@ -786,7 +787,7 @@ def test_answers_follow_from_likeness_confidence_and_threshold():
     mixed = np.eye(8)[1] + 0.5 * np.eye(8)[2] + 0.25 * np.eye(8)[7]
     queries = album(["?"] * 3, [np.eye(8)[5], mixed, np.ones(8)])
     geometry = jaguar_kit.build("geometry", "cosine")
-    answers = jaguar_kit.answer_queries(catalogue, queries, geometry, lambda s: np.clip(s, 0, 1), 0.8)
+    answers = identify_tool.answer_queries(catalogue, queries, geometry, lambda s: np.clip(s, 0, 1), 0.8)
     assert answers["query"].tolist() == ["0.jpg", "1.jpg", "2.jpg"]
     assert answers.answer.tolist() == ["c", "a", NEW]
     assert answers.identity_1[:2].tolist() == ["c", "a"]
@@ -809,14 +810,14 @@ def test_confidence_without_anything_to_fit_it_on_is_refused():
     told = left_out(album(list("abc"), np.eye(3)))
     assert not told.known.any()
     with pytest.raises(KitError, match="nothing to fit confidence on"):
-        jaguar_kit.confidence_of(told, "here")
+        identify_tool.confidence_of(told, "here")
 
 
 def test_the_threshold_has_the_best_score_on_the_catalogue():
     rng = np.random.default_rng(3)
     embeddings = np.repeat(rng.normal(size=(5, 6)), 4, axis=0) + 0.6 * rng.normal(size=(20, 6))
     guesses = left_out(album([f"p{i // 4}" for i in range(20)], embeddings))
-    calibrate, threshold = jaguar_kit.confidence_of(guesses, "here")
+    calibrate, threshold = identify_tool.confidence_of(guesses, "here")
     guesses["score"] = calibrate(guesses.score)
     reached = jaguar_kit.score_guesses(guesses, {"": threshold})["score"]
     tried = [jaguar_kit.score_guesses(guesses, {"": t})["score"] for t in np.linspace(0, 1, 201)]
@@ -843,7 +844,7 @@ def test_photographs_of_the_catalogue_itself_are_no_queries(place, tmp_path, cap
 
 
 def test_a_competitions_folder_asks_for_its_test_pictures(place):
-    root, asked, _ = jaguar_kit.load_queries(place.data)
+    root, asked, _ = identify_tool.load_queries(place.data)
     assert root == place.data
     assert asked.path.tolist() == load_competition(place.data).test.path.tolist()
 
@@ -853,13 +854,13 @@ def test_earlier_answers_are_no_photographs(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "answers" / "answers.csv").write_text("query\n")
-    assert jaguar_kit.load_queries(tmp_path)[1].path.tolist() == ["a.png"]
+    assert identify_tool.load_queries(tmp_path)[1].path.tolist() == ["a.png"]
 
 
 def test_embeddings_are_kept_for_the_next_photographs(place, tmp_path, monkeypatch):
     with jaguar_kit.silent():
         first = place.identify(tmp_path / "first")
-        monkeypatch.setattr(jaguar_kit, "embed", None)
+        monkeypatch.setattr(identify_tool, "embed", None)
         again = place.identify(tmp_path / "again")
     pd.testing.assert_frame_equal(first, again)
 

@@ -11,11 +11,11 @@ import textwrap
 import time
 from pathlib import Path
 
+import jaguar_kit
+import kernels
 import pytest
 import tiny
 import yaml
-
-import jaguar_kit
 from jaguar_kit import KitError, recipe_from_dict, run_recipe
 
 ROOT = Path(jaguar_kit.__file__).parent
@@ -230,7 +230,7 @@ def test_a_password_is_written_nowhere(mini, tmp_path, monkeypatch):
 
 def test_a_recipe_with_a_password_does_not_travel(tmp_path):
     recipe = recipe_of(search={"storage": f"mysql://me:{SECRET}@host/x"})
-    for refused in (lambda: jaguar_kit.kernel_script(recipe), lambda: jaguar_kit.check_no_password(recipe, "x.yaml")):
+    for refused in (lambda: kernels.kernel_script(recipe), lambda: kernels.check_no_password(recipe, "x.yaml")):
         with pytest.raises(KitError, match="tells a password, which must not travel") as error:
             refused()
         assert SECRET not in str(error.value)

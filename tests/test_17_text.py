@@ -7,13 +7,14 @@ import sys
 import unicodedata
 from pathlib import Path
 
+import identify
+import jaguar_kit
+import kernels
 import numpy as np
 import pytest
 import tiny
 import yaml
 from PIL import Image
-
-import jaguar_kit
 
 ROOT = Path(jaguar_kit.__file__).parent
 NAMES = [
@@ -90,7 +91,7 @@ def test_identify_answers_with_these_names(run, album, tmp_path):
         picture = np.asarray(Image.open(next((album / name.strip()).glob("*.png")))).copy()
         picture[0, 0] = 0
         Image.fromarray(picture).save(path)
-    answers = jaguar_kit.identify(run[0] / "default" / "seed42", album, queries, tmp_path / "out", device="cpu")
+    answers = identify.identify(run[0] / "default" / "seed42", album, queries, tmp_path / "out", device="cpu")
     assert set(answers["query"]) == {f"{name.strip()}.png" for name in NAMES[:3]}
     known = {jaguar_kit.clean_label(name) for name in NAMES}
     assert set(answers.identity_1) <= known
@@ -104,7 +105,7 @@ def test_identify_answers_with_these_names(run, album, tmp_path):
 def test_words_of_a_recipe_survive_a_kernel(text):
     recipe = jaguar_kit.recipe_from_dict({**TINY, "question": text, "data": {}})
     space = {"__name__": "kernel"}
-    code = jaguar_kit.kernel_script(recipe).partition('RECIPE = """')[2]
+    code = kernels.kernel_script(recipe).partition('RECIPE = """')[2]
     exec('RECIPE = """' + code.partition("\nsys.exit")[0], space)  # the recipe's text alone
     assert jaguar_kit.read_yaml(space["RECIPE"], "x")["question"] == text
 

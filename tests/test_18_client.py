@@ -15,14 +15,18 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import NamedTuple
 
+import jaguar_kit
+import kaggle_client
+import kaggle_run
+import kernels as kernels_tool
+import package as package_tool
 import pytest
 import torch
 import urllib3
+from jaguar_kit import KitError
+from kaggle_client import KaggleError, Patience
 from kaggle_server import HTML, Dataset, KaggleServer, Session
 from safetensors.torch import save_file
-
-import jaguar_kit
-from jaguar_kit import KaggleError, KitError, Patience
 
 if sys.version_info < (3, 11):
     pytest.skip("Kaggle's client needs Python 3.11", allow_module_level=True)
@@ -63,7 +67,8 @@ def server(client: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     # The client and urllib3 try again by themselves, after up to a minute; here they do so at once.
     monkeypatch.setattr(client, "time", SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None}))
     monkeypatch.setattr(urllib3.util.retry.Retry, "sleep", lambda self, response=None: None)
-    monkeypatch.setattr(jaguar_kit, "Patience", hurried)
+    for tool in (kaggle_client, kaggle_run):
+        monkeypatch.setattr(tool, "Patience", hurried)
     with KaggleServer() as server:
         for name, value in server.environment(home, scratch).items():
             monkeypatch.setenv(name, value)
@@ -74,7 +79,7 @@ def server(client: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def all_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kernels = tmp_path_factory.mktemp("all") / "kernels"
     shutil.copytree(ROOT / "kernels", kernels)
-    jaguar_kit.write_kernels(kernels, ROOT / "recipes", user="a-user")
+    kernels_tool.write_kernels(kernels, ROOT / "recipes", user="a-user")
     return kernels
 
 
@@ -115,7 +120,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def package(weights: Path, tmp_path: Path) -> Path:
     """A small package: weights alone, as its content does not matter here."""
-    return jaguar_kit.package_kit(tmp_path / "dist", "a-user", [weights], slug="jaguar-kit-weights", weights_only=True)
+    return package_tool.package_kit(
+        tmp_path / "dist", "a-user", [weights], slug="jaguar-kit-weights", weights_only=True
+    )
 
 
 class Ended(NamedTuple):
@@ -222,8 +229,8 @@ def check_pushed(sent: dict, folder: Path) -> None:
 @pytest.mark.parametrize("name", KERNELS)
 def test_every_kernel_arrives_as_its_folder_says(name, all_kernels, server, capsys):
     slug = "a-user/jaguar-kit-" + name.replace("_", "-")
-    assert jaguar_kit.push_kernel(all_kernels / name) == (slug, 1)
-    assert jaguar_kit.push_kernel(all_kernels / name) == (slug, 2)
+    assert kaggle_client.push_kernel(all_kernels / name) == (slug, 1)
+    assert kaggle_client.push_kernel(all_kernels / name) == (slug, 2)
     assert f"pushed {slug} version 2: https://www.kaggle.com/code/{slug}" in capsys.readouterr().out
     first, second = server.calls("SaveKernel")
     assert first == second
@@ -243,7 +250,7 @@ SOURCES = {"Dataset": KIT, "Competition": COMPETITION, "Kernel": "a-user/jaguar-
 @pytest.mark.parametrize(("kind", "name"), SOURCES.items())
 def test_a_push_without_one_of_its_sources_is_no_success(kind, name, kernel, server, run):
     server.push_reply = {f"invalid{kind}Sources": [name]}
-    ended = run(jaguar_kit.kaggle_command, kernel, "--wait", *QUICK)
+    ended = run(kaggle_run.push_command, kernel, "--wait", *QUICK)
     assert_one_line(ended, f"{kind.lower()}_sources: {name}", "are the names right", "push again")
     assert server.calls("GetKernelSessionStatus") == []
 
@@ -260,7 +267,7 @@ def test_a_push_without_one_of_its_sources_is_no_success(kind, name, kernel, ser
 )
 def test_a_push_that_kaggle_answers_oddly_is_no_success(reply, words, kernel, server, run):
     server.push_reply = reply
-    assert_one_line(run(jaguar_kit.kaggle_command, kernel), words)
+    assert_one_line(run(kaggle_run.push_command, kernel), words)
 
 
 STATUSES = [
@@ -278,7 +285,7 @@ STATUSES = [
 @pytest.mark.parametrize(("how", "words"), STATUSES)
 def test_a_push_that_fails_says_why_and_what_to_do(how, words, kernel, server, run):
     server.fail("SaveKernel", how)
-    ended = run(jaguar_kit.kaggle_command, kernel, "--wait", *QUICK)
+    ended = run(kaggle_run.push_command, kernel, "--wait", *QUICK)
     assert_one_line(ended, f"Kaggle: pushing {kernel}: ", words)
     assert server.calls("GetKernelSessionStatus") == []
 
@@ -294,7 +301,7 @@ def start(server: KaggleServer, kernel: str = FINAL, session: Session | None = N
 def test_a_kernel_is_pushed_awaited_fetched_and_submitted(kernel, server, run, output, tmp_path):
     server.next_session = Session(output=output(), log="all went well")
     out = tmp_path / "fetched" / "out"
-    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", out, "--submit", "-m", "first try", *QUICK)
+    ended = run(kaggle_run.push_command, kernel, "--fetch", out, "--submit", "-m", "first try", *QUICK)
     assert (ended.code, ended.error) == (0, "")
     check_pushed(*server.calls("SaveKernel"), kernel)
     for words in ("queued after 0 min", "running after", "complete after", f"wrote {out / 'submission.csv'}"):
@@ -319,7 +326,7 @@ def test_the_tool_does_the_same_for_a_code_competition(kernel, server, output, t
         server, tmp_path, tool, kernel, "--fetch", "out", "--submit", "--code-competition", "-m", "try 2", *end
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    jaguar_kit.check_output(tmp_path / "out", FINAL)
+    kaggle_client.check_output(tmp_path / "out", FINAL)
     assert server.submissions == [
         {
             "competitionName": COMPETITION,
@@ -336,7 +343,7 @@ def test_the_tool_does_the_same_for_a_code_competition(kernel, server, output, t
 def test_what_a_session_left_is_fetched_and_submitted_without_a_new_one(kernel, server, run, output, tmp_path):
     start(server, session=Session(output=output()))
     asked = ("--no-push", "--fetch", tmp_path / "out", "--submit", "-m", "again")
-    ended = run(jaguar_kit.kaggle_command, kernel, *asked, *QUICK)
+    ended = run(kaggle_run.push_command, kernel, *asked, *QUICK)
     assert (ended.code, ended.error) == (0, "")
     assert not server.calls("SaveKernel")
     assert [body["submissionDescription"] for body in server.submissions] == ["again"]
@@ -346,8 +353,8 @@ def test_an_interrupt_while_waiting_says_how_to_go_on(kernel, server, run, monke
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jaguar_kit, "await_kernel", interrupted)
-    ended = run(jaguar_kit.kaggle_command, kernel, "--wait", *QUICK)
+    monkeypatch.setattr(kaggle_run, "await_kernel", interrupted)
+    ended = run(kaggle_run.push_command, kernel, "--wait", *QUICK)
     assert ended.code == 130
     assert "--no-push" in ended.error
 
@@ -357,7 +364,7 @@ def test_an_interrupt_while_waiting_says_how_to_go_on(kernel, server, run, monke
     [("-m", "words"), ("--code-competition",), ("--no-push", "--submit", "--code-competition", "-m", "words")],
 )
 def test_options_that_mean_nothing_together_are_refused(options, kernel, server, run):
-    ended = run(jaguar_kit.kaggle_command, kernel, *options)
+    ended = run(kaggle_run.push_command, kernel, *options)
     assert_one_line(ended, "expected", code=2)
     assert not server.requests
 
@@ -366,7 +373,7 @@ def test_output_for_another_competition_is_not_submitted(kernel, server, run, ou
     left = output()
     record = {**json.loads(left["run.json"]), "competition": "another-one"}
     server.next_session = Session(output={**left, "run.json": json.dumps(record).encode()})
-    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "x", *QUICK)
+    ended = run(kaggle_run.push_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "x", *QUICK)
     assert_one_line(ended, "is for another-one, not for jaguar-re-id")
     assert not server.submissions
 
@@ -375,7 +382,7 @@ def test_runs_that_failed_in_the_session_are_told_and_their_output_is_kept(kerne
     left = output()
     record = {**json.loads(left["run.json"]), "failed": {"bad/seed1": "the loss is no number"}}
     server.next_session = Session(output={**left, "run.json": json.dumps(record).encode()})
-    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", *QUICK)
+    ended = run(kaggle_run.push_command, kernel, "--fetch", tmp_path / "out", *QUICK)
     assert ended.code == 1
     assert "bad/seed1 failed there: the loss is no number" in ended.said
     assert (tmp_path / "out" / "submission.csv").is_file()
@@ -386,20 +393,20 @@ def test_output_without_a_submission_is_not_submitted(kernel, server, run, outpu
     record = json.loads(left["run.json"])
     del left["submission.csv"], record["files"]["submission.csv"]
     server.next_session = Session(output={**left, "run.json": json.dumps(record).encode()})
-    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "x", *QUICK)
+    ended = run(kaggle_run.push_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "x", *QUICK)
     assert_one_line(ended, "has no submission.csv")
     assert not server.submissions
 
 
 def test_without_wait_nothing_is_asked_after_the_push(kernel, server, run):
-    assert run(jaguar_kit.kaggle_command, kernel).code == 0
+    assert run(kaggle_run.push_command, kernel).code == 0
     assert [asked.name for asked in server.requests] == ["SaveKernel"]
 
 
 def test_a_session_too_short_to_be_seen_running_is_known_by_its_output(kernel, server, run, output, tmp_path):
     start(server, session=Session(["COMPLETE"], output()))
     server.next_session = Session(["COMPLETE"], output(**{"submission.csv": b"row_id,similarity\n0,0.5\n"}))
-    assert run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", *QUICK).code == 0
+    assert run(kaggle_run.push_command, kernel, "--fetch", tmp_path / "out", *QUICK).code == 0
     assert (tmp_path / "out" / "submission.csv").read_bytes() == b"row_id,similarity\n0,0.5\n"
 
 
@@ -417,7 +424,7 @@ def check_stale(ended: Ended, server: KaggleServer, tmp_path: Path) -> None:
 def test_an_earlier_sessions_end_is_not_taken_for_this_ones(kernel, server, run, output, tmp_path):
     start(server, session=Session(["COMPLETE"], output()))
     server.next_session = None
-    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
+    ended = run(kaggle_run.push_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
     check_stale(ended, server, tmp_path)
 
 
@@ -427,7 +434,7 @@ def test_an_earlier_sessions_end_is_not_taken_when_its_beginning_could_not_be_re
     start(server, session=Session(["COMPLETE"], output()))
     server.next_session = None
     server.fail("ListKernelSessionOutput", 500, times=1)
-    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
+    ended = run(kaggle_run.push_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
     check_stale(ended, server, tmp_path)
 
 
@@ -448,7 +455,7 @@ def test_a_session_that_did_not_end_well_is_told_with_its_reason(
     state, failure, log, words, kernel, server, run, tmp_path
 ):
     server.next_session = Session(["RUNNING", state], log=log, failure=failure)
-    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
+    ended = run(kaggle_run.push_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
     assert_one_line(ended, f"{FINAL}: ended as {state}: {words}")
     assert server.submissions == []
     assert_nothing_left(tmp_path, "out")
@@ -457,7 +464,7 @@ def test_a_session_that_did_not_end_well_is_told_with_its_reason(
 def test_a_session_that_fails_before_it_is_seen_running_is_told_too(kernel, server, run):
     server.next_session = Session(["ERROR"], log="no GPU left")
     assert_one_line(
-        run(jaguar_kit.kaggle_command, kernel, "--wait", *QUICK),
+        run(kaggle_run.push_command, kernel, "--wait", *QUICK),
         "ended as ERROR, which may be an earlier session",
         "no GPU left",
     )
@@ -466,7 +473,7 @@ def test_a_session_that_fails_before_it_is_seen_running_is_told_too(kernel, serv
 def test_a_log_that_cannot_be_read_hides_nothing(kernel, server, run):
     server.next_session = Session(["RUNNING", "ERROR"])
     server.fail("ListKernelSessionOutput", 500)
-    ended = run(jaguar_kit.kaggle_command, kernel, "--wait", *QUICK)
+    ended = run(kaggle_run.push_command, kernel, "--wait", *QUICK)
     assert_one_line(ended, "ended as ERROR: its log can't be read")
 
 
@@ -474,7 +481,7 @@ def test_a_log_that_cannot_be_read_hides_nothing(kernel, server, run):
 def test_waiting_survives_what_passes(how, kernel, server, run, output, tmp_path):
     server.next_session = Session(output=output())
     server.fail("GetKernelSessionStatus", how, times=5, after=1)
-    assert run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", *QUICK).code == 0
+    assert run(kaggle_run.push_command, kernel, "--fetch", tmp_path / "out", *QUICK).code == 0
     assert len(server.calls("GetKernelSessionStatus")) == 8
 
 
@@ -482,14 +489,14 @@ def test_waiting_ends_when_too_many_questions_fail(server, capsys):
     start(server)
     server.fail("GetKernelSessionStatus", 500, after=1)
     with pytest.raises(KaggleError, match="500 GetKernelSessionStatus was told to fail: Kaggle itself has a fault"):
-        jaguar_kit.await_kernel(FINAL, None, Patience(every=0.01, stale=1, longest=5, failures=3))
+        kaggle_client.await_kernel(FINAL, None, Patience(every=0.01, stale=1, longest=5, failures=3))
     assert len(server.calls("GetKernelSessionStatus")) == 5
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_waiting_ends_at_once_when_it_is_not_allowed(status, kernel, server, run):
     server.fail("GetKernelSessionStatus", status, after=1)
-    ended = run(jaguar_kit.kaggle_command, kernel, "--wait", *QUICK)
+    ended = run(kaggle_run.push_command, kernel, "--wait", *QUICK)
     assert_one_line(ended, "status of a-user/jaguar-kit-final")
     asked = len(server.calls("GetKernelSessionStatus"))
     assert asked == 2, f"asked {asked - 1} times after the first {status}"
@@ -498,12 +505,12 @@ def test_waiting_ends_at_once_when_it_is_not_allowed(status, kernel, server, run
 def test_waiting_ends_when_patience_does(server, capsys):
     start(server, session=Session(["RUNNING"]))
     with pytest.raises(KaggleError, match=f"waited .* h for {FINAL}; look at it on Kaggle"):
-        jaguar_kit.await_kernel(FINAL, None, Patience(every=0.01, longest=0.1))
+        kaggle_client.await_kernel(FINAL, None, Patience(every=0.01, longest=0.1))
 
 
 def test_a_state_that_the_client_does_not_know_is_told(kernel, server, run):
     server.next_session = Session(["RUNNING", "HIBERNATING"])
-    ended = run(jaguar_kit.kaggle_command, kernel, "--wait", *QUICK)
+    ended = run(kaggle_run.push_command, kernel, "--wait", *QUICK)
     assert_one_line(ended, "HIBERNATING")
 
 
@@ -513,7 +520,7 @@ def test_a_state_that_the_client_does_not_know_is_told(kernel, server, run):
 def test_output_of_many_pages_comes_whole(server, output, tmp_path, capsys):
     left = output(**{f"runs/final/page{i}.txt": b"x" * i for i in range(45)})
     start(server, session=Session(["COMPLETE"], left))
-    out = jaguar_kit.fetch_output(FINAL, tmp_path / "out")
+    out = kaggle_client.fetch_output(FINAL, tmp_path / "out")
     assert {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()} == left
     assert [body.get("pageToken") or "" for body in server.calls("ListKernelSessionOutput")] == ["", "20", "40"]
 
@@ -564,7 +571,7 @@ def test_output_that_is_not_what_the_session_wrote_is_refused(spoil, words, kern
     left = output()
     spoil(left)
     server.next_session = Session(output=left)
-    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
+    ended = run(kaggle_run.push_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
     assert_one_line(ended, f"Kaggle: {FINAL}: ", words)
     assert server.submissions == []
     assert_nothing_left(tmp_path, "out")
@@ -586,7 +593,7 @@ def test_a_download_that_fails_leaves_nothing(name, how, words, kernel, server, 
     """Clients differ in whether they raise, or save an error's page as the file; either way it is told and not kept."""
     server.next_session = Session(output=output())
     server.fail(name, how, path="submission.csv" if name == "download" else "")
-    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", *QUICK)
+    ended = run(kaggle_run.push_command, kernel, "--fetch", tmp_path / "out", *QUICK)
     assert_one_line(ended, words, *(["--no-push"] if name == "download" else []))
     assert_nothing_left(tmp_path, "out")
 
@@ -594,7 +601,7 @@ def test_a_download_that_fails_leaves_nothing(name, how, words, kernel, server, 
 @pytest.mark.parametrize("table", [b"row_id,similarity\n0,nan\n", b"row_id,score\n0,0.5\n", b"row_id,similarity\n"])
 def test_a_submission_that_cannot_score_is_not_kept_and_not_submitted(table, kernel, server, run, output, tmp_path):
     server.next_session = Session(output=output(**{"submission.csv": table}))
-    ended = run(jaguar_kit.kaggle_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
+    ended = run(kaggle_run.push_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
     assert_one_line(ended, "submission.csv")
     assert ".tmp" not in ended.error, "names a file that is gone by then"
     assert server.submissions == []
@@ -604,8 +611,8 @@ def test_a_submission_that_cannot_score_is_not_kept_and_not_submitted(table, ker
 def test_answers_for_an_open_set_are_a_submission_too(server, output, tmp_path, capsys):
     answers = b"image_id,identity\n7,new_individual\n8,LynxID2025_lynx_37\n"
     start(server, session=Session(["COMPLETE"], output(**{"submission.csv": answers})))
-    out = jaguar_kit.fetch_output(FINAL, tmp_path / "out")
-    jaguar_kit.submit_file(out / "submission.csv", "animal-clef-2025", "mine")
+    out = kaggle_client.fetch_output(FINAL, tmp_path / "out")
+    kaggle_client.submit_file(out / "submission.csv", "animal-clef-2025", "mine")
     assert server.calls("upload") == [answers]
     assert [body["competitionName"] for body in server.submissions] == ["animal-clef-2025"]
 
@@ -613,10 +620,10 @@ def test_answers_for_an_open_set_are_a_submission_too(server, output, tmp_path, 
 def test_an_empty_folder_is_filled_and_one_that_holds_something_is_left_alone(server, output, tmp_path, capsys):
     start(server, session=Session(["COMPLETE"], output()))
     (tmp_path / "out").mkdir()
-    jaguar_kit.fetch_output(FINAL, tmp_path / "out")
+    kaggle_client.fetch_output(FINAL, tmp_path / "out")
     asked = len(server.requests)
     with pytest.raises(KitError, match="holds something already; choose a new folder"):
-        jaguar_kit.fetch_output(FINAL, tmp_path / "out")
+        kaggle_client.fetch_output(FINAL, tmp_path / "out")
     assert len(server.requests) == asked
 
 
@@ -631,7 +638,7 @@ def submission(tmp_path: Path) -> Path:
 
 
 def test_a_file_goes_where_it_should(submission, server, capsys):
-    jaguar_kit.submit_file(submission, COMPETITION, "two words")
+    kaggle_client.submit_file(submission, COMPETITION, "two words")
     [begun] = server.calls("StartSubmissionUpload")
     assert begun.pop("lastModifiedEpochSeconds") == int(submission.stat().st_mtime)
     assert begun == {"competitionName": COMPETITION, "fileName": "submission.csv", "contentLength": 24}
@@ -661,7 +668,7 @@ REFUSED = {"message": "You must first accept the rules\nof this competition.", "
 def test_a_file_that_kaggle_does_not_take_is_told(name, how, words, submission, server):
     server.fail(name, how)
     with pytest.raises(KaggleError, match=words):
-        jaguar_kit.submit_file(submission, COMPETITION, "mine")
+        kaggle_client.submit_file(submission, COMPETITION, "mine")
     assert server.submissions == []
 
 
@@ -678,14 +685,14 @@ def test_a_file_that_kaggle_does_not_take_is_told(name, how, words, submission, 
 def test_a_kernel_that_kaggle_does_not_take_is_told(how, words, server):
     server.fail("CreateCodeSubmission", how)
     with pytest.raises(KaggleError, match=words):
-        jaguar_kit.submit_kernel(FINAL, 3, COMPETITION, "mine")
+        kaggle_client.submit_kernel(FINAL, 3, COMPETITION, "mine")
     assert server.submissions == []
 
 
 def test_a_wrong_file_is_refused_before_anything_is_sent(submission, server):
     submission.write_text("row_id,similarity\n0,0.5\n0,0.75\n")
     with pytest.raises(KitError, match="row_id: more than one row for 0"):
-        jaguar_kit.submit_file(submission, COMPETITION, "mine")
+        kaggle_client.submit_file(submission, COMPETITION, "mine")
     assert server.requests == []
 
 
@@ -695,13 +702,13 @@ def test_a_wrong_file_is_refused_before_anything_is_sent(submission, server):
 @pytest.fixture
 def package_weights(run: Callable[..., Ended], weights: Path, tmp_path: Path) -> Callable[..., Ended]:
     start = ("--user", "a-user", "--weights-only", "--weights", weights, "--out", tmp_path / "dist")
-    return partial(run, jaguar_kit.package_command, *start)
+    return partial(run, package_tool.package_command, *start)
 
 
 def test_the_kit_is_uploaded_as_a_new_dataset_and_then_as_a_new_version(run, weights, server, tmp_path):
     dist = tmp_path / "dist"
     start = ("--user", "a-user", "--out", dist, "--weights", weights)
-    ended = run(jaguar_kit.package_command, *start, "--create")
+    ended = run(package_tool.package_command, *start, "--create")
     assert (ended.code, ended.error) == (0, "")
     assert f"{KIT}: ready, all {len(content_of(dist))} files are there" in ended.said
     [sent] = server.calls("CreateDataset")
@@ -718,7 +725,7 @@ def test_the_kit_is_uploaded_as_a_new_dataset_and_then_as_a_new_version(run, wei
 
     more = tmp_path / "more.safetensors"
     save_file({"weight": torch.ones(5)}, more)
-    ended = run(jaguar_kit.package_command, *start, more, "--update", "-m", "more weights")
+    ended = run(package_tool.package_command, *start, more, "--update", "-m", "more weights")
     assert (ended.code, ended.error) == (0, "")
     [sent] = server.calls("CreateDatasetVersion")
     assert (sent["ownerSlug"], sent["datasetSlug"]) == ("a-user", "jaguar-kit")
@@ -745,14 +752,14 @@ def test_a_dataset_that_is_there_is_not_created(package_weights, server):
 
 
 def test_a_version_without_the_weights_of_the_last_is_refused(run, weights, package, server, tmp_path):
-    jaguar_kit.upload_package(package, True, patience=hurried())
+    kaggle_client.upload_package(package, True, patience=hurried())
     other = tmp_path / "other.safetensors"
     save_file({"weight": torch.ones(2)}, other)
     slug = json.loads((package / "dataset-metadata.json").read_text())["id"].partition("/")[2]
-    lesser = jaguar_kit.package_kit(tmp_path / "lesser", "a-user", [other], slug=slug, weights_only=True)
+    lesser = package_tool.package_kit(tmp_path / "lesser", "a-user", [other], slug=slug, weights_only=True)
     with pytest.raises(KitError, match=f"{weights.name}.*--drop"):
-        jaguar_kit.upload_package(lesser, False, patience=hurried())
-    jaguar_kit.upload_package(lesser, False, patience=hurried(), drop=True)
+        kaggle_client.upload_package(lesser, False, patience=hurried())
+    kaggle_client.upload_package(lesser, False, patience=hurried(), drop=True)
 
 
 def test_a_dataset_that_is_not_there_is_not_updated(package_weights, server):
@@ -777,7 +784,7 @@ def test_a_file_of_another_length_is_named(package, weights, server, capsys):
     cut = {**content_of(package), weights.name: b"short"}
     server.datasets[WEIGHTS], server.stale_datasets = Dataset([cut]), True
     with pytest.raises(KaggleError, match=rf"{weights.name}: 5 bytes there, {weights.stat().st_size} here; run tools/"):
-        jaguar_kit.upload_package(package, create=False)
+        kaggle_client.upload_package(package, create=False)
 
 
 def assert_nothing_left_but_uploads(tmp_path: Path) -> None:
@@ -790,7 +797,7 @@ def test_a_version_that_never_shows_is_told(package, server, capsys):
     earlier = {name: bytes(len(content)) for name, content in content_of(package).items()}
     server.datasets[WEIGHTS], server.stale_datasets = Dataset([earlier]), True
     with pytest.raises(KaggleError, match=rf"{WEIGHTS}: Kaggle still serves an earlier version; run .* --update again"):
-        jaguar_kit.upload_package(package, create=False)
+        kaggle_client.upload_package(package, create=False)
     assert_nothing_left_but_uploads(package.parent)
 
 
@@ -798,7 +805,7 @@ def test_a_version_that_shows_late_is_waited_for(package, server, capsys):
     earlier = {"datasetFiles": [{"name": "manifest.json", "totalBytes": 2}]}
     server.datasets[WEIGHTS] = Dataset([{}])
     server.fail("ListDatasetFiles", earlier, times=3)
-    jaguar_kit.upload_package(package, create=False, patience=Patience(every=0.01, stale=5.0, longest=10.0))
+    kaggle_client.upload_package(package, create=False, patience=Patience(every=0.01, stale=5.0, longest=10.0))
     assert "ready, all 2 files are there" in capsys.readouterr().out
     assert len(server.calls("ListDatasetFiles")) == 4
 
@@ -812,17 +819,17 @@ def test_a_version_that_failed_is_told(state, package_weights, server):
 def test_a_version_that_is_never_ready_is_told(package, server, capsys):
     server.new_states = ["NOT_YET_PERSISTED"]
     with pytest.raises(KaggleError, match=f"waited .* h for {WEIGHTS} to be ready"):
-        jaguar_kit.upload_package(package, create=True, patience=Patience(every=0.01, longest=0.1))
+        kaggle_client.upload_package(package, create=True, patience=Patience(every=0.01, longest=0.1))
 
 
 def test_a_dataset_that_shows_late_is_waited_for(package, server, capsys):
     server.fail("GetDatasetStatus", 404, times=3, after=2)
-    assert jaguar_kit.upload_package(package, create=True) == WEIGHTS
+    assert kaggle_client.upload_package(package, create=True) == WEIGHTS
 
 
 def test_a_long_list_of_files_is_read_whole(package, server, capsys):
     server.page_size = 1
-    jaguar_kit.upload_package(package, create=True)
+    kaggle_client.upload_package(package, create=True)
     assert [body.get("pageToken") or "" for body in server.calls("ListDatasetFiles")] == ["", "1"]
 
 
@@ -846,7 +853,7 @@ def test_a_long_list_of_files_is_read_whole(package, server, capsys):
 def test_an_upload_that_kaggle_refuses_is_told(name, how, words, package, server, capsys):
     server.fail(name, how)
     with pytest.raises(KaggleError, match=words) as error:
-        jaguar_kit.upload_package(package, create=True)
+        kaggle_client.upload_package(package, create=True)
     assert error.value.exit_code == 1
     assert "\n" not in str(error.value)
     assert_nothing_left_but_uploads(package.parent)
@@ -857,7 +864,7 @@ def test_an_upload_that_kaggle_refuses_is_told(name, how, words, package, server
 def test_waiting_for_a_dataset_survives_what_passes(name, how, package, server, capsys):
     server.fail(name, how, times=2, after=3 if name == "GetDatasetStatus" else 0)
     try:
-        jaguar_kit.upload_package(package, create=True)
+        kaggle_client.upload_package(package, create=True)
     except KaggleError as error:
         pytest.fail(f"the upload was done, but the wait for it ended: {error}")
     assert "ready, all 2 files are there" in capsys.readouterr().out
@@ -866,8 +873,8 @@ def test_waiting_for_a_dataset_survives_what_passes(name, how, package, server, 
 def test_after_a_failure_the_same_command_goes_through(package, server, capsys):
     server.fail("CreateDataset", 500, times=1)
     with pytest.raises(KaggleError):
-        jaguar_kit.upload_package(package, create=True)
-    jaguar_kit.upload_package(package, create=True)
+        kaggle_client.upload_package(package, create=True)
+    kaggle_client.upload_package(package, create=True)
     assert server.datasets[WEIGHTS].versions == [content_of(package)]
 
 
@@ -875,7 +882,7 @@ def test_a_damaged_package_is_not_uploaded(package, server):
     with open(package / "some_backbone.safetensors", "ab") as file:
         file.write(b"x")
     with pytest.raises(KitError, match=r"some_backbone\.safetensors: differs"):
-        jaguar_kit.upload_package(package, create=True)
+        kaggle_client.upload_package(package, create=True)
     assert server.requests == []
 
 
@@ -942,7 +949,7 @@ def edited(folder: Path) -> None:
 )
 def test_a_kernel_that_would_not_do_is_not_pushed(spoil, words, kernel, server, run):
     spoil(kernel)
-    assert_one_line(run(jaguar_kit.kaggle_command, kernel, "--wait"), words, code=2)
+    assert_one_line(run(kaggle_run.push_command, kernel, "--wait"), words, code=2)
     assert server.requests == []
 
 
@@ -950,7 +957,7 @@ def test_a_notebook_for_another_version_of_the_module_is_not_pushed(all_kernels,
     folder = Path(shutil.copytree(all_kernels / "starter", tmp_path / "kernels" / "starter"))
     notebook = folder / "starter.ipynb"
     notebook.write_text(notebook.read_text().replace(jaguar_kit.module_sha256(), "0" * 64))
-    ended = run(jaguar_kit.kaggle_command, folder)
+    ended = run(kaggle_run.push_command, folder)
     assert_one_line(ended, "starter.ipynb", "run tools/kernels.py", code=2)
     assert server.requests == []
 
@@ -968,7 +975,7 @@ def test_a_notebook_for_another_version_of_the_module_is_not_pushed(all_kernels,
 )
 def test_options_that_would_not_do_are_told_before_the_push(options, words, kernel, server, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert_one_line(run(jaguar_kit.kaggle_command, kernel, *options), words, code=2)
+    assert_one_line(run(kaggle_run.push_command, kernel, *options), words, code=2)
     assert server.requests == []
 
 
@@ -978,7 +985,7 @@ def test_a_kernel_without_a_competition_to_submit_to_is_told_before_the_push(
     folder = Path(shutil.copytree(all_kernels / "starter", tmp_path / "kernels" / "starter"))
     change(folder, competition_sources=[])
     server.next_session = Session(output=output())
-    ended = run(jaguar_kit.kaggle_command, folder, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
+    ended = run(kaggle_run.push_command, folder, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
     assert_one_line(ended, "competition_sources", code=2)
     assert server.requests == []
 
@@ -992,8 +999,8 @@ def test_without_credentials_nothing_begins(command, there, kernel, weights, ser
     for name in {"KAGGLE_USERNAME", "KAGGLE_KEY"} - {*there}:
         monkeypatch.delenv(name)
     argv = {
-        "push": (jaguar_kit.kaggle_command, kernel, "--wait"),
-        "package": (jaguar_kit.package_command, "--user", "a-user", "--out", tmp_path / "dist", "--create"),
+        "push": (kaggle_run.push_command, kernel, "--wait"),
+        "package": (package_tool.package_command, "--user", "a-user", "--out", tmp_path / "dist", "--create"),
     }
     ended = run(*argv[command])
     assert_one_line(ended, "no credentials in KAGGLE_API_TOKEN", "https://www.kaggle.com/settings", code=2)
@@ -1012,14 +1019,14 @@ def test_a_key_in_either_of_the_clients_folders_is_found(folder, kernel, client,
     monkeypatch.setattr(client.KaggleApi, "config", str(key))
     monkeypatch.delenv("KAGGLE_USERNAME")
     monkeypatch.delenv("KAGGLE_KEY")
-    ended = run(jaguar_kit.kaggle_command, kernel)
+    ended = run(kaggle_run.push_command, kernel)
     assert (ended.code, ended.error) == (0, "")
     assert len(server.calls("SaveKernel")) == 1
 
 
 def test_a_key_that_kaggle_does_not_know_is_told(kernel, server, run, monkeypatch):
     monkeypatch.setenv("KAGGLE_KEY", "old")
-    assert_one_line(run(jaguar_kit.kaggle_command, kernel), "401 Unauthorized: the credentials are not valid")
+    assert_one_line(run(kaggle_run.push_command, kernel), "401 Unauthorized: the credentials are not valid")
 
 
 def test_a_token_signs_in_alone(kernel, server, run, monkeypatch):
@@ -1027,7 +1034,7 @@ def test_a_token_signs_in_alone(kernel, server, run, monkeypatch):
     monkeypatch.delenv("KAGGLE_KEY")
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_good")
     server.tokens = {"KGAT_good": "a-user"}
-    assert run(jaguar_kit.kaggle_command, kernel).code == 0
+    assert run(kaggle_run.push_command, kernel).code == 0
     assert server.requests[-1].headers["Authorization"] == "Bearer KGAT_good"
 
 
@@ -1040,5 +1047,5 @@ def test_a_token_that_is_not_accepted_is_told(how, words, kernel, server, run, m
     monkeypatch.delenv("KAGGLE_KEY")
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_old")
     server.fail("IntrospectToken", how)
-    assert_one_line(run(jaguar_kit.kaggle_command, kernel), words)
+    assert_one_line(run(kaggle_run.push_command, kernel), words)
     assert server.calls("SaveKernel") == []

@@ -8,13 +8,16 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import jaguar_kit
+import kaggle_client
+import kernels as kernels_tool
+import package as package_tool
 import pytest
 import torch
+from jaguar_kit import KitError
+from package import package_kit
 from safetensors.torch import save_file
 from tiny import TINY
-
-import jaguar_kit
-from jaguar_kit import KitError, package_kit
 
 ROOT = Path(jaguar_kit.__file__).parent
 KERNELS = sorted(p.parent for p in (ROOT / "kernels").glob("*/kernel-metadata.json"))
@@ -98,7 +101,7 @@ def check_outputs(working: Path, mini: Path) -> None:
     assert rows == len(jaguar_kit.load_pairs(mini / "test.csv"))
     assert "<html" in (working / "report.html").read_text()
     assert not (working / "connections").exists()
-    jaguar_kit.check_output(working, "a kernel")
+    kaggle_client.check_output(working, "a kernel")
     told = json.loads((working / "run.json").read_text())
     assert told["module"] == jaguar_kit.file_sha256(Path(jaguar_kit.__file__))
     assert {"submission.csv", "report.html"} <= set(told["files"])
@@ -217,20 +220,20 @@ def test_a_client_that_is_not_there_or_too_old_is_told_before_anything_else(foun
 
     monkeypatch.setattr(metadata, "version", version)
     with pytest.raises(KitError, match=rf"version 2\.2\.2 or later, found {found or 'none'} \(expected Python 3\.11"):
-        jaguar_kit.kaggle_api()
+        kaggle_client.kaggle_api()
 
 
 @pytest.mark.parametrize("found", ["2.2.2", "2.10.0", "2.2.4", "2.3.0b1"])
 def test_a_client_that_is_new_enough_will_do(found, monkeypatch):
     monkeypatch.setattr(metadata, "version", lambda name: found)
-    jaguar_kit.check_kaggle_client()
+    kaggle_client.check_kaggle_client()
 
 
 # the folders of kernels
 
 
 def test_kernels_and_recipes_agree():
-    assert jaguar_kit.kernel_faults(ROOT / "kernels", ROOT / "recipes") == []
+    assert kernels_tool.kernel_faults(ROOT / "kernels", ROOT / "recipes") == []
     assert {k.name for k in KERNELS} == {p.stem for p in (ROOT / "recipes").glob("*.yaml")} | {"starter"}
 
 
@@ -240,23 +243,23 @@ def two_kernels(tmp_path):
     (tmp_path / "recipes").mkdir()
     for name in ("quickstart", "lbe12", "final"):
         shutil.copy(ROOT / "recipes" / f"{name}.yaml", tmp_path / "recipes")
-    jaguar_kit.write_kernels(tmp_path / "kernels", tmp_path / "recipes", user="a-user")
+    kernels_tool.write_kernels(tmp_path / "kernels", tmp_path / "recipes", user="a-user")
     return tmp_path
 
 
 def test_an_edited_recipe_an_edited_kernel_and_a_strange_folder_are_told(two_kernels):
     kernels, recipes = two_kernels / "kernels", two_kernels / "recipes"
-    assert jaguar_kit.kernel_faults(kernels, recipes) == []
+    assert kernels_tool.kernel_faults(kernels, recipes) == []
     recipe = recipes / "quickstart.yaml"
     recipe.write_text(recipe.read_text().replace("lr: 2e-3", "lr: 3e-3"))
     (kernels / "strange").mkdir()
     (kernels / "final" / "final.py").unlink()
-    faults = "\n".join(jaguar_kit.kernel_faults(kernels, recipes))
+    faults = "\n".join(kernels_tool.kernel_faults(kernels, recipes))
     assert "quickstart.py: 'lr: 0.002' (expected 'lr: 0.003')" in faults
     assert "strange: there is no recipe" in faults
     assert "final.py: is missing" in faults
-    jaguar_kit.write_kernels(kernels, recipes)
-    assert jaguar_kit.kernel_faults(kernels, recipes) == [f"{kernels / 'strange'}: there is no recipe of that name"]
+    kernels_tool.write_kernels(kernels, recipes)
+    assert kernels_tool.kernel_faults(kernels, recipes) == [f"{kernels / 'strange'}: there is no recipe of that name"]
 
 
 def test_a_new_name_and_sources_go_into_every_kernel_and_own_changes_stay(two_kernels):
@@ -267,8 +270,8 @@ def test_a_new_name_and_sources_go_into_every_kernel_and_own_changes_stay(two_ke
     told["dataset_sources"].append("somebody/else")
     told["machine_shape"] = "NvidiaL4"
     path.write_text(json.dumps(told, indent=2) + "\n")
-    assert jaguar_kit.kernel_faults(kernels, recipes) == []
-    jaguar_kit.write_kernels(
+    assert kernels_tool.kernel_faults(kernels, recipes) == []
+    kernels_tool.write_kernels(
         kernels, recipes, "b-user", "round-2-jaguar-reidentification-challenge", ["b-user/weights"]
     )
     told = json.loads(path.read_text())
@@ -277,15 +280,15 @@ def test_a_new_name_and_sources_go_into_every_kernel_and_own_changes_stay(two_ke
     assert told["kernel_sources"] == ["b-user/jaguar-kit-final"]
     assert told["competition_sources"] == ["round-2-jaguar-reidentification-challenge"]
     assert told["machine_shape"] == "NvidiaL4"
-    assert jaguar_kit.kernel_faults(kernels, recipes) == []
+    assert kernels_tool.kernel_faults(kernels, recipes) == []
 
 
 def test_overrides_in_a_code_file_stay_and_are_no_fault(two_kernels):
     kernels, recipes = two_kernels / "kernels", two_kernels / "recipes"
     code = kernels / "final" / "final.py"
     code.write_text(code.read_text().replace("OVERRIDES = []", 'OVERRIDES = ["train.epochs=3"]'))
-    assert jaguar_kit.kernel_faults(kernels, recipes) == []
-    jaguar_kit.write_kernels(kernels, recipes, "b-user")
+    assert kernels_tool.kernel_faults(kernels, recipes) == []
+    kernels_tool.write_kernels(kernels, recipes, "b-user")
     assert 'OVERRIDES = ["train.epochs=3"]' in code.read_text()
 
 
@@ -296,12 +299,12 @@ def test_the_second_round_is_carried_and_other_competitions_stay(two_kernels):
         "round-2-jaguar-reidentification-challenge",
     )
     shutil.copy(ROOT / "recipes" / "animalclef25.yaml", recipes)
-    jaguar_kit.write_kernels(kernels, recipes, "a-user", slug)
-    sources = {k.name: jaguar_kit.read_kernel(k)["competition_sources"] for k in kernels.iterdir()}
+    kernels_tool.write_kernels(kernels, recipes, "a-user", slug)
+    sources = {k.name: kernels_tool.read_kernel(k)["competition_sources"] for k in kernels.iterdir()}
     assert sources["final"] == [slug]
     assert sources["animalclef25"] == ["animal-clef-2025"]
     assert f"competition: {slug}" in (kernels / "final" / "final.py").read_text()
-    assert jaguar_kit.kernel_faults(kernels, recipes) == []
+    assert kernels_tool.kernel_faults(kernels, recipes) == []
 
 
 def test_a_code_file_carries_its_recipe_whole(two_kernels):
@@ -316,7 +319,7 @@ def test_a_code_file_carries_its_recipe_whole(two_kernels):
 
 def test_texts_with_quotes_and_backslashes_survive_the_code_file():
     recipe = jaguar_kit.recipe_from_dict({"name": "odd", "question": 'a """quoted""" \\n path C:\\new "'})
-    code = jaguar_kit.kernel_script(recipe)
+    code = kernels_tool.kernel_script(recipe)
     start = code.index('RECIPE = """')
     names = {}
     exec(compile(code[start : code.index("sys.exit(jaguar_kit")], "kernel", "exec"), names)
@@ -490,12 +493,12 @@ def test_packaged_weights_are_enough_to_infer_with_an_ensemble(mini, tmp_path):
         jaguar_kit.recipe_from_dict({**TINY, "seeds": [1, 2]}), mini, tmp_path / "runs", "cpu"
     )
     weights = [trained.folder / "default" / f"seed{seed}" for seed in (1, 2)]
-    names = [jaguar_kit.packaged_name(path) for path in weights]
+    names = [package_tool.packaged_name(path) for path in weights]
     variants = {f"model{i}": {"checkpoint": name} for i, name in enumerate(names)}
     infer = {**TINY, "name": "infer", "train": {"epochs": 0}, "ensemble": "calibrated", "variants": variants}
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "infer.yaml").write_text(json.dumps(infer))
-    jaguar_kit.write_kernels(tmp_path / "kernels", tmp_path / "recipes", "a-user")
+    kernels_tool.write_kernels(tmp_path / "kernels", tmp_path / "recipes", "a-user")
     mount(tmp_path, package_kit(tmp_path / "dist", "a-user", weights), mini)
     done = kaggle_session(tmp_path, tmp_path / "kernels" / "infer" / "infer.py", smoke=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -598,8 +601,8 @@ def test_overrides_of_several_lines_stay_whole(two_kernels):
     code = kernels / "final" / "final.py"
     lines = code.read_text().splitlines()
     code.write_text("\n".join(OWN if line.startswith("OVERRIDES") else line for line in lines) + "\n")
-    assert jaguar_kit.kernel_faults(kernels, recipes) == []
-    jaguar_kit.write_kernels(kernels, recipes, "b-user")
+    assert kernels_tool.kernel_faults(kernels, recipes) == []
+    kernels_tool.write_kernels(kernels, recipes, "b-user")
     assert OWN in code.read_text()
     compile(code.read_text(), "final.py", "exec")
 
@@ -607,7 +610,7 @@ def test_overrides_of_several_lines_stay_whole(two_kernels):
 def test_a_kernel_that_is_no_python_is_told(two_kernels):
     (two_kernels / "kernels" / "final" / "final.py").write_text("OVERRIDES = [\n")
     with pytest.raises(KitError, match=r"final\.py: is no Python: .*mend it, or remove it"):
-        jaguar_kit.write_kernels(two_kernels / "kernels", two_kernels / "recipes")
+        kernels_tool.write_kernels(two_kernels / "kernels", two_kernels / "recipes")
 
 
 @pytest.mark.parametrize("other", ["two-words", "Two_Words", "two.words"])
@@ -616,4 +619,4 @@ def test_recipes_that_would_be_one_kernel_are_told(other, two_kernels):
     for name in ("two_words", other):
         shutil.copy(recipes / "quickstart.yaml", recipes / f"{name}.yaml")
     with pytest.raises(KitError, match="both would be the kernel 'jaguar-kit-two-words'; rename one"):
-        jaguar_kit.write_kernels(two_kernels / "kernels", recipes)
+        kernels_tool.write_kernels(two_kernels / "kernels", recipes)

@@ -7,7 +7,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import describe
+import fetch_weights
+import identify
+import jaguar_kit
 import pandas as pd
 import pytest
 import timm
@@ -16,8 +21,6 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 from tiny import TINY
-
-import jaguar_kit
 
 KINDS = sorted({kind for kind, _ in jaguar_kit.REGISTRY})
 RECIPE = {
@@ -137,7 +140,7 @@ def test_sheet_of_a_recipe_that_is_not_there_is_refused(tmp_path, capsys):
 
 
 def test_fetch_of_an_unknown_name_is_refused_before_anything_is_downloaded(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(jaguar_kit, "download_backbone", lambda *_: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(fetch_weights, "download_backbone", lambda *_: pytest.fail("the hub was asked"))
     line = refused(capsys, "fetch", "resnet50", "dinov3_m", "--out", str(tmp_path / "weights"))
     assert "did you mean 'dinov3_l'?" in line
     assert not (tmp_path / "weights").exists()
@@ -157,7 +160,7 @@ def test_fetch_that_fails_is_one_line(tmp_path, monkeypatch, capsys):
 
 
 def test_fetch_writes_the_weights_and_tells_what_they_are(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(jaguar_kit, "download_backbone", lambda name, size: jaguar_kit.create_backbone(name))
+    monkeypatch.setattr(fetch_weights, "download_backbone", lambda name, size: jaguar_kit.create_backbone(name))
     text = told(capsys, "fetch", "test_resnet", "test_vit", "--out", str(tmp_path))
     for name in ("test_resnet", "test_vit"):
         assert (tmp_path / f"{name}.safetensors").is_file()
@@ -166,7 +169,7 @@ def test_fetch_writes_the_weights_and_tells_what_they_are(tmp_path, monkeypatch,
 
 
 def test_fetch_keeps_a_file_that_is_there(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(jaguar_kit, "download_backbone", lambda *_: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(fetch_weights, "download_backbone", lambda *_: pytest.fail("the hub was asked"))
     save_file({"a": torch.zeros(2)}, tmp_path / "test_resnet.safetensors")
     assert "test_resnet.safetensors" in told(capsys, "fetch", "test_resnet", "--out", str(tmp_path))
 
@@ -182,11 +185,11 @@ def test_unknown_command_is_answered_with_the_nearest(wrong, right, capsys):
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
 def test_no_command_tells_all_of_them(argv, capsys):
     text = told(capsys, *argv)
-    for name in jaguar_kit.COMMANDS:
+    for name in ("run", *jaguar_kit.TOOLS):
         assert re.search(rf"^  {name} ", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", list(jaguar_kit.COMMANDS))
+@pytest.mark.parametrize("name", ["run", *jaguar_kit.TOOLS])
 def test_every_command_has_help(name, capsys):
     with pytest.raises(SystemExit) as ended:
         jaguar_kit.main(argv=[name, "--help"])
@@ -198,7 +201,7 @@ def test_interrupted_command_ends_in_one_line(monkeypatch, capsys):
     def interrupted(argv):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(jaguar_kit.COMMANDS, "list", interrupted)
+    monkeypatch.setattr(describe, "list_command", interrupted)
     assert jaguar_kit.main(argv=["list"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -404,7 +407,7 @@ def test_a_sheet_turns_pictures_as_training_does(tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         opened = jaguar_kit.open_store
         patch.setattr(
-            jaguar_kit, "open_store", lambda *a, turns=(), **k: seen.append(list(turns)) or opened(*a, turns=turns, **k)
+            describe, "open_store", lambda *a, turns=(), **k: seen.append(list(turns)) or opened(*a, turns=turns, **k)
         )
         told(capsys, "sheet", str(path), "--data", str(root), "--out", str(tmp_path / "sheet.png"))
     assert len(seen[0]) == 6
@@ -419,7 +422,7 @@ def test_answers_are_written_into_a_folder_of_their_own(name, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("x")
     with pytest.raises(jaguar_kit.KitError, match=rf"out: holds something else \({name}\); choose another --out"):
-        jaguar_kit.identify("w", "c", "q", tmp_path / "out")
+        identify.identify("w", "c", "q", tmp_path / "out")
     assert (tmp_path / "out" / name).read_text() == "x"
 
 
@@ -460,3 +463,13 @@ def test_of_a_folder_that_is_somebody_elses_nothing_is_removed(tiny, mini, tmp_p
 )
 def test_options_that_would_do_nothing_are_refused(argv, words, capsys):
     assert words in refused(capsys, *argv)
+
+
+def test_commands_of_tools_say_that_they_need_them(tmp_path):
+    alone = tmp_path / "jaguar_kit.py"
+    alone.write_bytes(Path(jaguar_kit.__file__).read_bytes())
+    done = subprocess.run([sys.executable, alone, "list"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"error: jaguar_kit list: needs {tmp_path / 'tools'}, which is not there (expected the whole repository)"
+    ]

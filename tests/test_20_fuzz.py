@@ -6,9 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import jaguar_kit
+import pytest
 
 WORKER, ROOT = Path(__file__).parent / "fuzz.py", Path(jaguar_kit.__file__).parent
 INPUTS, AT_A_TIME = 300, 50

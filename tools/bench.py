@@ -522,9 +522,8 @@ HEADS = {"baseline": (1536, 384), "lbe09": (1024, 256)}  # length of a feature, 
 
 def head_run(epochs: int, width: int) -> tuple[Any, Any]:
     """A trainer of the baseline's head, and a task of cached features."""
-    import torch
-
     import jaguar_kit as jk
+    import torch
 
     torch.manual_seed(0)
     labels = torch.randint(CATS, (FEATURES,)).sort().values
@@ -552,9 +551,8 @@ def kit_epochs(folder: Path, epochs: int, width: int) -> float:
 
 def file_epochs(folder: Path, epochs: int, width: int, side: int) -> float:
     """Seconds an epoch of a loop that reads two files for each picture and step; same head, loss and metric."""
-    import torch
-
     import jaguar_kit as jk
+    import torch
 
     trainer, task = head_run(epochs, width)
     for i, feature in enumerate(task.source.features):
@@ -655,9 +653,8 @@ class Steps:
     """Training steps of the final recipe on random pictures and weights, and their parts."""
 
     def __init__(self, options: argparse.Namespace, plain: bool):
-        import torch
-
         import jaguar_kit as jk
+        import torch
 
         settings = [f"model.backbone={options.backbone}", "model.pretrained=false", f"model.input_size={options.side}"]
         settings += [f"data.size={options.side}", f"train.batch_size={options.batch}", *options.override]
@@ -813,10 +810,9 @@ def fresh(folder: Path, name: str) -> Path:
 
 
 def data(options: argparse.Namespace) -> None:
+    import jaguar_kit as jk
     import torch
     from PIL import Image
-
-    import jaguar_kit as jk
 
     print(", ".join(f"{key} {value}" for key, value in machine(os.cpu_count() or 1).items()))
     with tempfile.TemporaryDirectory() as name:
@@ -907,10 +903,9 @@ def torchvision_policies() -> dict[str, Any]:
 
 
 def augment(options: argparse.Namespace) -> None:
+    import jaguar_kit
     import torch
     from torchvision.transforms import v2
-
-    import jaguar_kit
 
     device = jaguar_kit.pick_device(options.device)
     pixels = torch.randint(0, 256, (options.batch, 4, options.side, options.side), dtype=torch.uint8).to(device)

@@ -1,8 +1,169 @@
 """Builds the Kaggle Dataset folder: python tools/package.py --user YOUR-KAGGLE-NAME --weights weights/*.safetensors"""
 
-import sys
+from __future__ import annotations
 
-import jaguar_kit
+import argparse
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import timm
+import torch
+from jaguar_kit import (
+    KitError,
+    __version__,
+    atomic,
+    file_facts,
+    folder_bytes,
+    load_recipe,
+    main,
+    open_safetensors,
+    progress,
+    remove,
+    say,
+    weights_path,
+    write_json,
+)
+from kaggle_client import kaggle_api, upload_package
+from kernels import MODULE, check_no_password, check_user
+
+
+def package_kit(
+    out: str | Path,
+    user: str,
+    weights: Sequence[str | Path] = (),
+    wheels: Sequence[str | Path] = (),
+    slug: str = "jaguar-kit",
+    weights_only: bool = False,
+) -> Path:
+    """Builds the folder of a Kaggle Dataset: module, recipes, weights, wheels, dataset-metadata.json and a manifest.
+
+    All files lie side by side, since Kaggle's client leaves folders out unless told otherwise. Weights must be
+    safetensors files; those of a run, given as its weights.safetensors or its folder, get the name
+    experiment-variant-seed.safetensors. Wheels must be pure Python; Kaggle's image lacks nothing that the kit needs.
+    weights_only: without module and recipes, as a dataset of its own that is seldom uploaded. An earlier package in
+    `out` is replaced; anything else there is left alone. Raises KitError.
+    """
+    out = Path(out)
+    check_user(user)
+    check_slug(slug)
+    if out.exists() and not (out / "manifest.json").is_file() and any(out.iterdir()):
+        raise KitError(f"{out}: holds something other than a package; choose a new folder")
+    own = [] if weights_only else [MODULE, *sorted((MODULE.parent / "recipes").glob("*.yaml"))]
+    if weights_only and not weights:
+        raise KitError("--weights-only: no weights were given (expected --weights FILE ...)")
+    files = [(path.name, path) for path in own]
+    files += [(packaged_name(path), weights_path(path)) for path in map(Path, weights)]
+    files += [(path.name, path) for path in map(Path, wheels)]
+    for name, path in files:
+        check_packaged(name, path)
+    check_file_names([name for name, _ in files])
+    total = sum(path.stat().st_size for _, path in files)
+    if total > MOST_BYTES:
+        raise KitError(f"--weights: {total / 2**30:.0f} GiB, but a dataset takes {MOST_BYTES / 2**30:.0f}")
+    with atomic(out) as temporary:
+        temporary.mkdir()
+        for name, path in progress(files, "packaging"):
+            shutil.copyfile(path, temporary / name)
+        metadata = {"id": f"{user}/{slug}", "title": slug, "licenses": [{"name": "other"}]}
+        write_json(temporary / "dataset-metadata.json", metadata)
+        facts = {name: file_facts(temporary / name) for name, _ in files}
+        versions = {"python": sys.version.split()[0], "torch": torch.__version__, "timm": timm.__version__}
+        write_json(temporary / "manifest.json", {"jaguar_kit": __version__, "packaged_with": versions, "files": facts})
+        remove(out)
+    return out
+
+
+def check_slug(slug: str) -> None:
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug) or not 6 <= len(slug) <= 50:
+        raise KitError(
+            f"--slug: {slug!r} can't name a dataset (expected 6 to 50 lower-case letters, digits and single '-')"
+        )
+
+
+def packaged_name(path: Path) -> str:
+    """A weights file's name in the dataset; a run's weights are called by experiment, variant and seed."""
+    file = weights_path(path)
+    if file.name != "weights.safetensors":
+        return file.name
+    parts = file.resolve().parent.parts[-3:]
+    return re.sub(r"[^A-Za-z0-9._+=-]", "-", "-".join(parts)) + ".safetensors"
+
+
+def check_packaged(name: str, path: Path) -> None:
+    """Refuses what must not travel: pickled or damaged weights, recipes that do not load, wheels with binaries."""
+    if path.suffix == ".yaml":
+        check_no_password(load_recipe(path), path)
+    elif path.suffix == ".safetensors":
+        with open_safetensors(path):
+            pass
+    elif path.suffix == ".whl":
+        if not path.is_file() or not name.endswith("-none-any.whl"):
+            raise KitError(f"{path}: not a wheel of pure Python (expected a file named ...-none-any.whl)")
+    elif path != MODULE:
+        raise KitError(
+            f"{path}: only safetensors weights are packaged, nothing pickled; save it with safetensors first"
+        )
+
+
+MOST_FILES, MOST_BYTES = 50, 200 * 2**30  # of one Kaggle dataset: files at its top level, and in all
+
+
+def check_file_names(file_names: Sequence[str]) -> None:
+    for name in file_names:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._+=@-]{0,99}", name):
+            raise KitError(
+                f"--weights: {name!r} is no name for a file on Kaggle (expected up to 100 letters, digits and ._+=@-)"
+            )
+    twice = [name for name in file_names if file_names.count(name) > 1]
+    if twice:
+        raise KitError(f"--weights: two files are called {twice[0]}; rename one")
+    if len(file_names) + 1 > MOST_FILES:
+        raise KitError(
+            f"--weights: {len(file_names) + 1} files with the manifest, but a dataset takes {MOST_FILES}; put weights "
+            "into a dataset of their own with --weights-only"
+        )
+
+
+def package_command(argv: Sequence[str] | None = None) -> int:
+    """`tools/package.py --user NAME [--weights FILE ...] [--out DIR] [--create | --update]`."""
+    parser = argparse.ArgumentParser(
+        prog="package.py", description="Builds the Kaggle Dataset folder of the kit, and uploads it where asked to."
+    )
+    parser.add_argument("--user", required=True, help="your Kaggle user name")
+    parser.add_argument(
+        "--weights", nargs="*", default=[], help="safetensors files: backbones, or runs/NAME/VARIANT/SEED"
+    )
+    parser.add_argument(
+        "--wheels", nargs="*", default=[], help="wheels of pure Python that Kaggle's image lacks (none)"
+    )
+    parser.add_argument("--weights-only", action="store_true", help="a dataset of weights, without module and recipes")
+    parser.add_argument("--slug", help="the dataset's name in its address (jaguar-kit, or jaguar-kit-weights)")
+    parser.add_argument("--out", help="folder to build (dist/SLUG)")
+    upload = parser.add_mutually_exclusive_group()
+    upload.add_argument("--create", action="store_true", help="upload it as a new dataset, and wait until it is ready")
+    upload.add_argument("--update", action="store_true", help="upload it as a new version of the dataset, and wait")
+    parser.add_argument("--drop", action="store_true", help="with --update: weights not named here leave the dataset")
+    parser.add_argument("-m", "--message", default="update", help="what the new version brings")
+    given = parser.parse_args(argv)
+    if given.drop and not given.update:
+        raise KitError("--drop: lets weights leave a dataset (expected --update with it)")
+    if given.create or given.update:
+        kaggle_api()  # without credentials nothing is worth packaging
+    slug = given.slug or ("jaguar-kit-weights" if given.weights_only else "jaguar-kit")
+    out = Path(given.out or f"dist/{slug}")
+    out = package_kit(out, given.user, given.weights, given.wheels, slug, given.weights_only)
+    for path in sorted(out.iterdir()):
+        say(f"  wrote {path} ({path.stat().st_size:,} bytes)")
+    say(f"{given.user}/{slug}: {len(list(out.iterdir())) - 1} files to upload, {folder_bytes(out):,} bytes")
+    if given.create or given.update:
+        upload_package(out, given.create, given.message, drop=given.drop)
+    else:
+        say(f"upload it: tools/package.py with --create (the next time: --update), or kaggle datasets create -p {out}")
+    return 0
+
 
 if __name__ == "__main__":
-    sys.exit(jaguar_kit.main(jaguar_kit.package_command))
+    sys.exit(main(package_command))

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "5e898985227bdc752da9e929458bde8a88695eb4261d5f34df17059d79d56bd2"  # of its jaguar_kit.py
+MODULE = "e31bf4418f3285b906e53dd420d74ebdf96239dbe7d7c5d4c94bb7f086403657"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))

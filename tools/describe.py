@@ -1,0 +1,144 @@
+"""What a recipe can name, and what it makes of pictures: python tools/describe.py list [KIND ...] | sheet RECIPE"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import timm
+from jaguar_kit import (
+    BACKBONES,
+    REGISTRY,
+    Component,
+    KitError,
+    MiniConfig,
+    Range,
+    __version__,
+    add_overrides,
+    any_command,
+    atomic,
+    augmentation_sheet,
+    expand,
+    find_data,
+    hints_of,
+    load_competition,
+    load_recipe,
+    lookup,
+    main,
+    names,
+    open_picture,
+    open_store,
+    say,
+    settings_of,
+    suggest,
+    turns_of,
+)
+from PIL.PngImagePlugin import PngInfo
+
+
+def type_name(hint: Any) -> str:
+    """A setting's type in a few words: "number above 0", "one of: a, b"."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        if arguments[0] is Component:
+            return arguments[1]
+        ranges = [str(extra) for extra in arguments[1:] if isinstance(extra, Range)]
+        return " ".join([type_name(arguments[0]), *filter(None, ranges)])
+    if origin in (typing.Union, types.UnionType):
+        return f"{type_name(next(a for a in arguments if a is not type(None)))}, or null"
+    if origin is Literal:
+        return f"one of: {', '.join(map(str, arguments))}"
+    if origin is tuple:
+        return f"list of {type_name(arguments[0])}"
+    return {float: "number", int: "whole number", bool: "true or false", str: "text"}.get(hint, "mapping")
+
+
+def describe_part(kind: str, name: str) -> list[str]:
+    """Lines that tell a registered part: what it is, then its settings with defaults and types."""
+    factory = lookup(kind, name)
+    meaning, hints = (inspect.getdoc(factory) or "").splitlines()[0], hints_of(factory)
+    lines = [f"  {name:<30}{meaning}"]
+    for key, default in settings_of(kind, name).items():
+        shown = [part.name for part in default] if isinstance(default, tuple) and is_parts(default) else default
+        shown = json.dumps(list(shown) if isinstance(shown, tuple) else shown)
+        lines.append(f"      {key + ': ' + shown:<26}{type_name(hints[key])}")
+    return lines
+
+
+def is_parts(values: tuple) -> bool:
+    return bool(values) and all(isinstance(value, Component) for value in values)
+
+
+def list_command(argv: Sequence[str] | None = None) -> int:
+    """`python -m jaguar_kit list [KIND ...]`: everything that a recipe can name."""
+    kinds = sorted({kind for kind, _ in REGISTRY})
+    parser = argparse.ArgumentParser(prog="jaguar_kit list", description="Lists what a recipe can name.")
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"only these: backbone, {', '.join(kinds)}")
+    wanted = parser.parse_args(argv).kinds or ["backbone", *kinds]
+    for kind in wanted:
+        if kind not in ("backbone", *kinds):
+            raise KitError(f"list: there is no kind of part '{kind}'; {suggest(kind, ('backbone', *kinds))}")
+        say(f"{kind}")
+        if kind == "backbone":
+            for name, known in BACKBONES.items():
+                say(f"  {name:<30}{known.architecture}{f' of {known.hub}' if known.hub else ''}")
+            say(f"  {'...':<30}any of the {len(timm.list_models())} names that timm knows")
+        else:
+            for name in names(kind):
+                say("\n".join(describe_part(kind, name)))
+    return 0
+
+
+def sheet_command(argv: Sequence[str] | None = None) -> int:
+    """`python -m jaguar_kit sheet RECIPE [--data DIR] [--out sheet.png] [-o dotted=value ...]`."""
+    parser = argparse.ArgumentParser(
+        prog="jaguar_kit sheet", description="Draws what a recipe's background and augmentation make of its pictures."
+    )
+    parser.add_argument("recipe", help="YAML file, such as recipes/final.yaml")
+    parser.add_argument("--data", help="folder in the competition's layout, or of identity/*.jpg")
+    parser.add_argument("--out", default="sheet.png", help="picture to write (sheet.png)")
+    add_overrides(parser)
+    given = parser.parse_args(argv)
+    recipe = expand(load_recipe(given.recipe, given.overrides))[0].recipe
+    with_mini = replace(recipe, data=replace(recipe.data, mini=recipe.data.mini or MiniConfig()))
+    competition = load_competition(find_data(with_mini, given.data), recipe.data.masks)
+    shown = competition.paths[:: max(1, len(competition.paths) // 6)][:6]
+    turn = dict(zip(competition.paths, turns_of(competition, recipe.data.turn)))
+    turns = [turn.get(path, 0.0) for path in shown]
+    store = open_store(competition.root, shown, recipe.data.size, recipe.data.fit, recipe.data.masks, turns=turns)
+    if recipe.background.build().change is not None and not store.masked:
+        say(f"  note: background {recipe.background.name!r} needs masks, which these pictures lack: it stays")
+    sheet = augmentation_sheet(store, recipe)
+    check_own_sheet(Path(given.out))
+    marked = PngInfo()
+    marked.add_text("Software", f"jaguar_kit {__version__}")
+    with atomic(given.out) as temporary:
+        sheet.save(temporary, "PNG", pnginfo=marked)
+    say(f"  wrote {given.out}")
+    return 0
+
+
+def check_own_sheet(path: Path) -> None:
+    """Refuses to write over a file that is no earlier sheet."""
+    if path.is_dir() or (path.exists() and not was_drawn_here(path)):
+        raise KitError(f"--out: {path}: is something else than an earlier sheet; choose another name")
+
+
+def was_drawn_here(path: Path) -> bool:
+    try:
+        with open_picture(path) as image:
+            return str(image.info.get("Software", "")).startswith("jaguar_kit")
+    except Exception:  # noqa: BLE001 - PIL raises nearly anything on what is no picture
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main(any_command))
