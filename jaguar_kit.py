@@ -65,7 +65,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import InitVar, asdict, dataclass, field, fields, is_dataclass, replace
 from datetime import timedelta
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
@@ -73,7 +73,6 @@ from typing import Annotated, Any, Literal
 
 import kornia
 import kornia.augmentation as kornia_augmentation
-import kornia.enhance as enhance
 import numpy as np
 import pandas as pd
 import PIL
@@ -94,7 +93,7 @@ __version__ = "0.2.0"
 # fmt: off
 __all__ = [
     # 1. Errors and registry
-    "KitError", "register", "build", "names", "settings_of", "Component",
+    "KitError", "register", "build", "names", "settings_of", "Component", "Part",
     # 2. Recipe
     "Recipe", "Cell", "load_recipe", "recipe_from_dict", "recipe_to_dict", "expand", "smoke",
     # 3. Runtime
@@ -107,8 +106,9 @@ __all__ = [
     # 6. Backbones and heads
     "Geometry", "Embedder", "build_embedder", "save_backbone",
     # 7. Losses
-    "IdentityLoss", "CrossEntropy", "MarginSoftmax", "AdaFace", "Triplet", "Circle", "SupervisedContrastive",
-    "ProxyAnchor", "SumOfLosses",
+    "IdentityLoss", "CrossEntropy", "ArcFace", "FocalArcFace", "SubcenterArcFace", "CosFace", "SphereFace", "AdaFace",
+    "HyperbolicArcFace", "Triplet", "Circle", "SupervisedContrastive", "ProxyAnchor", "CrossEntropyTriplet",
+    "SumOfLosses",
     # 8. Samplers
     "random_batches", "balanced_batches", "pk_batches",
     # 9. Metrics
@@ -306,6 +306,25 @@ class Component:
         """Builds the part from its settings and from what it asks for of that which the kit supplies."""
         wanted = inspect.signature(lookup(self.kind, self.name)).parameters
         return build(self.kind, self.name, **self.settings, **{k: v for k, v in supplied.items() if k in wanted})
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Calls a part that is a function with its settings behind the arguments."""
+        return lookup(self.kind, self.name)(*arguments, **self.settings)
+
+
+class Part(nn.Module):
+    """A module that a recipe names: its annotated fields are what it is built from, those with a default its settings.
+
+    `__post_init__` makes its parameters, as in any dataclass.
+    """
+
+    def __init_subclass__(cls) -> None:
+        dataclass(eq=False, repr=False, kw_only=True)(cls)
+
+    def __new__(cls, *_: Any, **__: Any) -> Part:
+        part = super().__new__(cls)
+        nn.Module.__init__(part)  # before the fields are set, some of which are modules
+        return part
 
 
 def component(kind: str, value: Any, where: str) -> Component:
@@ -788,7 +807,7 @@ def check_parts(recipe: Recipe, where: str) -> None:
             f"{where}{blind}: {watched[blind]} needs a loss with a class for each identity, such as cross_entropy; "
             f"'{recipe.loss.name}' compares pictures"
         )
-    if recipe.train.mix.name != "none" and not loss.by_picture:
+    if recipe.train.mix.name != "none" and not loss.per_sample:
         raise KitError(
             f"{where}train.mix: '{recipe.train.mix.name}' needs a loss on single pictures, such as arcface; "
             f"'{recipe.loss.name}' looks at pairs"
@@ -2879,23 +2898,26 @@ def write_mini_tables(root: Path, views: pd.DataFrame) -> None:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-class Background:
+class Background(Part):
     """What becomes of the pixels around the animal.
 
     Called with RGB (B, 3, H, W) in [0, 1] and alpha (B, 1, H, W) in [0, 1], or None without masks; gives RGB.
     """
 
-    def __init__(self, change: Callable[[Tensor, Tensor], Tensor] | None, drawn: bool = False):
-        self.change = change  # None: nothing is changed and no mask is needed
-        self.drawn = drawn  # drawn anew in every epoch, so that what is behind it is cached as a view only
+    needs_masks = True
+    drawn = False  # anew in every epoch, so that what is behind it is cached as a view only
 
-    def __call__(self, rgb: Tensor, alpha: Tensor | None) -> Tensor:
-        return rgb if self.change is None or alpha is None else self.change(rgb, alpha)
+    def forward(self, rgb: Tensor, alpha: Tensor | None) -> Tensor:
+        return self.change(rgb, alpha) if self.needs_masks and alpha is not None else rgb
+
+    def change(self, rgb: Tensor, alpha: Tensor) -> Tensor:
+        """The animal before what `paint` makes of the image."""
+        return alpha * rgb + (1 - alpha) * self.paint(rgb, alpha)
 
 
-def behind(paint: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """The animal before what `paint` makes of RGB and alpha."""
-    return lambda rgb, alpha: alpha * rgb + (1 - alpha) * paint(rgb, alpha)
+def masked_mean(rgb: Tensor, weight: Tensor) -> Tensor:
+    """Mean colours (B, 3, 1, 1) of images (B, 3, H, W), each pixel by its weight (B, 1, H, W)."""
+    return (rgb * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp(min=1e-6)
 
 
 def spread_colours(rgb: Tensor, weight: Tensor, radius: float) -> Tensor:
@@ -2903,9 +2925,8 @@ def spread_colours(rgb: Tensor, weight: Tensor, radius: float) -> Tensor:
     sigma = radius * rgb.shape[-1]
     kernel = 2 * max(1, min(round(3 * sigma), min(rgb.shape[-2:]) - 1)) + 1
     blurred = gaussian_blur2d(torch.cat([rgb * weight, weight], 1), (kernel, kernel), (sigma, sigma), "replicate")
-    mean = (rgb * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp(min=1e-6)
     faint = 1e-3  # where nothing that counts is near, the colours fade into their mean
-    return ((blurred[:, :3] + faint * mean) / (blurred[:, 3:] + faint)).clamp(0, 1)
+    return ((blurred[:, :3] + faint * masked_mean(rgb, weight)) / (blurred[:, 3:] + faint)).clamp(0, 1)
 
 
 Radius = Annotated[float, Range(low=0.005, high=0.3)]  # share of the side
@@ -2914,84 +2935,108 @@ BlurWidth = Annotated[float, Range(low=0.05, high=100)]  # standard deviation in
 
 
 @register("background", "original")
-def original_background() -> Background:
-    """The picture as it is."""
-    return Background(None)
+class OriginalBackground(Background):
+    """The image as it is."""
+
+    needs_masks = False
 
 
 @register("background", "black")
-def black_background() -> Background:
+class BlackBackground(Background):
     """Black around the animal (segmented)."""
-    return Background(lambda rgb, alpha: alpha * rgb)
+
+    def change(self, rgb: Tensor, alpha: Tensor) -> Tensor:
+        return alpha * rgb
 
 
 @register("background", "gray")
-def gray_background(level: Fraction = 0.5) -> Background:
+class GrayBackground(Background):
     """One gray around the animal."""
-    return Background(behind(lambda rgb, alpha: torch.full_like(rgb, level)))
+
+    level: Fraction = 0.5
+
+    def paint(self, rgb: Tensor, alpha: Tensor) -> Tensor:
+        return torch.full_like(rgb, self.level)
 
 
 @register("background", "mean_colour")
-def mean_colour_background() -> Background:
+class MeanColourBackground(Background):
     """The animal's own mean colour around it."""
 
-    def mean_colour(rgb: Tensor, alpha: Tensor) -> Tensor:
-        return (rgb * alpha).sum((2, 3), keepdim=True) / alpha.sum((2, 3), keepdim=True).clamp(min=1e-6)
-
-    return Background(behind(mean_colour))
+    def paint(self, rgb: Tensor, alpha: Tensor) -> Tensor:
+        return masked_mean(rgb, alpha)
 
 
 @register("background", "blur")
-def blur_background(radius: Radius = 0.08) -> Background:
+class BlurBackground(Background):
     """The surroundings blurred (sigma: a share of the side), without the animal's colours in them."""
-    return Background(behind(lambda rgb, alpha: spread_colours(rgb, 1 - alpha, radius)))
+
+    radius: Radius = 0.08
+
+    def paint(self, rgb: Tensor, alpha: Tensor) -> Tensor:
+        return spread_colours(rgb, 1 - alpha, self.radius)
 
 
 @register("background", "noise")
-def noise_background(strength: Fraction = 0.3) -> Background:
+class NoiseBackground(Background):
     """Gaussian noise added to the surroundings, of that standard deviation in [0, 1]; drawn anew each time."""
 
-    def add_noise(rgb: Tensor, alpha: Tensor) -> Tensor:
-        return (rgb + strength * torch.randn_like(rgb)).clamp(0, 1)
+    drawn = True
+    strength: Fraction = 0.3
 
-    return Background(behind(add_noise), drawn=True)
+    def paint(self, rgb: Tensor, alpha: Tensor) -> Tensor:
+        return (rgb + self.strength * torch.randn_like(rgb)).clamp(0, 1)
 
 
 @register("background", "random")
-def random_background() -> Background:
+class RandomBackground(Background):
     """Uniform RGB noise around the animal; drawn anew each time."""
-    return Background(behind(lambda rgb, alpha: torch.rand_like(rgb)), drawn=True)
 
+    drawn = True
 
-@register("background", "swap")
-def swap_background(radius: Radius = 0.08) -> Background:
-    """The surroundings of another picture of the batch, its animal filled in from them; drawn anew each time."""
-
-    def swapped(rgb: Tensor, alpha: Tensor) -> Tensor:
-        other = (torch.arange(len(rgb)) + int(torch.randint(1, max(2, len(rgb)), ()))) % len(rgb)
-        other = other.to(rgb.device, non_blocking=True)
-        rgb, alpha = rgb[other], alpha[other]
-        return (1 - alpha) * rgb + alpha * spread_colours(rgb, 1 - alpha, radius)
-
-    return Background(behind(swapped), drawn=True)
-
-
-@register("background", "inpaint")
-def inpaint_background(radius: Radius = 0.08) -> Background:
-    """The animal's colours spread outwards, so that the surroundings are gone and no edge is left."""
-    return Background(behind(lambda rgb, alpha: spread_colours(rgb, alpha, radius)))
+    def paint(self, rgb: Tensor, alpha: Tensor) -> Tensor:
+        return torch.rand_like(rgb)
 
 
 @register("background", "background_only")
-def background_only(radius: Radius = 0.08) -> Background:
+class BackgroundOnly(Background):
     """The animal removed and filled in from its surroundings: what can be told without it."""
-    return Background(lambda rgb, alpha: (1 - alpha) * rgb + alpha * spread_colours(rgb, 1 - alpha, radius))
+
+    radius: Radius = 0.08
+
+    def change(self, rgb: Tensor, alpha: Tensor) -> Tensor:
+        return (1 - alpha) * rgb + alpha * spread_colours(rgb, 1 - alpha, self.radius)
+
+
+@register("background", "swap")
+class SwapBackground(Background):
+    """The surroundings of another image of the batch, its animal filled in from them; drawn anew each time."""
+
+    drawn = True
+    radius: Radius = 0.08
+
+    def paint(self, rgb: Tensor, alpha: Tensor) -> Tensor:
+        other = (torch.arange(len(rgb)) + int(torch.randint(1, max(2, len(rgb)), ()))) % len(rgb)
+        other = other.to(rgb.device, non_blocking=True)
+        return BackgroundOnly(radius=self.radius).change(rgb[other], alpha[other])
+
+
+@register("background", "inpaint")
+class InpaintBackground(Background):
+    """The animal's colours spread outwards, so that the surroundings are gone and no edge is left."""
+
+    radius: Radius = 0.08
+
+    def paint(self, rgb: Tensor, alpha: Tensor) -> Tensor:
+        return spread_colours(rgb, alpha, self.radius)
 
 
 @register("background", "silhouette_only")
-def silhouette_only() -> Background:
+class SilhouetteOnly(Background):
     """The mask alone, white on black: what can be told from the outline."""
-    return Background(lambda rgb, alpha: alpha.expand_as(rgb))
+
+    def change(self, rgb: Tensor, alpha: Tensor) -> Tensor:
+        return alpha.expand_as(rgb)
 
 
 @register("augmentation", "flip")
@@ -3015,19 +3060,6 @@ def affine(
 def erasing(p: Fraction = 0.5, area: FractionSpan = (0.02, 0.25), ratio: ZoomSpan = (0.3, 3.3)) -> nn.Module:
     """Blackens a rectangle of a share `area` of the picture, with sides in `ratio`."""
     return kornia_augmentation.RandomErasing(scale=area, ratio=ratio, p=p)
-
-
-class BySize(nn.Module):
-    """An augmentation that must know the side of the pictures, made when the first of that size come."""
-
-    moves = True
-
-    def __init__(self, make: Callable[[int], nn.Module]):
-        super().__init__()
-        self.make = cache(make)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.make(images.shape[-1])(images)
 
 
 @register("augmentation", "rotation")
@@ -3057,14 +3089,14 @@ def blur_matrix(side: int, sigma: float) -> Tensor:
     return torch.zeros(side, side).scatter_add_(1, targets, weights)
 
 
-class Elastic(nn.Module):
-    """Moves every pixel by noise from [-1, 1], blurred by `sigma` px and scaled by alpha / side."""
+@register("augmentation", "elastic")
+class Elastic(Part):
+    """Moves every pixel by noise from [-1, 1], blurred by `sigma` px and scaled by alpha / side (as torchvision)."""
 
     moves = True
-
-    def __init__(self, alpha: float, sigma: float, p: float):
-        super().__init__()
-        self.alpha, self.sigma, self.p = alpha, sigma, p
+    alpha: Annotated[float, Range(low=0, high=10000)] = 50.0
+    sigma: BlurWidth = 5.0
+    p: Fraction = 0.5
 
     def forward(self, images: Tensor) -> Tensor:
         rows = torch.nonzero(torch.rand(len(images)) < self.p)[:, 0].to(images.device, non_blocking=True)
@@ -3080,18 +3112,17 @@ class Elastic(nn.Module):
         return images.index_copy(0, rows, moved)
 
 
-@register("augmentation", "elastic")
-def elastic(
-    alpha: Annotated[float, Range(low=0, high=10000)] = 50.0, sigma: BlurWidth = 5.0, p: Fraction = 0.5
-) -> nn.Module:
-    """Warps by smoothed noise; `alpha` and `sigma` in torchvision's pixel units."""
-    return Elastic(alpha, sigma, p)
-
-
 @register("augmentation", "resized_crop")
-def resized_crop(area: FractionSpan = (0.5, 1.0), ratio: ZoomSpan = (0.75, 1.3333)) -> nn.Module:
-    """A part of the picture, of a share `area` and sides in `ratio`, at full size; of every picture."""
-    return BySize(lambda side: kornia_augmentation.RandomResizedCrop((side, side), scale=area, ratio=ratio, p=1.0))
+class ResizedCrop(Part):
+    """A part of the image, of a share `area` and sides in `ratio`, at full size; of every image."""
+
+    moves = True
+    area: FractionSpan = (0.5, 1.0)
+    ratio: ZoomSpan = (0.75, 1.3333)
+
+    def forward(self, images: Tensor) -> Tensor:
+        size = tuple(images.shape[-2:])
+        return kornia_augmentation.RandomResizedCrop(size, scale=self.area, ratio=self.ratio, p=1.0)(images)
 
 
 @register("augmentation", "colour_jitter")
@@ -3128,14 +3159,18 @@ def affine_erasing() -> nn.Module:
 @register("augmentation", "elastic_rotation_perspective")
 def elastic_rotation_perspective() -> nn.Module:
     """The published policy: flip, elastic warp, rotation by up to 20 degrees, perspective."""
-    return nn.Sequential(flip(), elastic(50.0, 5.0, 1.0), rotation(20.0), perspective(0.2, 0.5))
+    return nn.Sequential(flip(), Elastic(alpha=50.0, sigma=5.0, p=1.0), rotation(20.0), perspective(0.2, 0.5))
 
 
 @register("augmentation", "mimic_camera")
 def mimic_camera() -> nn.Module:
     """The published policy: flip, elastic warp, perspective, rotation by up to 30 degrees, erasing."""
     return nn.Sequential(
-        flip(), elastic(35.0, 8.0, 0.5), perspective(0.3, 0.5), rotation(30.0), erasing(0.5, (0.02, 0.3), (0.3, 3.3))
+        flip(),
+        Elastic(alpha=35.0, sigma=8.0, p=0.5),
+        perspective(0.3, 0.5),
+        rotation(30.0),
+        erasing(0.5, (0.02, 0.3), (0.3, 3.3)),
     )
 
 
@@ -3145,192 +3180,45 @@ def combined() -> nn.Module:
     return nn.Sequential(
         flip(),
         affine(10.0, 0.05, (0.95, 1.05)),
-        elastic(35.0, 8.0, 0.5),
+        Elastic(alpha=35.0, sigma=8.0, p=0.5),
         perspective(0.2, 0.5),
         rotation(20.0),
         erasing(0.5, (0.02, 0.25), (0.3, 3.3)),
     )
 
 
-# AutoAugment and RandAugment: every picture draws operations of its own; those that drew the same one go through it
-# together. A level from 0 to 1 says how strong it is, as in torchvision's tables.
+class EachImage(nn.Module):
+    """One of torchvision's policies, which draw for one image at a time, on each image of a batch."""
 
-
-def warp(images: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, x: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) seen through [[a, b, x], [c, d, 0]] (B,) each, in shares of half a side; zeros outside."""
-    zero = torch.zeros_like(a)
-    matrix = torch.stack([torch.stack([a, b, x], 1), torch.stack([c, d, zero], 1)], 1)
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
-def shear(images: Tensor, level: Tensor) -> Tensor:
-    one, zero = torch.ones_like(level), torch.zeros_like(level)
-    return warp(images, one, 0.3 * level, zero, one, zero)
-
-
-def translate(images: Tensor, level: Tensor) -> Tensor:
-    one, zero = torch.ones_like(level), torch.zeros_like(level)
-    return warp(images, one, zero, zero, one, 2 * 150 / 331 * level)
-
-
-def rotate(images: Tensor, level: Tensor) -> Tensor:
-    angle = math.radians(30) * level
-    cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
-    return warp(images, cos, -sin, sin, cos, zero)
-
-
-def transposed(operation: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """The same operation along the other axis."""
-    return lambda images, level: operation(images.mT, level).mT
-
-
-def away_from(reference: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """The picture drawn towards (level below 0) or away from what `reference` makes of it."""
-
-    def adjust(images: Tensor, level: Tensor) -> Tensor:
-        return torch.lerp(reference(images), images, 1 + 0.9 * level[:, None, None, None]).clamp_(0, 1)
-
-    return adjust
-
-
-def luminance(images: Tensor) -> Tensor:
-    """Brightness (B, 1, H, W) by the weights of ITU-R 601."""
-    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device, dtype=images.dtype)
-    return torch.einsum("bchw,c->bhw", images, weights)[:, None]
-
-
-def smooth(images: Tensor) -> Tensor:
-    """Means over 3 x 3 pixels, the middle one weighing 5; the outermost pixels stay (as PIL has it)."""
-    rows = images[..., :-2, :] + images[..., 1:-1, :] + images[..., 2:, :]
-    boxes = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
-    result = images.clone()
-    result[..., 1:-1, 1:-1] = (boxes + 4 * images[..., 1:-1, 1:-1]) / 13
-    return result
-
-
-def posterize(images: Tensor, level: Tensor) -> Tensor:
-    """Keeps 8 to 4 bits, by the level."""
-    steps = 2 ** (8 - (4 * level).round())[:, None, None, None]
-    return torch.minimum((images * steps).floor(), steps - 1) / steps
-
-
-def solarize(images: Tensor, level: Tensor) -> Tensor:
-    return torch.where(images >= (1 - level)[:, None, None, None], 1 - images, images)
-
-
-def autocontrast(images: Tensor, level: Tensor) -> Tensor:
-    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
-    return torch.where(high > low, (images - low) / (high - low).clamp(min=1e-6), images)
-
-
-def equalize(images: Tensor, level: Tensor) -> Tensor:
-    return enhance.equalize(images.clamp(0, 1))
-
-
-OPERATIONS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {  # and whether the level may be negative
-    "ShearX": (shear, True),
-    "ShearY": (transposed(shear), True),
-    "TranslateX": (translate, True),
-    "TranslateY": (transposed(translate), True),
-    "Rotate": (rotate, True),
-    "Brightness": (away_from(torch.zeros_like), True),
-    "Color": (away_from(lambda images: luminance(images).expand_as(images)), True),
-    "Contrast": (away_from(lambda images: luminance(images).mean((2, 3), keepdim=True).expand_as(images)), True),
-    "Sharpness": (away_from(smooth), True),
-    "Posterize": (posterize, False),
-    "Solarize": (solarize, False),
-    "AutoContrast": (autocontrast, False),
-    "Equalize": (equalize, False),
-    "Invert": (lambda images, level: 1 - images, False),
-}
-IMAGENET_POLICY = (  # pairs of operation, probability, level of 9; ImageNet's table of Cubuk et al. 2019
-    (("Posterize", 0.4, 8), ("Rotate", 0.6, 9)),
-    (("Solarize", 0.6, 5), ("AutoContrast", 0.6, 0)),
-    (("Equalize", 0.8, 0), ("Equalize", 0.6, 0)),
-    (("Posterize", 0.6, 7), ("Posterize", 0.6, 6)),
-    (("Equalize", 0.4, 0), ("Solarize", 0.2, 4)),
-    (("Equalize", 0.4, 0), ("Rotate", 0.8, 8)),
-    (("Solarize", 0.6, 3), ("Equalize", 0.6, 0)),
-    (("Posterize", 0.8, 5), ("Equalize", 1.0, 0)),
-    (("Rotate", 0.2, 3), ("Solarize", 0.6, 8)),
-    (("Equalize", 0.6, 0), ("Posterize", 0.4, 6)),
-    (("Rotate", 0.8, 8), ("Color", 0.4, 0)),
-    (("Rotate", 0.4, 9), ("Equalize", 0.6, 0)),
-    (("Equalize", 0.0, 0), ("Equalize", 0.8, 0)),
-    (("Invert", 0.6, 0), ("Equalize", 1.0, 0)),
-    (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
-    (("Rotate", 0.8, 8), ("Color", 1.0, 2)),
-    (("Color", 0.8, 8), ("Solarize", 0.8, 7)),
-    (("Sharpness", 0.4, 7), ("Invert", 0.6, 0)),
-    (("ShearX", 0.6, 5), ("Equalize", 1.0, 0)),
-    (("Color", 0.4, 0), ("Equalize", 0.6, 0)),
-    (("Equalize", 0.4, 0), ("Solarize", 0.2, 4)),
-    (("Solarize", 0.6, 5), ("AutoContrast", 0.6, 0)),
-    (("Invert", 0.6, 0), ("Equalize", 1.0, 0)),
-    (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
-    (("Equalize", 0.8, 0), ("Equalize", 0.6, 0)),
-)
-
-
-def apply_operations(images: Tensor, chosen: Sequence[str | None], level: float | Sequence[float]) -> Tensor:
-    """Each picture (B, 3, H, W) after its own operation, or as it is for None; negative levels are drawn by half."""
-    levels = torch.as_tensor(level, dtype=images.dtype).expand(len(chosen)).clone()
-    negative = torch.rand(len(chosen)) < 0.5
-    result = images.clone()
-    for name in sorted({name for name in chosen if name is not None}):
-        operation, signed = OPERATIONS[name]
-        rows = torch.tensor([i for i, own in enumerate(chosen) if own == name])
-        strength = torch.where(negative[rows], -levels[rows], levels[rows]) if signed else levels[rows]
-        rows = rows.to(images.device)
-        result[rows] = operation(images[rows], strength.to(images.device)).to(images.dtype)
-    return result
-
-
-class AutoAugment(nn.Module):
-    """Each picture goes through one of the policy's pairs of operations, drawn for it."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        pairs = [IMAGENET_POLICY[i] for i in torch.randint(len(IMAGENET_POLICY), (len(images),)).tolist()]
-        for slot in (0, 1):
-            happens = torch.rand(len(images)).tolist()
-            chosen = [pair[slot][0] if draw < pair[slot][1] else None for pair, draw in zip(pairs, happens)]
-            images = apply_operations(images, chosen, [pair[slot][2] / 9 for pair in pairs])
-        return images
-
-
-class RandAugment(nn.Module):
-    """Each picture goes through `operations` operations of one level, drawn for it."""
-
-    names = (*(name for name in OPERATIONS if name != "Invert"), None)
-
-    def __init__(self, operations: int, level: float):
+    def __init__(self, policy: Callable[[Tensor], Tensor]):
         super().__init__()
-        self.operations, self.level = operations, level
+        self.policy = policy
 
     def forward(self, images: Tensor) -> Tensor:
-        for drawn in torch.randint(len(self.names), (self.operations, len(images))).tolist():
-            images = apply_operations(images, [self.names[i] for i in drawn], self.level)
-        return images
+        return torch.stack([self.policy(image) for image in images]).clamp(0, 1)
 
 
 @register("augmentation", "autoaugment")
 def autoaugment() -> nn.Module:
-    """AutoAugment's policy for ImageNet, drawn for each picture (Cubuk et al. 2019)."""
-    return AutoAugment()
+    """AutoAugment's policy for ImageNet, drawn for each image (Cubuk et al. 2019)."""
+    from torchvision.transforms import v2
+
+    return EachImage(v2.AutoAugment(interpolation=v2.InterpolationMode.BILINEAR))
 
 
 @register("augmentation", "randaugment")
 def randaugment(operations: Annotated[int, Range(low=1, high=20)] = 2, level: Fraction = 0.3) -> nn.Module:
-    """RandAugment, drawn for each picture; a level of 0.3 is torchvision's magnitude 9 of 30 (Cubuk et al. 2020)."""
-    return RandAugment(operations, level)
+    """RandAugment, drawn for each image; a level of 0.3 is torchvision's magnitude 9 of 30 (Cubuk et al. 2020)."""
+    from torchvision.transforms import v2
+
+    return EachImage(v2.RandAugment(operations, round(30 * level), interpolation=v2.InterpolationMode.BILINEAR))
 
 
 @register("augmentation", "full")
 def full() -> nn.Module:
     """AnimalCLEF's policy: resized crop, flip, rotation, colour jitter, AutoAugment, erasing."""
     return nn.Sequential(
-        resized_crop((0.5, 1.0)),
+        ResizedCrop(area=(0.5, 1.0)),
         flip(),
         rotation(15.0),
         colour_jitter(0.2, 0.2, 0.2, 0.05),
@@ -3405,46 +3293,37 @@ class Preparation:
 
 # mixing: pictures of a batch laid over each other, for losses that look at one picture at a time
 
-Mix = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # (B, 3, H, W) -> mixed, partners (B,), own shares (B,)
+Mixed = tuple[Tensor, Tensor, Tensor]  # images (B, 3, H, W), partners (B,), shares of its own in each image (B,)
 
 
-def share_of_own(alpha: float, p: float, batch: int) -> Tensor:
-    """How much of each picture stays (B,): from Beta(alpha, alpha) with probability p, else all of it."""
+def own_share(alpha: float, p: float, batch: int) -> Tensor:
+    """How much of each image stays (B,): from Beta(alpha, alpha) with probability p, else all of it."""
     share = torch.distributions.Beta(alpha, alpha).sample((batch,))
     return torch.where(torch.rand(batch) < p, share, 1.0)
 
 
 @register("mix", "none")
-def no_mix() -> Mix | None:
-    """Pictures stay apart."""
-    return None
+def no_mix(images: Tensor) -> Mixed:
+    """Images stay apart."""
+    return images, torch.arange(len(images), device=images.device), torch.ones(len(images), device=images.device)
 
 
 @register("mix", "mixup")
-def mixup(alpha: Annotated[float, Range(low=1e-3, high=1000)] = 0.2, p: Fraction = 1.0) -> Mix:
-    """Weighted means of two pictures; the loss is weighted alike (Zhang et al. 2018)."""
-
-    def mix(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        partner, share = torch.randperm(len(images)).to(images.device), share_of_own(alpha, p, len(images)).to(images)
-        weight = share[:, None, None, None]
-        return weight * images + (1 - weight) * images[partner], partner, share
-
-    return mix
+def mixup(images: Tensor, alpha: Annotated[float, Range(low=1e-3, high=1000)] = 0.2, p: Fraction = 1.0) -> Mixed:
+    """Weighted means of two images; the loss is weighted alike (Zhang et al. 2018)."""
+    partner, share = torch.randperm(len(images)).to(images.device), own_share(alpha, p, len(images)).to(images)
+    weight = share[:, None, None, None]
+    return weight * images + (1 - weight) * images[partner], partner, share
 
 
 @register("mix", "cutmix")
-def cutmix(alpha: Annotated[float, Range(low=1e-3, high=1000)] = 1.0, p: Fraction = 1.0) -> Mix:
-    """A rectangle of another picture; the loss is weighted by the areas (Yun et al. 2019)."""
-
-    def mix(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        batch, (height, width) = len(images), images.shape[-2:]
-        partner, side = torch.randperm(batch).to(images.device), (1 - share_of_own(alpha, p, batch)).sqrt()
-        bounds = [cut_interval(side, length, images.device) for length in (height, width)]
-        inside = bounds[0][:, :, None] & bounds[1][:, None, :]  # (B, H, W)
-        mixed = torch.where(inside[:, None], images[partner], images)
-        return mixed, partner, 1 - inside.float().mean((1, 2))
-
-    return mix
+def cutmix(images: Tensor, alpha: Annotated[float, Range(low=1e-3, high=1000)] = 1.0, p: Fraction = 1.0) -> Mixed:
+    """A rectangle of another image; the loss is weighted by the areas (Yun et al. 2019)."""
+    batch, (height, width) = len(images), images.shape[-2:]
+    partner, side = torch.randperm(batch).to(images.device), (1 - own_share(alpha, p, batch)).sqrt()
+    bounds = [cut_interval(side, length, images.device) for length in (height, width)]
+    inside = bounds[0][:, :, None] & bounds[1][:, None, :]  # (B, H, W)
+    return torch.where(inside[:, None], images[partner], images), partner, 1 - inside.float().mean((1, 2))
 
 
 def cut_interval(share: Tensor, length: int, device: torch.device) -> Tensor:
@@ -3462,7 +3341,7 @@ def full_precision(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
-def unit(embeddings: Tensor) -> Tensor:
+def l2_normalize(embeddings: Tensor) -> Tensor:
     """Embeddings (B, D) at unit length, in fp32 or better also under autocast."""
     return F.normalize(full_precision(embeddings), dim=-1)
 
@@ -3474,38 +3353,26 @@ def places_of(backbone: nn.Module, features: Tensor) -> Tensor:
     """Output of `forward_features` as (B, D, h, w), whatever the family: CNN, Swin (NHWC) or ViT (tokens)."""
     if features.ndim == 3:  # (B, prefix + h*w, D), class and register tokens first
         tokens = features[:, getattr(backbone, "num_prefix_tokens", 0) :]
-        side = math.isqrt(tokens.shape[1])
-        return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], side, -1)
-    if getattr(backbone, "output_fmt", "NCHW") == "NHWC":
-        return features.permute(0, 3, 1, 2)
-    return features
+        return tokens.transpose(1, 2).unflatten(2, (math.isqrt(tokens.shape[1]), -1))
+    return features.permute(0, 3, 1, 2) if getattr(backbone, "output_fmt", "NCHW") == "NHWC" else features
 
 
-def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
-    """What the backbone sees at each place of pictures (B, 3, H, W): (B, D, h, w)."""
-    return places_of(backbone, backbone.forward_features(images))
-
-
-class Pooling(nn.Module):
-    """From pictures to one vector each, in two steps: `features` is what a frozen backbone makes, `pool` may learn.
+class Pooling(Part):
+    """From images to one vector each, in two steps: `features` is what a frozen backbone makes, `pool` may learn.
 
     Here the features are what the backbone saw at each place (B, D, h, w), and `reduce` takes them to (B, D), in fp32.
     """
 
     kind = "map"  # of the features; poolings of one kind share those of a frozen backbone
 
-    def __init__(self, reduce: Callable[[Tensor], Tensor] | None = None):
-        super().__init__()
-        self.reduce = reduce
-
     def width(self, backbone: nn.Module) -> int:
         return backbone.num_features
 
     def features(self, backbone: nn.Module, images: Tensor) -> Tensor:
-        return feature_map(backbone, images)
+        return places_of(backbone, backbone.forward_features(images))
 
     def pool(self, features: Tensor) -> Tensor:
-        """Vectors (B, D) of the features, each of its picture alone, so that a batch may come in parts."""
+        """Vectors (B, D) of the features, each of its image alone, so that a batch may come in parts."""
         return self.reduce(full_precision(features))
 
     def finish(self, vectors: Tensor) -> Tensor:
@@ -3520,21 +3387,9 @@ class Pooling(nn.Module):
         return self.finish(self.pool(self.features(backbone, images)))
 
 
-class NormedPooling(Pooling):
-    """A pooling whose vectors go through batch norm, which sees a whole batch."""
-
-    def pool(self, features: Tensor) -> Tensor:
-        return self.reduce[0](full_precision(features))
-
-    def finish(self, vectors: Tensor) -> Tensor:
-        return self.reduce[1](vectors)
-
-    def finishing(self) -> list[nn.Parameter]:
-        return list(self.reduce[1].parameters())
-
-
+@register("pooling", "native")
 class NativePooling(Pooling):
-    """The backbone's own way from pictures to one vector each: timm's `forward_head(..., pre_logits=True)`."""
+    """The backbone's own pooling: timm's `forward_head(..., pre_logits=True)`."""
 
     kind = "vector"
 
@@ -3548,8 +3403,24 @@ class NativePooling(Pooling):
         return features
 
 
+@register("pooling", "average")
+class AveragePooling(Pooling):
+    """The mean over places."""
+
+    def reduce(self, places: Tensor) -> Tensor:
+        return places.mean((2, 3))
+
+
+@register("pooling", "max")
+class MaxPooling(Pooling):
+    """The largest value over places."""
+
+    def reduce(self, places: Tensor) -> Tensor:
+        return places.amax((2, 3))
+
+
 class GeM(nn.Module):
-    """Generalised mean over places: (mean of x ** p) ** (1 / p), p learnable (Radenovic et al. 2018)."""
+    """Generalised mean over places (B, D, h, w): (mean of x ** p) ** (1 / p), p learned (Radenovic et al. 2018)."""
 
     def __init__(self, p: float):
         super().__init__()
@@ -3562,12 +3433,44 @@ class GeM(nn.Module):
         return (places / largest).pow(p).mean((2, 3)).pow(1 / p) * largest[..., 0, 0]
 
 
-class ClassTokenPooling(Pooling):
-    """The class token of a ViT, and behind it what `reduce` makes of its patches, where that is given."""
+GeMExponent = Annotated[float, Range(low=1, high=100)]
 
-    @property
-    def kind(self) -> str:
-        return "class token" if self.reduce is None else "class token and patches"
+
+@register("pooling", "gem")
+class GeMPooling(Pooling):
+    """Generalised mean with a learnable exponent: (mean over places of x ** p) ** (1 / p)."""
+
+    p: GeMExponent = 3.0
+
+    def __post_init__(self) -> None:
+        self.reduce = GeM(self.p)
+
+
+@register("pooling", "gem_bn")
+class GeMBatchNormPooling(Pooling):
+    """Generalised mean with a learnable exponent, then batch norm, which sees a whole batch."""
+
+    backbone: InitVar[nn.Module]
+    p: GeMExponent = 3.0
+
+    def __post_init__(self, backbone: nn.Module) -> None:
+        self.reduce = nn.Sequential(GeM(self.p), nn.BatchNorm1d(backbone.num_features))
+
+    def pool(self, features: Tensor) -> Tensor:
+        return self.reduce[0](full_precision(features))
+
+    def finish(self, vectors: Tensor) -> Tensor:
+        return self.reduce[1](vectors)
+
+    def finishing(self) -> list[nn.Parameter]:
+        return list(self.reduce[1].parameters())
+
+
+@register("pooling", "class_token")
+class ClassTokenPooling(Pooling):
+    """A ViT's class token."""
+
+    kind = "class token"
 
     def width(self, backbone: nn.Module) -> int:
         if getattr(backbone, "cls_token", None) is None:
@@ -3575,64 +3478,35 @@ class ClassTokenPooling(Pooling):
                 f"model.pooling: {type(backbone).__name__} has no class token (expected a ViT that has one, or another "
                 "pooling such as gem)"
             )
-        return backbone.num_features * (1 if self.reduce is None else 2)
+        return backbone.num_features
 
     def features(self, backbone: nn.Module, images: Tensor) -> Tensor:
-        """The class token, and behind it the patches where they are wanted: (B, 1 + h * w, D)."""
-        tokens = backbone.forward_features(images)
-        patches = tokens[:, backbone.num_prefix_tokens :] if self.reduce is not None else tokens[:, :0]
-        return torch.cat([tokens[:, :1], patches], 1)
+        return backbone.forward_features(images)[:, :1]  # (B, 1, D)
 
     def pool(self, features: Tensor) -> Tensor:
-        tokens = full_precision(features)
-        if self.reduce is None:
-            return tokens[:, 0]
-        return torch.cat([tokens[:, 0], self.reduce(tokens[:, 1:].transpose(1, 2)[..., None])], 1)
-
-
-GeMExponent = Annotated[float, Range(low=1, high=100)]
-
-
-@register("pooling", "native")
-def native_pooling() -> Pooling:
-    """The backbone's own pooling."""
-    return NativePooling()
-
-
-@register("pooling", "average")
-def average_pooling() -> Pooling:
-    """The mean over places."""
-    return Pooling(partial(torch.mean, dim=(2, 3)))
-
-
-@register("pooling", "max")
-def max_pooling() -> Pooling:
-    """The largest value over places."""
-    return Pooling(partial(torch.amax, dim=(2, 3)))
-
-
-@register("pooling", "gem")
-def gem_pooling(p: GeMExponent = 3.0) -> Pooling:
-    """Generalised mean with a learnable exponent."""
-    return Pooling(GeM(p))
-
-
-@register("pooling", "gem_bn")
-def gem_bn_pooling(backbone: nn.Module, p: GeMExponent = 3.0) -> Pooling:
-    """Generalised mean with a learnable exponent, then batch norm."""
-    return NormedPooling(nn.Sequential(GeM(p), nn.BatchNorm1d(backbone.num_features)))
-
-
-@register("pooling", "class_token")
-def class_token_pooling() -> Pooling:
-    """A ViT's class token."""
-    return ClassTokenPooling()
+        return full_precision(features)[:, 0]
 
 
 @register("pooling", "class_gem")
-def class_gem_pooling(p: GeMExponent = 3.0) -> Pooling:
+class ClassGeMPooling(ClassTokenPooling):
     """A ViT's class token and the generalised mean of its patches, one behind the other."""
-    return ClassTokenPooling(GeM(p))
+
+    kind = "class token and patches"
+    p: GeMExponent = 3.0
+
+    def __post_init__(self) -> None:
+        self.reduce = GeM(self.p)
+
+    def width(self, backbone: nn.Module) -> int:
+        return 2 * super().width(backbone)
+
+    def features(self, backbone: nn.Module, images: Tensor) -> Tensor:
+        tokens = backbone.forward_features(images)
+        return torch.cat([tokens[:, :1], tokens[:, backbone.num_prefix_tokens :]], 1)  # (B, 1 + h * w, D)
+
+    def pool(self, features: Tensor) -> Tensor:
+        tokens = full_precision(features)
+        return torch.cat([tokens[:, 0], self.reduce(tokens[:, 1:].transpose(1, 2)[..., None])], 1)
 
 
 def gem_exponent(pooling: nn.Module) -> float | None:
@@ -3696,11 +3570,11 @@ def head_width(head: nn.Module) -> int:
 # geometries: the space that embeddings live in, and how alike two of them are
 
 
-class Geometry(nn.Module):
+class Geometry(Part):
     """Makes embeddings of a head's outputs and compares them, by 1 - d ** 2 / 2 of the space's own distance d.
 
-    On the unit sphere that is the cosine. `points` is what may be compared, `flat` vectors of which means make sense,
-    and `curved` their way back.
+    On the unit sphere that is the cosine. `project` gives what may be compared, `logmap0` vectors of which means make
+    sense (in a curved space those of the tangent space at its origin), `expmap0` their way back.
     """
 
     hyperbolic = False
@@ -3709,7 +3583,7 @@ class Geometry(nn.Module):
         """Embeddings (B, D) of a head's outputs (B, D)."""
         return outputs
 
-    def points(self, embeddings: Tensor) -> Tensor:
+    def project(self, embeddings: Tensor) -> Tensor:
         return full_precision(embeddings)
 
     def distance(self, points: Tensor, others: Tensor) -> Tensor:
@@ -3720,31 +3594,48 @@ class Geometry(nn.Module):
         """1 - d ** 2 / 2 (N, M): falls with distance, 1 for what is the same."""
         return 1 - self.distance(points, others).square() / 2
 
-    def flat(self, points: Tensor) -> Tensor:
+    def logmap0(self, points: Tensor) -> Tensor:
         return points
 
-    def curved(self, vectors: Tensor) -> Tensor:
+    def expmap0(self, vectors: Tensor) -> Tensor:
         return vectors
 
 
-class Sphere(Geometry):
-    """Directions; embeddings may have any length unless `normalised`."""
+@register("geometry", "euclidean")
+class Euclidean(Geometry):
+    """Embeddings of any length, compared by the Euclidean distance |x - y|."""
 
-    def __init__(self, normalised: bool = False):
-        super().__init__()
-        self.normalised = normalised
 
-    def forward(self, outputs: Tensor) -> Tensor:
-        return unit(outputs) if self.normalised else outputs
+@register("geometry", "cosine")
+class Cosine(Geometry):
+    """Embeddings of any length, compared by the cosine x . y / (|x| |y|)."""
 
-    def points(self, embeddings: Tensor) -> Tensor:
-        return unit(embeddings)
+    def project(self, embeddings: Tensor) -> Tensor:
+        return l2_normalize(embeddings)
 
     def similarity(self, points: Tensor, others: Tensor) -> Tensor:
         return points @ others.T
 
-    def curved(self, vectors: Tensor) -> Tensor:
-        return unit(vectors)
+    def expmap0(self, vectors: Tensor) -> Tensor:
+        return l2_normalize(vectors)
+
+
+@register("geometry", "hyperspherical")
+class Hyperspherical(Cosine):
+    """Embeddings of unit length, compared by the cosine."""
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        return l2_normalize(outputs)
+
+
+def norms(vectors: Tensor) -> Tensor:
+    """Euclidean norms (B, 1), never 0, so that one may divide by them."""
+    return vectors.norm(dim=-1, keepdim=True).clamp(min=1e-7)
+
+
+def shorten(vectors: Tensor, limit: float) -> Tensor:
+    """Vectors (B, D) shortened to a Euclidean norm of `limit`."""
+    return vectors * (limit / norms(vectors)).clamp(max=1)
 
 
 class Hyperbolic(Geometry):
@@ -3754,11 +3645,12 @@ class Hyperbolic(Geometry):
     """
 
     hyperbolic = True
+    curvature: Positive = 1.0  # k
+    radius: Positive | None = None  # the largest norm in the Poincare ball; null: 0.95 of the rim's
 
-    def __init__(self, curvature: float, radius: float | None):
-        super().__init__()
-        self.k, self.c = curvature, math.sqrt(curvature)
-        self.radius = 0.95 / self.c if radius is None else radius
+    def __post_init__(self) -> None:
+        self.k, self.c = self.curvature, math.sqrt(self.curvature)
+        self.radius = 0.95 / self.c if self.radius is None else self.radius
         if self.radius * self.c > 0.9999:
             raise KitError(
                 f"model.geometry.radius: {self.radius:g} reaches the rim of the ball, which is at "
@@ -3770,53 +3662,45 @@ class Hyperbolic(Geometry):
         """Distance from the origin to `radius`."""
         return 2 / self.c * math.atanh(self.c * self.radius)
 
-
-def lengths(vectors: Tensor) -> Tensor:
-    """Euclidean lengths (B, 1), never 0, so that one may divide by them."""
-    return vectors.norm(dim=-1, keepdim=True).clamp(min=1e-7)
-
-
-def no_longer(vectors: Tensor, limit: float) -> Tensor:
-    """Vectors (B, D) shortened to a Euclidean length of `limit`."""
-    return vectors * (limit / lengths(vectors)).clamp(max=1)
-
-
-class PoincareBall(Hyperbolic):
-    """Points x with |x| < 1 / sqrt(k); exponential map and distance as in Ganea et al. 2018."""
-
     def forward(self, outputs: Tensor) -> Tensor:
         with torch.autocast(outputs.device.type, enabled=False):
-            vectors = full_precision(outputs)
-            norm = lengths(vectors)
-            return vectors / norm * (torch.tanh(self.c * norm) / self.c).clamp(max=self.radius)
+            return self.expmap0(full_precision(outputs))
 
-    def points(self, embeddings: Tensor) -> Tensor:
-        return no_longer(full_precision(embeddings), self.radius)
+
+@register("geometry", "poincare")
+class Poincare(Hyperbolic):
+    """The Poincare ball, points x with c |x| < 1: d(x, y) = 2 / c asinh(c |x - y| / sqrt((1 - k x.x)(1 - k y.y))).
+
+    c = sqrt(k); exponential map at the origin v / |v| tanh(c |v|) / c, as in Ganea et al. 2018.
+    """
+
+    def project(self, embeddings: Tensor) -> Tensor:
+        return shorten(full_precision(embeddings), self.radius)
 
     def distance(self, points: Tensor, others: Tensor) -> Tensor:
         gap = super().distance(points, others)
         room, others_room = (1 - self.k * x.square().sum(1) for x in (points, others))
         return 2 / self.c * torch.asinh(self.c * gap / (room[:, None] * others_room).sqrt())
 
-    def flat(self, points: Tensor) -> Tensor:
-        norm = lengths(points)
+    def logmap0(self, points: Tensor) -> Tensor:
+        norm = norms(points)
         return points / norm * torch.atanh((self.c * norm).clamp(max=1 - 1e-6)) / self.c
 
-    def curved(self, vectors: Tensor) -> Tensor:
-        return self(vectors)
+    def expmap0(self, vectors: Tensor) -> Tensor:
+        norm = norms(vectors)
+        return vectors / norm * (torch.tanh(self.c * norm) / self.c).clamp(max=self.radius)
 
 
-class LorentzModel(Hyperbolic):
-    """The hyperboloid (Nickel & Kiela 2018); embeddings are its space coordinates x, time is sqrt(1 / k + |x| ** 2)."""
+@register("geometry", "lorentz")
+class Lorentz(Hyperbolic):
+    """The same space as a hyperboloid: d(x, y) = 2 / c asinh(c / 2 sqrt(|x - y| ** 2 - (x_0 - y_0) ** 2)).
 
-    def forward(self, outputs: Tensor) -> Tensor:
-        with torch.autocast(outputs.device.type, enabled=False):
-            vectors = full_precision(outputs)
-            norm = lengths(vectors)
-            return vectors / norm * torch.sinh(self.c * norm.clamp(max=self.longest)) / self.c
+    Embeddings are its space coordinates x, time is x_0 = sqrt(1 / k + x.x), c = sqrt(k); exponential map at the origin
+    v / |v| sinh(c |v|) / c (Nickel & Kiela 2018). `radius` is measured in the Poincare ball all the same.
+    """
 
-    def points(self, embeddings: Tensor) -> Tensor:
-        return no_longer(full_precision(embeddings), math.sinh(self.c * self.longest) / self.c)
+    def project(self, embeddings: Tensor) -> Tensor:
+        return shorten(full_precision(embeddings), math.sinh(self.c * self.longest) / self.c)
 
     def distance(self, points: Tensor, others: Tensor) -> Tensor:
         squares, others_squares = (x.square().sum(1) for x in (points, others))
@@ -3825,42 +3709,13 @@ class LorentzModel(Hyperbolic):
         interval = super().distance(points, others).square() - later.square()
         return 2 / self.c * torch.asinh(self.c / 2 * interval.clamp(min=1e-14).sqrt())
 
-    def flat(self, points: Tensor) -> Tensor:
-        norm = lengths(points)
+    def logmap0(self, points: Tensor) -> Tensor:
+        norm = norms(points)
         return points / norm * torch.asinh(self.c * norm) / self.c
 
-    def curved(self, vectors: Tensor) -> Tensor:
-        return self(vectors)
-
-
-@register("geometry", "cosine")
-def cosine_geometry() -> Geometry:
-    """Embeddings of any length, compared by the cosine."""
-    return Sphere()
-
-
-@register("geometry", "hyperspherical")
-def hyperspherical_geometry() -> Geometry:
-    """Embeddings of unit length, compared by the cosine."""
-    return Sphere(normalised=True)
-
-
-@register("geometry", "euclidean")
-def euclidean_geometry() -> Geometry:
-    """Embeddings of any length, compared by the Euclidean distance."""
-    return Geometry()
-
-
-@register("geometry", "poincare")
-def poincare_geometry(curvature: Positive = 1.0, radius: Positive | None = None) -> Geometry:
-    """The Poincare ball; `radius` is the largest norm in it (null: 0.95 of the rim's)."""
-    return PoincareBall(curvature, radius)
-
-
-@register("geometry", "lorentz")
-def lorentz_geometry(curvature: Positive = 1.0, radius: Positive | None = None) -> Geometry:
-    """The Lorentz model of the same space; `radius` is measured in the Poincare ball all the same."""
-    return LorentzModel(curvature, radius)
+    def expmap0(self, vectors: Tensor) -> Tensor:
+        norm = norms(vectors)
+        return vectors / norm * torch.sinh(self.c * norm.clamp(max=self.longest)) / self.c
 
 
 class Embedder(nn.Module):
@@ -3871,7 +3726,7 @@ class Embedder(nn.Module):
     ):
         super().__init__()
         self.backbone, self.pooling, self.head, self.frozen = backbone, pooling, head, frozen
-        self.geometry = geometry or Sphere()
+        self.geometry = geometry or Cosine()
         self.backbone_fingerprint = ""  # of the weights of a frozen backbone, once they are known
         self.trained_before: tuple[str, ...] = ()  # pictures that its checkpoint was trained on, by their paths
         backbone.requires_grad_(not frozen)
@@ -4300,34 +4155,37 @@ def build_embedder(model: ModelConfig | Mapping | str, backbone: nn.Module | Non
 # 7. Losses
 # ----------------------------------------------------------------------------------------------------------------------
 
-Counts = Sequence[int]  # training pictures of each identity (C,), which the kit supplies
+Counts = Sequence[int]  # training images of each identity (C,), which the kit supplies
 Beta = Annotated[float, Range(low=0, high=0.99999)]
+Smoothing = Annotated[float, Range(low=0, high=0.9)]
 
 
 def class_weights(counts: Counts, beta: float) -> Tensor:
-    """A weight for each identity (C,), by effective number of pictures and of mean 1 (Cui et al. 2019)."""
+    """A weight for each identity (C,): (1 - beta) / (1 - beta ** n), divided by the mean (Cui et al. 2019)."""
     weights = (1 - beta) / (1 - beta ** torch.tensor(counts, dtype=torch.float64))
     return (weights / weights.mean()).float()
 
 
-class IdentityLoss(nn.Module):
-    """Called as loss(embeddings (B, D), labels (B,) int64[, shares (B,)]) -> scalar, computed in fp32 or better.
+class IdentityLoss(Part):
+    """Called as loss(embeddings (B, D), labels (B,) int64[, sample_weight (B,)]) -> scalar, in fp32 or better.
 
-    A loss says in `terms` what each picture contributes (B,) and which pictures count, bool (B,); the loss is the mean
-    over those that count, each weighted by its identity when classes are balanced, and by its share where pictures
-    are mixed.
+    A loss says in `per_sample_loss` what each image contributes (B,) and which images count, bool (B,); the loss is the
+    mean over those that count, each weighted by its identity when classes are balanced, and by its sample weight.
     """
 
-    by_picture = False  # whether a picture's term depends on it alone, so that pictures may be mixed
+    per_sample = False  # whether an image's loss depends on it alone, so that images may be mixed
 
-    def __init__(self, num_identities: int, beta: float, counts: Counts | None):
-        super().__init__()
-        convert(num_identities, Count, "loss: num_identities")
-        if beta and (counts is None or len(counts) != num_identities or min(counts) < 1):
-            raise KitError(
-                f"loss: beta: {beta} needs counts, at least one picture for each of {num_identities} identities"
-            )
-        balance = class_weights(counts, beta) if beta else torch.ones(num_identities)
+    embedding_dim: int
+    num_identities: int
+    beta: Beta = 0.0  # 0: every image counts alike; towards 1: rare identities count more
+    counts: Counts | None = None
+
+    def __post_init__(self) -> None:
+        convert(self.embedding_dim, Count, "loss: embedding_dim")
+        classes, counts = convert(self.num_identities, Count, "loss: num_identities"), self.counts
+        if self.beta and (counts is None or len(counts) != classes or min(counts) < 1):
+            raise KitError(f"loss: beta: {self.beta} needs counts, at least one image for each of {classes} identities")
+        balance = class_weights(counts, self.beta) if self.beta else torch.ones(classes)
         self.register_buffer("balance", balance, persistent=False)
 
     def as_batch(self, embeddings: Any, labels: Any) -> tuple[Tensor, Tensor]:
@@ -4340,7 +4198,7 @@ class IdentityLoss(nn.Module):
             labels = torch.as_tensor(labels, device=embeddings.device)
         except (TypeError, ValueError, RuntimeError) as error:
             raise KitError(f"loss: embeddings and labels: {error} (expected numbers (B, D) and (B,))") from None
-        width, classes = getattr(self, "weight", embeddings).shape[-1], len(self.balance)
+        width, classes = getattr(self, "weight", embeddings).shape[-1], self.num_identities
         if embeddings.ndim != 2 or embeddings.shape[1] != width or not embeddings.is_floating_point():
             kind = f"{embeddings.dtype} of shape {tuple(embeddings.shape)}"
             raise KitError(f"loss: embeddings: {kind} (expected numbers with a point, (B, {width}))")
@@ -4354,107 +4212,79 @@ class IdentityLoss(nn.Module):
             raise KitError(f"loss: labels: {wrong} is none of {classes} identities (expected 0 to {classes - 1})")
         return embeddings, labels.long()
 
-    def terms(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def per_sample_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
     def logits(self, embeddings: Tensor) -> Tensor | None:
-        """(B, C), whose softmax are the probabilities of the identities; None for a loss that compares pictures."""
+        """(B, C), whose softmax are the probabilities of the identities; None for a loss that compares images."""
         return None
 
-    def forward(self, embeddings: Tensor, labels: Tensor, shares: Tensor | float = 1.0) -> Tensor:
+    def forward(self, embeddings: Tensor, labels: Tensor, sample_weight: Tensor | float = 1.0) -> Tensor:
         embeddings, labels = self.as_batch(embeddings, labels)
         with torch.autocast(embeddings.device.type, enabled=False):
-            terms, counted = self.terms(full_precision(embeddings), labels)
-            weighted = torch.where(counted, shares * self.balance.to(terms)[labels] * terms, 0)
+            losses, counted = self.per_sample_loss(full_precision(embeddings), labels)
+            weighted = torch.where(counted, sample_weight * self.balance.to(losses)[labels] * losses, 0)
             return weighted.sum() / counted.sum().clamp(min=1)
 
 
-def all_count(terms: Tensor) -> tuple[Tensor, Tensor]:
-    return terms, torch.ones_like(terms, dtype=torch.bool)
+# losses with a class for each identity
 
 
+@register("loss", "cross_entropy")
 class CrossEntropy(IdentityLoss):
-    """Cross-entropy of a linear classifier on the embeddings."""
+    """Softmax classification: -log softmax(W x + b)_y, with label smoothing."""
 
-    by_picture = True
+    per_sample = True
+    label_smoothing: Smoothing = 0.0
 
-    def __init__(
-        self, embedding_dim: int, num_identities: int, label_smoothing: float, beta: float, counts: Counts | None
-    ):
-        super().__init__(num_identities, beta, counts)
-        convert(embedding_dim, Count, "loss: embedding_dim")
-        self.weight = nn.Parameter(torch.empty(num_identities, embedding_dim))
-        self.bias = nn.Parameter(torch.zeros(num_identities))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.weight = nn.Parameter(torch.empty(self.num_identities, self.embedding_dim))
+        self.bias = nn.Parameter(torch.zeros(self.num_identities))
         nn.init.xavier_uniform_(self.weight)
-        self.label_smoothing = label_smoothing
 
     def logits(self, embeddings: Tensor) -> Tensor:
         return F.linear(embeddings, self.weight.to(embeddings), self.bias.to(embeddings))
 
-    def terms(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits, smoothing = self.logits(embeddings), self.label_smoothing
-        return all_count(F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing))
+    def per_sample_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        smoothing = self.label_smoothing
+        losses = F.cross_entropy(self.logits(embeddings), labels, reduction="none", label_smoothing=smoothing)
+        return losses, torch.ones_like(losses, dtype=torch.bool)
 
 
 class MarginSoftmax(IdentityLoss):
-    """Cross-entropy over scaled cosines to each identity's proxies, after a margin on the target's cosine.
+    """-log softmax(s cos(theta))_y over all identities, the target's cos(theta_y) after `with_margin`.
 
-    `weight` holds the proxies, (C, D), or (C, K, D) for K sub-centres, of which the nearest counts. gamma > 0 weighs
-    each term by (1 - p) ** gamma, so that what is easy counts less (focal loss, Lin et al. 2017).
+    theta_j is the angle between an embedding and identity j's proxy, row j of `weight` (C, D).
     """
 
-    by_picture = True
+    per_sample = True
+    scale: Positive = 64.0  # s
 
-    def __init__(
-        self,
-        embedding_dim: int,
-        num_identities: int,
-        margin: Callable[[Tensor], Tensor],
-        scale: float,
-        beta: float,
-        counts: Counts | None,
-        gamma: float = 0.0,
-        subcenters: int = 0,
-    ):
-        super().__init__(num_identities, beta, counts)
-        convert(embedding_dim, Count, "loss: embedding_dim")
-        weight = torch.empty(max(subcenters, 1) * num_identities, embedding_dim)
-        nn.init.xavier_uniform_(weight)
-        self.weight = nn.Parameter(weight.view(num_identities, subcenters, embedding_dim) if subcenters else weight)
-        self.margin, self.scale, self.gamma = margin, scale, gamma
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.weight = nn.Parameter(self.new_proxies())
+
+    def new_proxies(self) -> Tensor:
+        return nn.init.xavier_uniform_(torch.empty(self.num_identities, self.embedding_dim))
 
     def cosines(self, embeddings: Tensor) -> Tensor:
         """Cosines of embeddings and proxies, (B, C)."""
-        proxies = unit(self.weight).to(embeddings).flatten(0, -2)  # (C, D) or (C * K, D)
-        cosine = unit(embeddings) @ proxies.T
-        return cosine.view(len(embeddings), *self.weight.shape[:2]).amax(2) if self.weight.ndim == 3 else cosine
+        return l2_normalize(embeddings) @ l2_normalize(self.weight).to(embeddings).T
 
     def logits(self, embeddings: Tensor) -> Tensor:
         return self.scale * self.cosines(embeddings)
 
-    def target(self, cosine: Tensor, embeddings: Tensor) -> Tensor:
+    def with_margin(self, cosine: Tensor, embeddings: Tensor) -> Tensor:
         """The target's cosine (B, 1) after the margin."""
-        return self.margin(cosine)
+        raise NotImplementedError
 
-    def terms(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def per_sample_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         cosine = self.cosines(embeddings)
-        target = self.target(cosine.gather(1, labels[:, None]), embeddings)
+        target = self.with_margin(cosine.gather(1, labels[:, None]), embeddings)
         logits = self.scale * cosine.scatter(1, labels[:, None], target)
-        terms = F.cross_entropy(logits, labels, reduction="none")
-        if self.gamma:
-            terms = (-torch.expm1(-terms)).clamp(min=1e-12).pow(self.gamma) * terms
-        return all_count(terms)
-
-
-def add_angular_margin(cosine: Tensor, margin: float) -> Tensor:
-    """cos(theta + margin) of the target's cosine; beyond pi - margin a line that keeps falling (Deng et al. 2019)."""
-    sine = (1 - cosine.square()).clamp(min=1e-12).sqrt()  # the clamp keeps the gradient finite at |cos| = 1
-    shifted = cosine * math.cos(margin) - sine * math.sin(margin)
-    return torch.where(cosine > -math.cos(margin), shifted, cosine - margin * math.sin(margin))
-
-
-def subtract_margin(cosine: Tensor, margin: float) -> Tensor:
-    return cosine - margin
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        return losses, torch.ones_like(losses, dtype=torch.bool)
 
 
 def safe_angle(cosine: Tensor) -> Tensor:
@@ -4462,69 +4292,152 @@ def safe_angle(cosine: Tensor) -> Tensor:
     return torch.arccos(cosine.clamp(-1 + 1e-6, 1 - 1e-6))
 
 
-def multiply_angle(cosine: Tensor, margin: float) -> Tensor:
-    """(-1) ** k cos(margin * theta) - 2 k with k = floor(margin * theta / pi): falls over the whole half turn."""
-    angle = margin * safe_angle(cosine)
-    turns = (angle / math.pi).floor().detach()
-    return (1 - 2 * (turns % 2)) * torch.cos(angle) - 2 * turns
+@register("loss", "arcface")
+class ArcFace(MarginSoftmax):
+    """Additive angular margin: cos(theta_y + m), m in radians (Deng et al. 2019).
+
+    Beyond theta_y = pi - m it goes on as cos(theta_y) - m sin(m), which keeps falling.
+    """
+
+    margin: Angle = 0.5  # m
+
+    def with_margin(self, cosine: Tensor, embeddings: Tensor) -> Tensor:
+        sine = (1 - cosine.square()).clamp(min=1e-12).sqrt()  # the clamp keeps the gradient finite at |cos| = 1
+        shifted = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
+        return torch.where(cosine > -math.cos(self.margin), shifted, cosine - self.margin * math.sin(self.margin))
 
 
+@register("loss", "focal_arcface")
+class FocalArcFace(ArcFace):
+    """ArcFace's loss l times (1 - exp(-l)) ** gamma, so that easy images count less (Lin et al. 2017)."""
+
+    gamma: NonNegative = 2.0
+
+    def per_sample_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        losses, counted = super().per_sample_loss(embeddings, labels)
+        focus = (-torch.expm1(-losses)).clamp(min=1e-12).pow(self.gamma) if self.gamma else 1.0
+        return focus * losses, counted
+
+
+@register("loss", "subcenter_arcface")
+class SubcenterArcFace(ArcFace):
+    """ArcFace to the nearest of K proxies of each identity: cos(theta_j) = max_k cos(theta_jk) (Deng et al. 2020).
+
+    `weight` is (C, K, D); the margin comes after the maximum.
+    """
+
+    subcenters: Annotated[int, Range(low=1, high=50)] = 3  # K
+
+    def new_proxies(self) -> Tensor:
+        proxies = nn.init.xavier_uniform_(torch.empty(self.num_identities * self.subcenters, self.embedding_dim))
+        return proxies.view(self.num_identities, self.subcenters, self.embedding_dim)
+
+    def cosines(self, embeddings: Tensor) -> Tensor:
+        proxies = l2_normalize(self.weight).to(embeddings).flatten(0, 1)  # (C * K, D)
+        return (l2_normalize(embeddings) @ proxies.T).unflatten(1, (-1, self.subcenters)).amax(2)
+
+
+@register("loss", "cosface")
+class CosFace(MarginSoftmax):
+    """Additive margin on the cosine: cos(theta_y) - m (Wang et al. 2018)."""
+
+    margin: Fraction = 0.35  # m
+
+    def with_margin(self, cosine: Tensor, embeddings: Tensor) -> Tensor:
+        return cosine - self.margin
+
+
+@register("loss", "sphereface")
+class SphereFace(MarginSoftmax):
+    """The angle multiplied: (-1) ** k cos(m theta_y) - 2 k with k = floor(m theta_y / pi), falling over the half turn.
+
+    On unit embeddings with a scale (Liu et al. 2017).
+    """
+
+    margin: Annotated[float, Range(low=1, high=8)] = 1.5  # m
+    scale: Positive = 30.0
+
+    def with_margin(self, cosine: Tensor, embeddings: Tensor) -> Tensor:
+        angle = self.margin * safe_angle(cosine)
+        turns = (angle / math.pi).floor().detach()
+        return (1 - 2 * (turns % 2)) * torch.cos(angle) - 2 * turns
+
+
+@register("loss", "adaface")
 class AdaFace(MarginSoftmax):
-    """Margins that grow with the embedding's norm, as a sign of the picture's quality (Kim et al. 2022)."""
+    """Margins by the embedding's norm, a sign of quality: cos(theta_y - m q) - m q - m (Kim et al. 2022).
 
-    def __init__(self, *arguments: Any, strength: float, h: float, momentum: float):
-        super().__init__(*arguments)
-        self.strength, self.h, self.momentum = strength, h, momentum
+    q is h times the norm's deviation from the running mean, in running standard deviations, within [-1, 1].
+    """
+
+    margin: Angle = 0.4  # m
+    h: Positive = 0.333
+    momentum: Fraction = 0.01  # of the running mean and standard deviation
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.register_buffer("mean", torch.tensor(20.0))
         self.register_buffer("std", torch.tensor(100.0))
 
-    def target(self, cosine: Tensor, embeddings: Tensor) -> Tensor:
-        norms = embeddings.detach().norm(dim=1, keepdim=True).clamp(1e-3, 100)  # (B, 1)
-        if self.training and len(norms) > 1:
-            self.mean.lerp_(norms.mean().to(self.mean), self.momentum)
-            self.std.lerp_(norms.std().to(self.std), self.momentum)
-        quality = ((norms - self.mean) / (self.std + 1e-3) * self.h).clamp(-1, 1)
-        angle = (safe_angle(cosine) - self.strength * quality).clamp(1e-3, math.pi - 1e-3)
-        return torch.cos(angle) - self.strength * quality - self.strength
+    def with_margin(self, cosine: Tensor, embeddings: Tensor) -> Tensor:
+        norm = embeddings.detach().norm(dim=1, keepdim=True).clamp(1e-3, 100)  # (B, 1)
+        if self.training and len(norm) > 1:
+            self.mean.lerp_(norm.mean().to(self.mean), self.momentum)
+            self.std.lerp_(norm.std().to(self.std), self.momentum)
+        quality = ((norm - self.mean) / (self.std + 1e-3) * self.h).clamp(-1, 1)
+        angle = (safe_angle(cosine) - self.margin * quality).clamp(1e-3, math.pi - 1e-3)
+        return torch.cos(angle) - self.margin * quality - self.margin
 
 
-class HyperbolicMarginSoftmax(MarginSoftmax):
-    """ArcFace in a hyperbolic space, where 2 exp(-d) - 1 of the distance d stands for the cosine.
+@register("loss", "hyperbolic_arcface")
+class HyperbolicArcFace(ArcFace):
+    """ArcFace where 2 exp(-d) - 1 of the hyperbolic distance d stands for the cosine, in the model's own geometry.
 
     The proxies are tangent vectors at the origin, taken in by the exponential map.
     """
 
-    def __init__(self, *arguments: Any, geometry: Geometry):
-        super().__init__(*arguments)
-        if not geometry.hyperbolic:
+    geometry: Geometry = field(default_factory=lambda: Poincare())
+
+    def __post_init__(self) -> None:
+        if not self.geometry.hyperbolic:
             raise KitError("loss hyperbolic_arcface: needs model.geometry poincare or lorentz")
-        self.geometry = geometry
-        nn.init.normal_(self.weight, std=0.5 / math.sqrt(self.weight.shape[1]))
+        super().__post_init__()
+
+    def new_proxies(self) -> Tensor:
+        return nn.init.normal_(super().new_proxies(), std=0.5 / math.sqrt(self.embedding_dim))
 
     def cosines(self, embeddings: Tensor) -> Tensor:
-        points, proxies = self.geometry.points(embeddings), self.geometry(self.weight.to(embeddings))
+        points, proxies = self.geometry.project(embeddings), self.geometry(self.weight.to(embeddings))
         return 2 * torch.exp(-self.geometry.distance(points, proxies)) - 1
 
 
+# losses on the pairs of a batch
+
+
 def same_identity(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Which pairs of a batch show one identity, a picture with itself left out, and which show two: bool (B, B)."""
+    """Which pairs of a batch show one identity, an image with itself left out, and which show two: bool (B, B)."""
     same = labels[:, None] == labels
     return same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device), ~same
 
 
+def masked_logsumexp(values: Tensor, counted: Tensor, dim: int) -> Tensor:
+    """log sum exp over what counts; where nothing does very low instead of -inf, whose gradient is no number."""
+    return values.masked_fill(~counted, torch.finfo(values.dtype).min / 4).logsumexp(dim)
+
+
+@register("loss", "triplet")
 class Triplet(IdentityLoss):
-    """Hinge on how much nearer a positive is than a negative, by Euclidean distance of unit embeddings.
+    """max(0, m + d(anchor, positive) - d(anchor, negative)) by Euclidean distance of unit embeddings.
 
     batch_hard: each anchor's farthest positive and nearest negative (Hermans et al. 2017). semi_hard: for each positive
     the nearest negative beyond it, or the farthest if there is none (Schroff et al. 2015).
     """
 
-    def __init__(self, num_identities: int, margin: float, mining: str, beta: float, counts: Counts | None):
-        super().__init__(num_identities, beta, counts)
-        self.margin, self.mining = margin, mining
+    margin: NonNegative = 0.3  # m
+    mining: Literal["batch_hard", "semi_hard"] = "batch_hard"
 
-    def terms(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        vectors = unit(embeddings)
+    def per_sample_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        vectors = l2_normalize(embeddings)
         distance = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")  # (B, B), exact when near
         positive, negative = same_identity(labels)
         counted = positive.any(1) & negative.any(1)
@@ -4540,294 +4453,132 @@ class Triplet(IdentityLoss):
         return hinges.sum(1) / positive.sum(1).clamp(min=1), counted
 
 
+@register("loss", "circle")
 class Circle(IdentityLoss):
-    """Pairs pulled and pushed the harder the farther they are from where they should be (Sun et al. 2020)."""
+    """log(1 + sum_n exp(s a_n (c_n - m)) sum_p exp(-s a_p (c_p - 1 + m))) over positives p and negatives n.
 
-    def __init__(self, num_identities: int, margin: float, scale: float, beta: float, counts: Counts | None):
-        super().__init__(num_identities, beta, counts)
-        self.margin, self.scale = margin, scale
+    c are cosines; the weights a_n = max(0, c_n + m), a_p = max(0, 1 + m - c_p) pull and push the harder the farther a
+    pair is off, and carry no gradient (Sun et al. 2020).
+    """
 
-    def terms(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        vectors = unit(embeddings)
+    margin: Fraction = 0.25  # m
+    scale: Positive = 80.0  # s
+
+    def per_sample_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        vectors = l2_normalize(embeddings)
         cosine = vectors @ vectors.T  # (B, B)
         positive, negative = same_identity(labels)
         pull = -self.scale * F.relu(1 + self.margin - cosine.detach()) * (cosine - 1 + self.margin)
         push = self.scale * F.relu(cosine.detach() + self.margin) * (cosine - self.margin)
-        counted = positive.any(1) & negative.any(1)
-        lowest = torch.finfo(cosine.dtype).min / 4  # in place of -inf, whose gradient would not be a number
-        both = pull.masked_fill(~positive, lowest).logsumexp(1) + push.masked_fill(~negative, lowest).logsumexp(1)
-        return F.softplus(both), counted
+        both = masked_logsumexp(pull, positive, 1) + masked_logsumexp(push, negative, 1)
+        return F.softplus(both), positive.any(1) & negative.any(1)
 
 
+@register("loss", "supcon")
 class SupervisedContrastive(IdentityLoss):
-    """Each positive against all other pictures of the batch, L_out of Khosla et al. 2020."""
+    """-mean over positives p of log(exp(c_p / t) / sum_a exp(c_a / t)), a all others: L_out (Khosla et al. 2020)."""
 
-    def __init__(self, num_identities: int, temperature: float, beta: float, counts: Counts | None):
-        super().__init__(num_identities, beta, counts)
-        self.temperature = temperature
+    temperature: Positive = 0.1  # t
 
-    def terms(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        vectors = unit(embeddings)
+    def per_sample_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        vectors = l2_normalize(embeddings)
         logits = vectors @ vectors.T / self.temperature  # (B, B)
-        itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-        lowest = torch.finfo(logits.dtype).min / 4
-        log_share = logits - logits.masked_fill(itself, lowest).logsumexp(1, keepdim=True)
+        others = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+        log_share = logits - masked_logsumexp(logits, others, 1)[:, None]
         positive, _ = same_identity(labels)
         return -torch.where(positive, log_share, 0).sum(1) / positive.sum(1).clamp(min=1), positive.any(1)
 
 
+@register("loss", "proxy_anchor")
 class ProxyAnchor(IdentityLoss):
-    """Each proxy pulls its identity's pictures and pushes all others, the hardest most (Kim et al. 2020)."""
+    """mean_q+ log(1 + sum_p exp(-s (c_pq - m))) + mean_q log(1 + sum_n exp(s (c_nq + m))) (Kim et al. 2020).
 
-    def __init__(
-        self, embedding_dim: int, num_identities: int, margin: float, scale: float, beta: float, counts: Counts | None
-    ):
-        super().__init__(num_identities, beta, counts)
-        convert(embedding_dim, Count, "loss: embedding_dim")
-        self.weight = nn.Parameter(torch.empty(num_identities, embedding_dim))
+    q are proxies, rows of `weight` (C, D), q+ those with images in the batch; p their own images, n all others.
+    """
+
+    margin: Fraction = 0.1  # m
+    scale: Positive = 32.0  # s
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.weight = nn.Parameter(torch.empty(self.num_identities, self.embedding_dim))
         nn.init.kaiming_normal_(self.weight, mode="fan_out")
-        self.margin, self.scale = margin, scale
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         embeddings, labels = self.as_batch(embeddings, labels)
         with torch.autocast(embeddings.device.type, enabled=False):
-            vectors = unit(embeddings)
-            cosine = vectors @ unit(self.weight).to(vectors).T  # (B, C)
+            vectors = l2_normalize(embeddings)
+            cosine = vectors @ l2_normalize(self.weight).to(vectors).T  # (B, C)
             own = labels[:, None] == torch.arange(len(self.weight), device=labels.device)
-            pull = self.softplus_sum(-self.scale * (cosine - self.margin), own)  # (C,)
-            push = self.softplus_sum(self.scale * (cosine + self.margin), ~own)
+            pull = F.softplus(masked_logsumexp(-self.scale * (cosine - self.margin), own, 0))  # (C,)
+            push = F.softplus(masked_logsumexp(self.scale * (cosine + self.margin), ~own, 0))
             balance = self.balance.to(cosine)
             return (balance * pull).sum() / own.any(0).sum() + (balance * push).mean()
 
-    def softplus_sum(self, exponents: Tensor, counted: Tensor) -> Tensor:
-        """log(1 + sum of exp over the rows that count) of each column; 0 where none does."""
-        lowest = torch.finfo(exponents.dtype).min / 4
-        return F.softplus(exponents.masked_fill(~counted, lowest).logsumexp(0))
+
+# sums of losses
 
 
-class SumOfLosses(nn.Module):
-    """A weighted sum of losses."""
+class WeightedSum(Part):
+    """A sum of losses, each times its weight; `summands` says which."""
 
-    def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]):
-        super().__init__()
-        self.losses, self.weights = nn.ModuleList(losses), tuple(weights)
-        self.by_picture = all(loss.by_picture for loss in losses)
+    embedding_dim: int
+    num_identities: int
+    beta: Beta = 0.0  # of each summand that sets none of its own
+    counts: Counts | None = None
+
+    def __post_init__(self) -> None:
+        summands, self.factors = self.summands()
+        supplied = {name: getattr(self, name) for name in ("embedding_dim", "num_identities", "counts")}
+        balanced = [replace(part, settings={"beta": self.beta, **part.settings}) for part in summands]
+        self.losses = nn.ModuleList([part.build(**supplied) for part in balanced])
+        self.per_sample = all(loss.per_sample for loss in self.losses)
+
+    def summands(self) -> tuple[Sequence[Component], Sequence[float]]:
+        raise NotImplementedError
 
     def logits(self, embeddings: Tensor) -> Tensor | None:
-        told = [loss.logits(embeddings) for loss in self.losses]
-        return next((logits for logits in told if logits is not None), None)
+        return next((logits for loss in self.losses if (logits := loss.logits(embeddings)) is not None), None)
 
-    def forward(self, embeddings: Tensor, labels: Tensor, *shares: Tensor) -> Tensor:
-        return sum(weight * loss(embeddings, labels, *shares) for weight, loss in zip(self.weights, self.losses))
-
-
-@register("loss", "cross_entropy")
-def cross_entropy(
-    embedding_dim: int,
-    num_identities: int,
-    label_smoothing: Annotated[float, Range(low=0, high=0.9)] = 0.0,
-    beta: Beta = 0.0,
-    counts: Counts | None = None,
-) -> nn.Module:
-    """Softmax classification, with label smoothing."""
-    return CrossEntropy(embedding_dim, num_identities, label_smoothing, beta, counts)
-
-
-@register("loss", "arcface")
-def arcface(
-    embedding_dim: int,
-    num_identities: int,
-    margin: Angle = 0.5,
-    scale: Positive = 64.0,
-    beta: Beta = 0.0,
-    counts: Counts | None = None,
-) -> nn.Module:
-    """Additive angular margin, in radians (Deng et al. 2019)."""
-    return MarginSoftmax(embedding_dim, num_identities, partial(add_angular_margin, margin=margin), scale, beta, counts)
-
-
-@register("loss", "focal_arcface")
-def focal_arcface(
-    embedding_dim: int,
-    num_identities: int,
-    margin: Angle = 0.5,
-    scale: Positive = 64.0,
-    gamma: NonNegative = 2.0,
-    beta: Beta = 0.0,
-    counts: Counts | None = None,
-) -> nn.Module:
-    """ArcFace whose easy pictures count less, by (1 - p) ** gamma."""
-    return MarginSoftmax(
-        embedding_dim, num_identities, partial(add_angular_margin, margin=margin), scale, beta, counts, gamma
-    )
-
-
-@register("loss", "subcenter_arcface")
-def subcenter_arcface(
-    embedding_dim: int,
-    num_identities: int,
-    margin: Angle = 0.5,
-    scale: Positive = 64.0,
-    subcenters: Annotated[int, Range(low=1, high=50)] = 3,
-    beta: Beta = 0.0,
-    counts: Counts | None = None,
-) -> nn.Module:
-    """ArcFace to the nearest of several proxies an identity; the margin comes after the maximum (Deng et al. 2020)."""
-    margin_of = partial(add_angular_margin, margin=margin)
-    return MarginSoftmax(embedding_dim, num_identities, margin_of, scale, beta, counts, subcenters=subcenters)
-
-
-@register("loss", "cosface")
-def cosface(
-    embedding_dim: int,
-    num_identities: int,
-    margin: Fraction = 0.35,
-    scale: Positive = 64.0,
-    beta: Beta = 0.0,
-    counts: Counts | None = None,
-) -> nn.Module:
-    """Additive margin on the cosine (Wang et al. 2018)."""
-    return MarginSoftmax(embedding_dim, num_identities, partial(subtract_margin, margin=margin), scale, beta, counts)
-
-
-@register("loss", "sphereface")
-def sphereface(
-    embedding_dim: int,
-    num_identities: int,
-    margin: Annotated[float, Range(low=1, high=8)] = 1.5,
-    scale: Positive = 30.0,
-    beta: Beta = 0.0,
-    counts: Counts | None = None,
-) -> nn.Module:
-    """The angle multiplied by `margin` (Liu et al. 2017, on unit embeddings with a scale)."""
-    return MarginSoftmax(embedding_dim, num_identities, partial(multiply_angle, margin=margin), scale, beta, counts)
-
-
-@register("loss", "adaface")
-def adaface(
-    embedding_dim: int,
-    num_identities: int,
-    margin: Angle = 0.4,
-    scale: Positive = 64.0,
-    h: Positive = 0.333,
-    momentum: Fraction = 0.01,
-    beta: Beta = 0.0,
-    counts: Counts | None = None,
-) -> nn.Module:
-    """Margin by the embedding's norm, between angular and additive (Kim et al. 2022)."""
-    arguments = (embedding_dim, num_identities, subtract_margin, scale, beta, counts)
-    return AdaFace(*arguments, strength=margin, h=h, momentum=momentum)
-
-
-@register("loss", "hyperbolic_arcface")
-def hyperbolic_arcface(
-    embedding_dim: int,
-    num_identities: int,
-    margin: Angle = 0.5,
-    scale: Positive = 64.0,
-    beta: Beta = 0.0,
-    counts: Counts | None = None,
-    geometry: Geometry | None = None,
-) -> nn.Module:
-    """ArcFace by hyperbolic distance, in the model's own geometry: poincare or lorentz."""
-    arguments = (embedding_dim, num_identities, partial(add_angular_margin, margin=margin), scale, beta, counts)
-    return HyperbolicMarginSoftmax(*arguments, geometry=geometry or PoincareBall(1.0, None))
-
-
-@register("loss", "triplet")
-def triplet(
-    embedding_dim: int,
-    num_identities: int,
-    margin: NonNegative = 0.3,
-    mining: Literal["batch_hard", "semi_hard"] = "batch_hard",
-    beta: Beta = 0.0,
-    counts: Counts | None = None,
-) -> nn.Module:
-    """Positives nearer than negatives by a margin of Euclidean distance."""
-    return Triplet(num_identities, margin, mining, beta, counts)
+    def forward(self, embeddings: Tensor, labels: Tensor, *sample_weight: Tensor) -> Tensor:
+        return sum(w * loss(embeddings, labels, *sample_weight) for w, loss in zip(self.factors, self.losses))
 
 
 @register("loss", "cross_entropy_triplet")
-def cross_entropy_triplet(
-    embedding_dim: int,
-    num_identities: int,
-    label_smoothing: Annotated[float, Range(low=0, high=0.9)] = 0.1,
-    triplet_weight: NonNegative = 0.2,
-    margin: NonNegative = 0.2,
-    beta: Beta = 0.0,
-    counts: Counts | None = None,
-) -> nn.Module:
+class CrossEntropyTriplet(WeightedSum):
     """Classification plus a batch-hard triplet loss."""
-    losses = [
-        CrossEntropy(embedding_dim, num_identities, label_smoothing, beta, counts),
-        Triplet(num_identities, margin, "batch_hard", beta, counts),
-    ]
-    return SumOfLosses(losses, (1.0, triplet_weight))
 
+    label_smoothing: Smoothing = 0.1
+    triplet_weight: NonNegative = 0.2
+    margin: NonNegative = 0.2
 
-@register("loss", "circle")
-def circle(
-    embedding_dim: int,
-    num_identities: int,
-    margin: Fraction = 0.25,
-    scale: Positive = 80.0,
-    beta: Beta = 0.0,
-    counts: Counts | None = None,
-) -> nn.Module:
-    """Pair similarities weighted by how far they are off (Sun et al. 2020)."""
-    return Circle(num_identities, margin, scale, beta, counts)
-
-
-@register("loss", "supcon")
-def supcon(
-    embedding_dim: int,
-    num_identities: int,
-    temperature: Positive = 0.1,
-    beta: Beta = 0.0,
-    counts: Counts | None = None,
-) -> nn.Module:
-    """Supervised contrastive loss (Khosla et al. 2020)."""
-    return SupervisedContrastive(num_identities, temperature, beta, counts)
-
-
-@register("loss", "proxy_anchor")
-def proxy_anchor(
-    embedding_dim: int,
-    num_identities: int,
-    margin: Fraction = 0.1,
-    scale: Positive = 32.0,
-    beta: Beta = 0.0,
-    counts: Counts | None = None,
-) -> nn.Module:
-    """Proxies as anchors over the whole batch (Kim et al. 2020)."""
-    return ProxyAnchor(embedding_dim, num_identities, margin, scale, beta, counts)
+    def summands(self) -> tuple[Sequence[Component], Sequence[float]]:
+        classify = Component("loss", "cross_entropy", {"label_smoothing": self.label_smoothing})
+        return (classify, Component("loss", "triplet", {"margin": self.margin})), (1.0, self.triplet_weight)
 
 
 @register("loss", "sum")
-def sum_of_losses(
-    embedding_dim: int,
-    num_identities: int,
+class SumOfLosses(WeightedSum):
+    """Other losses, weighted and added; beta balances each part that sets none of its own."""
+
     parts: tuple[Annotated[Component, "loss"], ...] = (
         Component("loss", "cross_entropy"),
         Component("loss", "triplet"),
-    ),
-    weights: tuple[Positive, ...] = (1.0, 0.2),
-    beta: Beta = 0.0,
-    counts: Counts | None = None,
-) -> nn.Module:
-    """Other losses, weighted and added; beta balances each part that sets none of its own."""
-    if len(parts) != len(weights) or not parts:
-        raise KitError(f"loss sum: {len(parts)} parts and {len(weights)} weights (expected one weight for each part)")
-    supplied = {"embedding_dim": embedding_dim, "num_identities": num_identities, "counts": counts}
-    losses = [replace(part, settings={"beta": beta, **part.settings}).build(**supplied) for part in parts]
-    return SumOfLosses(losses, weights)
+    )
+    weights: tuple[Positive, ...] = (1.0, 0.2)
+
+    def summands(self) -> tuple[Sequence[Component], Sequence[float]]:
+        if len(self.parts) != len(self.weights) or not self.parts:
+            raise KitError(
+                f"loss sum: {len(self.parts)} parts and {len(self.weights)} weights (expected one weight for each part)"
+            )
+        return self.parts, self.weights
 
 
 # 8. Samplers
 # ----------------------------------------------------------------------------------------------------------------------
 
 # A sampler is called once an epoch: (rows (N,), identity codes (N,), batch size, generator) -> batches of rows.
-Sampler = Callable[[np.ndarray, np.ndarray, int, np.random.Generator], list[np.ndarray]]
 
 
 def cut_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -4838,8 +4589,9 @@ def cut_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return batches
 
 
+@register("sampler", "random")
 def random_batches(rows: np.ndarray, codes: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """All rows once, in random order."""
+    """Every image once an epoch, in random order."""
     return cut_batches(rng.permutation(rows), batch_size)
 
 
@@ -4849,20 +4601,31 @@ def repeat_rows(rows: np.ndarray, length: int, rng: np.random.Generator) -> np.n
     return np.concatenate(rounds)[:length]
 
 
+@register("sampler", "class_balanced")
 def balanced_batches(
-    rows: np.ndarray, codes: np.ndarray, batch_size: int, rng: np.random.Generator, per_identity: int | None
+    rows: np.ndarray,
+    codes: np.ndarray,
+    batch_size: int,
+    rng: np.random.Generator,
+    per_identity: Annotated[int, Range(low=1, high=100000)] | None = None,
 ) -> list[np.ndarray]:
-    """The same number of rows of every identity, in random order; by default as many as the largest has."""
+    """As many images of every identity, in random order: `per_identity` (null: as many as the largest has)."""
     members = [rows[codes == code] for code in np.unique(codes)]
     length = per_identity or max(map(len, members))
     drawn = np.concatenate([repeat_rows(own, length, rng) for own in members])
     return cut_batches(rng.permutation(drawn), batch_size)
 
 
+@register("sampler", "pk")
 def pk_batches(
-    rows: np.ndarray, codes: np.ndarray, batch_size: int, rng: np.random.Generator, identities: int, images: int
+    rows: np.ndarray,
+    codes: np.ndarray,
+    batch_size: int,
+    rng: np.random.Generator,
+    identities: Annotated[int, Range(low=2, high=4096)] = 8,
+    images: Annotated[int, Range(low=2, high=4096)] = 4,
 ) -> list[np.ndarray]:
-    """Batches of `identities` x `images` rows, until every row has been in one.
+    """Batches of `identities` x `images` images for losses on pairs, until every image has been in one.
 
     Each identity's rows are cut into groups of `images`, the last filled up with rows of that identity. A batch takes a
     group of each of the identities with most groups left, and rows drawn again of others where too few have any left.
@@ -4881,32 +4644,11 @@ def pk_batches(
     return batches
 
 
-@register("sampler", "random")
-def random_sampler() -> Sampler:
-    """Every picture once an epoch."""
-    return random_batches
-
-
-@register("sampler", "class_balanced")
-def class_balanced_sampler(per_identity: Annotated[int, Range(low=1, high=100000)] | None = None) -> Sampler:
-    """As many pictures of every identity; an epoch is identities x per_identity long (null: those of the largest)."""
-    return partial(balanced_batches, per_identity=per_identity)
-
-
-@register("sampler", "pk")
-def pk_sampler(
-    identities: Annotated[int, Range(low=2, high=4096)] = 8, images: Annotated[int, Range(low=2, high=4096)] = 4
-) -> Sampler:
-    """Batches of `identities` x `images` pictures for losses on pairs; every picture at least once an epoch."""
-    return partial(pk_batches, identities=identities, images=images)
-
-
 # 9. Metrics
 # ----------------------------------------------------------------------------------------------------------------------
 
 MANY = 8  # a row's values are many when they are more than this part of it
 CACHED = 1 << 18  # numbers that a processor's cache holds
-FEW = 1 << 19  # comparisons of positives with candidates that are quicker made than avoided
 BLOCK = 1 << 24  # similarities that are worked on at a time, to bound the memory beyond input and result
 FALSE_MATCH_RATES = (0.001, 0.01, 0.1)
 CMC_RANKS = (1, 5, 10)
@@ -5014,22 +4756,6 @@ class QueryScores:
     last: np.ndarray  # how many pictures are at least as similar as the worst positive
 
 
-def score_few(matrix: np.ndarray, codes: np.ndarray) -> QueryScores:
-    """`score_queries` by comparing each positive with every candidate: quicker while all of it fits the cache."""
-    same = (codes[:, None] == codes) & ~np.eye(len(codes), dtype=bool)
-    queries, positives = np.nonzero(same)
-    rows = np.where(np.eye(len(codes), dtype=bool), -np.inf, matrix)[queries]
-    at_least = rows >= matrix[queries, positives][:, None]
-    hits, counts = (at_least & same[queries]).sum(1), at_least.sum(1)
-    scores = np.full((3, len(codes)), np.nan)
-    if len(queries):
-        scored, starts, positives = np.unique(queries, return_index=True, return_counts=True)
-        scores[0, scored] = np.add.reduceat(hits / counts, starts) / positives
-        scores[1, scored] = np.minimum.reduceat(counts - hits, starts) + 1
-        scores[2, scored] = np.maximum.reduceat(counts, starts)
-    return QueryScores(*scores)
-
-
 def score_queries(matrix: Tensor, codes: np.ndarray) -> QueryScores:
     """Scores every row as a query against all other columns, one identity at a time.
 
@@ -5037,9 +4763,6 @@ def score_queries(matrix: Tensor, codes: np.ndarray) -> QueryScores:
     least as similar.
     """
     total, device = len(codes), matrix.device
-    pairs = int((np.bincount(codes) ** 2).sum()) if total else 0
-    if pairs * total <= FEW:
-        return score_few(matrix.cpu().numpy(), codes)
     scores = np.full((3, total), np.nan)
     order = np.argsort(codes, kind="stable")
     for members in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
@@ -5204,14 +4927,14 @@ def as_geometry(geometry: Geometry | str | None) -> Geometry:
         return build("geometry", geometry)
     if geometry is not None and not isinstance(geometry, Geometry):
         raise KitError(f"geometry: a {type(geometry).__name__} (expected build('geometry', name), or a name)")
-    return geometry or Sphere()
+    return geometry or Cosine()
 
 
 def comparable(queries: Any, gallery: Any, geometry: Geometry | None) -> tuple[Tensor, Tensor, Geometry]:
     """Both sets of embeddings (Q, D) and (M, D) as points of the geometry, in one type and on one device."""
     geometry = as_geometry(geometry)
-    points = geometry.points(as_matrix(queries, "embeddings"))
-    others = points if gallery is None else geometry.points(as_matrix(gallery, "gallery").to(points))
+    points = geometry.project(as_matrix(queries, "embeddings"))
+    others = points if gallery is None else geometry.project(as_matrix(gallery, "gallery").to(points))
     if points.shape[1] != others.shape[1]:
         raise KitError(f"gallery: embeddings of length {others.shape[1]}, but the queries' have {points.shape[1]}")
     return points, others, geometry
@@ -5264,11 +4987,11 @@ def average_with_nearest(embeddings: Any, k: int, geometry: Geometry | None, wei
     if k < 1 or len(points) < 2:
         return like(points, embeddings)
     similarities, positions = most_similar(points, points, min(k, len(points) - 1), geometry, without_self=True)
-    weights, vectors = weigh(similarities), geometry.flat(points)
+    weights, vectors = weigh(similarities), geometry.logmap0(points)
     total = vectors.clone()
     for column in range(positions.shape[1]):
         total.addcmul_(weights[:, column, None], vectors[positions[:, column]])
-    return like(geometry.curved(total / (1 + weights.sum(1, keepdim=True))), embeddings)
+    return like(geometry.expmap0(total / (1 + weights.sum(1, keepdim=True))), embeddings)
 
 
 def query_expansion(embeddings: Any, k: int = 3, alpha: float = 0.0, geometry: Geometry | None = None) -> Any:
@@ -5656,54 +5379,45 @@ class Retrieval:
         return similarity_matrix(self.embeddings, geometry=self.geometry) if compared else self.similarity
 
 
-Step = Callable[[Retrieval], Retrieval]
-
-
 @register("postprocess", "auto")
-def auto_step() -> Step:
-    """The simplest steps whose gain on the validation pictures exceeds the bootstrap noise, as one of many tries."""
-    raise AssertionError("auto is resolved on the validation pictures before any step is built")
+def auto_step(state: Retrieval) -> Retrieval:
+    """The simplest steps whose gain on the validation images exceeds the bootstrap noise, as one of many tries."""
+    raise AssertionError("auto is resolved on the validation images before any step is taken")
 
 
 @register("postprocess", "tta")
-def tta_step(scales: Annotated[tuple[Zoom, ...], NotEmpty()] = (1.0,), flip: bool = True) -> Step:
+def tta_step(
+    state: Retrieval, scales: Annotated[tuple[Zoom, ...], NotEmpty()] = (1.0,), flip: bool = True
+) -> Retrieval:
     """Mean of the embeddings of mirrored and zoomed views."""
-
-    def step(state: Retrieval) -> Retrieval:
-        if state.views is None:
-            raise KitError("postprocess: tta looks at the pictures again, but there are embeddings alone (give views)")
-        return replace(state, embeddings=state.views(scales, flip))
-
-    return step
+    if state.views is None:
+        raise KitError("postprocess: tta looks at the pictures again, but there are embeddings alone (give views)")
+    return replace(state, embeddings=state.views(scales, flip))
 
 
 @register("postprocess", "query_expansion")
-def query_expansion_step(k: Count = 3, alpha: NonNegative = 0.0) -> Step:
+def query_expansion_step(state: Retrieval, k: Count = 3, alpha: NonNegative = 0.0) -> Retrieval:
     """Mean of each embedding and its k nearest, weighted by cosine ** alpha."""
-    return lambda state: replace(state, embeddings=query_expansion(state.embeddings, k, alpha, state.geometry))
+    return replace(state, embeddings=query_expansion(state.embeddings, k, alpha, state.geometry))
 
 
 @register("postprocess", "database_augmentation")
-def database_augmentation_step(k: Count = 3) -> Step:
+def database_augmentation_step(state: Retrieval, k: Count = 3) -> Retrieval:
     """Mean of each embedding and its k nearest, weighted by rank."""
-    return lambda state: replace(state, embeddings=database_augmentation(state.embeddings, k, state.geometry))
+    return replace(state, embeddings=database_augmentation(state.embeddings, k, state.geometry))
 
 
 @register("postprocess", "k_reciprocal")
-def k_reciprocal_step(k1: Count = 20, k2: Count = 6, lambda_value: Fraction = 0.3) -> Step:
+def k_reciprocal_step(state: Retrieval, k1: Count = 20, k2: Count = 6, lambda_value: Fraction = 0.3) -> Retrieval:
     """Re-ranking by k-reciprocal encoding."""
-
-    def step(state: Retrieval) -> Retrieval:
-        reranked = k_reciprocal_rerank(similarity=state.matrix(), k1=k1, k2=k2, lambda_value=lambda_value)
-        return replace(state, similarity=reranked)
-
-    return step
+    reranked = k_reciprocal_rerank(similarity=state.matrix(), k1=k1, k2=k2, lambda_value=lambda_value)
+    return replace(state, similarity=reranked)
 
 
 @register("postprocess", "blend")
-def blend_step(raw_weight: Fraction = 0.2) -> Step:
+def blend_step(state: Retrieval, raw_weight: Fraction = 0.2) -> Retrieval:
     """Weighted mean of the cosines before any step and the similarities so far."""
-    return lambda state: replace(state, similarity=blend(state.raw, state.matrix(), raw_weight))
+    return replace(state, similarity=blend(state.raw, state.matrix(), raw_weight))
 
 
 def postprocess(
@@ -5726,7 +5440,7 @@ def postprocess(
     points, geometry = as_matrix(embeddings, "embeddings"), as_geometry(geometry)
     state = Retrieval(points, views, similarity_matrix(points, geometry=geometry), geometry)
     for part in parts:
-        state = part.build()(state)
+        state = part(state)
     return like(state.matrix(), embeddings)
 
 
@@ -5961,8 +5675,8 @@ def multi_scale_tta(
     convert(scales, Annotated[tuple[Zoom, ...], NotEmpty()], "multi_scale_tta: scales")
     views = [zoom(images, scale) for scale in scales]
     views += [view.flip(-1) for view in views] if flip else []
-    vectors = geometry.flat(geometry.points(network(torch.cat(views))))
-    return geometry.curved(vectors.view(len(views), len(images), -1).mean(0))
+    vectors = geometry.logmap0(geometry.project(network(torch.cat(views))))
+    return geometry.expmap0(vectors.view(len(views), len(images), -1).mean(0))
 
 
 def zoom(images: Tensor, scale: float) -> Tensor:
@@ -6611,7 +6325,7 @@ def classifier_metrics(loss: IdentityLoss, embeddings: Tensor, labels: Tensor) -
 
 def nearest_agrees(geometry: Geometry, embeddings: Tensor, labels: Tensor) -> Tensor:
     """Pictures whose nearest other one in the batch shows their identity, and those that have such another: (2,)."""
-    points = geometry.points(embeddings.detach())
+    points = geometry.project(embeddings.detach())
     similarity = geometry.similarity(points, points).fill_diagonal_(-torch.inf)
     paired = same_identity(labels)[0].any(1)
     return torch.stack([((labels[similarity.argmax(1)] == labels) & paired).sum(), paired.sum()])
@@ -6624,7 +6338,7 @@ def mixed_loss(loss: nn.Module, embeddings: Tensor, labels: Tensor, partner: Ten
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class MicroBatch:
     """Pictures of a batch that go through the backbone at a time: those of this process, and how many of all."""
 
     pictures: Tensor
@@ -6642,17 +6356,21 @@ def micro_batches(batch: np.ndarray, size: int | None) -> list[np.ndarray]:
     return parts
 
 
-def parts_of(trainer: Trainer, source: Source, positions: np.ndarray, pictures: Tensor, seeds: tuple) -> list[Part]:
+def parts_of(
+    trainer: Trainer, source: Source, positions: np.ndarray, pictures: Tensor, seeds: tuple
+) -> list[MicroBatch]:
     """The parts in which a batch goes through the backbone; `pictures` are this process's own of each, in order."""
     shared, parts, used = isinstance(source, PixelSource), [], 0
     for part in micro_batches(positions, trainer.micro_batch):
         own = len(own_part(part)) if shared else len(part)
-        parts.append(Part(pictures[used : used + own], len(part), (*seeds, used) if used else seeds))
+        parts.append(MicroBatch(pictures[used : used + own], len(part), (*seeds, used) if used else seeds))
         used += own
     return parts
 
 
-def pooled_part(trainer: Trainer, source: Source, part: Part, mix: Mix | None) -> tuple[Tensor, list[Tensor]]:
+def pooled_part(
+    trainer: Trainer, source: Source, part: MicroBatch, mix: Component | None
+) -> tuple[Tensor, list[Tensor]]:
     """Pooled vectors (B, D) of a part, and partners and shares (B,) where its pictures are mixed."""
     seed_everything(*part.seeds, *([process_number()] if process_number() else []))  # each draws for its own pictures
     inputs, mixed = source.prepare(part.pictures, training=True), []
@@ -6675,7 +6393,13 @@ def loss_of_pooled(trainer: Trainer, pooled: Tensor, labels: Tensor, mixed: Sequ
 
 
 def backward_whole(
-    trainer: Trainer, source: Source, part: Part, labels: Tensor, mix: Mix | None, weight: float, adding: Sequence
+    trainer: Trainer,
+    source: Source,
+    part: MicroBatch,
+    labels: Tensor,
+    mix: Component | None,
+    weight: float,
+    adding: Sequence,
 ) -> tuple[Tensor, Tensor]:
     """Loss of a batch that goes through the backbone at once, and its gradients, weighted."""
     pooled, mixed = pooled_part(trainer, source, part, mix)
@@ -6692,9 +6416,9 @@ def backward_whole(
 def backward_in_parts(
     trainer: Trainer,
     source: Source,
-    parts: Sequence[Part],
+    parts: Sequence[MicroBatch],
     labels: Tensor,
-    mix: Mix | None,
+    mix: Component | None,
     weight: float,
     adding: Sequence,
 ) -> tuple[Tensor, Tensor]:
@@ -6758,7 +6482,7 @@ def backward_group(
     source: Source,
     group: Sequence[tuple[int, np.ndarray, Tensor]],
     key: tuple[int, int],
-    mix: Mix | None,
+    mix: Component | None,
 ) -> list[Tensor]:
     """Gradients of the batches (step, positions, pictures) of one optimizer step, each weighted by its size.
 
@@ -6834,7 +6558,7 @@ def epoch_batches(recipe: Recipe, labels: Tensor, rows: np.ndarray, epoch: int) 
     """The batches of an epoch, the same whenever they are asked for."""
     codes = labels[torch.from_numpy(rows)].numpy()
     rng = np.random.default_rng((recipe.seed, epoch))
-    return recipe.train.sampler.build()(rows, codes, recipe.train.batch_size, rng)
+    return recipe.train.sampler(rows, codes, recipe.train.batch_size, rng)
 
 
 def train_epoch(trainer: Trainer, task: Task, epoch: int, stage: int, between: Callable[[], bool]) -> dict[str, float]:
@@ -6846,7 +6570,8 @@ def train_epoch(trainer: Trainer, task: Task, epoch: int, stage: int, between: C
     trainer.loss.train()
     source, every = task.stages[stage].of_epoch(epoch), trainer.recipe.train.accumulate
     key = (trainer.recipe.seed, epoch)
-    batches, mix = epoch_batches(trainer.recipe, task.labels, task.train, epoch), trainer.recipe.train.mix.build()
+    batches, mix = epoch_batches(trainer.recipe, task.labels, task.train, epoch), trainer.recipe.train.mix
+    mix = None if mix.name == "none" else mix
     if not trainer.partial:
         trainer.partial = {
             "epoch": epoch,
@@ -7129,7 +6854,7 @@ def where_embeddings_lie(trainer: Trainer, embeddings: Tensor) -> dict[str, floa
     if not len(embeddings):
         return {"embedding_norm": math.nan}
     norms, geometry = embeddings.norm(dim=1), trainer.embedder.geometry
-    rim = {"distance_to_rim": float(1 / geometry.c - norms.max())} if isinstance(geometry, PoincareBall) else {}
+    rim = {"distance_to_rim": float(1 / geometry.c - norms.max())} if isinstance(geometry, Poincare) else {}
     return {"embedding_norm": float(norms.mean()), **rim}
 
 
@@ -7618,7 +7343,7 @@ class Likeness:
 
 
 Method = Callable[[Likeness], np.ndarray]  # -> bool (N, N)
-Cosine = Annotated[float, Range(low=-1, high=1)]
+CosineRange = Annotated[float, Range(low=-1, high=1)]
 Bits = Annotated[int, Range(low=0, high=64)]
 
 
@@ -7658,13 +7383,13 @@ def ssim_duplicates(threshold: Fraction = 0.75, candidates: Bits = 24) -> Method
 
 
 @register("duplicates", "embedding")
-def embedding_duplicates(threshold: Cosine = 0.95) -> Method:
+def embedding_duplicates(threshold: CosineRange = 0.95) -> Method:
     """Cosine of the embeddings above `threshold`."""
     return lambda likeness: likeness.similarity > threshold
 
 
 @register("duplicates", "clustering")
-def cluster_duplicates(threshold: Cosine = 0.95) -> Method:
+def cluster_duplicates(threshold: CosineRange = 0.95) -> Method:
     """Groups by average linkage, cut where the mean cosine falls below `threshold`."""
 
     def same(likeness: Likeness) -> np.ndarray:
@@ -7681,7 +7406,7 @@ def cluster_duplicates(threshold: Cosine = 0.95) -> Method:
 
 
 @register("duplicates", "knn_graph")
-def knn_duplicates(k: Count = 5, threshold: Cosine = 0.9) -> Method:
+def knn_duplicates(k: Count = 5, threshold: CosineRange = 0.9) -> Method:
     """Each among the other's k nearest, and their cosine above `threshold`."""
 
     def same(likeness: Likeness) -> np.ndarray:
@@ -7694,7 +7419,7 @@ def knn_duplicates(k: Count = 5, threshold: Cosine = 0.9) -> Method:
 
 
 @register("duplicates", "hybrid")
-def hybrid_duplicates(distance: Bits = 16, threshold: Cosine = 0.9) -> Method:
+def hybrid_duplicates(distance: Bits = 16, threshold: CosineRange = 0.9) -> Method:
     """Hashes and embeddings agree: at most `distance` bits apart and a cosine above `threshold`."""
     return lambda likeness: (likeness.hash_distance <= distance) & (likeness.similarity > threshold)
 
@@ -9103,7 +8828,7 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
     sized = partial(open_store, root, paths, fit=data.fit, masks=data.masks, bad_images=data.bad_images)
     sized = partial(sized, turns=turns_of(competition, data.turn))
     store = sized(data.size)
-    if recipe.background.build().change is not None and not store.masked:
+    if recipe.background.build().needs_masks and not store.masked:
         name = recipe.background.name
         found = f"background: {name!r} needs masks, but the pictures in {root} have no alpha"
         if data.unmasked == "stop":
@@ -10459,7 +10184,7 @@ def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) ->
         "labels": labels,
         "similarity": similarity,
         "sheet": sheet,
-        "embeddings": geometry.flat(geometry.points(torch.from_numpy(kept["embeddings"]))).numpy(),
+        "embeddings": geometry.logmap0(geometry.project(torch.from_numpy(kept["embeddings"]))).numpy(),
         "metrics": read_metrics(place),
         "guesses": read_guesses(guesses) if guesses.is_file() else None,
     }
@@ -10521,7 +10246,7 @@ class Study:
             (np.arange(len(self.train)), np.arange(0)),
             self.device,
         )
-        return unit(task.source.read(np.arange(len(self.train))).cpu())
+        return l2_normalize(task.source.read(np.arange(len(self.train))).cpu())
 
     def keep(self, name: str, table: pd.DataFrame) -> None:
         write_table(self.folder / f"{name}.csv", table)
@@ -10570,7 +10295,7 @@ def characteristics() -> Analysis:
 
 @register("analysis", "duplicates")
 def duplicates(
-    thresholds: tuple[Cosine, ...] = (0.90, 0.95, 0.99), against: str | None = None, threshold: Cosine = 0.95
+    thresholds: tuple[CosineRange, ...] = (0.90, 0.95, 0.99), against: str | None = None, threshold: CosineRange = 0.95
 ) -> Analysis:
     """Near-duplicates by every method, lists of what stays without them, and how well the cosine tells identities.
 
@@ -10653,7 +10378,7 @@ def recovered(pairs: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 @register("analysis", "curation")
 def curation(
-    duplicate: Cosine = 0.95,
+    duplicate: CosineRange = 0.95,
     quality: Annotated[float, Range(low=0, high=50)] = 5.0,
     typical: Annotated[float, Range(low=0, high=50)] = 1.0,
 ) -> Analysis:

@@ -99,7 +99,7 @@ def test_native_pooling_is_the_backbone_s_own(backbone, images):
 
 @torch.no_grad()
 def test_feature_map_has_channels_first_and_a_square_of_places(backbone, images):
-    places = jaguar_kit.feature_map(backbone, images)
+    places = jaguar_kit.AveragePooling().features(backbone, images)
     side = SIZE // (16 if hasattr(backbone, "num_prefix_tokens") else 32)
     assert places.shape == (3, backbone.num_features, side, side)
 
@@ -107,14 +107,14 @@ def test_feature_map_has_channels_first_and_a_square_of_places(backbone, images)
 @torch.no_grad()
 def test_feature_map_of_a_cnn_is_its_last_layer(images):
     model = tiny("test_resnet")
-    torch.testing.assert_close(jaguar_kit.feature_map(model, images), model.forward_features(images))
-    torch.testing.assert_close(jaguar_kit.feature_map(model, images).mean((2, 3)), model(images))
+    torch.testing.assert_close(jaguar_kit.AveragePooling().features(model, images), model.forward_features(images))
+    torch.testing.assert_close(jaguar_kit.AveragePooling().features(model, images).mean((2, 3)), model(images))
 
 
 @torch.no_grad()
 def test_feature_map_of_a_vit_holds_its_patch_tokens_row_by_row(images):
     model = tiny("test_vit")
-    places, tokens = jaguar_kit.feature_map(model, images), model.forward_features(images)
+    places, tokens = jaguar_kit.AveragePooling().features(model, images), model.forward_features(images)
     assert tokens.shape[1] == 1 + 4 * 4  # the class token comes first
     torch.testing.assert_close(places.mean((2, 3)), tokens[:, 1:].mean(1))
     for row in range(4):
@@ -125,7 +125,7 @@ def test_feature_map_of_a_vit_holds_its_patch_tokens_row_by_row(images):
 @torch.no_grad()
 def test_feature_map_of_a_swin_turns_channels_to_the_front(images):
     model = tiny("swin_tiny_patch4_window7_224")
-    places, out = jaguar_kit.feature_map(model, images), model.forward_features(images)
+    places, out = jaguar_kit.AveragePooling().features(model, images), model.forward_features(images)
     for row in range(2):
         for column in range(2):
             torch.testing.assert_close(places[:, :, row, column], out[:, row, column])
@@ -146,7 +146,7 @@ def test_class_and_register_tokens_are_no_places(name, first, images):
     model = tiny(name)
     tokens = model.forward_features(images)
     assert tokens.shape[1] == first + 4 * 4
-    places = jaguar_kit.feature_map(model, images)
+    places = jaguar_kit.AveragePooling().features(model, images)
     torch.testing.assert_close(places.flatten(2).mT, tokens[:, first:])
 
 
@@ -269,7 +269,7 @@ def test_backbones_take_other_input_sizes_than_that_of_their_weights(name, shrun
     for size in OTHER_SIZES[name]:
         model = jaguar_kit.load_backbone(name, size, pretrained=True, weights=str(path)).eval()
         images = torch.rand(2, 3, size, size)
-        places = jaguar_kit.feature_map(model, images)
+        places = jaguar_kit.AveragePooling().features(model, images)
         patch = getattr(getattr(model, "patch_embed", None), "patch_size", (32, 32))[0]
         assert places.shape[-1] == size // (32 if name.startswith(("swin", "mega")) else patch)
         assert torch.isfinite(model(images)).all()
@@ -562,8 +562,8 @@ def test_hyperbolic_embeddings_never_leave_their_radius(name, curvature, radius)
     limit = reach(name, curvature, radius) * (1 + 1e-5)
     embeddings = geometry(outputs)
     assert (embeddings.norm(dim=1) <= limit).all()
-    assert (geometry.points(1e6 * outputs).norm(dim=1) <= limit).all()
-    torch.testing.assert_close(geometry.points(embeddings), embeddings)  # what is inside stays
+    assert (geometry.project(1e6 * outputs).norm(dim=1) <= limit).all()
+    torch.testing.assert_close(geometry.project(embeddings), embeddings)  # what is inside stays
     assert torch.isfinite(geometry.distance(embeddings, embeddings)).all()
     if name == "poincare":
         assert (curvature * embeddings.square().sum(1) < 1).all()
@@ -578,7 +578,7 @@ def test_hyperbolic_gradients_are_finite_at_every_length(name, curvature, radius
     (gradient,) = torch.autograd.grad((embeddings * torch.randn_like(embeddings)).sum(), outputs)
     assert torch.isfinite(gradient).all()
     assert gradient[0].any()  # the origin is no place to be stuck in
-    distances = geometry.distance(geometry.points(geometry(outputs)), geometry.points(geometry(outputs)))
+    distances = geometry.distance(geometry.project(geometry(outputs)), geometry.project(geometry(outputs)))
     (gradient,) = torch.autograd.grad((distances * torch.randn_like(distances)).sum(), outputs)
     assert torch.isfinite(gradient).all()
 
@@ -625,7 +625,7 @@ def test_both_hyperbolic_models_agree_on_the_distance_of_the_same_points(curvatu
     points = ball(torch.randn(6, dim, generator=generator, dtype=torch.float64) / math.sqrt(curvature))
     lifted = 2 * points / (1 - curvature * points.square().sum(1, keepdim=True))
     assert hyperboloid.longest == pytest.approx(ball.longest)
-    torch.testing.assert_close(hyperboloid.points(lifted), lifted)  # the radius is the same too
+    torch.testing.assert_close(hyperboloid.project(lifted), lifted)  # the radius is the same too
     expected = ball.distance(points, points)
     torch.testing.assert_close(hyperboloid.distance(lifted, lifted), expected, rtol=1e-6, atol=1e-6)
 
@@ -633,11 +633,11 @@ def test_both_hyperbolic_models_agree_on_the_distance_of_the_same_points(curvatu
 @in_space
 def test_tangent_vectors_and_points_are_each_other_s_inverse(name, curvature, radius):
     geometry = space(name, curvature, radius)
-    within = 0.99 * float(geometry.flat(geometry(outputs_of_norms(1e3, dtype=torch.float64))).norm())
+    within = 0.99 * float(geometry.logmap0(geometry(outputs_of_norms(1e3, dtype=torch.float64))).norm())
     vectors = outputs_of_norms(*[share * within for share in (1e-4, 0.01, 0.3, 0.9, 1)], dtype=torch.float64)
-    torch.testing.assert_close(geometry.flat(geometry.curved(vectors)), vectors, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(geometry.logmap0(geometry.expmap0(vectors)), vectors, rtol=1e-6, atol=1e-9)
     points = geometry(vectors)
-    torch.testing.assert_close(geometry.curved(geometry.flat(points)), points, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(geometry.expmap0(geometry.logmap0(points)), points, rtol=1e-6, atol=1e-9)
 
 
 @in_space
@@ -646,13 +646,13 @@ def test_tangent_vectors_at_the_origin_tell_the_distance_to_it(name, curvature, 
     points = geometry(outputs_of_norms(0.01, 0.1, 0.3, 5.0, dtype=torch.float64) / math.sqrt(curvature))
     to_origin = geometry.distance(points, torch.zeros(1, 6, dtype=torch.float64))[:, 0]
     stretch = 2 if name == "poincare" else 1  # the ball's metric at its origin
-    torch.testing.assert_close(stretch * geometry.flat(points).norm(dim=1), to_origin, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(stretch * geometry.logmap0(points).norm(dim=1), to_origin, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_similarity_falls_with_the_distance_and_is_one_for_the_same(name):
     geometry = jaguar_kit.build("geometry", name)
-    points = geometry.points(geometry(outputs_of_norms(0.1, 0.5, 1.0, 2.0, dtype=torch.float64)))
+    points = geometry.project(geometry(outputs_of_norms(0.1, 0.5, 1.0, 2.0, dtype=torch.float64)))
     distance = geometry.distance(points, points)
     torch.testing.assert_close(geometry.similarity(points, points), 1 - distance.square() / 2)
     torch.testing.assert_close(geometry.similarity(points, points).diagonal(), torch.ones(4, dtype=torch.float64))
@@ -665,7 +665,7 @@ def test_flat_geometries_are_what_they_say():
     assert torch.equal(plane(outputs), outputs)
     torch.testing.assert_close(sphere(outputs).norm(dim=1), torch.ones(3))
     for geometry in (cosine, sphere):
-        points = geometry.points(geometry(outputs))
+        points = geometry.project(geometry(outputs))
         np.testing.assert_allclose(geometry.similarity(points, points), slow.cosines(outputs), atol=1e-6)
     distances = [[math.dist(x, y) for y in outputs.tolist()] for x in outputs.tolist()]
     np.testing.assert_allclose(plane.distance(outputs, outputs), distances, rtol=1e-5, atol=1e-6)
@@ -690,10 +690,10 @@ def test_unfit_setting_of_a_geometry_is_refused(name, settings):
 def test_half_precision_outputs_are_taken_in_and_compared_in_full_precision(name, dtype):
     geometry = jaguar_kit.build("geometry", name)
     outputs = outputs_of_norms(0.01, 0.3, 1.0, 3.0, 8.0).to(dtype)
-    exact = geometry.points(geometry(outputs.float()))
+    exact = geometry.project(geometry(outputs.float()))
     expected = geometry.distance(exact, exact)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        points = geometry.points(geometry(outputs))
+        points = geometry.project(geometry(outputs))
         assert points.dtype == torch.float32
         torch.testing.assert_close(points, exact)
         torch.testing.assert_close(geometry.distance(points, points), expected)

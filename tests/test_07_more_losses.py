@@ -917,7 +917,7 @@ def test_descent_lowers_the_loss(name):
 # Single pictures.
 
 
-SINGLES = [name for name in NAMES if build(name).by_picture]
+SINGLES = [name for name in NAMES if build(name).per_sample]
 
 
 def test_losses_that_compare_pictures_with_each_other_do_not_claim_to_look_at_one():
@@ -929,7 +929,7 @@ def test_losses_that_compare_pictures_with_each_other_do_not_claim_to_look_at_on
         "supcon",
         "triplet",
     }
-    assert build("sum", parts=[{"name": "cosface"}, {"name": "arcface"}], weights=[1.0, 2.0]).by_picture
+    assert build("sum", parts=[{"name": "cosface"}, {"name": "arcface"}], weights=[1.0, 2.0]).per_sample
 
 
 @pytest.mark.parametrize("settings", [{}, {"beta": 0.9, "counts": COUNTS}], ids=["plain", "balanced"])

@@ -118,7 +118,7 @@ def test_a_pk_batch_repeats_a_row_only_when_the_identity_has_too_few():
 
 @pytest.mark.parametrize("name", ["random", "class_balanced", "pk"])
 def test_samplers_of_a_recipe_repeat_with_their_seed(name):
-    sample, codes = Component("sampler", name).build(), np.repeat(np.arange(5), 4)
+    sample, codes = Component("sampler", name), np.repeat(np.arange(5), 4)
     first, again, other = (
         [b.tolist() for b in sample(np.arange(20), codes, 6, np.random.default_rng(seed))] for seed in (1, 1, 2)
     )

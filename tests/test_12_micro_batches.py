@@ -151,7 +151,7 @@ def test_mixed_pictures_in_parts_keep_their_partners():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jaguar_kit, "mixed_loss", watched)
         rows = np.arange(12)
-        mix = trainer.recipe.train.mix.build()
+        mix = trainer.recipe.train.mix
         jaguar_kit.backward_group(trainer, task, task.pixels, [(0, rows, task.pixels.read(rows))], (1, 1), mix)
     (partner, share), *_ = seen
     assert len(partner) == len(share) == 12

@@ -499,7 +499,7 @@ def test_ema_averages_statistics_and_counts_batches(tmp_path):
 
 
 def slow_agreement(geometry, embeddings, labels) -> list[int]:
-    similarity = geometry.similarity(geometry.points(embeddings), geometry.points(embeddings))
+    similarity = geometry.similarity(geometry.project(embeddings), geometry.project(embeddings))
     agreeing = paired = 0
     for i in range(len(labels)):
         others = [j for j in range(len(labels)) if j != i]

@@ -156,7 +156,7 @@ def embed_album(
     if store.broken:
         broken = shortly(list(table.path.iloc[list(store.broken)]))
         notes.append(f"{len(store.broken)} pictures in {root} can't be read and are left out: {broken}")
-    if recipe.background.build().change is not None and not store.masked:
+    if recipe.background.build().needs_masks and not store.masked:
         notes.append(f"the weights were trained with background {recipe.background.name}, but {root} has no masks")
     if data.turn and "orientation" not in table:
         notes.append(f"the weights were trained on pictures turned by their orientation, which {root} does not tell")
