@@ -1158,6 +1158,26 @@ def process_alive(pid: int) -> bool:
     return True
 
 
+@contextmanager
+def on_sigterm(act: Callable[[], None]) -> Iterator[None]:
+    """Within the block a SIGTERM does this instead of ending the process; in the main thread, which alone may ask."""
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.signal(signal.SIGTERM, lambda *_: act())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 UNWRITABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
     *(errno.EISDIR, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EFBIG, errno.EIO, errno.ELOOP),
@@ -1279,12 +1299,12 @@ def only_one(path: Path, wait: bool = False) -> Iterator[None]:
         file.close()
 
 
-def processes() -> int:
+def world_size() -> int:
     """How many processes share the work."""
     return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
 
-def process_number() -> int:
+def rank() -> int:
     """Which of them this is; the first alone speaks and writes."""
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
@@ -1293,13 +1313,13 @@ def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
     """A progress bar with an ETA on a terminal and in a notebook, nothing elsewhere."""
     from tqdm.auto import tqdm
 
-    quiet = not ("ipykernel" in sys.modules or sys.stderr.isatty()) or process_number() > 0
+    quiet = not ("ipykernel" in sys.modules or sys.stderr.isatty()) or rank() > 0
     return tqdm(items, desc=label, total=total, disable=quiet, leave=False)
 
 
 def say(text: str) -> None:
     """Prints a line in the first process; where nobody can read it any more, work goes on all the same."""
-    if process_number() > 0:
+    if rank() > 0:
         return
     try:
         print(text, flush=True)
@@ -3507,11 +3527,6 @@ class ClassGeMPooling(ClassTokenPooling):
     def pool(self, features: Tensor) -> Tensor:
         tokens = full_precision(features)
         return torch.cat([tokens[:, 0], self.reduce(tokens[:, 1:].transpose(1, 2)[..., None])], 1)
-
-
-def gem_exponent(pooling: nn.Module) -> float | None:
-    """The exponent that a GeM pooling has come to; None where there is none."""
-    return next((float(m.log_p.detach().exp()) for m in pooling.modules() if isinstance(m, GeM)), None)
 
 
 # heads
@@ -5960,9 +5975,9 @@ def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
 # several processes: each takes its part of every batch through the backbone; head and loss see the whole batch
 
 
-def own_part(positions: np.ndarray) -> np.ndarray:
+def shard(positions: np.ndarray) -> np.ndarray:
     """What this process takes of a batch; all of it where there is less than one for each."""
-    return np.array_split(positions, processes())[process_number()] if len(positions) >= processes() else positions
+    return np.array_split(positions, world_size())[rank()] if len(positions) >= world_size() else positions
 
 
 class GatheredRows(torch.autograd.Function):
@@ -5970,7 +5985,7 @@ class GatheredRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, sizes: Sequence[int]) -> Tensor:
-        ctx.start, ctx.rows = sum(sizes[: process_number()]), len(own)
+        ctx.start, ctx.rows = sum(sizes[: rank()]), len(own)
         padded = own.new_zeros(max(sizes), *own.shape[1:])
         padded[: len(own)] = own
         parts = [torch.empty_like(padded) for _ in sizes]
@@ -5983,12 +5998,12 @@ class GatheredRows(torch.autograd.Function):
 
 
 def gather_rows(own: Tensor, total: int) -> Tensor:
-    """All processes' rows of a batch of `total`, from this one's `own_part`."""
-    if processes() == 1:
+    """All processes' rows of a batch of `total`, from this one's `shard`."""
+    if world_size() == 1:
         return own
-    if total < processes():
-        return own if process_number() == 0 else own.detach()  # all computed all of it; one gradient is enough
-    sizes = [len(part) for part in np.array_split(np.arange(total), processes())]
+    if total < world_size():
+        return own if rank() == 0 else own.detach()  # all computed all of it; one gradient is enough
+    sizes = [len(part) for part in np.array_split(np.arange(total), world_size())]
     return GatheredRows.apply(own.contiguous(), sizes)
 
 
@@ -5998,13 +6013,13 @@ def adding_gradients(parameters: Iterable[nn.Parameter], total: int) -> Iterator
 
     Each is under way while backward, within the block, goes on to the next; at the end of the block all are there.
     """
-    learning = [p for p in parameters if p.requires_grad] if processes() > 1 else []
+    learning = [p for p in parameters if p.requires_grad] if world_size() > 1 else []
     sent: dict[nn.Parameter, Any] = {}
 
     def send(parameter: nn.Parameter) -> None:
         sent[parameter] = torch.distributed.all_reduce(parameter.grad, async_op=True)
 
-    alike = total >= processes()  # else the first process alone has a gradient, and the order would differ
+    alike = total >= world_size()  # else the first process alone has a gradient, and the order would differ
     handles = [parameter.register_post_accumulate_grad_hook(send) for parameter in learning if alike]
     try:
         yield
@@ -6019,149 +6034,16 @@ def adding_gradients(parameters: Iterable[nn.Parameter], total: int) -> Iterator
         work.wait()
 
 
-def synchronise(trainer: Trainer) -> None:
-    """Makes all processes' models one again: batch norm saw its own part only, and kernels may round differently."""
-    if processes() == 1:
-        return
-    for buffer in [*trainer.embedder.backbone.buffers(), *trainer.embedder.pooling.buffers()]:
-        if buffer.is_floating_point():
-            torch.distributed.all_reduce(buffer)
-            buffer /= processes()
-    for tensor in trainer.live().values():
-        torch.distributed.broadcast(tensor, 0)
-
-
-def agreed(*flags: bool) -> list[bool]:
+def any_rank(*flags: bool) -> list[bool]:
     """For each flag whether it is raised in any process; all must ask. It is told from CPU to CPU."""
-    if processes() == 1:
+    if world_size() == 1:
         return list(flags)
     told = torch.tensor(flags, dtype=torch.float32)
     torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
     return told.bool().tolist()
 
 
-# what a run holds
-
-
-@dataclass(eq=False)
-class Trainer:
-    """What one training run holds; everything that changes goes into its checkpoint."""
-
-    recipe: Recipe
-    embedder: Embedder
-    loss: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    scaler: torch.amp.GradScaler  # against the underflow of fp16; passes everything through otherwise
-    precision: torch.dtype | None  # of mixed precision; None: fp32
-    history: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, Tensor] = field(default_factory=dict)  # the learned tensors of the best epoch
-    average: dict[str, Tensor] = field(default_factory=dict)  # moving average of the learned tensors, where asked for
-    partial: dict[str, Any] = field(default_factory=dict)  # sums over the steps of an epoch that is not over
-    seconds: float = 0.0  # spent, over all sessions
-    micro_batch: int | None = None  # pictures that go through the backbone at a time; None: the whole batch
-    deadline: float = math.inf  # by time.monotonic()
-    stopped: str = ""  # why training ended before its time
-
-    @property
-    def device(self) -> torch.device:
-        parameters = itertools.chain(
-            self.embedder.head.parameters(), self.loss.parameters(), self.embedder.parameters()
-        )
-        return next(parameters, torch.zeros(0)).device
-
-    def live(self) -> dict[str, Tensor]:
-        """All that training changes: head, loss, and what of the backbone learns, buffers included."""
-        fixed = () if not self.embedder.frozen else ("backbone.",)
-        state = {f"embedder.{k}": v for k, v in self.embedder.state_dict().items() if not k.startswith(fixed or "\0")}
-        return {**state, **{f"loss.{k}": v for k, v in self.loss.state_dict().items()}}
-
-    def learned(self) -> dict[str, Tensor]:
-        """Copies of `live`, or of its moving average."""
-        return {key: detached(value) for key, value in (self.average or self.live()).items()}
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        for prefix, module in (("embedder.", self.embedder), ("loss.", self.loss)):
-            own = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-            module.load_state_dict(own, strict=False)
-
-    def save(self, path: Path) -> None:
-        tensors: dict[str, Tensor] = {}
-        state = {
-            "learned": self.live(),
-            "best": self.best,
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "history": self.history,
-            "partial": self.partial,
-            "seconds": self.seconds,
-            "micro_batch": self.micro_batch,
-            "backbone": backbone_sha256(self.embedder.backbone) if self.embedder.frozen else "",
-        }
-        skeleton = pack(state, "", tensors)
-        save_tensors(path, tensors, {"state": json.dumps(skeleton)})
-
-    def load(self, path: Path) -> None:
-        """Goes on from a checkpoint; KitError where it is damaged, of other settings, or of another frozen backbone."""
-        try:
-            tensors, metadata = load_safetensors(path)
-            state = unpack(json.loads(metadata["state"]), tensors)
-            self.take_up(state)
-        except KitError as error:
-            raise KitError(f"{error}; remove it to begin this run anew, or use --force") from None
-        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-            raise damaged(path, f"no checkpoint of this run ({error})", "remove it to begin this run anew") from None
-        known = backbone_sha256(self.embedder.backbone) if self.embedder.frozen else ""
-        if state.get("backbone", known) != known:
-            raise KitError(
-                f"{path}: the weights of backbone {self.recipe.model.backbone!r} are others than this run began with; "
-                "give them back (model.weights), or begin anew with --force"
-            )
-
-    def take_up(self, state: Mapping[str, Any]) -> None:
-        self.restore(state["learned"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.lay_out_state()
-        self.schedule.scheduler.load_state_dict(state["schedule"])
-        if state["scaler"] and self.scaler.is_enabled():
-            self.scaler.load_state_dict(state["scaler"])
-        self.average = {key: value.to(self.device) for key, value in state["average"].items()}
-        self.best, self.history, self.partial = state["best"], state["history"], state["partial"]
-        self.seconds = state["seconds"]
-        sizes = [size for size in (self.micro_batch, state["micro_batch"]) if size]
-        self.micro_batch = min(sizes, default=None)  # what was found to fit, or less where the recipe says so
-        if not all(isinstance(row, Mapping) and "epoch" in row and "map" in row for row in self.history):
-            raise ValueError("its history lacks epochs")
-
-    def lay_out_state(self) -> None:
-        """Lays the optimizer's loaded tensors out in memory as their parameters are: fused steps go by memory."""
-        for parameter, state in self.optimizer.state.items():
-            for key, value in state.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-    def update_average(self) -> None:
-        decay = self.recipe.train.ema
-        for key, value in self.live().items() if decay else ():
-            if key not in self.average or not value.is_floating_point():
-                self.average[key] = value.detach().clone()
-            else:
-                self.average[key].lerp_(value.detach().to(self.average[key]), 1 - decay)
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Within the block the modules hold the moving average, where there is one."""
-        if not self.average:
-            yield
-            return
-        own = {key: value.detach().clone() for key, value in self.live().items()}
-        self.restore(self.average)
-        try:
-            yield
-        finally:
-            self.restore(own)
+# what a run is made of
 
 
 def pack(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
@@ -6240,67 +6122,15 @@ def shared_backbone(
     return backbone, module_fingerprint(backbone)
 
 
-def make_trainer(recipe: Recipe, embedder: Embedder, loss: nn.Module, steps_per_epoch: int = 1) -> Trainer:
-    """A trainer whose optimizer holds all that learns: head, pooling, loss, and what of the backbone does."""
-    config, device = recipe.train, next(loss.buffers()).device
-    groups = [{"params": [*embedder.head.parameters(), *embedder.pooling.parameters(), *loss.parameters()]}]
-    groups += backbone_groups(embedder, config.lr * config.backbone_lr, config.layer_decay)
-    optimizer = config.optimizer.build(parameters=groups, lr=config.lr, weight_decay=config.weight_decay)
-    epochs = sum(stage.epochs for stage in stages_of(config))
-    steps = epochs * math.ceil(steps_per_epoch / config.accumulate)
-    schedule = config.schedule.build(optimizer=optimizer, epochs=epochs, steps=steps, lr=config.lr)
-    precision = precision_of(config.precision, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
-    return Trainer(recipe, embedder, loss, optimizer, schedule, scaler, precision, micro_batch=config.micro_batch)
+def stages_of(config: TrainConfig) -> tuple[Stage, ...]:
+    return config.stages or (Stage(epochs=config.epochs),)
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What a trainer learns from: where inputs come from, labels, and who trains and validates."""
-
-    pixels: PixelSource
-    source: Source  # the pixels, or a frozen backbone's features, of validation and test pictures too
-    stages: tuple[Source, ...]  # of training pictures, one for each stage
-    labels: Tensor  # (N,) int64 on the CPU, by store position of training pictures
-    train: np.ndarray  # positions
-    validation: np.ndarray  # positions; empty where all pictures train
-
-
-def embeddings_of(trainer: Trainer, task: Task) -> Callable[[Tensor], Tensor]:
-    """From what the task's source gives to embeddings, in the trainer's precision."""
-    network = trainer.embedder if task.source is task.pixels else trainer.embedder.from_features
-    return in_precision(network, trainer.precision)
-
-
-def embed_shared(
-    network: Callable[[Tensor], Tensor], source: Source, positions: np.ndarray, device: torch.device
-) -> Tensor:
-    """`embed`, each process having embedded its own part."""
-    if not isinstance(source, PixelSource):
-        return embed(network, source, positions, batch_size=1024)
-    if processes() == 1:
-        return embed(network, source, positions)
-    return gather_rows(embed(network, source, own_part(positions)).to(device), len(positions)).cpu()
-
-
-def validate(trainer: Trainer, task: Task) -> tuple[dict[str, float], Tensor]:
-    """Metrics of the validation pictures as their own gallery (NaN where there are none), and embeddings (N, D)."""
-    if not len(task.validation):
-        return dict.fromkeys(METRICS, math.nan), torch.zeros(0, trainer.embedder.embedding_dim)
-    trainer.embedder.eval()
-    trainer.loss.eval()
-    with trainer.averaged():
-        embeddings = embed_shared(embeddings_of(trainer, task), task.source, task.validation, trainer.device)
-        if not torch.isfinite(embeddings).all():
-            epoch = trainer.history[-1]["epoch"] + 1 if trainer.history else 0
-            raise TrainingFailed(
-                f"{trainer.recipe.name}: the validation embeddings are no longer numbers in epoch {epoch}; lower "
-                f"train.lr (now {trainer.recipe.train.lr:g})"
-            )
-        labels = task.labels[torch.from_numpy(task.validation)]
-        told = classifier_metrics(trainer.loss, embeddings.to(trainer.device), labels.to(trainer.device))
-    told.update(retrieval_metrics(similarity_matrix(embeddings, geometry=trainer.embedder.geometry), labels))
-    return {metric: told[metric] for metric in METRICS}, embeddings
+def out_of_patience(rows: Sequence[Mapping[str, float]], config: TrainConfig) -> bool:
+    rows = rows[config.patience_from :]
+    if not config.patience or not rows or math.isnan(rows[-1][config.monitor]):
+        return False
+    return len(rows) - 1 - best_epoch(rows, config.monitor) >= config.patience
 
 
 def class_logits(loss: nn.Module, embeddings: Tensor) -> Tensor | None:
@@ -6320,9 +6150,6 @@ def classifier_metrics(loss: IdentityLoss, embeddings: Tensor, labels: Tensor) -
     return {"val_loss": float(loss(embeddings, labels)), "accuracy": accuracy}
 
 
-# an epoch
-
-
 def nearest_agrees(geometry: Geometry, embeddings: Tensor, labels: Tensor) -> Tensor:
     """Pictures whose nearest other one in the batch shows their identity, and those that have such another: (2,)."""
     points = geometry.project(embeddings.detach())
@@ -6337,132 +6164,20 @@ def mixed_loss(loss: nn.Module, embeddings: Tensor, labels: Tensor, partner: Ten
     return 2 * loss(torch.cat([embeddings, embeddings]), both, torch.cat([share, 1 - share]))
 
 
-@dataclass(frozen=True, eq=False)
-class MicroBatch:
-    """Pictures of a batch that go through the backbone at a time: those of this process, and how many of all."""
-
-    pictures: Tensor
-    total: int
-    seeds: tuple[int, ...]
-
-
-def micro_batches(batch: np.ndarray, size: int | None) -> list[np.ndarray]:
+def cut_micro_batches(batch: np.ndarray, size: int | None) -> list[np.ndarray]:
     """The positions of a batch in the parts that go through the backbone at a time, in each process `size` of them."""
     if not size:
         return [batch]
-    parts = cut_batches(batch, size * processes())
-    if len(parts) > 1 and len(parts[-1]) < 2 * processes():  # batch norm can't learn from one picture
+    parts = cut_batches(batch, size * world_size())
+    if len(parts) > 1 and len(parts[-1]) < 2 * world_size():  # batch norm can't learn from one picture
         parts[-2:] = [np.concatenate(parts[-2:])]
     return parts
-
-
-def parts_of(
-    trainer: Trainer, source: Source, positions: np.ndarray, pictures: Tensor, seeds: tuple
-) -> list[MicroBatch]:
-    """The parts in which a batch goes through the backbone; `pictures` are this process's own of each, in order."""
-    shared, parts, used = isinstance(source, PixelSource), [], 0
-    for part in micro_batches(positions, trainer.micro_batch):
-        own = len(own_part(part)) if shared else len(part)
-        parts.append(MicroBatch(pictures[used : used + own], len(part), (*seeds, used) if used else seeds))
-        used += own
-    return parts
-
-
-def pooled_part(
-    trainer: Trainer, source: Source, part: MicroBatch, mix: Component | None
-) -> tuple[Tensor, list[Tensor]]:
-    """Pooled vectors (B, D) of a part, and partners and shares (B,) where its pictures are mixed."""
-    seed_everything(*part.seeds, *([process_number()] if process_number() else []))  # each draws for its own pictures
-    inputs, mixed = source.prepare(part.pictures, training=True), []
-    if mix is not None:
-        inputs, *mixed = mix(inputs)
-    embedder = trainer.embedder
-    with mixed_precision(inputs.device, trainer.precision):
-        pool = embedder.pooled if isinstance(source, PixelSource) else embedder.pooling.pool
-        return pool(inputs), mixed
-
-
-def loss_of_pooled(trainer: Trainer, pooled: Tensor, labels: Tensor, mixed: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The loss of a whole batch (B, D), and what `nearest_agrees` says of it (nothing of mixed pictures)."""
-    embedder = trainer.embedder
-    with mixed_precision(pooled.device, trainer.precision):
-        embeddings = embedder.from_pooled(pooled)
-    if not mixed:
-        return trainer.loss(embeddings, labels), nearest_agrees(embedder.geometry, embeddings, labels)
-    return mixed_loss(trainer.loss, embeddings, labels, *mixed), labels.new_zeros(2)
-
-
-def backward_whole(
-    trainer: Trainer,
-    source: Source,
-    part: MicroBatch,
-    labels: Tensor,
-    mix: Component | None,
-    weight: float,
-    adding: Sequence,
-) -> tuple[Tensor, Tensor]:
-    """Loss of a batch that goes through the backbone at once, and its gradients, weighted."""
-    pooled, mixed = pooled_part(trainer, source, part, mix)
-    if isinstance(source, PixelSource):
-        pooled = gather_rows(pooled, part.total)
-        if processes() > 1:
-            seed_everything(*part.seeds)  # what is shared draws the same everywhere
-    loss, agrees = loss_of_pooled(trainer, pooled, labels, mixed)
-    with adding_gradients(adding, part.total):
-        trainer.scaler.scale(loss * weight).backward()
-    return loss, agrees
-
-
-def backward_in_parts(
-    trainer: Trainer,
-    source: Source,
-    parts: Sequence[MicroBatch],
-    labels: Tensor,
-    mix: Component | None,
-    weight: float,
-    adding: Sequence,
-) -> tuple[Tensor, Tensor]:
-    """The same where the backbone sees the batch part by part: the loss is that of the whole batch all the same.
-
-    The backbone runs twice (gradient caching, Gao et al. 2021): without gradients, for the loss and its gradient at the
-    pooled vectors of the whole batch, then with them, each part taking on its share of that gradient.
-    """
-    shared, embedder = isinstance(source, PixelSource), trainer.embedder
-    with torch.no_grad():
-        seen = [pooled_part(trainer, source, part, mix) for part in parts]
-        vectors = [gather_rows(pooled, part.total) if shared else pooled for (pooled, _), part in zip(seen, parts)]
-    starts = np.cumsum([0, *(part.total for part in parts)])
-    mixed = []
-    if mix is not None:  # partners are counted within a part
-        partners = [own[0] + int(start) for (_, own), start in zip(seen, starts)]
-        mixed = [torch.cat(partners), torch.cat([own[1] for _, own in seen])]
-    pooled = torch.cat(vectors).requires_grad_()
-    seed_everything(*parts[0].seeds)
-    loss, agrees = loss_of_pooled(trainer, pooled, labels, mixed)
-    trainer.scaler.scale(loss * weight).backward()
-    learning = [p for p in before_the_batch(embedder) if p.requires_grad]
-    buffers = changing_buffers((embedder.backbone, embedder.pooling))  # the first pass has moved batch norm's
-    for part, start in zip(parts if learning else (), starts):
-        gradient = pooled.grad[start : start + part.total]
-        gradient = own_rows(gradient) if shared else gradient
-        with adding_gradients(adding if part is parts[-1] else [], part.total):
-            if len(gradient):
-                pooled_part(trainer, source, part, mix)[0].backward(gradient)
-    put_back(buffers)
-    return loss, agrees
 
 
 def before_the_batch(embedder: Embedder) -> list[nn.Parameter]:
     """Parameters of what sees each picture alone: the backbone's, and the pooling's but for what finishes a batch."""
     behind = set(embedder.pooling.finishing())
     return [p for m in (embedder.backbone, embedder.pooling) for p in m.parameters() if p not in behind]
-
-
-def own_rows(rows: Tensor) -> Tensor:
-    """Of a gradient of a part's rows this process's own; none where the first process alone counts."""
-    if len(rows) < processes():
-        return rows if process_number() == 0 else rows[:0]
-    return rows[torch.from_numpy(own_part(np.arange(len(rows)))).to(rows.device)]
 
 
 def changing_buffers(modules: Iterable[nn.Module]) -> list[tuple[Tensor, Tensor]]:
@@ -6476,178 +6191,7 @@ def put_back(buffers: Sequence[tuple[Tensor, Tensor]]) -> None:
         buffer.copy_(before)
 
 
-def backward_group(
-    trainer: Trainer,
-    task: Task,
-    source: Source,
-    group: Sequence[tuple[int, np.ndarray, Tensor]],
-    key: tuple[int, int],
-    mix: Component | None,
-) -> list[Tensor]:
-    """Gradients of the batches (step, positions, pictures) of one optimizer step, each weighted by its size.
-
-    Gives for each its loss and the counts of `nearest_agrees`, float64 (3,). `key` is what seeds the epoch.
-    """
-    total = sum(len(positions) for _, positions, _ in group)
-    told, embedder = [], trainer.embedder
-    shared = isinstance(source, PixelSource)  # of which each process sees its part
-    split = before_the_batch(embedder) if shared else []
-    for number, (step, positions, pictures) in enumerate(group, 1):
-        labels = task.labels[torch.from_numpy(positions)].to(trainer.device, non_blocking=True)
-        parts = parts_of(trainer, source, positions, pictures, (*key, step))
-        rest = (labels, mix, len(positions) / total, split if number == len(group) else [])
-        if len(parts) == 1:
-            loss, agrees = backward_whole(trainer, source, parts[0], *rest)
-        else:
-            loss, agrees = backward_in_parts(trainer, source, parts, *rest)
-        told.append(torch.cat([loss.detach().double()[None], agrees]))
-    return told
-
-
-def backward_that_fits(trainer: Trainer, *arguments: Any) -> list[Tensor]:
-    """`backward_group`, begun anew with half as many pictures at a time as often as the memory does not suffice.
-
-    What a failed try changed, such as batch norm's and AdaFace's statistics, is undone.
-    """
-    embedder = trainer.embedder
-    changing = (embedder.pooling, embedder.head, trainer.loss, *(() if embedder.frozen else (embedder.backbone,)))
-    while True:
-        buffers = changing_buffers(changing)
-        try:
-            return backward_group(trainer, *arguments)
-        except torch.OutOfMemoryError:
-            size = trainer.micro_batch or trainer.recipe.train.batch_size
-            if size < 4 or processes() > 1:
-                raise KitError(
-                    f"train.micro_batch: {size} pictures at a time do not fit the memory of "
-                    f"{torch_device_name(trainer.device)}; try {max(size // 2, 2)}, model.gradient_checkpointing: true "
-                    "or a smaller model.input_size"
-                ) from None
-        put_back(buffers)
-        trainer.optimizer.zero_grad(set_to_none=True)
-        trainer.micro_batch = math.ceil(size / 2)
-        if trainer.device.type == "cuda":
-            torch.cuda.empty_cache()
-        say(f"  out of memory: {trainer.micro_batch} pictures at a time go through the backbone from now on")
-
-
-def learning_parameters(trainer: Trainer) -> list[nn.Parameter]:
-    return [p for group in trainer.optimizer.param_groups for p in group["params"]]
-
-
-def shorten_gradient(parameters: Sequence[nn.Parameter], longest: float | None) -> Tensor:
-    """The length of the gradient, which is shortened to `longest` where that is given."""
-    if longest is None and hasattr(nn.utils, "get_total_norm"):  # since torch 2.6; spares a multiplication by one
-        return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    return nn.utils.clip_grad_norm_(parameters, longest or math.inf)
-
-
-def optimizer_step(trainer: Trainer) -> Tensor:
-    """One step of optimizer, schedule and moving average; the norm of the gradients before clipping."""
-    trainer.scaler.unscale_(trainer.optimizer)
-    norm = shorten_gradient(learning_parameters(trainer), trainer.recipe.train.clip_norm)
-    trainer.scaler.step(trainer.optimizer)
-    trainer.scaler.update()
-    trainer.optimizer.zero_grad(set_to_none=True)
-    trainer.schedule.after_step()
-    trainer.update_average()
-    return norm.detach().double()
-
-
-def epoch_batches(recipe: Recipe, labels: Tensor, rows: np.ndarray, epoch: int) -> list[np.ndarray]:
-    """The batches of an epoch, the same whenever they are asked for."""
-    codes = labels[torch.from_numpy(rows)].numpy()
-    rng = np.random.default_rng((recipe.seed, epoch))
-    return recipe.train.sampler(rows, codes, recipe.train.batch_size, rng)
-
-
-def train_epoch(trainer: Trainer, task: Task, epoch: int, stage: int, between: Callable[[], bool]) -> dict[str, float]:
-    """One pass over the training pictures, or what is left of one; what the log says of it.
-
-    `between` is called after every optimizer step, when a checkpoint may be taken, and says whether to stop here.
-    """
-    trainer.embedder.train()
-    trainer.loss.train()
-    source, every = task.stages[stage].of_epoch(epoch), trainer.recipe.train.accumulate
-    key = (trainer.recipe.seed, epoch)
-    batches, mix = epoch_batches(trainer.recipe, task.labels, task.train, epoch), trainer.recipe.train.mix
-    mix = None if mix.name == "none" else mix
-    if not trainer.partial:
-        trainer.partial = {
-            "epoch": epoch,
-            "lr": trainer.optimizer.param_groups[0]["lr"],
-            "step": 0,
-            "sums": torch.zeros(0, 3, dtype=torch.float64),
-            "new": [],
-            "norms": [],
-        }
-    sums, begun, waiting, pictures = trainer.partial, time.monotonic(), 0.0, 0
-    ahead = batches[sums["step"] :]
-    reading, bar = read_ahead(source, [to_read(source, b, trainer) for b in ahead]), progress(ahead, f"epoch {epoch}")
-    while sums["step"] < len(batches):
-        before, first = time.monotonic(), sums["step"]
-        group = [(first + i, batch, next(reading)) for i, batch in enumerate(batches[first : first + every])]
-        waiting += time.monotonic() - before
-        sums["new"] += backward_that_fits(trainer, task, source, group, key, mix)
-        sums["norms"].append(optimizer_step(trainer))
-        sums["step"] += len(group)
-        pictures += sum(len(positions) for _, positions, _ in group)
-        bar.update(len(group))
-        if len(sums["new"]) >= 50:
-            check_losses(trainer)
-        if between():
-            break
-    bar.close()
-    check_losses(trainer)
-    synchronise(trainer)
-    spent, trainer.partial = time.monotonic() - begun, {}
-    sizes = torch.tensor([len(b) for b in batches[: sums["step"]]], dtype=torch.float64)
-    agreeing, paired = sums["sums"][:, 1:].sum(0).tolist()
-    return {
-        "train_loss": float((sums["sums"][:, 0] * sizes).sum() / sizes.sum()),
-        "batch_top1": agreeing / paired if paired else math.nan,
-        "lr": sums["lr"],
-        "grad_norm": mean_or_nan(np.array([float(n) if torch.isfinite(n) else math.nan for n in sums["norms"]])),
-        "images_per_second": pictures / spent,
-        "data_seconds": waiting,
-        "compute_seconds": spent - waiting,
-        "memory_mb": peak_memory_mb(trainer.device),
-    }
-
-
-def to_read(source: Source, batch: np.ndarray, trainer: Trainer) -> np.ndarray:
-    """What this process reads of a batch: its own part of each micro-batch, or all where features are cheap."""
-    if not isinstance(source, PixelSource) or processes() == 1:
-        return batch
-    return np.concatenate([own_part(part) for part in micro_batches(batch, trainer.micro_batch)])
-
-
 SMALLEST_SCALE = 2.0**-6  # of the loss in fp16: reached from 2**16 by 22 steps in a row that were skipped
-
-
-def check_losses(trainer: Trainer) -> None:
-    """Moves what the last steps told to the CPU; TrainingFailed names the first loss that is not a number.
-
-    It is raised too where fp16 gives no gradients that could be used.
-    """
-    sums = trainer.partial
-    if not sums or not sums["new"]:
-        return
-    values = torch.stack(sums["new"]).cpu()
-    wrong = torch.nonzero(~torch.isfinite(values[:, 0]))
-    if len(wrong):
-        raise TrainingFailed(
-            f"{trainer.recipe.name}: the loss is no longer a number in epoch {sums['epoch']}, step "
-            f"{len(sums['sums']) + int(wrong[0]) + 1}; lower train.lr (now {trainer.recipe.train.lr:g})"
-            + (" or set train.precision: fp32" if trainer.scaler.is_enabled() else "")
-        )
-    if trainer.scaler.is_enabled() and trainer.scaler.get_scale() < SMALLEST_SCALE:
-        raise TrainingFailed(
-            f"{trainer.recipe.name}: the gradients are no numbers in fp16 at any scale, so that nothing is learned; "
-            "set train.precision: fp32"
-        )
-    sums["sums"], sums["new"] = torch.cat([sums["sums"], values]), []
-    sums["norms"] = [norm.cpu() for norm in sums["norms"]]
 
 
 def peak_memory_mb(device: torch.device) -> float:
@@ -6657,10 +6201,6 @@ def peak_memory_mb(device: torch.device) -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-
-
-def torch_device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
 
 
 # experiment trackers
@@ -6674,7 +6214,7 @@ def tracking(recipe: Recipe, folder: Path) -> Iterator[Callable[[Mapping[str, fl
     """
     parts = folder.resolve().parts
     wanted, name = recipe.train.track, "/".join(parts[-4:] if re.fullmatch(r"fold\d+", parts[-1]) else parts[-3:])
-    if wanted == "none" or process_number() > 0:
+    if wanted == "none" or rank() > 0:
         yield lambda row: None
         return
     try:
@@ -6708,32 +6248,525 @@ def write_scalars(writer: Any, row: Mapping[str, float]) -> None:
 # a run
 
 
-def stages_of(config: TrainConfig) -> tuple[Stage, ...]:
-    return config.stages or (Stage(epochs=config.epochs),)
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a trainer learns from: where inputs come from, labels, and who trains and validates."""
+
+    pixels: PixelSource
+    source: Source  # the pixels, or a frozen backbone's features, of validation and test pictures too
+    stages: tuple[Source, ...]  # of training pictures, one for each stage
+    labels: Tensor  # (N,) int64 on the CPU, by store position of training pictures
+    train: np.ndarray  # positions
+    validation: np.ndarray  # positions; empty where all pictures train
 
 
-def next_stage(trainer: Trainer) -> int | None:
-    """The stage that the next epoch belongs to; None when training is over."""
-    config = trainer.recipe.train
-    stages, trained = stages_of(config), trainer.history[1:]
-    stage = int(trained[-1].get("stage", 0)) if trained else 0
-    while stage < len(stages):
-        rows = [row for row in trained if row.get("stage", 0) == stage]
-        if len(rows) < stages[stage].epochs and not out_of_patience(rows, config):
-            return stage
-        stage += 1
-    return None
+@dataclass(frozen=True, eq=False)
+class MicroBatch:
+    """Pictures of a batch that go through the backbone at a time: those of this process, and how many of all."""
 
-
-def out_of_patience(rows: Sequence[Mapping[str, float]], config: TrainConfig) -> bool:
-    rows = rows[config.patience_from :]
-    if not config.patience or not rows or math.isnan(rows[-1][config.monitor]):
-        return False
-    return len(rows) - 1 - best_epoch(rows, config.monitor) >= config.patience
+    images: Tensor
+    total: int
+    seeds: tuple[int, ...]
 
 
 @dataclass(eq=False)
-class Keeper:
+class Trainer:
+    """One training run, to be read from `fit` downwards; everything that changes goes into its checkpoint."""
+
+    recipe: Recipe
+    embedder: Embedder
+    loss: nn.Module
+    task: Task
+    deadline: float = math.inf  # by time.monotonic()
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)  # the learned tensors of the best epoch
+    average: dict[str, Tensor] = field(default_factory=dict)  # moving average of the learned tensors, where asked for
+    partial: dict[str, Any] = field(default_factory=dict)  # sums over the steps of an epoch that is not over
+    seconds: float = 0.0  # spent, over all sessions
+    stopped: str = ""  # why training ended before its time
+
+    def __post_init__(self) -> None:
+        """The optimizer holds all that learns: head, pooling, loss, and what of the backbone does."""
+        config, embedder = self.recipe.train, self.embedder
+        head = [*embedder.head.parameters(), *embedder.pooling.parameters(), *self.loss.parameters()]
+        groups = [{"params": head}, *backbone_groups(embedder, config.lr * config.backbone_lr, config.layer_decay)]
+        self.optimizer = config.optimizer.build(parameters=groups, lr=config.lr, weight_decay=config.weight_decay)
+        epochs = sum(stage.epochs for stage in stages_of(config))
+        steps = epochs * math.ceil(len(self.batches(1)) / config.accumulate)
+        self.schedule = config.schedule.build(optimizer=self.optimizer, epochs=epochs, steps=steps, lr=config.lr)
+        self.precision = precision_of(config.precision, self.device)  # of mixed precision; None: fp32
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
+        self.micro_batch = config.micro_batch  # pictures in the backbone at a time; None: the whole batch
+
+    @property
+    def device(self) -> torch.device:
+        modules = (self.embedder.head, self.loss, self.embedder)
+        return next((p for module in modules for p in module.parameters()), torch.zeros(0)).device
+
+    # the loop: epochs, steps, gradients
+
+    def fit(self, folder: Path, watch: Callable[[Mapping[str, float]], None] | None = None) -> None:
+        """Trains to the end, to early stopping or to the deadline; goes on from the checkpoint of an interrupted run.
+
+        `watch` sees every row of the log, and may end the run by an error. Afterwards `best` holds the learned tensors
+        of the best epoch and `history` a row for each epoch, the first of them (epoch 0) measured before training.
+        """
+        config, checkpoint, begun = self.recipe.train, folder / "checkpoint.safetensors", time.monotonic()
+        if checkpoint.is_file():
+            self.load(checkpoint)
+            for row in self.history[1:] if watch else ():  # it must know what went before
+                watch(row)
+            say(f"  going on after epoch {self.history[-1]['epoch']} from {checkpoint}")
+        else:
+            self.update_average()
+            nothing = {"epoch": 0, "train_loss": math.nan, "batch_top1": math.nan}
+            self.history = [{**nothing, **self.validate()[0], **self.learned_exponent(), "lr": config.lr}]
+            self.best = self.learned()
+        validating, written, spoken = time.monotonic() - begun, 0.0, time.monotonic()
+        allowed = self.deadline - begun
+        reserve = 0.03 * allowed + 4 * validating if math.isfinite(allowed) else 0.0
+        keeper = Checkpointer(self, checkpoint, config.checkpoint_minutes, self.deadline - reserve)
+        with on_sigterm(self.end_soon), tracking(self.recipe, folder) as track:
+            while self.stopped != "max_hours" and (stage := self.next_stage()) is not None:
+                begun, epoch = time.monotonic(), self.history[-1]["epoch"] + 1
+                trained = self.train_epoch(epoch, stage, keeper.after_step)
+                metrics, embeddings = self.validate()
+                seconds = time.monotonic() - begun
+                row = {"epoch": epoch, **({"stage": stage} if config.stages else {}), **trained, **metrics}
+                row.update(self.learned_exponent(), **self.where_embeddings_lie(embeddings), seconds=seconds)
+                self.history.append(row)
+                self.seconds += seconds
+                if best_epoch(self.history[1:], config.select) == len(self.history) - 2:
+                    self.best = self.learned()
+                self.schedule.after_epoch(row)
+                for see in (track, watch):
+                    if see:
+                        see(row)
+                if rank() == 0 and time.monotonic() - written > 1:
+                    write_table(folder / "log.csv", pd.DataFrame(self.history))
+                    written = time.monotonic()
+                if on_kaggle() and time.monotonic() - spoken > 60:  # its log has no progress bar
+                    say(f"    epoch {epoch}: mAP {row['map']:.4f}, train_loss {row['train_loss']:.4f}, {seconds:.0f} s")
+                    spoken = time.monotonic()
+                if self.stopped != "max_hours":  # the epoch that was cut short has its checkpoint
+                    keeper.after_epoch()
+        if self.stopped == "max_hours":
+            say(f"  stopped in epoch {self.history[-1]['epoch']}: train.max_hours is nearly over")
+
+    def end_soon(self) -> None:
+        """What a SIGTERM does, as a machine that is shut down sends it: the step ends, and a checkpoint is written."""
+        self.stopped = self.stopped or "SIGTERM"
+
+    def next_stage(self) -> int | None:
+        """The stage that the next epoch belongs to; None when training is over."""
+        config, trained = self.recipe.train, self.history[1:]
+        stages, stage = stages_of(config), int(trained[-1].get("stage", 0)) if trained else 0
+        while stage < len(stages):
+            rows = [row for row in trained if row.get("stage", 0) == stage]
+            if len(rows) < stages[stage].epochs and not out_of_patience(rows, config):
+                return stage
+            stage += 1
+        return None
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch, the same whenever they are asked for."""
+        rows, rng = self.task.train, np.random.default_rng((self.recipe.seed, epoch))
+        codes = self.task.labels[torch.from_numpy(rows)].numpy()
+        return self.recipe.train.sampler(rows, codes, self.recipe.train.batch_size, rng)
+
+    def train_epoch(self, epoch: int, stage: int, between: Callable[[], bool]) -> dict[str, float]:
+        """One pass over the training pictures, or what is left of one; what the log says of it.
+
+        `between` is called after every optimizer step, when a checkpoint may be taken, and says whether to stop here.
+        """
+        self.embedder.train()
+        self.loss.train()
+        source, every, batches = (
+            self.task.stages[stage].of_epoch(epoch),
+            self.recipe.train.accumulate,
+            self.batches(epoch),
+        )
+        if not self.partial:
+            start = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"], "step": 0}
+            self.partial = {**start, "sums": torch.zeros(0, 3, dtype=torch.float64), "new": [], "norms": []}
+        sums, begun, waiting, images = self.partial, time.monotonic(), 0.0, 0
+        ahead = batches[sums["step"] :]
+        reading, bar = read_ahead(source, [self.to_read(source, b) for b in ahead]), progress(ahead, f"epoch {epoch}")
+        while sums["step"] < len(batches):
+            before, first = time.monotonic(), sums["step"]
+            group = [(first + i, batch, next(reading)) for i, batch in enumerate(batches[first : first + every])]
+            waiting += time.monotonic() - before
+            sums["new"] += self.backward_that_fits(source, group, epoch)
+            sums["norms"].append(self.optimizer_step())
+            sums["step"] += len(group)
+            images += sum(len(positions) for _, positions, _ in group)
+            bar.update(len(group))
+            if len(sums["new"]) >= 50:
+                self.check_losses()
+            if between():
+                break
+        bar.close()
+        self.check_losses()
+        self.synchronise()
+        spent, self.partial = time.monotonic() - begun, {}
+        sizes = torch.tensor([len(b) for b in batches[: sums["step"]]], dtype=torch.float64)
+        agreeing, paired = sums["sums"][:, 1:].sum(0).tolist()
+        return {
+            "train_loss": float((sums["sums"][:, 0] * sizes).sum() / sizes.sum()),
+            "batch_top1": agreeing / paired if paired else math.nan,
+            "lr": sums["lr"],
+            "grad_norm": mean_or_nan(np.array([float(n) if torch.isfinite(n) else math.nan for n in sums["norms"]])),
+            "images_per_second": images / spent,
+            "data_seconds": waiting,
+            "compute_seconds": spent - waiting,
+            "memory_mb": peak_memory_mb(self.device),
+        }
+
+    def optimizer_step(self) -> Tensor:
+        """One step of optimizer, schedule and moving average; the norm of the gradients before clipping."""
+        self.scaler.unscale_(self.optimizer)
+        parameters, longest = self.learning_parameters(), self.recipe.train.clip_norm
+        if longest is None and hasattr(nn.utils, "get_total_norm"):  # since torch 2.6; spares a multiplication by one
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        else:
+            norm = nn.utils.clip_grad_norm_(parameters, longest or math.inf)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.after_step()
+        self.update_average()
+        return norm.detach().double()
+
+    def learning_parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def backward_that_fits(self, source: Source, group: Sequence[tuple], epoch: int) -> list[Tensor]:
+        """`backward`, begun anew with half as many pictures at a time as often as the memory does not suffice.
+
+        What a failed try changed, such as batch norm's and AdaFace's statistics, is undone.
+        """
+        embedder = self.embedder
+        changing = (embedder.pooling, embedder.head, self.loss, *(() if embedder.frozen else (embedder.backbone,)))
+        while True:
+            buffers = changing_buffers(changing)
+            try:
+                return self.backward(source, group, epoch)
+            except torch.OutOfMemoryError:
+                size = self.micro_batch or self.recipe.train.batch_size
+                if size < 4 or world_size() > 1:
+                    where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "this machine"
+                    raise KitError(
+                        f"train.micro_batch: {size} pictures at a time do not fit the memory of {where}; try "
+                        f"{max(size // 2, 2)}, model.gradient_checkpointing: true or a smaller model.input_size"
+                    ) from None
+            put_back(buffers)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.micro_batch = math.ceil(size / 2)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            say(f"  out of memory: {self.micro_batch} pictures at a time go through the backbone from now on")
+
+    def backward(self, source: Source, group: Sequence[tuple[int, np.ndarray, Tensor]], epoch: int) -> list[Tensor]:
+        """Gradients of the batches (step, positions, pictures) of one optimizer step, each weighted by its size.
+
+        Gives for each its loss and the counts of `nearest_agrees`, float64 (3,).
+        """
+        total, found = sum(len(positions) for _, positions, _ in group), []
+        for number, (step, positions, images) in enumerate(group, 1):
+            labels = self.task.labels[torch.from_numpy(positions)].to(self.device, non_blocking=True)
+            parts = self.micro_batches(source, positions, images, (self.recipe.seed, epoch, step))
+            run = self.backward_whole if len(parts) == 1 else self.backward_in_parts
+            loss, agrees = run(source, parts, labels, len(positions) / total, last=number == len(group))
+            found.append(torch.cat([loss.detach().double()[None], agrees]))
+        return found
+
+    def backward_whole(
+        self, source: Source, parts: Sequence[MicroBatch], labels: Tensor, weight: float, last: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of a batch that goes through the backbone at once, and its gradients, weighted.
+
+        last: of the batches of a step, after which the processes add up their gradients.
+        """
+        (part,) = parts
+        pooled, mixed = self.pool(source, part)
+        if isinstance(source, PixelSource):
+            pooled = gather_rows(pooled, part.total)
+            if world_size() > 1:
+                seed_everything(*part.seeds)  # what is shared draws the same everywhere
+        loss, agrees = self.loss_of_pooled(pooled, labels, mixed)
+        with adding_gradients(self.split_parameters(source) if last else [], part.total):
+            self.scaler.scale(loss * weight).backward()
+        return loss, agrees
+
+    def backward_in_parts(
+        self, source: Source, parts: Sequence[MicroBatch], labels: Tensor, weight: float, last: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The same where the backbone sees the batch part by part: the loss is that of the whole batch all the same.
+
+        The backbone runs twice (gradient caching, Gao et al. 2021): without gradients, for the loss and its gradient at
+        the pooled vectors of the whole batch, then with them, each part taking on its share of that gradient.
+        """
+        shared, embedder = isinstance(source, PixelSource), self.embedder
+        with torch.no_grad():
+            seen = [self.pool(source, part) for part in parts]
+            vectors = [gather_rows(pooled, part.total) if shared else pooled for (pooled, _), part in zip(seen, parts)]
+        starts = np.cumsum([0, *(part.total for part in parts)])
+        mixed = []
+        if self.mixes:  # partners are counted within a part
+            partners = [own[0] + int(start) for (_, own), start in zip(seen, starts)]
+            mixed = [torch.cat(partners), torch.cat([own[1] for _, own in seen])]
+        pooled = torch.cat(vectors).requires_grad_()
+        seed_everything(*parts[0].seeds)
+        loss, agrees = self.loss_of_pooled(pooled, labels, mixed)
+        self.scaler.scale(loss * weight).backward()
+        learning = any(p.requires_grad for p in before_the_batch(embedder))
+        buffers = changing_buffers((embedder.backbone, embedder.pooling))  # the first pass has moved batch norm's
+        for part, start in zip(parts if learning else (), starts):
+            gradient = pooled.grad[start : start + part.total]
+            if shared and len(gradient) < world_size():
+                gradient = gradient if rank() == 0 else gradient[:0]  # the first process alone counts
+            elif shared:
+                gradient = gradient[torch.from_numpy(shard(np.arange(len(gradient)))).to(gradient.device)]
+            adding = self.split_parameters(source) if last and part is parts[-1] else []
+            with adding_gradients(adding, part.total):
+                if len(gradient):
+                    self.pool(source, part)[0].backward(gradient)
+        put_back(buffers)
+        return loss, agrees
+
+    @property
+    def mixes(self) -> bool:
+        return self.recipe.train.mix.name != "none"
+
+    def split_parameters(self, source: Source) -> list[nn.Parameter]:
+        """What sees only this process's part of a batch, so that its gradients are added up over processes."""
+        return before_the_batch(self.embedder) if isinstance(source, PixelSource) else []
+
+    def micro_batches(
+        self, source: Source, positions: np.ndarray, images: Tensor, seeds: tuple[int, ...]
+    ) -> list[MicroBatch]:
+        """The parts in which a batch goes through the backbone; `images` are this process's own of each, in order."""
+        shared, parts, used = isinstance(source, PixelSource), [], 0
+        for part in cut_micro_batches(positions, self.micro_batch):
+            own = len(shard(part)) if shared else len(part)
+            parts.append(MicroBatch(images[used : used + own], len(part), (*seeds, used) if used else seeds))
+            used += own
+        return parts
+
+    def to_read(self, source: Source, batch: np.ndarray) -> np.ndarray:
+        """What this process reads of a batch: its own part of each micro-batch, or all where features are cheap."""
+        if not isinstance(source, PixelSource) or world_size() == 1:
+            return batch
+        return np.concatenate([shard(part) for part in cut_micro_batches(batch, self.micro_batch)])
+
+    def pool(self, source: Source, part: MicroBatch) -> tuple[Tensor, list[Tensor]]:
+        """Pooled vectors (B, D) of a part, and partners and shares (B,) where its pictures are mixed."""
+        seed_everything(*part.seeds, *([rank()] if rank() else []))  # each process draws for its own pictures
+        inputs, mixed = source.prepare(part.images, training=True), []
+        if self.mixes:
+            inputs, *mixed = self.recipe.train.mix(inputs)
+        with mixed_precision(inputs.device, self.precision):
+            pool = self.embedder.pooled if isinstance(source, PixelSource) else self.embedder.pooling.pool
+            return pool(inputs), mixed
+
+    def loss_of_pooled(self, pooled: Tensor, labels: Tensor, mixed: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The loss of a whole batch (B, D), and what `nearest_agrees` says of it (nothing of mixed pictures)."""
+        with mixed_precision(pooled.device, self.precision):
+            embeddings = self.embedder.from_pooled(pooled)
+        if mixed:
+            return mixed_loss(self.loss, embeddings, labels, *mixed), labels.new_zeros(2)
+        return self.loss(embeddings, labels), nearest_agrees(self.embedder.geometry, embeddings, labels)
+
+    def check_losses(self) -> None:
+        """Moves what the last steps measured to the CPU; TrainingFailed names the first loss that is not a number.
+
+        It is raised too where fp16 gives no gradients that could be used.
+        """
+        sums, fp16 = self.partial, self.scaler.is_enabled()
+        if not sums or not sums["new"]:
+            return
+        values = torch.stack(sums["new"]).cpu()
+        wrong = torch.nonzero(~torch.isfinite(values[:, 0]))
+        if len(wrong):
+            raise TrainingFailed(
+                f"{self.recipe.name}: the loss is no longer a number in epoch {sums['epoch']}, step "
+                f"{len(sums['sums']) + int(wrong[0]) + 1}; lower train.lr (now {self.recipe.train.lr:g})"
+                + (" or set train.precision: fp32" if fp16 else "")
+            )
+        if fp16 and self.scaler.get_scale() < SMALLEST_SCALE:
+            raise TrainingFailed(
+                f"{self.recipe.name}: the gradients are no numbers in fp16 at any scale, so that nothing is learned; "
+                "set train.precision: fp32"
+            )
+        sums["sums"], sums["new"] = torch.cat([sums["sums"], values]), []
+        sums["norms"] = [norm.cpu() for norm in sums["norms"]]
+
+    def synchronise(self) -> None:
+        """Makes all processes' models one again: batch norm saw its own part only, and kernels may round otherwise."""
+        if world_size() == 1:
+            return
+        for buffer in [*self.embedder.backbone.buffers(), *self.embedder.pooling.buffers()]:
+            if buffer.is_floating_point():
+                torch.distributed.all_reduce(buffer)
+                buffer /= world_size()
+        for tensor in self.live().values():
+            torch.distributed.broadcast(tensor, 0)
+
+    # evaluation
+
+    def validate(self) -> tuple[dict[str, float], Tensor]:
+        """Metrics of the validation pictures as their own gallery (NaN without any), and their embeddings (N, D)."""
+        if not len(self.task.validation):
+            return dict.fromkeys(METRICS, math.nan), torch.zeros(0, self.embedder.embedding_dim)
+        self.embedder.eval()
+        self.loss.eval()
+        with self.averaged():
+            embeddings = self.embed_shared(self.task.validation)
+            if not torch.isfinite(embeddings).all():
+                epoch = self.history[-1]["epoch"] + 1 if self.history else 0
+                raise TrainingFailed(
+                    f"{self.recipe.name}: the validation embeddings are no longer numbers in epoch {epoch}; lower "
+                    f"train.lr (now {self.recipe.train.lr:g})"
+                )
+            labels = self.task.labels[torch.from_numpy(self.task.validation)]
+            found = classifier_metrics(self.loss, embeddings.to(self.device), labels.to(self.device))
+            similarity = similarity_matrix(embeddings, geometry=self.embedder.geometry)
+            found.update(retrieval_metrics(similarity, labels))
+        return {metric: found[metric] for metric in METRICS}, embeddings
+
+    @property
+    def network(self) -> Callable[[Tensor], Tensor]:
+        """From prepared pictures to embeddings, in the trainer's precision."""
+        return in_precision(self.embedder, self.precision)
+
+    def embed(self, positions: np.ndarray, **settings: Any) -> Tensor:
+        """Embeddings (N, D) of what the task's source has at these positions."""
+        from_pixels = self.task.source is self.task.pixels
+        network = self.network if from_pixels else in_precision(self.embedder.from_features, self.precision)
+        return embed(network, self.task.source, positions, **settings)
+
+    def embed_shared(self, positions: np.ndarray) -> Tensor:
+        """`embed`, each process having embedded its own part."""
+        if not isinstance(self.task.source, PixelSource):
+            return self.embed(positions, batch_size=1024)
+        if world_size() == 1:
+            return self.embed(positions)
+        return gather_rows(self.embed(shard(positions)).to(self.device), len(positions)).cpu()
+
+    def embed_views(self, positions: np.ndarray) -> Callable[[tuple[float, ...], bool], Tensor]:
+        """(scales, flip) -> embeddings (N, D) of the pictures at `positions`, averaged over such views."""
+
+        @cache  # several candidates for post-processing begin with the same views
+        def views(scales: tuple[float, ...], flip: bool) -> Tensor:
+            geometry = self.embedder.geometry
+            averaged = partial(multi_scale_tta, self.network, scales=scales, flip=flip, geometry=geometry)
+            return embed(averaged, self.task.pixels, positions, batch_size=32)
+
+        return views
+
+    def where_embeddings_lie(self, embeddings: Tensor) -> dict[str, float]:
+        """Mean norm of validation embeddings (N, D), and in a Poincare ball how near the outermost is to the rim."""
+        if not len(embeddings):
+            return {"embedding_norm": math.nan}
+        norm, geometry = embeddings.norm(dim=1), self.embedder.geometry
+        rim = {"distance_to_rim": float(1 / geometry.c - norm.max())} if isinstance(geometry, Poincare) else {}
+        return {"embedding_norm": float(norm.mean()), **rim}
+
+    def learned_exponent(self) -> dict[str, float]:
+        """The exponent that a GeM pooling has come to."""
+        gem = next((module for module in self.embedder.pooling.modules() if isinstance(module, GeM)), None)
+        return {} if gem is None else {"gem_p": float(gem.log_p.detach().exp())}
+
+    # state: what is learned, its average, and the checkpoint
+
+    def live(self) -> dict[str, Tensor]:
+        """All that training changes: head, loss, and what of the backbone learns, buffers included."""
+        fixed = "backbone." if self.embedder.frozen else "\0"
+        state = {f"embedder.{k}": v for k, v in self.embedder.state_dict().items() if not k.startswith(fixed)}
+        return {**state, **{f"loss.{k}": v for k, v in self.loss.state_dict().items()}}
+
+    def learned(self) -> dict[str, Tensor]:
+        """Copies of `live`, or of its moving average."""
+        return {key: detached(value) for key, value in (self.average or self.live()).items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        for prefix, module in (("embedder.", self.embedder), ("loss.", self.loss)):
+            own = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+            module.load_state_dict(own, strict=False)
+
+    def update_average(self) -> None:
+        decay = self.recipe.train.ema
+        for key, value in self.live().items() if decay else ():
+            if key not in self.average or not value.is_floating_point():
+                self.average[key] = value.detach().clone()
+            else:
+                self.average[key].lerp_(value.detach().to(self.average[key]), 1 - decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within the block the modules hold the moving average, where there is one."""
+        if not self.average:
+            yield
+            return
+        own = {key: value.detach().clone() for key, value in self.live().items()}
+        self.restore(self.average)
+        try:
+            yield
+        finally:
+            self.restore(own)
+
+    def save(self, path: Path) -> None:
+        state = {
+            name: getattr(self, name) for name in ("best", "average", "history", "partial", "seconds", "micro_batch")
+        }
+        state |= {"learned": self.live(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        state["schedule"] = self.schedule.scheduler.state_dict()
+        state["backbone"] = backbone_sha256(self.embedder.backbone) if self.embedder.frozen else ""
+        tensors: dict[str, Tensor] = {}
+        skeleton = pack(state, "", tensors)
+        save_tensors(path, tensors, {"state": json.dumps(skeleton)})
+
+    def load(self, path: Path) -> None:
+        """Goes on from a checkpoint; KitError where it is damaged, of other settings, or of another frozen backbone."""
+        try:
+            tensors, metadata = load_safetensors(path)
+            state = unpack(json.loads(metadata["state"]), tensors)
+            self.load_state(state)
+        except KitError as error:
+            raise KitError(f"{error}; remove it to begin this run anew, or use --force") from None
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+            raise damaged(path, f"no checkpoint of this run ({error})", "remove it to begin this run anew") from None
+        known = backbone_sha256(self.embedder.backbone) if self.embedder.frozen else ""
+        if state.get("backbone", known) != known:
+            raise KitError(
+                f"{path}: the weights of backbone {self.recipe.model.backbone!r} are others than this run began with; "
+                "give them back (model.weights), or begin anew with --force"
+            )
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.restore(state["learned"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for (
+            parameter,
+            own,
+        ) in self.optimizer.state.items():  # laid out in memory as their parameters are, for fused steps
+            for key, value in own.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    own[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        self.schedule.scheduler.load_state_dict(state["schedule"])
+        if state["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        self.average = {key: value.to(self.device) for key, value in state["average"].items()}
+        self.best, self.history, self.partial = state["best"], state["history"], state["partial"]
+        self.seconds = state["seconds"]
+        sizes = [size for size in (self.micro_batch, state["micro_batch"]) if size]
+        self.micro_batch = min(sizes, default=None)  # what was found to fit, or less where the recipe says so
+        if not all(isinstance(row, Mapping) and "epoch" in row and "map" in row for row in self.history):
+            raise ValueError("its history lacks epochs")
+
+
+@dataclass(eq=False)
+class Checkpointer:
     """Takes checkpoints: at least every so many minutes, yet so that they cost at most a fiftieth of the time.
 
     Takes one too where the process is told to end, or time is over.
@@ -6747,8 +6780,8 @@ class Keeper:
     saved: float = field(default_factory=time.monotonic)
 
     def keep(self) -> None:
-        check_losses(self.trainer)  # a checkpoint must not hold what can't go on
-        if process_number() == 0:
+        self.trainer.check_losses()  # a checkpoint must not hold what can't go on
+        if rank() == 0:
             begun = time.monotonic()
             self.trainer.save(self.path)
             self.saving = time.monotonic() - begun
@@ -6756,13 +6789,13 @@ class Keeper:
 
     def heed(self, due: bool, late: bool = False) -> bool:
         """A checkpoint where one is due; whether time is over. KeyboardInterrupt when any process was told to end."""
-        due = due and process_number() == 0 and time.monotonic() - self.saved >= 50 * self.saving
-        told, late, due = agreed(self.trainer.stopped == "SIGTERM", late, due)
-        if late and not told:
+        due = due and rank() == 0 and time.monotonic() - self.saved >= 50 * self.saving
+        ended, late, due = any_rank(self.trainer.stopped == "SIGTERM", late, due)
+        if late and not ended:
             self.trainer.stopped = "max_hours"  # from here the same command goes on, when there is time again
-        if told or late or due:
+        if ended or late or due:
             self.keep()
-        if told:
+        if ended:
             raise KeyboardInterrupt
         return late
 
@@ -6775,96 +6808,7 @@ class Keeper:
         self.heed(due=True)
 
 
-@contextmanager
-def stops_when_told(trainer: Trainer) -> Iterator[None]:
-    """A SIGTERM, as a machine that is shut down sends it, lets the step end and a checkpoint be written."""
-    import signal
-    import threading
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def note(*_: Any) -> None:
-        trainer.stopped = trainer.stopped or "SIGTERM"
-
-    earlier = signal.signal(signal.SIGTERM, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
-
-
-def run_training(
-    trainer: Trainer, task: Task, folder: Path, watch: Callable[[Mapping[str, float]], None] | None = None
-) -> None:
-    """Trains to the end, to early stopping or to the deadline; goes on from the checkpoint of an interrupted run.
-
-    `watch` sees every row of the log, and may end the run by an error.
-
-    Afterwards trainer.best holds the learned tensors of the best epoch and trainer.history a row for each epoch, the
-    first of them (epoch 0) measured before training.
-    """
-    config, checkpoint, begun = trainer.recipe.train, folder / "checkpoint.safetensors", time.monotonic()
-    if checkpoint.is_file():
-        trainer.load(checkpoint)
-        for row in trainer.history[1:] if watch else ():  # it must know what went before
-            watch(row)
-        say(f"  going on after epoch {trainer.history[-1]['epoch']} from {checkpoint}")
-    else:
-        trainer.update_average()
-        nothing = {"epoch": 0, "train_loss": math.nan, "batch_top1": math.nan}
-        trainer.history = [{**nothing, **validate(trainer, task)[0], **learned_exponent(trainer), "lr": config.lr}]
-        trainer.best = trainer.learned()
-    validating, written, spoken = time.monotonic() - begun, 0.0, time.monotonic()
-    allowed = trainer.deadline - begun
-    reserve = 0.03 * allowed + 4 * validating if math.isfinite(allowed) else 0.0
-    keeper = Keeper(trainer, checkpoint, config.checkpoint_minutes, trainer.deadline - reserve)
-
-    with stops_when_told(trainer), tracking(trainer.recipe, folder) as track:
-        while trainer.stopped != "max_hours" and (stage := next_stage(trainer)) is not None:
-            begun, epoch = time.monotonic(), trainer.history[-1]["epoch"] + 1
-            told = train_epoch(trainer, task, epoch, stage, keeper.after_step)
-            metrics, embeddings = validate(trainer, task)
-            seconds = time.monotonic() - begun
-            row = {"epoch": epoch, **({"stage": stage} if config.stages else {}), **told, **metrics}
-            row.update(learned_exponent(trainer), **where_embeddings_lie(trainer, embeddings), seconds=seconds)
-            trainer.history.append(row)
-            trainer.seconds += seconds
-            if best_epoch(trainer.history[1:], config.select) == len(trainer.history) - 2:
-                trainer.best = trainer.learned()
-            trainer.schedule.after_epoch(row)
-            track(row)
-            if watch:
-                watch(row)
-            if process_number() == 0 and time.monotonic() - written > 1:
-                write_log(folder / "log.csv", trainer.history)
-                written = time.monotonic()
-            if on_kaggle() and time.monotonic() - spoken > 60:  # its log has no progress bar
-                say(f"    epoch {epoch}: mAP {row['map']:.4f}, training loss {row['train_loss']:.4f}, {seconds:.0f} s")
-                spoken = time.monotonic()
-            if trainer.stopped != "max_hours":  # the epoch that was cut short has its checkpoint
-                keeper.after_epoch()
-    if trainer.stopped == "max_hours":
-        say(f"  stopped in epoch {trainer.history[-1]['epoch']}: train.max_hours is nearly over")
-
-
-def where_embeddings_lie(trainer: Trainer, embeddings: Tensor) -> dict[str, float]:
-    """Mean length of the validation embeddings (N, D), and in a Poincare ball how near the outermost is to the rim."""
-    if not len(embeddings):
-        return {"embedding_norm": math.nan}
-    norms, geometry = embeddings.norm(dim=1), trainer.embedder.geometry
-    rim = {"distance_to_rim": float(1 / geometry.c - norms.max())} if isinstance(geometry, Poincare) else {}
-    return {"embedding_norm": float(norms.mean()), **rim}
-
-
-def learned_exponent(trainer: Trainer) -> dict[str, float]:
-    exponent = gem_exponent(trainer.embedder.pooling)
-    return {} if exponent is None else {"gem_p": exponent}
-
-
-def write_log(path: Path, history: Sequence[Mapping[str, float]]) -> None:
-    write_table(path, pd.DataFrame(history))
+# trained weights
 
 
 def save_weights(
@@ -7342,86 +7286,69 @@ class Likeness:
         return torch.from_numpy(np.stack([np.asarray(g) for g in gray])[:, None] / np.float32(255))
 
 
-Method = Callable[[Likeness], np.ndarray]  # -> bool (N, N)
 CosineRange = Annotated[float, Range(low=-1, high=1)]
 Bits = Annotated[int, Range(low=0, high=64)]
+Method = Callable[[Likeness], np.ndarray]  # -> which pairs are near-duplicates, bool (N, N)
 
 
 @register("duplicates", "exact_hash")
-def exact_duplicates() -> Method:
+def exact_duplicates(likeness: Likeness) -> np.ndarray:
     """Equal pixels."""
-
-    def same(likeness: Likeness) -> np.ndarray:
-        digests = np.array([hashlib.sha256(np.ascontiguousarray(p).tobytes()).hexdigest() for p in likeness.pixels])
-        return digests[:, None] == digests
-
-    return same
+    digests = np.array([hashlib.sha256(np.ascontiguousarray(p).tobytes()).hexdigest() for p in likeness.pixels])
+    return digests[:, None] == digests
 
 
 @register("duplicates", "perceptual_hash")
-def hash_duplicates(distance: Bits = 11) -> Method:
+def hash_duplicates(likeness: Likeness, distance: Bits = 11) -> np.ndarray:
     """Perceptual hashes that differ in at most `distance` of 64 bits."""
-    return lambda likeness: likeness.hash_distance <= distance
+    return likeness.hash_distance <= distance
 
 
 @register("duplicates", "ssim")
-def ssim_duplicates(threshold: Fraction = 0.75, candidates: Bits = 24) -> Method:
+def ssim_duplicates(likeness: Likeness, threshold: Fraction = 0.75, candidates: Bits = 24) -> np.ndarray:
     """Mean structural similarity of 64 x 64 gray pictures, where hashes differ in at most `candidates` bits."""
+    from kornia.metrics import ssim
 
-    def same(likeness: Likeness) -> np.ndarray:
-        from kornia.metrics import ssim
-
-        found = np.zeros(likeness.similarity.shape, bool)
-        pairs = np.argwhere(np.triu(likeness.hash_distance <= candidates, 1))
-        for part in progress(np.array_split(pairs, math.ceil(len(pairs) / 4096) or 1), "structural similarity"):
-            if len(part):
-                values = ssim(likeness.small[part[:, 0]], likeness.small[part[:, 1]], 11).mean((1, 2, 3)).numpy()
-                found[part[:, 0], part[:, 1]] = values >= threshold
-        return found | found.T
-
-    return same
+    found = np.zeros(likeness.similarity.shape, bool)
+    pairs = np.argwhere(np.triu(likeness.hash_distance <= candidates, 1))
+    for part in progress(np.array_split(pairs, math.ceil(len(pairs) / 4096) or 1), "structural similarity"):
+        if len(part):
+            values = ssim(likeness.small[part[:, 0]], likeness.small[part[:, 1]], 11).mean((1, 2, 3)).numpy()
+            found[part[:, 0], part[:, 1]] = values >= threshold
+    return found | found.T
 
 
 @register("duplicates", "embedding")
-def embedding_duplicates(threshold: CosineRange = 0.95) -> Method:
+def embedding_duplicates(likeness: Likeness, threshold: CosineRange = 0.95) -> np.ndarray:
     """Cosine of the embeddings above `threshold`."""
-    return lambda likeness: likeness.similarity > threshold
+    return likeness.similarity > threshold
 
 
 @register("duplicates", "clustering")
-def cluster_duplicates(threshold: CosineRange = 0.95) -> Method:
+def cluster_duplicates(likeness: Likeness, threshold: CosineRange = 0.95) -> np.ndarray:
     """Groups by average linkage, cut where the mean cosine falls below `threshold`."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
 
-    def same(likeness: Likeness) -> np.ndarray:
-        from scipy.cluster.hierarchy import fcluster, linkage
-        from scipy.spatial.distance import squareform
-
-        distance = np.clip(1 - likeness.similarity.astype(np.float64), 0, None)
-        np.fill_diagonal(distance, 0)
-        tree = linkage(squareform((distance + distance.T) / 2, checks=False), "average")
-        groups = fcluster(tree, 1 - threshold, "distance")
-        return groups[:, None] == groups
-
-    return same
+    distance = np.clip(1 - likeness.similarity.astype(np.float64), 0, None)
+    np.fill_diagonal(distance, 0)
+    tree = linkage(squareform((distance + distance.T) / 2, checks=False), "average")
+    groups = fcluster(tree, 1 - threshold, "distance")
+    return groups[:, None] == groups
 
 
 @register("duplicates", "knn_graph")
-def knn_duplicates(k: Count = 5, threshold: CosineRange = 0.9) -> Method:
+def knn_duplicates(likeness: Likeness, k: Count = 5, threshold: CosineRange = 0.9) -> np.ndarray:
     """Each among the other's k nearest, and their cosine above `threshold`."""
-
-    def same(likeness: Likeness) -> np.ndarray:
-        others = np.where(np.eye(len(likeness.similarity), dtype=bool), -np.inf, likeness.similarity)
-        last = np.sort(others, axis=1)[:, -min(k, len(others) - 1)][:, None]
-        near = others >= last
-        return near & near.T & (others > threshold)
-
-    return same
+    others = np.where(np.eye(len(likeness.similarity), dtype=bool), -np.inf, likeness.similarity)
+    near = others >= np.sort(others, axis=1)[:, -min(k, len(others) - 1)][:, None]
+    return near & near.T & (others > threshold)
 
 
 @register("duplicates", "hybrid")
-def hybrid_duplicates(distance: Bits = 16, threshold: CosineRange = 0.9) -> Method:
+def hybrid_duplicates(likeness: Likeness, distance: Bits = 16, threshold: CosineRange = 0.9) -> np.ndarray:
     """Hashes and embeddings agree: at most `distance` bits apart and a cosine above `threshold`."""
-    return lambda likeness: (likeness.hash_distance <= distance) & (likeness.similarity > threshold)
+    return (likeness.hash_distance <= distance) & (likeness.similarity > threshold)
 
 
 def duplicate_pairs(method: Method, likeness: Likeness, identities: np.ndarray, scope: str = "within") -> np.ndarray:
@@ -7791,18 +7718,6 @@ def picture_type(data: bytes) -> str:
     return "jpeg" if data.startswith(b"\xff\xd8") else "png"
 
 
-def picture_tag(data: bytes, caption: str) -> str:
-    source, words = base64.b64encode(data).decode(), html.escape(caption)
-    image = f'<img alt="{words}" src="data:image/{picture_type(data)};base64,{source}">'
-    return f'<figure>{image}<figcaption class="note">{words}</figcaption></figure>'
-
-
-def png_bytes(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
-
-
 @cache
 def sheet_font(size: int) -> Any:
     """DejaVu Sans, which matplotlib brings: it has the letters of most alphabets."""
@@ -7822,6 +7737,38 @@ def shortened_to(text: str, width: int, size: int = 11) -> str:
     return shown
 
 
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """An image of a sheet, a line of text under it, and the colour of its frame."""
+
+    image: Image.Image | None  # None: a gap
+    caption: str = ""
+    frame: str = PAPER
+
+
+def sheet(rows: Sequence[Sequence[Tile]], side: int = 120, gap: int = 0, whole: bool = False) -> Image.Image:
+    """Rows of tiles of `side` px; `gap` px set the first column apart; `whole` images are padded instead of cropped."""
+    wide, high, font = side + 12, side + 30, sheet_font(11)
+    page = Image.new("RGB", (wide * max(map(len, rows), default=0) + gap, high * len(rows)), PAPER)
+    draw, fit = ImageDraw.Draw(page), partial(ImageOps.pad, color=PAPER) if whole else ImageOps.fit
+    for i, row in enumerate(rows):
+        for j, tile in enumerate(row):
+            if tile.image is not None:
+                x, y = j * wide + (gap if j else 0), i * high
+                draw.rectangle((x + 2, y + 2, x + side + 9, y + side + 9), fill=tile.frame)
+                page.paste(fit(tile.image.convert("RGB"), (side, side)), (x + 6, y + 6))
+                draw.text((x + 6, y + side + 11), shortened_to(tile.caption, side + 6), INK, font)
+    return page
+
+
+def tiles(
+    images: Sequence[Image.Image | None], captions: Sequence[str], columns: int = 8, side: int = 120
+) -> Image.Image:
+    """Pictures in rows, with a caption under each; None leaves a gap."""
+    every = [Tile(image, caption) for image, caption in zip(images, captions)]
+    return sheet([every[i : i + columns] for i in range(0, len(every), columns)], side)
+
+
 def contact_sheet(
     images: Sequence[Image.Image],
     labels: Sequence[str],
@@ -7836,25 +7783,15 @@ def contact_sheet(
     images, labels: N pictures and their identities; similarity (N, N); queries: positions of the rows; captions: one
     for each query. `side` is the side of a picture in px.
     """
-    nearest = min(nearest, len(images) - 1)
-    cell, font = side + 12, sheet_font(11)
-    sheet = Image.new("RGB", ((nearest + 1) * cell + 24, len(queries) * (cell + 18)), PAPER)
-    draw = ImageDraw.Draw(sheet)
-
-    def place(position: int, x: int, y: int, colour: str, caption: str) -> None:
-        draw.rectangle((x + 2, y + 2, x + side + 9, y + side + 9), fill=colour)
-        sheet.paste(ImageOps.fit(images[position].convert("RGB"), (side, side)), (x + 6, y + 6))
-        draw.text((x + 6, y + side + 11), shortened_to(caption, side + 6), INK, font)
-
-    for row, (query, caption) in enumerate(zip(queries, captions)):
-        y = row * (cell + 18)
-        place(query, 0, y, INK, caption)
+    rows = []
+    for query, caption in zip(queries, captions):
         scores = similarity[query].copy()
         scores[query] = -np.inf
-        for column, other in enumerate(np.argsort(-scores, kind="stable")[:nearest]):
-            colour = GREEN if labels[other] == labels[query] else RED
-            place(other, 24 + (column + 1) * cell, y, colour, f"{scores[other]:.2f}  {labels[other]}")
-    return sheet
+        best = np.argsort(-scores, kind="stable")[: min(nearest, len(images) - 1)]
+        frames = [GREEN if labels[other] == labels[query] else RED for other in best]
+        found = [Tile(images[i], f"{scores[i]:.2f}  {labels[i]}", frame) for i, frame in zip(best, frames)]
+        rows.append([Tile(images[query], caption, INK), *found])
+    return sheet(rows, side, gap=24)
 
 
 def augmentation_sheet(store: ImageStore, recipe: Recipe, drawn: int = 5, side: int = 128) -> Image.Image:
@@ -7865,50 +7802,10 @@ def augmentation_sheet(store: ImageStore, recipe: Recipe, drawn: int = 5, side: 
     for number in range(drawn):
         seed_everything(recipe.seed, number)
         columns.append(prepare.pictures(pixels, training=True)[0])
-    sheet = Image.new("RGB", (len(columns) * (side + 6), len(store) * (side + 6) + 18), PAPER)
-    font = sheet_font(11)
-    draw = ImageDraw.Draw(sheet)
-    for column, (pictures, name) in enumerate(zip(columns, ["stored", "evaluated", *["trained on"] * drawn])):
-        draw.text((column * (side + 6) + 4, 2), name, INK, font)
-        for row, picture in enumerate((pictures.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()):
-            thumbnail = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
-            sheet.paste(thumbnail, (column * (side + 6) + 3, row * (side + 6) + 18))
-    return sheet
-
-
-def match_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], taken: Sequence[bool], side: int = 150) -> bytes:
-    """A JPEG with a row for each query: its picture, then its best matches, each with a line of text under it.
-
-    taken: whether the first match is the answer, which a green frame tells; else the query has a red one.
-    """
-    wide, high, font = side + 14, side + 30, sheet_font(11)
-    sheet = Image.new("RGB", (wide * max(map(len, rows)) + 20, high * len(rows)), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for number, (row, known) in enumerate(zip(rows, taken)):
-        for column, (image, text) in enumerate(row):
-            x, y = column * wide + (20 if column else 0), number * high
-            framed = GREEN if known and column == 1 else RED if not known and column == 0 else PAPER
-            draw.rectangle((x + 2, y + 2, x + side + 9, y + side + 9), fill=framed)
-            sheet.paste(ImageOps.pad(image.convert("RGB"), (side, side), color=PAPER), (x + 6, y + 6))
-            draw.text((x + 6, y + side + 11), shortened_to(text, side + 8), INK, font)
-    buffer = io.BytesIO()
-    sheet.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
-
-
-def tiles(
-    images: Sequence[Image.Image | None], captions: Sequence[str], columns: int = 8, side: int = 120
-) -> Image.Image:
-    """Pictures in rows, with a caption under each; None leaves a gap."""
-    rows, cell, font = math.ceil(len(images) / columns), side + 8, sheet_font(10)
-    sheet = Image.new("RGB", (min(columns, len(images)) * cell, rows * (cell + 14)), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for i, (image, caption) in enumerate(zip(images, captions)):
-        if image is not None:
-            x, y = i % columns * cell + 4, i // columns * (cell + 14) + 4
-            sheet.paste(ImageOps.fit(image.convert("RGB"), (side, side)), (x, y))
-            draw.text((x, y + side + 1), shortened_to(caption, side, 10), INK, font)
-    return sheet
+    shown = [(255 * column.clamp(0, 1)).byte().permute(0, 2, 3, 1).numpy() for column in columns]
+    titles = ["stored", "evaluated", *["trained on"] * drawn]
+    rows = [[Tile(Image.fromarray(image), title) for image, title in zip(row, titles)] for row in zip(*shown)]
+    return sheet(rows, side)
 
 
 def counts_figure(table: pd.DataFrame, parts: tuple[str, str] = ("training", "validation")) -> Any:
@@ -7994,30 +7891,30 @@ def parallel_figure(trials: pd.DataFrame) -> Any:
     return figure
 
 
-def importance_figure(importance: Mapping[str, float]) -> Any:
-    figure, ax = new_figure(7, 1 + 0.3 * len(importance))
-    ranked = sorted(importance.items(), key=lambda item: item[1])
-    bars = ax.barh([plain_label(name) for name, _ in ranked], [value for _, value in ranked], color="#4c78a8")
-    ax.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
-    ax.set(xlabel="share of the variance of mAP", xlim=(0, 1.1 * max(importance.values())))
-    return figure
-
-
 def plain_label(name: str) -> str:
     """A name as matplotlib shows it to the letter: no formula at a $, no hiding at a leading underscore."""
     return name.replace("$", r"\$") if not name.startswith("_") else " " + name.replace("$", r"\$")
 
 
-def identity_figure(per_identity: Mapping[str, float]) -> Any:
-    """Average precision of each identity, weakest on top; of many the 80 weakest."""
-    ranked = sorted(per_identity.items(), key=lambda item: -item[1])[-80:]
-    figure, ax = new_figure(7, 1 + 0.2 * len(ranked))
-    bars = ax.barh([plain_label(name) for name, _ in ranked], [ap for _, ap in ranked], color="#4c78a8")
-    ax.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
-    ax.set(xlabel="average precision", xlim=(0, 1.08))
+def bars_figure(values: Mapping[str, float], label: str, digits: int = 2, errors: np.ndarray | None = None) -> Any:
+    """A bar for each name, the first on top, with its value, and errors (2, N) below and above it."""
+    figure, ax = new_figure(7, 1 + 0.26 * len(values))
+    names = [plain_label(str(name)) for name in values]
+    bars = ax.barh(names, list(values.values()), color="#4c78a8", xerr=errors, ecolor=INK, capsize=3)
+    ax.bar_label(bars, fmt=f"%.{digits}f", padding=4, fontsize=8)
+    ax.invert_yaxis()
     ax.tick_params(axis="y", labelsize=8)
     ax.margins(y=0.01)
+    ax.set(xlabel=label, xlim=(0, 1.15 * np.nanmax([*values.values(), 1e-9])))
     return figure
+
+
+def variants_figure(summary: pd.DataFrame) -> Any:
+    """Mean validation mAP of each variant, with the 95 % interval over seeds."""
+    low, high = (summary.get(c, pd.Series(math.nan, summary.index)) for c in ("low", "high"))
+    errors = np.nan_to_num(np.stack([summary["map"] - low, high - summary["map"]]))
+    values = dict(zip(summary.variant, summary["map"]))
+    return bars_figure(values, "validation mAP (identity-balanced)", 3, errors)
 
 
 def similarity_figure(similarity: np.ndarray, labels: np.ndarray) -> Any:
@@ -8138,19 +8035,6 @@ def bands_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: Sequen
     return figure
 
 
-def bars_figure(summary: pd.DataFrame) -> Any:
-    """Mean validation mAP of each variant, with the 95 % interval over seeds."""
-    figure, ax = new_figure(7, 1 + 0.32 * len(summary))
-    low, high = (summary.get(c, pd.Series(math.nan, summary.index)) for c in ("low", "high"))
-    errors = np.nan_to_num(np.stack([summary["map"] - low, high - summary["map"]]))
-    names = [plain_label(name) for name in summary.variant]
-    bars = ax.barh(names, summary["map"], color="#4c78a8", xerr=errors, ecolor=INK, capsize=3)
-    ax.bar_label(bars, fmt="%.3f", padding=4, fontsize=8)
-    ax.invert_yaxis()
-    ax.set(xlabel="validation mAP (identity-balanced)", xlim=(0, min(1.15, 1.2 * np.nanmax(summary["map"]))))
-    return figure
-
-
 def heat_figure(values: pd.DataFrame, label: str) -> Any:
     """A table of numbers as colours, with the numbers in them; rows and columns named by index and columns."""
     figure, ax = new_figure(2 + 0.9 * values.shape[1], 1.4 + 0.5 * values.shape[0])
@@ -8235,13 +8119,21 @@ def published_rows(published: Mapping[str, Any]) -> pd.DataFrame:
 
 
 class Page:
-    """A report that grows block by block and is written as self-contained HTML, as Markdown, and as single pictures."""
+    """A report that grows block by block and is written as self-contained HTML, as Markdown, and as single pictures.
 
-    def __init__(self, title: str):
+    Without a title it is a part of another page, to which `add` puts it.
+    """
+
+    def __init__(self, title: str = ""):
         self.title = title
-        self.html: list[str] = [f"<h1>{html.escape(title)}</h1>"]
-        self.lines: list[str] = [f"# {title}"]
+        self.html: list[str] = [f"<h1>{html.escape(title)}</h1>"] if title else []
+        self.lines: list[str] = [f"# {title}"] if title else []
         self.pictures: dict[str, bytes] = {}  # PNG or JPEG by name
+
+    def add(self, part: Page) -> None:
+        self.html += part.html
+        self.lines += part.lines
+        self.pictures |= part.pictures
 
     def heading(self, text: str, level: int = 2) -> None:
         self.html.append(f"<h{level}>{html.escape(text)}</h{level}>")
@@ -8272,13 +8164,22 @@ class Page:
             self.note(note)
 
     def figure(self, name: str, figure: Any, caption: str) -> None:
-        self.picture(name, figure_png(figure), caption)
+        buffer = io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # names in scripts that the font lacks become boxes
+            figure.savefig(buffer, format="png", dpi=110)
+        self.picture(name, buffer.getvalue(), caption)
 
     def picture(self, name: str, picture: bytes | Image.Image, caption: str) -> None:
         """A PNG or JPEG, or a picture that becomes a PNG; `name` is that of its file."""
-        self.pictures[name] = png_bytes(picture) if isinstance(picture, Image.Image) else picture
-        self.html.append(picture_tag(self.pictures[name], caption))
-        self.lines.append(f"![{caption}](figures/{name}.{picture_type(self.pictures[name])})")
+        if isinstance(picture, Image.Image):
+            buffer = io.BytesIO()
+            picture.save(buffer, "PNG", compress_level=3)
+            picture = buffer.getvalue()
+        self.pictures[name], kind, words = picture, picture_type(picture), html.escape(caption)
+        image = f'<img alt="{words}" src="data:image/{kind};base64,{base64.b64encode(picture).decode()}">'
+        self.html.append(f'<figure>{image}<figcaption class="note">{words}</figcaption></figure>')
+        self.lines.append(f"![{caption}](figures/{name}.{kind})")
 
     def code(self, text: str) -> None:
         self.html.append(f"<pre>{html.escape(text)}</pre>")
@@ -8296,14 +8197,6 @@ class Page:
             f"<style>{STYLE}</style><body>{''.join(self.html)}</body></html>\n",
         )
         return folder / "report.html"
-
-
-def figure_png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # names in scripts that the font lacks become boxes
-        figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
 
 
 # statistics over seeds
@@ -8498,15 +8391,15 @@ def write_report(
     logs: Mapping[str, pd.DataFrame],
     details: Sequence[Mapping[str, Any]],
     notes: Sequence[str] = (),
-    analyses: Sequence[Callable[[Page], None]] = (),
-    extra: Callable[[Page], None] | None = None,
+    analyses: Sequence[Page] = (),
+    extra: Page | None = None,
     comparable: bool = False,
 ) -> Path:
     """Writes results.csv, report.md, figures and the self-contained report.html; returns the page's path.
 
     table: a row for each finished run; logs: their logs by "variant/seed"; details: for each run to be shown name,
     labels, embeddings, similarity, metrics and sheet (a picture); notes: what the reader must know; analyses and
-    extra: what else writes on the page, before and after the results; comparable: whether published figures were
+    extra: further parts of the page, before and after the results; comparable: whether published figures were
     measured on these data.
     """
     write_table(folder / "results.csv", table)
@@ -8514,14 +8407,14 @@ def write_report(
     page.words((w.capitalize(), getattr(recipe, w)) for w in WORDS if w not in ("published", "interpretation"))
     for note in notes:
         page.note(f"Note: {note}")
-    for analyse in analyses:
-        analyse(page)
+    for part in analyses:
+        page.add(part)
     if len(table):
         report_results(page, recipe, table, logs, comparable)
     elif recipe.published:
         report_published(page, recipe.published, comparable)
     if extra:
-        extra(page)
+        page.add(extra)
     if recipe.interpretation.strip() or (folder / "interpretation.md").is_file():
         report_interpretation(page, recipe, folder)
     for number, detail in enumerate(details):
@@ -8571,9 +8464,8 @@ def report_results(
         ),
     )
     if several:
-        page.figure(
-            "map", bars_figure(summary), "Mean validation mAP, with its 95 % interval where there are several seeds."
-        )
+        caption = "Mean validation mAP, with its 95 % interval where there are several seeds."
+        page.figure("map", variants_figure(summary), caption)
         page.heading("Differences, paired by seed", 3)
         page.table(compared, "difference: of mAP to the first variant on the same seeds; p: paired t-test.")
     heat = grid_heat(recipe, summary)
@@ -8649,8 +8541,9 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
         "Queries (left) and their five nearest pictures, worst queries first: green frames show the same identity, red "
         "another; AP is the query's average precision.",
     )
-    by_identity = identity_figure(detail["metrics"]["per_identity"])
-    page.figure(f"{name}-identities", by_identity, "Average precision by identity, weakest on top.")
+    weakest = dict(sorted(detail["metrics"]["per_identity"].items(), key=lambda item: item[1])[:80])
+    by_identity = bars_figure(weakest, "average precision")
+    page.figure(f"{name}-identities", by_identity, "Average precision by identity, weakest on top (at most 80).")
     page.figure(
         f"{name}-similarity", similarity_figure(detail["similarity"], labels), "Similarity of validation pairs."
     )
@@ -8716,6 +8609,193 @@ class Result:
             there = [p.stem for p in path.parent.glob("*.png")]
             raise KitError(f"{self.report}: has no figure {name!r}; {suggest(name, there)}")
         return Image.open(path)
+
+
+NUMBER = (int, float)
+NUMBERS_OF_RUN = ("map", "epochs", "best_epoch", "seconds", "parameters", "trainable_parameters")
+MAPS = ("map_postprocessed", "test_map", "test_map_postprocessed")  # in metrics, where they were measured
+ARRAYS = {"embeddings": (2, "f"), "similarity": (2, "f"), "images": (1, "U"), "labels": (1, "U")}  # dimensions, kind
+ARRAYS |= {"paths": (1, "U"), "trained": (1, "U")}
+
+
+def read_arrays(path: Path, *needed: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz that the kit wrote, all of one length; KitError where it is damaged."""
+    from zipfile import BadZipFile
+
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            arrays = {name: kept[name] for name in kept.files}
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error, NotImplementedError) as error:
+        raise damaged(path, error) from None
+    lengths = {len(arrays[name]) for name in needed if name in arrays and arrays[name].ndim}
+    odd = [n for n, array in arrays.items() if n in ARRAYS and (array.ndim, array.dtype.kind) != ARRAYS[n]]
+    odd += [n for n, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if odd:
+        raise damaged(path, f"{odd[0]}: {arrays[odd[0]].dtype} of shape {arrays[odd[0]].shape}")
+    if not set(needed) <= arrays.keys() or len(lengths) > 1:
+        raise damaged(path, f"it lacks {', '.join(set(needed) - arrays.keys()) or 'rows'}")
+    return arrays
+
+
+def save_arrays(path: Path, **arrays: Any) -> None:
+    """An .npz of plain arrays; texts as fixed-width unicode, so that nothing is pickled."""
+    plain = {key: np.asarray(v, str if isinstance(v, (list, pd.Series)) else None) for key, v in arrays.items()}
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **plain)
+
+
+def read_own_table(path: Path, remedy: str = MEND_RUN) -> pd.DataFrame:
+    """A CSV that the kit wrote; KitError where it can't be read, or ends within a line."""
+    try:
+        whole = path.read_bytes().endswith(b"\n")
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise damaged(path, error, remedy) from None
+    if not whole:
+        raise damaged(path, "it ends within a line", remedy)
+    return table
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run, or of one of its folds: what its files tell, and so its state.
+
+    New, begun (recipe.yaml), failed (failed.json), stopped by train.max_hours, or finished (metrics.json). What is
+    read is checked; KitError names a damaged file and the remedy.
+    """
+
+    path: Path
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "metrics.json").is_file()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a finished run ended before its time, by train.max_hours."""
+        return self.finished and "stopped" in self.metrics()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to train: finished, and not merely stopped by train.max_hours."""
+        return self.finished and not (self.stopped and any(self.path.rglob("checkpoint.safetensors")))
+
+    @property
+    def failure(self) -> str:
+        """Why training in this folder can't go on; "" where it can."""
+        record = self.path / "failed.json"
+        return read_record(record, {"reason": str})["reason"] if record.is_file() else ""
+
+    @property
+    def has_results(self) -> bool:
+        """Whether there is anything in it that took time."""
+        kept = ("checkpoint.safetensors", "metrics.json", "failed.json")
+        return any(True for name in kept for _ in self.path.rglob(name))
+
+    @property
+    def with_log(self) -> RunFolder:
+        """Where the run's log lies: with folds, in that of the first."""
+        return RunFolder(self.path / "fold0") if (self.path / "fold0").is_dir() else self
+
+    def metrics(self) -> dict[str, Any]:
+        path = self.path / "metrics.json"
+        told = read_record(path, {**dict.fromkeys(NUMBERS_OF_RUN, NUMBER), "untrained": dict, "per_identity": dict})
+        tables = {"untrained": told["untrained"], "per_identity": told["per_identity"]}
+        tables |= {"": {key: told[key] for key in (*METRICS, *MAPS) if key in told}}
+        tables |= {"other_backgrounds": told.get("other_backgrounds", {})}
+        for name, values in tables.items():
+            wrong = [f"{name} {key}: {v!r}" for key, v in values.items() if not isinstance(v, NUMBER)]
+            if wrong or "map" not in told["untrained"]:
+                raise damaged(path, wrong[0] if wrong else "untrained lacks map")
+        return told
+
+    def log(self) -> pd.DataFrame:
+        """A row of numbers for each epoch of a finished run."""
+        folder = self.with_log
+        path, epochs = folder.path / "log.csv", folder.metrics()["epochs"]
+        log = read_own_table(path)
+        lacking = {"epoch", "train_loss", "map", "val_loss", "lr"} - set(log)
+        wrong = [column for column in log if not pd.api.types.is_numeric_dtype(log[column])]
+        if lacking or wrong or list(log.epoch) != list(range(int(epochs) + 1)):
+            raise damaged(path, f"it lacks {', '.join(sorted(lacking) or wrong) or 'epochs'}")
+        return log
+
+    def arrays(self, name: str, *needed: str) -> dict[str, np.ndarray]:
+        return read_arrays(self.path / name, *needed)
+
+    def guesses(self) -> pd.DataFrame | None:
+        """What was guessed about the validation queries of an open set; None where there was none."""
+        path = self.path / "validation_guesses.csv"
+        if not path.is_file():
+            return None
+        try:
+            table = read_table(path, ("species", "identity", "score", "truth", "known"))
+            return table.assign(score=table.score.astype(float), known=table.known == "True")
+        except (KitError, ValueError) as error:
+            raise damaged(path, error) from None
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that it was made with, the fingerprint of its data, and that of the weights it began with."""
+        path = self.path / "recipe.yaml"
+        try:
+            told = read_yaml(path.read_text(encoding="utf-8"), str(path))
+            own = {key: value for key, value in told.items() if key not in ("data_fingerprint", "weights")}
+            recipe_from_dict(own, str(path))
+        except (KitError, ValueError, AttributeError, TypeError) as error:
+            raise damaged(path, str(error).removeprefix(f"{path}: ")) from None
+        return told
+
+    def begin(self, recipe: Recipe, fingerprints: tuple[str, str]) -> None:
+        """Writes recipe.yaml; fingerprints: of the data, as told now and by version 0.1.0."""
+        told = {**without_passwords(recipe_to_dict(recipe)), "data_fingerprint": fingerprints[0]}
+        told["weights"] = weights_version(recipe)
+        write_text(self.path / "recipe.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
+
+    def changed(self, recipe: Recipe, fingerprints: tuple[str, str]) -> list[str]:
+        """What its settings and data differ in from those of now; nothing where it has no results."""
+        if not (self.path / "recipe.yaml").is_file() or not self.has_results:
+            return []
+        earlier = self.settings()
+        told, weights = earlier.pop("data_fingerprint", fingerprints[0]), earlier.pop("weights", "")
+        changed = [f"{key}: {then} there, {now} now" for key, then, now in differing_settings(earlier, recipe)]
+        changed += ["the data: other pictures or labels"] if told not in fingerprints else []
+        now = weights_version(recipe) if weights else ""
+        other = weights and now and now != weights
+        return [*changed, *(["the weights that it begins with: another file"] if other else [])]
+
+    def set_aside(self) -> None:
+        """Renames it, so that nothing is lost."""
+        path = self.path
+        number = next(n for n in itertools.count(1) if not path.with_name(f"{path.name}.old{n}").exists())
+        path.rename(path.with_name(f"{path.name}.old{number}"))
+        say(f"  earlier result moved to {path.with_name(f'{path.name}.old{number}')}")
+
+
+NO_MATTER = ("train.max_hours", "train.checkpoint_minutes", "train.track")  # to a run's result
+
+
+def settings_that_count(recipe: Recipe | Mapping) -> dict[str, Any]:
+    """What a run's result depends on, flat by dotted name, in the plain values that a file gives back."""
+    raw = without_passwords(recipe_to_dict(recipe) if isinstance(recipe, Recipe) else recipe)
+    flat: dict[str, Any] = {}
+
+    def walk(value: Any, dotted: str) -> None:
+        if isinstance(value, Mapping) and value:
+            for key, inner in value.items():
+                walk(inner, f"{dotted}.{key}" if dotted else key)
+        else:
+            flat[dotted] = value
+
+    walk({k: v for k, v in raw.items() if k not in (*WORDS, "name")}, "")
+    ignored = (*NO_MATTER, *(("train.micro_batch",) if flat.get("model.freeze") else ()))  # batch norm sees parts, else
+    return {key: value for key, value in flat.items() if key not in ignored}
+
+
+def differing_settings(then: Recipe | Mapping, now: Recipe | Mapping) -> list[tuple[str, Any, Any]]:
+    """Dotted name, value then and value now of every setting that counts and is not the same in both."""
+    before, after = settings_that_count(then), settings_that_count(now)
+    both = ((key, before.get(key), after.get(key)) for key in sorted(before.keys() | after.keys()))
+    return [(key, old, new) for key, old, new in both if old != new]
 
 
 def find_data(recipe: Recipe, data: str | Path | None = None) -> Path:
@@ -8993,7 +9073,7 @@ def run_recipe(
             force = False
         say(f"{recipe.name}: {len(cells)} run{'s' * (len(cells) > 1)} on {told_device(chosen)}")
         deadline, analyses = deadline_of(recipe, begun), []
-        if process_number() == 0 and not report_only:
+        if rank() == 0 and not report_only:
             claim(folder, EXPERIMENT)
         with first_process_first():
             for competition in {id(c): c for c in competitions.values()}.values():
@@ -9016,9 +9096,9 @@ def run_recipe(
             told["data"] = None if data is None else str(Path(data).resolve())
             write_first(folder / "experiment.json", told)
         grid = Grid(cells, opened, folder, chosen, force, deadline, data)
-        done_elsewhere = report_only or (together > 1 and processes() == 1)
-        failed = failures(folder, cells) if done_elsewhere else run_cells(grid, jobs)
-        if process_number() > 0:
+        done_elsewhere = report_only or (together > 1 and world_size() == 1)
+        failed = grid.failures() if done_elsewhere else grid.run(jobs)
+        if rank() > 0:
             return Result(folder, pd.DataFrame(), folder / "report.html")
         used = [pictures.competition for pictures in opened.values()] or competitions.values()
         comparable = all(published_on(competition, recipe.data.competition) for competition in used)
@@ -9044,7 +9124,7 @@ def nothing_left(folder: Path) -> Iterator[None]:
     try:
         yield
     except KitError:
-        if process_number() == 0 and folder.is_dir():
+        if rank() == 0 and folder.is_dir():
             for inner in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
                 with suppress(OSError):  # it holds something
                     inner.rmdir()
@@ -9069,12 +9149,12 @@ def processes_for(recipe: Recipe, cells: Sequence[Cell], device: torch.device, a
     alone = (
         "a search" if recipe.search else "train.mix" if any(c.recipe.train.mix.name != "none" for c in cells) else ""
     )
-    if alone and max(asked or 1, processes()) > 1:
+    if alone and max(asked or 1, world_size()) > 1:
         raise KitError(f"{recipe.name}: {alone} runs in one process (expected --gpus 1, and no torchrun)")
     frozen = all(cell.recipe.model.freeze for cell in cells)
     if frozen and (asked or 1) > 1:
         say(f"  note: --gpus: {asked} processes share batches of a backbone that learns; this one is frozen")
-    if alone or processes() > 1 or frozen:
+    if alone or world_size() > 1 or frozen:
         return 1
     if device.type == "cuda":
         check_gpus(asked or 1)
@@ -9083,14 +9163,8 @@ def processes_for(recipe: Recipe, cells: Sequence[Cell], device: torch.device, a
 
 
 def write_first(path: Path, value: Any) -> None:
-    if process_number() == 0:
+    if rank() == 0:
         write_json(path, value)
-
-
-def failures(folder: Path, cells: Sequence[Cell]) -> dict[str, str]:
-    """Why, by folder, for the runs that failed."""
-    reasons = {cell.folder: why_failed(folder / cell.folder) for cell in cells}
-    return {place: reason for place, reason in reasons.items() if reason and not is_finished(folder / place)}
 
 
 def tell_data(competition: Competition) -> None:
@@ -9117,6 +9191,29 @@ def open_all(cells: Sequence[Cell], competitions: Mapping[str, Competition], fol
     return opened
 
 
+def folder_bytes(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # renamed meanwhile
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+def features_key(recipe: Recipe) -> str:
+    """The same only for runs that read the same features of a frozen backbone."""
+    told, drawn = recipe_to_dict(recipe), recipe.train.views or not recipe.model.pretrained
+    parts = [told["model"], told["background"], told["train"]["precision"], told["train"]["stages"]]
+    views = [told["augment"], recipe.train.views] if recipe.train.views else []
+    return fingerprint(data_key(recipe), parts, views, recipe.seed if drawn else 0)
+
+
+@lru_cache(maxsize=8)
+def opened_once(recipe: str, data: str | Path | None, folder: Path) -> Pictures:
+    """The pictures of a recipe, of which JSON gives what matters to them."""
+    read = recipe_from_dict(json.loads(recipe))
+    return open_data(read, load_competition(find_data(read, data), read.data.masks), folder)
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """All runs of an experiment, and what they share."""
@@ -9129,144 +9226,106 @@ class Grid:
     deadline: float  # by time.monotonic()
     data: str | Path | None
 
+    def run_folder(self, cell: Cell) -> RunFolder:
+        return RunFolder(self.folder / cell.folder)
+
     def unfinished(self) -> list[Cell]:
         """The runs that are to be made."""
-        return [cell for cell in self.cells if self.force or not is_over(self.folder / cell.folder)]
+        return [cell for cell in self.cells if self.force or not self.run_folder(cell).over]
 
+    def failures(self) -> dict[str, str]:
+        """Why, by folder, for the runs that failed."""
+        reasons = {cell.folder: self.run_folder(cell).failure for cell in self.cells}
+        return {name: why for name, why in reasons.items() if why and not RunFolder(self.folder / name).finished}
 
-def run_cells(grid: Grid, jobs: int | None) -> dict[str, str]:
-    """Runs what is not finished; why by folder for the runs that failed."""
-    wanted = len(grid.unfinished())
-    if jobs is None:
-        quick = grid.device.type == "cpu" and all(cell.recipe.model.freeze for cell in grid.cells)
-        jobs = core_count() if quick else 1
-    if min(jobs, wanted) > 1 and processes() == 1:
-        return run_side_by_side(grid, min(jobs, wanted))
-    failed, stopped = {}, False
-    for number, cell in enumerate(grid.cells, 1):
-        reason = "train.max_hours is over" if time.monotonic() > grid.deadline or stopped else out_of_room(grid)
-        reason = from_first_process(reason)
-        if number > 1 and reason:
-            say(f"  {reason}: {len(grid.cells) - number + 1} runs were not begun")
-            break
-        reason = run_or_tell(grid, cell, number)
-        failed.update({cell.folder: reason} if reason else {})
-        stopped = was_stopped(grid.folder / cell.folder)
-    return failed
+    def run(self, jobs: int | None) -> dict[str, str]:
+        """Runs what is not finished; why by folder for the runs that failed."""
+        if jobs is None:
+            quick = self.device.type == "cpu" and all(cell.recipe.model.freeze for cell in self.cells)
+            jobs = core_count() if quick else 1
+        jobs = min(jobs, len(self.unfinished()))
+        if jobs > 1 and world_size() == 1:
+            return self.run_side_by_side(jobs)
+        failed, stopped = {}, False
+        for number, cell in enumerate(self.cells, 1):
+            late = time.monotonic() > self.deadline or stopped
+            reason = from_first_process("train.max_hours is over" if late else self.out_of_room())
+            if number > 1 and reason:
+                say(f"  {reason}: {len(self.cells) - number + 1} runs were not begun")
+                break
+            reason = self.run_or_tell(cell, number)
+            failed.update({cell.folder: reason} if reason else {})
+            stopped = self.run_folder(cell).stopped
+        return failed
 
+    def out_of_room(self) -> str:
+        """Why no further run fits what Kaggle saves of a session; "" where it does."""
+        if not on_kaggle():
+            return ""
+        weights = [self.folder / cell.folder / "weights.safetensors" for cell in self.cells]
+        largest = max((path.stat().st_size for path in weights if path.is_file()), default=0)
+        needed = 9 * largest  # a checkpoint holds the weights four times, and is replaced by another before it goes
+        full = folder_bytes(KAGGLE_WORKING) + needed > KAGGLE_OUTPUT
+        return f"{KAGGLE_WORKING} has no room for another run (Kaggle saves 20 GB)" if full else ""
 
-def folder_bytes(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # renamed meanwhile
-            total += path.stat().st_size if path.is_file() else 0
-    return total
+    def run_or_tell(self, cell: Cell, number: int) -> str:
+        """Runs one cell unless it is finished; why it failed, if it did.
 
+        A result of other settings gives way where it failed, or where the settings come from other runs.
+        """
+        there, pictures = self.run_folder(cell), self.opened[data_key(cell.recipe)]
+        with only_one(there.path) if rank() == 0 else nullcontext():
+            if rank() == 0 and os.path.lexists(there.path):
+                replaceable = cell.derived or there.failure
+                if self.force or (there.changed(cell.recipe, pictures.fingerprints) and replaceable):
+                    there.set_aside()
+            over, failure = from_first_process((there.over, there.failure))
+            if over:
+                say(f"  {cell.folder}: finished before")
+                if rank() == 0:
+                    remove(there.path / "checkpoint.safetensors")  # of a process that was killed as it finished
+            elif failure:
+                say(f"  {cell.folder}: failed before ({failure}); other settings or --force run it again")
+            else:
+                say(f"  {cell.folder} ({number} of {len(self.cells)})")
+                try:
+                    run_cell(cell, pictures, there.path, self.device, self.deadline)
+                except TrainingFailed as error:
+                    failure = str(error)
+                    say(f"  {cell.folder}: failed: {failure}")
+        return failure
 
-def out_of_room(grid: Grid) -> str:
-    """Why no further run fits what Kaggle saves of a session; "" where it does."""
-    if not on_kaggle():
-        return ""
-    weights = [grid.folder / cell.folder / "weights.safetensors" for cell in grid.cells]
-    largest = max((path.stat().st_size for path in weights if path.is_file()), default=0)
-    needed = 9 * largest  # a checkpoint holds the weights four times, and is replaced by another before it goes
-    full = folder_bytes(KAGGLE_WORKING) + needed > KAGGLE_OUTPUT
-    return f"{KAGGLE_WORKING} has no room for another run (Kaggle saves 20 GB)" if full else ""
+    def run_side_by_side(self, jobs: int) -> dict[str, str]:
+        """Runs several cells at a time, each in a process with its share of the cores."""
+        from concurrent.futures import ProcessPoolExecutor, as_completed
+        from concurrent.futures.process import BrokenProcessPool
+        from multiprocessing import active_children, get_context
 
-
-def run_or_tell(grid: Grid, cell: Cell, number: int) -> str:
-    """Runs one cell unless it is finished; why it failed, if it did."""
-    place, pictures = grid.folder / cell.folder, grid.opened[data_key(cell.recipe)]
-    with only_one(place) if process_number() == 0 else nullcontext():
-        there = process_number() == 0 and os.path.lexists(place)
-        if there and (grid.force or is_outdated(cell, place, pictures)):
-            set_aside(place)
-        done, failure = from_first_process((is_over(place), why_failed(place)))
-        if done:
-            say(f"  {cell.folder}: finished before")
-            if process_number() == 0:
-                remove(place / "checkpoint.safetensors")  # of a process that was killed as it finished
-        elif failure:
-            say(f"  {cell.folder}: failed before ({failure}); other settings or --force run it again")
-        else:
-            say(f"  {cell.folder} ({number} of {len(grid.cells)})")
+        for cell in {features_key(c.recipe): c for c in self.unfinished()}.values():
+            pictures = self.opened[data_key(cell.recipe)]  # features are extracted once, before all need them
+            embedder = embedder_for(cell.recipe)[0].to(self.device)
+            labels = torch.zeros(len(pictures.competition.train), dtype=torch.int64)
+            make_task(cell.recipe, embedder, pictures, labels, pictures.splits[0], self.device)
+        threads, failed = max(1, core_count() // jobs), {}
+        shared = (self.cells, self.data, self.folder, str(self.device), self.force, self.deadline, threads)
+        context = get_context("spawn")
+        with on_sigterm(interrupt), ProcessPoolExecutor(jobs, context, end_with, (os.getpid(),)) as pool:
+            waiting = {pool.submit(run_alone, number, *shared): cell for number, cell in enumerate(self.cells)}
             try:
-                run_cell(cell, pictures, place, grid.device, grid.deadline)
-            except TrainingFailed as error:
-                failure = str(error)
-                say(f"  {cell.folder}: failed: {failure}")
-    return failure
-
-
-def is_outdated(cell: Cell, place: Path, pictures: Pictures) -> bool:
-    """Whether a result of other settings gives way: one that failed, or whose settings come from other runs."""
-    changed = changed_settings(place, cell.recipe, pictures.fingerprints)
-    return bool(changed) and (cell.derived or bool(why_failed(place)))
-
-
-def features_key(recipe: Recipe) -> str:
-    """The same only for runs that read the same features of a frozen backbone."""
-    told, drawn = recipe_to_dict(recipe), recipe.train.views or not recipe.model.pretrained
-    parts = [told["model"], told["background"], told["train"]["precision"], told["train"]["stages"]]
-    views = [told["augment"], recipe.train.views] if recipe.train.views else []
-    return fingerprint(data_key(recipe), parts, views, recipe.seed if drawn else 0)
-
-
-def run_side_by_side(grid: Grid, jobs: int) -> dict[str, str]:
-    """Runs several cells at a time, each in a process with its share of the cores."""
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import active_children, get_context
-
-    for cell in {features_key(c.recipe): c for c in grid.unfinished()}.values():
-        pictures = grid.opened[data_key(cell.recipe)]  # features are extracted once, before all need them
-        embedder = embedder_for(cell.recipe)[0].to(grid.device)
-        labels = torch.zeros(len(pictures.competition.train), dtype=torch.int64)
-        make_task(cell.recipe, embedder, pictures, labels, pictures.splits[0], grid.device)
-    threads, failed = max(1, core_count() // jobs), {}
-    shared = (grid.cells, grid.data, grid.folder, str(grid.device), grid.force, grid.deadline, threads)
-    with ended_by_sigterm(), ProcessPoolExecutor(jobs, get_context("spawn"), end_with, (os.getpid(),)) as pool:
-        waiting = {pool.submit(run_alone, number, *shared): cell for number, cell in enumerate(grid.cells)}
-        try:
-            for done in progress(as_completed(waiting), "runs", len(waiting)):
-                reason = done.result()
-                failed.update({waiting[done].folder: reason} if reason else {})
-        except BaseException as error:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in active_children():
-                child.terminate()
-            if isinstance(error, BrokenProcessPool):
-                raise TrainingFailed(
-                    f"{grid.folder}: one of {jobs} processes died; the same command goes on from the last checkpoints"
-                ) from None
-            raise
-    return failed
-
-
-@contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Within the block a SIGTERM acts as an interrupt from the keyboard, so that other processes are ended too."""
-    import signal
-    import threading
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    earlier = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
-
-
-@lru_cache(maxsize=8)
-def opened_once(recipe: str, data: str | Path | None, folder: Path) -> Pictures:
-    """The pictures of a recipe, of which JSON gives what matters to them."""
-    read = recipe_from_dict(json.loads(recipe))
-    return open_data(read, load_competition(find_data(read, data), read.data.masks), folder)
+                for done in progress(as_completed(waiting), "runs", len(waiting)):
+                    reason = done.result()
+                    failed.update({waiting[done].folder: reason} if reason else {})
+            except BaseException as error:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for child in active_children():
+                    child.terminate()
+                if isinstance(error, BrokenProcessPool):
+                    raise TrainingFailed(
+                        f"{self.folder}: one of {jobs} processes died; the same command goes on from the last "
+                        "checkpoints"
+                    ) from None
+                raise
+        return failed
 
 
 def run_alone(
@@ -9282,13 +9341,13 @@ def run_alone(
     """One cell in a process of its own, which keeps the pictures for the next; why it failed, if it did."""
     torch.set_num_threads(threads)
     cell = cells[number]
-    if number and time.monotonic() > deadline and not is_over(folder / cell.folder):
+    if number and time.monotonic() > deadline and not RunFolder(folder / cell.folder).over:
         say(f"  {cell.folder}: not begun, for train.max_hours is over")
         return ""
     key = data_key(cell.recipe)
     first = next(c for c in cells if data_key(c.recipe) == key)
     opened = {key: pictures_for(first.recipe, data, folder)}
-    return run_or_tell(Grid(cells, opened, folder, torch.device(device), force, deadline, data), cell, number + 1)
+    return Grid(cells, opened, folder, torch.device(device), force, deadline, data).run_or_tell(cell, number + 1)
 
 
 # several processes
@@ -9333,16 +9392,16 @@ def leave(code: int) -> int:
 @contextmanager
 def first_process_first() -> Iterator[None]:
     """Lets the first process fill the caches that the others then find."""
-    if processes() > 1 and process_number() > 0:
+    if world_size() > 1 and rank() > 0:
         torch.distributed.barrier()
     yield
-    if processes() > 1 and process_number() == 0:
+    if world_size() > 1 and rank() == 0:
         torch.distributed.barrier()
 
 
 def from_first_process(value: Any) -> Any:
     """The first process's value, for all."""
-    if processes() == 1:
+    if world_size() == 1:
         return value
     box = [value]
     torch.distributed.broadcast_object_list(box)
@@ -9374,7 +9433,7 @@ def run_in_processes(
             for rank in range(count)
         ]
         try:
-            with ended_by_sigterm():
+            with on_sigterm(interrupt):
                 await_processes(started, recipe.name)
         finally:
             end_processes(started)
@@ -9409,147 +9468,10 @@ def told_device(device: torch.device) -> str:
     if device.type == "cpu":
         return "cpu"
     return (
-        f"{processes()} x {torch.cuda.get_device_name(device)}"
-        if processes() > 1
+        f"{world_size()} x {torch.cuda.get_device_name(device)}"
+        if world_size() > 1
         else torch.cuda.get_device_name(device)
     )
-
-
-def is_finished(place: Path) -> bool:
-    return (place / "metrics.json").is_file()
-
-
-NUMBER = (int, float)
-NUMBERS_OF_RUN = ("map", "epochs", "best_epoch", "seconds", "parameters", "trainable_parameters")
-
-
-def read_metrics(place: Path) -> dict[str, Any]:
-    """What a finished run measured; KitError where its file is damaged."""
-    path = place / "metrics.json"
-    told = read_record(path, {**dict.fromkeys(NUMBERS_OF_RUN, NUMBER), "untrained": dict, "per_identity": dict})
-    tables = {"untrained": told["untrained"], "per_identity": told["per_identity"]}
-    tables |= {"": {key: told[key] for key in (*METRICS, *MAPS) if key in told}}
-    tables |= {"other_backgrounds": told.get("other_backgrounds", {})}
-    for name, values in tables.items():
-        wrong = [f"{name} {key}: {v!r}" for key, v in values.items() if not isinstance(v, NUMBER)]
-        if wrong or "map" not in told["untrained"]:
-            raise damaged(path, wrong[0] if wrong else "untrained lacks map")
-    return told
-
-
-MAPS = ("map_postprocessed", "test_map", "test_map_postprocessed")  # in metrics, where they were measured
-
-
-ARRAYS = {"embeddings": (2, "f"), "similarity": (2, "f"), "images": (1, "U"), "labels": (1, "U")}  # dimensions, kind
-ARRAYS |= {"paths": (1, "U"), "trained": (1, "U")}
-
-
-def read_arrays(path: Path, *names_there: str) -> dict[str, np.ndarray]:
-    """The arrays of an .npz that the kit wrote, all of one length; KitError where it is damaged."""
-    from zipfile import BadZipFile
-
-    try:
-        with np.load(path, allow_pickle=False) as kept:
-            arrays = {name: kept[name] for name in kept.files}
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error, NotImplementedError) as error:
-        raise damaged(path, error) from None
-    lengths = {len(arrays[name]) for name in names_there if name in arrays and arrays[name].ndim}
-    odd = [n for n, array in arrays.items() if n in ARRAYS and (array.ndim, array.dtype.kind) != ARRAYS[n]]
-    odd += [n for n, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
-    if odd:
-        raise damaged(path, f"{odd[0]}: {arrays[odd[0]].dtype} of shape {arrays[odd[0]].shape}")
-    if not set(names_there) <= arrays.keys() or len(lengths) > 1:
-        raise damaged(path, f"it lacks {', '.join(set(names_there) - arrays.keys()) or 'rows'}")
-    return arrays
-
-
-def read_own_table(path: Path, remedy: str = MEND_RUN) -> pd.DataFrame:
-    """A CSV that the kit wrote; KitError where it can't be read, or ends within a line."""
-    try:
-        whole = path.read_bytes().endswith(b"\n")
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise damaged(path, error, remedy) from None
-    if not whole:
-        raise damaged(path, "it ends within a line", remedy)
-    return table
-
-
-def read_log(place: Path) -> pd.DataFrame:
-    """The log of a finished run, a row of numbers for each epoch; KitError where it is damaged."""
-    path, epochs = place / "log.csv", read_metrics(place)["epochs"]
-    log = read_own_table(path)
-    lacking = {"epoch", "train_loss", "map", "val_loss", "lr"} - set(log)
-    wrong = [column for column in log if not pd.api.types.is_numeric_dtype(log[column])]
-    if lacking or wrong or list(log.epoch) != list(range(int(epochs) + 1)):
-        raise damaged(path, f"it lacks {', '.join(sorted(lacking) or wrong) or 'epochs'}")
-    return log
-
-
-def read_settings(place: Path) -> dict[str, Any]:
-    """The settings that a result folder was made with, and the fingerprint of its data."""
-    path = place / "recipe.yaml"
-    try:
-        told = read_yaml(path.read_text(encoding="utf-8"), str(path))
-        recipe_from_dict({k: value for k, value in told.items() if k not in ("data_fingerprint", "weights")}, str(path))
-    except (KitError, ValueError, AttributeError, TypeError) as error:
-        raise damaged(path, str(error).removeprefix(f"{path}: ")) from None
-    return told
-
-
-def was_stopped(place: Path) -> bool:
-    """Whether a finished run ended before its time, by train.max_hours."""
-    return is_finished(place) and "stopped" in read_metrics(place)
-
-
-def is_over(place: Path) -> bool:
-    """Whether nothing is left to train: finished, and not merely stopped by train.max_hours."""
-    return is_finished(place) and not (was_stopped(place) and any(place.rglob("checkpoint.safetensors")))
-
-
-def why_failed(place: Path) -> str:
-    """Why training in this folder can't go on; "" where it can."""
-    record = place / "failed.json"
-    return read_record(record, {"reason": str})["reason"] if record.is_file() else ""
-
-
-NO_MATTER = ("train.max_hours", "train.checkpoint_minutes", "train.track")  # to a run's result
-
-
-def settings_that_count(recipe: Recipe | Mapping) -> dict[str, Any]:
-    """What a run's result depends on, flat by dotted name, in the plain values that a file gives back."""
-    raw = without_passwords(recipe_to_dict(recipe) if isinstance(recipe, Recipe) else recipe)
-    flat: dict[str, Any] = {}
-
-    def walk(value: Any, dotted: str) -> None:
-        if isinstance(value, Mapping) and value:
-            for key, inner in value.items():
-                walk(inner, f"{dotted}.{key}" if dotted else key)
-        else:
-            flat[dotted] = value
-
-    walk({k: v for k, v in raw.items() if k not in (*WORDS, "name")}, "")
-    ignored = (*NO_MATTER, *(("train.micro_batch",) if flat.get("model.freeze") else ()))  # batch norm sees parts, else
-    return {key: value for key, value in flat.items() if key not in ignored}
-
-
-def differing_settings(then: Recipe | Mapping, now: Recipe | Mapping) -> list[tuple[str, Any, Any]]:
-    """Dotted name, value then and value now of every setting that counts and is not the same in both."""
-    before, after = settings_that_count(then), settings_that_count(now)
-    both = ((key, before.get(key), after.get(key)) for key in sorted(before.keys() | after.keys()))
-    return [(key, old, new) for key, old, new in both if old != new]
-
-
-def changed_settings(place: Path, recipe: Recipe, fingerprints: tuple[str, str]) -> list[str]:
-    """What a result folder's settings and data differ in from those of now; nothing where it has no results."""
-    if not (place / "recipe.yaml").is_file() or not has_results(place):
-        return []
-    earlier = read_settings(place)
-    told, weights = earlier.pop("data_fingerprint", fingerprints[0]), earlier.pop("weights", "")
-    changed = [f"{key}: {then} there, {now} now" for key, then, now in differing_settings(earlier, recipe)]
-    changed += ["the data: other pictures or labels"] if told not in fingerprints else []
-    now = weights_version(recipe) if weights else ""
-    return changed + (["the weights that it begins with: another file"] if weights and now and now != weights else [])
 
 
 def check_earlier(folder: Path, cells: Sequence[Cell], competitions: Mapping[str, Competition], force: bool) -> None:
@@ -9566,25 +9488,13 @@ def check_earlier(folder: Path, cells: Sequence[Cell], competitions: Mapping[str
             raise KitError(f"checkpoint: {cell.recipe.checkpoint}: --force would set it aside; choose another --out")
         if force:
             continue  # whatever lies there is set aside, unread
-        changed = changed_settings(place, cell.recipe, told[data_key(cell.recipe)])
-        if changed and not why_failed(place):
+        there = RunFolder(place)
+        changed = there.changed(cell.recipe, told[data_key(cell.recipe)])
+        if changed and not there.failure:
             raise KitError(
                 f"{place}: holds a run with other settings ({'; '.join(changed)}); choose another --out, "
                 "or set it aside with --force"
             )
-
-
-def has_results(place: Path) -> bool:
-    """Whether there is anything in a result folder that took time."""
-    kept = ("checkpoint.safetensors", "metrics.json", "failed.json")
-    return any(True for name in kept for _ in place.rglob(name))
-
-
-def set_aside(place: Path) -> None:
-    """Renames an earlier result, so that nothing is lost."""
-    number = next(n for n in itertools.count(1) if not place.with_name(f"{place.name}.old{n}").exists())
-    place.rename(place.with_name(f"{place.name}.old{number}"))
-    say(f"  earlier result moved to {place.with_name(f'{place.name}.old{number}')}")
 
 
 def run_cell(
@@ -9597,31 +9507,26 @@ def run_cell(
 ) -> None:
     """Trains and evaluates one variant with one seed; with several folds, each in a folder of its own."""
     recipe, splits = cell.recipe, pictures.splits
-    told = {
-        **without_passwords(recipe_to_dict(recipe)),
-        "data_fingerprint": pictures.fingerprints[0],
-        "weights": weights_version(recipe),
-    }
-    if process_number() == 0:
-        write_text(place / "recipe.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
+    if rank() == 0:
+        RunFolder(place).begin(recipe, pictures.fingerprints)
     try:
         if len(splits) == 1:
             run_split(recipe, pictures, splits[0], place, device, deadline, watch)
             return
         for number, split in enumerate(splits):
             fold = place / f"fold{number}"
-            if not from_first_process(is_over(fold)):
+            if not from_first_process(RunFolder(fold).over):
                 say(f"    fold {number + 1} of {len(splits)}")
                 fold.mkdir(exist_ok=True)
                 run_split(recipe, pictures, split, fold, device, deadline, watch if number == 0 else None)
-        if process_number() == 0:
+        if rank() == 0:
             combine_folds(pictures.competition, place, len(splits), recipe.model.geometry.build())
     except TrainingFailed as error:
-        if process_number() == 0:
+        if rank() == 0:
             write_json(place / "failed.json", {"reason": str(error)})
         raise
     except KitError:
-        if process_number() == 0 and not has_results(place):
+        if rank() == 0 and not RunFolder(place).has_results:
             remove(place)  # nothing was trained yet
         raise
 
@@ -9645,24 +9550,23 @@ def run_split(
     sizes = {"embedding_dim": embedder.embedding_dim, "num_identities": len(identities), "counts": counts}
     loss = recipe.loss.build(**sizes, geometry=embedder.geometry).to(device)
     labels = torch.from_numpy(codes)
-    trainer = make_trainer(recipe, embedder, loss, len(epoch_batches(recipe, labels, split[0], 1)))
-    trainer.deadline = deadline
-    if tensors:
-        take_over_classes(trainer, tensors, known == identities)
     with first_process_first():
         task = make_task(recipe, embedder, pictures, labels, split, device)
+    trainer = Trainer(recipe, embedder, loss, task, deadline)
+    if tensors:
+        take_over_classes(trainer, tensors, known == identities)
     try:
-        run_training(trainer, task, place, watch)
+        trainer.fit(place, watch)
     except TrainingFailed:
-        if process_number() == 0 and trainer.best:  # what was good so far
+        if rank() == 0 and trainer.best:  # what was good so far
             rows = pictures.competition.train.path.iloc[task.train]
             save_weights(place / "weights.safetensors", trainer, identities, {}, rows)
         raise
     trainer.restore(trainer.best)
     trainer.average = {}
-    told, embeddings = validate(trainer, task)
-    if process_number() == 0:
-        write_results(trainer, task, pictures, identities, told, embeddings, place)
+    metrics, embeddings = trainer.validate()
+    if rank() == 0:
+        write_results(trainer, pictures, identities, metrics, embeddings, place)
 
 
 def identity_codes(identity: pd.Series, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -9675,7 +9579,6 @@ def identity_codes(identity: pd.Series, rows: np.ndarray) -> tuple[list[str], np
 
 def write_results(
     trainer: Trainer,
-    task: Task,
     pictures: Pictures,
     identities: Sequence[str],
     told: Mapping[str, float],
@@ -9683,8 +9586,8 @@ def write_results(
     place: Path,
 ) -> None:
     """Everything that a trained model leaves behind; `identities` are those that it has learned."""
-    recipe, embedder, competition = trainer.recipe, trainer.embedder, pictures.competition
-    write_log(place / "log.csv", trainer.history)
+    recipe, embedder, task, competition = trainer.recipe, trainer.embedder, trainer.task, pictures.competition
+    write_table(place / "log.csv", pd.DataFrame(trainer.history))
     labels = competition.train.identity.to_numpy(str)[task.validation]
     rows = competition.train.filename.iloc[task.validation]
     paths = competition.train.path
@@ -9700,7 +9603,7 @@ def write_results(
     if len(labels):
         raw = similarity_matrix(embeddings, geometry=embedder.geometry)
         metrics = {"val_loss": told["val_loss"], "accuracy": told["accuracy"], **retrieval_metrics(raw, labels)}
-        views = embed_views(trainer, task, task.validation)
+        views = trainer.embed_views(task.validation)
         steps, measured = choose_steps(steps, embeddings, views, labels, embedder.geometry)
         if recipe.postprocess:
             metrics.update(map_postprocessed=next(r["map"] for r in measured if r["used"]), postprocess=measured)
@@ -9710,12 +9613,12 @@ def write_results(
         steps = ()  # nothing to choose by
     save_arrays(place / "validation.npz", **kept)
     if competition.pairs is not None:
-        metrics.update(write_test_results(competition, trainer, task, steps, place))
+        metrics.update(write_test_results(competition, trainer, steps, place))
     asked = recipe.open_set is not None or recipe.data.split.name == "open_set"
     if competition.open_set or (asked and len(labels)):
-        metrics["open_set"] = judge_open_set(trainer, task, pictures, identities, embeddings, place)
+        metrics["open_set"] = judge_open_set(trainer, pictures, identities, embeddings, place)
     if recipe.test_backgrounds and len(labels):
-        metrics["other_backgrounds"] = map_on_backgrounds(trainer, task, labels)
+        metrics["other_backgrounds"] = map_on_backgrounds(trainer, labels)
     save_weights(place / "weights.safetensors", trainer, identities, {m: metrics[m] for m in METRICS}, trained)
     write_json(place / "metrics.json", {**metrics, **run_facts(trainer)})
     if trainer.stopped != "max_hours":
@@ -9741,13 +9644,13 @@ def check_open_set(recipe: Recipe, competition: Competition) -> None:
 Guess = Callable[..., pd.DataFrame]  # (embeddings, rows of a table, positions of the gallery) -> guesses
 
 
-def guesser(trainer: Trainer, task: Task, competition: Competition, identities: Sequence[str]) -> Guess:
+def guesser(trainer: Trainer, competition: Competition, identities: Sequence[str]) -> Guess:
     """Names each query by the recipe's way: the most probable class, or the most similar picture of a gallery."""
-    config, compute = trainer.recipe.open_set or OpenSet(), embeddings_of(trainer, task)
+    config = trainer.recipe.open_set or OpenSet()
 
     @cache  # validation and test compare with parts of it
     def database() -> Tensor:
-        return embed(compute, task.source, np.arange(len(competition.train)))
+        return trainer.embed(np.arange(len(competition.train)))
 
     def guess(queries: Tensor, rows: pd.DataFrame, gallery: np.ndarray, without_own: bool = False) -> pd.DataFrame:
         species = rows.get("species", "")
@@ -9786,14 +9689,14 @@ def validation_guesses(
 
 
 def judge_open_set(
-    trainer: Trainer, task: Task, pictures: Pictures, identities: Sequence[str], embeddings: Tensor, place: Path
+    trainer: Trainer, pictures: Pictures, identities: Sequence[str], embeddings: Tensor, place: Path
 ) -> dict[str, Any]:
     """Fits thresholds on the validation queries, answers the test's, writes both tables and the submission.
 
     The gallery is the training part in validation, the whole database for the test.
     """
-    competition, config = pictures.competition, trainer.recipe.open_set or OpenSet()
-    guess = guesser(trainer, task, competition, identities)
+    competition, config, task = pictures.competition, trainer.recipe.open_set or OpenSet(), trainer.task
+    guess = guesser(trainer, competition, identities)
     told: dict[str, Any] = {"decide": config.decide}
     calibrate, thresholds = as_they_are, {"": config.threshold}
     if len(task.validation):
@@ -9813,7 +9716,7 @@ def judge_open_set(
     told["thresholds"] = thresholds
     if competition.open_set and len(competition.test):
         positions = len(competition.train) + np.arange(len(competition.test))
-        queries = embed(embeddings_of(trainer, task), task.source, positions)
+        queries = trainer.embed(positions)
         test = guess(queries, competition.test, np.sort(np.r_[task.train, task.validation]))
         told.update(answer_test(competition, test.assign(score=confident(calibrate, test.score)), thresholds, place))
     return told
@@ -9886,14 +9789,14 @@ def one_for_each(validation: pd.DataFrame, config: OpenSet) -> bool:
     return each > one
 
 
-def map_on_backgrounds(trainer: Trainer, task: Task, labels: np.ndarray) -> dict[str, float]:
+def map_on_backgrounds(trainer: Trainer, labels: np.ndarray) -> dict[str, float]:
     """Validation mAP with other backgrounds behind the animals, queries and gallery alike."""
-    told = {}
+    told, task = {}, trainer.task
     for background in trainer.recipe.test_backgrounds:
         preparation = task.pixels.preparation.on_background(background)
         pixels = replace(task.pixels, preparation=preparation)
         mixed = np.random.default_rng(0).permutation(len(labels))  # neighbours of one burst must not swap alike
-        embeddings = embed(trainer_network(trainer), pixels, task.validation[mixed])[np.argsort(mixed)]
+        embeddings = embed(trainer.network, pixels, task.validation[mixed])[np.argsort(mixed)]
         similarity = similarity_matrix(embeddings, geometry=trainer.embedder.geometry)
         told[in_short(background)] = identity_balanced_map(similarity, labels)
     rng = np.random.default_rng(0)
@@ -9944,41 +9847,14 @@ def make_task(
     return Task(pixels, evaluated_on, tuple(trained_on(s.size) for s in stages_of(recipe.train)), labels, *split)
 
 
-def trainer_network(trainer: Trainer) -> Callable[[Tensor], Tensor]:
-    """From prepared pictures to embeddings, in the trainer's precision."""
-    return in_precision(trainer.embedder, trainer.precision)
-
-
-def embed_views(trainer: Trainer, task: Task, positions: np.ndarray) -> Callable:
-    """(scales, flip) -> embeddings (N, D) of the pictures at `positions`, averaged over such views."""
-    embedder, network = trainer.embedder, trainer_network(trainer)
-
-    @cache  # several candidates for post-processing begin with the same views
-    def views(scales: tuple[float, ...], flip: bool) -> Tensor:
-        averaged = partial(multi_scale_tta, network, scales=scales, flip=flip, geometry=embedder.geometry)
-        return embed(averaged, task.pixels, positions, batch_size=32)
-
-    return views
-
-
-def save_arrays(path: Path, **arrays: Any) -> None:
-    """An .npz of plain arrays; texts as fixed-width unicode, so that nothing is pickled."""
-    plain = {
-        key: np.asarray(value, str if isinstance(value, (list, pd.Series)) else None) for key, value in arrays.items()
-    }
-    with atomic(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **plain)
-
-
 def write_test_results(
-    competition: Competition, trainer: Trainer, task: Task, steps: Sequence[Component], place: Path
+    competition: Competition, trainer: Trainer, steps: Sequence[Component], place: Path
 ) -> dict[str, float]:
     """Test embeddings, and the submission after the steps; the test's mAP where a solution is known."""
     positions = len(competition.train) + np.arange(len(competition.test))
     trainer.embedder.eval()
-    embeddings = embed(embeddings_of(trainer, task), task.source, positions)
-    views, geometry = embed_views(trainer, task, positions), trainer.embedder.geometry
-    similarity = postprocess(steps, embeddings, views, geometry).numpy()
+    embeddings, geometry = trainer.embed(positions), trainer.embedder.geometry
+    similarity = postprocess(steps, embeddings, trainer.embed_views(positions), geometry).numpy()
     images = competition.test.filename
     save_arrays(place / "test.npz", embeddings=embeddings.numpy(), images=images, similarity=similarity)
     raw = similarity_matrix(embeddings.numpy(), geometry=geometry) if trainer.recipe.postprocess else None
@@ -10021,8 +9897,8 @@ def run_facts(trainer: Trainer) -> dict[str, Any]:
 
 def combine_folds(competition: Competition, place: Path, folds: int, geometry: Geometry) -> None:
     """Mean metrics over folds, out-of-fold similarities, and a submission from the mean of the folds' similarities."""
-    told = [read_metrics(place / f"fold{k}") for k in range(folds)]
-    held_out = [read_arrays(place / f"fold{k}" / "validation.npz", "embeddings", "images") for k in range(folds)]
+    told = [RunFolder(place / f"fold{k}").metrics() for k in range(folds)]
+    held_out = [RunFolder(place / f"fold{k}").arrays("validation.npz", "embeddings", "images") for k in range(folds)]
     blocks = {
         f"similarity{k}": similarity_matrix(fold["embeddings"], geometry=geometry) for k, fold in enumerate(held_out)
     }
@@ -10041,7 +9917,7 @@ def combine_folds(competition: Competition, place: Path, folds: int, geometry: G
         folds=folds,
     )
     if competition.pairs is not None:
-        tests = [read_arrays(place / f"fold{k}" / "test.npz", "embeddings", "similarity") for k in range(folds)]
+        tests = [RunFolder(place / f"fold{k}").arrays("test.npz", "embeddings", "similarity") for k in range(folds)]
         used = {row["steps"] for t in told for row in t.get("postprocess", []) if row["used"]} or {"raw"}
         final = [test["similarity"] for test in tests]
         fused = np.mean(final, 0) if len(used) == 1 else rank_average(*final)  # other steps, other scales
@@ -10079,13 +9955,15 @@ def check_ensemble(recipe: Recipe, cells: Sequence[Cell]) -> None:
 
 def combine_runs(recipe: Recipe, cells: Sequence[Cell], competition: Competition, folder: Path) -> dict[str, Any]:
     """Fuses the similarities of all runs into ensemble/submission.csv and ensemble/metrics.json; what it is worth."""
-    runs = [read_arrays(folder / cell.folder / "validation.npz", "labels", "images", "similarity") for cell in cells]
+    runs = [
+        RunFolder(folder / cell.folder).arrays("validation.npz", "labels", "images", "similarity") for cell in cells
+    ]
     fused = fusion_of(recipe.ensemble, runs)
     told: dict[str, Any] = {"kind": recipe.ensemble, "runs": [cell.folder for cell in cells]}
     if len(runs[0]["labels"]) and all(np.array_equal(run["images"], runs[0]["images"]) for run in runs):
         told["map"] = identity_balanced_map(fused([run["similarity"] for run in runs]), runs[0]["labels"])
     if competition.pairs is not None:
-        tests = [read_arrays(folder / cell.folder / "test.npz", "similarity")["similarity"] for cell in cells]
+        tests = [RunFolder(folder / cell.folder).arrays("test.npz", "similarity")["similarity"] for cell in cells]
         told.update(submit(competition, fused(tests), None, folder / "ensemble"))
     write_json(folder / "ensemble" / "metrics.json", told)
     return told
@@ -10105,7 +9983,8 @@ def fusion_of(kind: str, runs: Sequence[Mapping[str, np.ndarray]]) -> Callable[[
     return lambda similarities: fuse(similarities, calibrators)
 
 
-def report_ensemble(page: Page, told: Mapping[str, Any]) -> None:
+def report_ensemble(told: Mapping[str, Any]) -> Page:
+    page = Page()
     page.heading("Ensemble")
     shown = {"kind": told["kind"], "runs": len(told["runs"]), "map": told.get("map"), "test_map": told.get("test_map")}
     page.table(
@@ -10113,12 +9992,13 @@ def report_ensemble(page: Page, told: Mapping[str, Any]) -> None:
         "Similarities of all runs after their post-processing, averaged on one scale; map: on the validation pictures, "
         "where all runs hold out the same; those of calibrated ones are fitted on these very pictures.",
     )
+    return page
 
 
 def results_table(cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
     rows = []
     for cell in cells:
-        told = read_metrics(folder / cell.folder)
+        told = RunFolder(folder / cell.folder).metrics()
         rows.append(
             {
                 "variant": cell.variant,
@@ -10145,11 +10025,6 @@ def open_set_columns(told: Mapping[str, Any] | None) -> dict[str, float]:
     return {column: told[key]["score"] for key, column in names_of.items() if told and key in told}
 
 
-def log_folder(place: Path) -> Path:
-    """Where a run's log lies: with folds, that of the first."""
-    return place / "fold0" if (place / "fold0").is_dir() else place
-
-
 @dataclass(frozen=True, eq=False)
 class Thumbnails(Sequence):
     """Pictures of a store, made when they are asked for."""
@@ -10166,36 +10041,27 @@ class Thumbnails(Sequence):
 
 def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) -> dict[str, Any]:
     """What the report shows of one run (of its first fold, where there are folds)."""
-    place = log_folder(folder / cell.folder)
-    kept = read_arrays(place / "validation.npz", "embeddings", "images", "labels")
+    there = RunFolder(folder / cell.folder).with_log
+    kept = there.arrays("validation.npz", "embeddings", "images", "labels")
     labels, geometry = kept["labels"], cell.recipe.model.geometry.build()
     similarity = similarity_matrix(kept["embeddings"], geometry=geometry)
     position = {name: i for i, name in enumerate(pictures.competition.train.filename)}
     if strange := [name for name in kept["images"] if name not in position]:
-        raise damaged(place / "validation.npz", f"{strange[0]} is none of the training pictures")
+        raise damaged(there.path / "validation.npz", f"{strange[0]} is none of the training pictures")
     images = Thumbnails(pictures.store, [position[name] for name in kept["images"]])
-    guesses = place / "validation_guesses.csv"
     precision = average_precision(similarity, labels)
     worst = [i for i in np.argsort(precision, kind="stable") if not np.isnan(precision[i])][:rows]
     sheet = contact_sheet(images, labels, similarity, worst, [f"AP {precision[i]:.2f}  {labels[i]}" for i in worst])
     return {
-        "name": f"{cell.folder} (its first fold)" if place.name == "fold0" else cell.folder,
+        "name": f"{cell.folder} (its first fold)" if there.path.name == "fold0" else cell.folder,
         "why": cell.why,
         "labels": labels,
         "similarity": similarity,
         "sheet": sheet,
         "embeddings": geometry.logmap0(geometry.project(torch.from_numpy(kept["embeddings"]))).numpy(),
-        "metrics": read_metrics(place),
-        "guesses": read_guesses(guesses) if guesses.is_file() else None,
+        "metrics": there.metrics(),
+        "guesses": there.guesses(),
     }
-
-
-def read_guesses(path: Path) -> pd.DataFrame:
-    try:
-        table = read_table(path, ("species", "identity", "score", "truth", "known"))
-        return table.assign(score=table.score.astype(float), known=table.known == "True")
-    except (KitError, ValueError) as error:
-        raise damaged(path, error) from None
 
 
 # analyses of the training pictures
@@ -10255,114 +10121,86 @@ class Study:
         return [self.pictures.store.thumbnail(int(i)) for i in positions]
 
 
-Analysis = Callable[[Study], Callable[[Page], None]]  # works, then gives what writes on the page
-
-
 @register("analysis", "characteristics")
-def characteristics() -> Analysis:
+def characteristics(study: Study) -> Page:
     """Counts by identity, proportions of the split, and histograms of quality."""
-
-    def analyse(study: Study) -> Callable[[Page], None]:
-        train, (rows, held_out) = study.train, study.pictures.splits[0]
-        counts = train.identity.value_counts()
-        parts = {"all": counts, "training": train.identity.iloc[rows].value_counts()}
-        parts["validation"] = train.identity.iloc[held_out].value_counts()
-        table = pd.DataFrame(parts).fillna(0).astype(int).sort_values("all", ascending=False)
-        table["validation share"] = table.validation / table["all"]
-        signals = study.signals
-
-        def write(page: Page) -> None:
-            page.heading("Characteristics")
-            share = len(held_out) / len(train)
-            page.text(
-                f"{len(train)} pictures of {len(counts)} identities, {counts.min()} to {counts.max()} each (median "
-                f"{counts.median():g}); {len(held_out)} of them, {share:.1%}, validate; by identity this share lies "
-                f"between {table['validation share'].min():.1%} and {table['validation share'].max():.1%}."
-            )
-            page.figure(
-                "counts", counts_figure(table), "Pictures of each identity, split into training and validation."
-            )
-            page.figure("quality", histograms_figure({"all pictures": signals}), "Quality on the animal's own pixels.")
-            described = signals.describe(percentiles=[0.05, 0.5, 0.95]).T.assign(skewness=signals.skew())
-            described.insert(0, "signal", described.index)
-            page.table(described)
-            page.table(table.reset_index())
-
-        return write
-
-    return analyse
+    train, (rows, held_out), page = study.train, study.pictures.splits[0], Page()
+    counts = train.identity.value_counts()
+    parts = {"all": counts, "training": train.identity.iloc[rows].value_counts()}
+    parts["validation"] = train.identity.iloc[held_out].value_counts()
+    table = pd.DataFrame(parts).fillna(0).astype(int).sort_values("all", ascending=False)
+    table["validation share"] = table.validation / table["all"]
+    share = len(held_out) / len(train)
+    page.heading("Characteristics")
+    page.text(
+        f"{len(train)} pictures of {len(counts)} identities, {counts.min()} to {counts.max()} each (median "
+        f"{counts.median():g}); {len(held_out)} of them, {share:.1%}, validate; by identity this share lies "
+        f"between {table['validation share'].min():.1%} and {table['validation share'].max():.1%}."
+    )
+    page.figure("counts", counts_figure(table), "Pictures of each identity, split into training and validation.")
+    signals = study.signals
+    page.figure("quality", histograms_figure({"all pictures": signals}), "Quality on the animal's own pixels.")
+    described = signals.describe(percentiles=[0.05, 0.5, 0.95]).T.assign(skewness=signals.skew())
+    described.insert(0, "signal", described.index)
+    page.table(described)
+    page.table(table.reset_index())
+    return page
 
 
 @register("analysis", "duplicates")
 def duplicates(
-    thresholds: tuple[CosineRange, ...] = (0.90, 0.95, 0.99), against: str | None = None, threshold: CosineRange = 0.95
-) -> Analysis:
+    study: Study,
+    thresholds: tuple[CosineRange, ...] = (0.90, 0.95, 0.99),
+    against: str | None = None,
+    threshold: CosineRange = 0.95,
+) -> Page:
     """Near-duplicates by every method, lists of what stays without them, and how well the cosine tells identities.
 
     `thresholds` of the cosine are compared, `threshold` is that of the methods that take one; `against` names a second
     backbone, whose weights are never the file in model.weights.
     """
-
-    def analyse(study: Study) -> Callable[[Page], None]:
-        similarity, names = (study.embeddings @ study.embeddings.T).numpy(), study.identities
-        likeness = Likeness(study.pixels, similarity)
-        methods = {name: Component("duplicates", name) for name in names_of_methods()}
-        for name in ("embedding", "clustering", "knn_graph", "hybrid"):
-            methods[name] = replace(methods[name], settings={"threshold": threshold})
-        for value in thresholds:
-            methods[f"embedding_{value:g}"] = Component("duplicates", "embedding", {"threshold": value})
-        truth = column_groups(study.train.burst) if "burst" in study.train else None
-        rows, groups = [], {}
-        runs = [(name, part, "within") for name, part in methods.items()]
-        for name, part, scope in [*runs, ("embedding_across", methods["embedding"], "across")]:
-            pairs = duplicate_pairs(part.build(), likeness, names, scope)
-            groups[name] = connected_groups(pairs, len(names))
-            kept = keep_sharpest(groups[name], study.signals.sharpness.to_numpy())
-            study.keep(f"kept-{name}", study.train.loc[kept, ["filename", "identity"]])
-            told = {"method": name, "scope": scope, "pairs": len(pairs), "kept": int(kept.sum())}
-            told["across identities"] = int((names[pairs[:, 0]] != names[pairs[:, 1]]).sum())
-            rows.append({**told, **(recovered(pairs, truth) if truth is not None else {})})
-        table = pd.DataFrame(rows)
-        study.keep("duplicates", table)
-        models = {study.recipe.model.backbone: similarity}
-        if against is not None:
-            other = study.embeddings_of(with_backbone(study.recipe, against))
-            models[against] = (other @ other.T).numpy()
-
-        def write(page: Page) -> None:
-            page.heading("Near-duplicates")
-            page.table(
-                table,
-                "pairs: near-duplicates that the method finds; kept: pictures when of each connected group only the "
-                "sharpest stays"
-                + (
-                    "; precision and recall: of the pairs within the data's own column burst."
-                    if truth is not None
-                    else "."
-                ),
-            )
-            for name in ("perceptual_hash", "embedding"):
-                sheet = groups_sheet(study, groups[name])
-                if sheet is not None:
-                    page.picture(f"groups-{name}", sheet, f"The largest groups that {name} finds, a row for each.")
-            page.heading("Does the cosine tell identities apart?", 3)
-            for model, values in models.items():
-                page.note(model)
-                page.table(pair_decisions(values, names, thresholds))
-                page.figure(
-                    f"pairs-{model}",
-                    similarity_figure(values, names),
-                    f"Cosines of pairs of training pictures, {model}.",
-                )
-            page.figure("roc", roc_figure(models, names), "ROC of 'same identity' by cosine, and FDR by threshold.")
-
-        return write
-
-    return analyse
-
-
-def names_of_methods() -> list[str]:
-    return names("duplicates")
+    similarity, identities, page = (study.embeddings @ study.embeddings.T).numpy(), study.identities, Page()
+    likeness = Likeness(study.pixels, similarity)
+    methods = {name: Component("duplicates", name) for name in names("duplicates")}
+    for name in ("embedding", "clustering", "knn_graph", "hybrid"):
+        methods[name] = replace(methods[name], settings={"threshold": threshold})
+    for value in thresholds:
+        methods[f"embedding_{value:g}"] = Component("duplicates", "embedding", {"threshold": value})
+    truth = column_groups(study.train.burst) if "burst" in study.train else None
+    rows, groups = [], {}
+    runs = [(name, part, "within") for name, part in methods.items()]
+    for name, part, scope in [*runs, ("embedding_across", methods["embedding"], "across")]:
+        pairs = duplicate_pairs(part, likeness, identities, scope)
+        groups[name] = connected_groups(pairs, len(identities))
+        kept = keep_sharpest(groups[name], study.signals.sharpness.to_numpy())
+        study.keep(f"kept-{name}", study.train.loc[kept, ["filename", "identity"]])
+        found = {"method": name, "scope": scope, "pairs": len(pairs), "kept": int(kept.sum())}
+        found["across identities"] = int((identities[pairs[:, 0]] != identities[pairs[:, 1]]).sum())
+        rows.append({**found, **(recovered(pairs, truth) if truth is not None else {})})
+    table = pd.DataFrame(rows)
+    study.keep("duplicates", table)
+    page.heading("Near-duplicates")
+    bursts = "; precision and recall: of the pairs within the data's own column burst." if truth is not None else "."
+    page.table(
+        table,
+        "pairs: near-duplicates that the method finds; kept: pictures when of each connected group only the sharpest "
+        f"stays{bursts}",
+    )
+    for name in ("perceptual_hash", "embedding"):
+        if (largest := groups_sheet(study, groups[name])) is not None:
+            page.picture(f"groups-{name}", largest, f"The largest groups that {name} finds, a row for each.")
+    models = {study.recipe.model.backbone: similarity}
+    if against is not None:
+        other = study.embeddings_of(with_backbone(study.recipe, against))
+        models[against] = (other @ other.T).numpy()
+    page.heading("Does the cosine tell identities apart?", 3)
+    for model, values in models.items():
+        page.note(model)
+        page.table(pair_decisions(values, identities, thresholds))
+        caption = f"Cosines of pairs of training pictures, {model}."
+        page.figure(f"pairs-{model}", similarity_figure(values, identities), caption)
+    page.figure("roc", roc_figure(models, identities), "ROC of 'same identity' by cosine, and FDR by threshold.")
+    return page
 
 
 def recovered(pairs: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -10378,56 +10216,40 @@ def recovered(pairs: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 @register("analysis", "curation")
 def curation(
+    study: Study,
     duplicate: CosineRange = 0.95,
     quality: Annotated[float, Range(low=0, high=50)] = 5.0,
     typical: Annotated[float, Range(low=0, high=50)] = 1.0,
-) -> Analysis:
+) -> Page:
     """The four stages of `curate`; writes curated.csv for data.subset, and why each other picture went."""
-
-    def analyse(study: Study) -> Callable[[Page], None]:
-        similarity = (study.embeddings @ study.embeddings.T).numpy()
-        done = curate(study.signals, similarity, study.identities, duplicate, quality, typical)
-        train = study.train.assign(reason=done.reason)
-        study.keep("curated", train.loc[done.kept, ["filename", "identity"]])
-        study.keep("removed", train.loc[~done.kept, ["filename", "identity", "reason"]])
-        columns = ["sharpness", "contrast", "representativeness", "uniqueness"]
-        before, after = done.signals[columns].mean(), done.signals[columns][done.kept].mean()
-        means = pd.DataFrame({"signal": columns, "before": before.to_numpy(), "after": after.to_numpy()})
-
-        def write(page: Page) -> None:
-            page.heading("Curation")
-            page.table(done.stages)
-            page.table(
-                means, "Means over the pictures before and after; representativeness and uniqueness within [0, 1]."
-            )
-            kept = {"all": done.signals[columns], "kept": done.signals[columns][done.kept]}
-            page.figure("curation-quality", histograms_figure(kept), "Quality before and after.")
-            counts = pd.DataFrame({"all": train.identity.value_counts()})
-            counts["training"] = train.identity[done.kept].value_counts().reindex(counts.index).fillna(0).astype(int)
-            counts["validation"] = counts["all"] - counts.training
-            page.figure("curation-counts", counts_figure(counts, ("kept", "removed")), "Pictures of each identity.")
-            shown = np.where(done.kept, "kept", done.reason.astype(str))
-            page.figure(
-                "curation-map", map_figure(study.embeddings.numpy(), shown), "All pictures, by what became of them."
-            )
-            for name in done.stages.stage:
-                gone = np.flatnonzero(done.reason == name)[:24]
-                if len(gone):
-                    captions = [f"{study.identities[i]}" for i in gone]
-                    page.picture(
-                        f"removed-{name.replace(' ', '-')}",
-                        tiles(study.thumbnails(gone), captions),
-                        f"Removed: {name}.",
-                    )
-            best = done.signals.value[done.kept].nlargest(24).index
-            captions = [f"{study.identities[i]} {done.signals.value[i]:.2f}" for i in best]
-            page.picture(
-                "most-valuable", tiles(study.thumbnails(best), captions), "The most valuable pictures that stay."
-            )
-
-        return write
-
-    return analyse
+    similarity, page = (study.embeddings @ study.embeddings.T).numpy(), Page()
+    done = curate(study.signals, similarity, study.identities, duplicate, quality, typical)
+    train = study.train.assign(reason=done.reason)
+    study.keep("curated", train.loc[done.kept, ["filename", "identity"]])
+    study.keep("removed", train.loc[~done.kept, ["filename", "identity", "reason"]])
+    signals = done.signals[["sharpness", "contrast", "representativeness", "uniqueness"]]
+    before, after = signals.mean(), signals[done.kept].mean()
+    means = pd.DataFrame({"signal": signals.columns, "before": before.to_numpy(), "after": after.to_numpy()})
+    page.heading("Curation")
+    page.table(done.stages)
+    page.table(means, "Means over the pictures before and after; representativeness and uniqueness within [0, 1].")
+    quality_of = {"all": signals, "kept": signals[done.kept]}
+    page.figure("curation-quality", histograms_figure(quality_of), "Quality before and after.")
+    counts = pd.DataFrame({"all": train.identity.value_counts()})
+    counts["training"] = train.identity[done.kept].value_counts().reindex(counts.index).fillna(0).astype(int)
+    counts["validation"] = counts["all"] - counts.training
+    page.figure("curation-counts", counts_figure(counts, ("kept", "removed")), "Pictures of each identity.")
+    shown = np.where(done.kept, "kept", done.reason.astype(str))
+    page.figure("curation-map", map_figure(study.embeddings.numpy(), shown), "All pictures, by what became of them.")
+    for name in done.stages.stage:
+        gone = np.flatnonzero(done.reason == name)[:24]
+        if len(gone):
+            removed = tiles(study.thumbnails(gone), [study.identities[i] for i in gone])
+            page.picture(f"removed-{name.replace(' ', '-')}", removed, f"Removed: {name}.")
+    best = done.signals.value[done.kept].nlargest(24).index
+    captions = [f"{study.identities[i]} {done.signals.value[i]:.2f}" for i in best]
+    page.picture("most-valuable", tiles(study.thumbnails(best), captions), "The most valuable pictures that stay.")
+    return page
 
 
 def groups_sheet(study: Study, groups: np.ndarray, rows: int = 6, columns: int = 8) -> Image.Image | None:
@@ -10436,22 +10258,17 @@ def groups_sheet(study: Study, groups: np.ndarray, rows: int = 6, columns: int =
     largest = sorted((m for m in members if len(m) > 1), key=len, reverse=True)[:rows]
     if not largest:
         return None
-    images, captions = [], []
-    for own in largest:
-        shown = own[:columns]
-        images += study.thumbnails(shown) + [None] * (columns - len(shown))
-        captions += [study.train.filename.iloc[i] for i in shown] + [""] * (columns - len(shown))
-    return tiles(images, captions, columns)
+    names_of, thumbnails = study.train.filename, study.thumbnails
+    return sheet([[Tile(*pair) for pair in zip(thumbnails(own[:columns]), names_of.iloc[own])] for own in largest])
 
 
-def analyses_of(recipe: Recipe, folder: Path, pictures: Pictures, device: torch.device) -> list[Callable[[Page], None]]:
-    """Runs the recipe's analyses; what writes them on the page. Their lists and tables go to folder/analysis/."""
-    study = Study(recipe, pictures, folder / "analysis", device)
-    writers = []
+def analyses_of(recipe: Recipe, folder: Path, pictures: Pictures, device: torch.device) -> list[Page]:
+    """What the recipe's analyses have to say. Their lists and tables go to folder/analysis/."""
+    study, pages = Study(recipe, pictures, folder / "analysis", device), []
     for part in recipe.analysis:
         say(f"  analysis: {part.name}")
-        writers.append(part.build()(study))
-    return writers
+        pages.append(part(study))
+    return pages
 
 
 # search
@@ -10485,7 +10302,7 @@ def run_search(
     with nullcontext() if recipe.search.storage else only_one(folder / "trials"):
         for left in [folder / "trials", *folder.glob("search-*.log")] if force else []:
             if left.exists():
-                set_aside(left)
+                RunFolder(left).set_aside()
         for title, why in (("space", "best trial"), ("matched", "best trial of the baseline's own parts")):
             space = free_space(recipe, title)
             if space:
@@ -10654,8 +10471,9 @@ def run_trial(
     once = with_settings(trials.recipe, trial.params, f"{trials.recipe.name}: trial {trial.number}")
     place, pictures, states = trials.place(trial.number), pictures_of(once), optuna.trial.TrialState
     cell = Cell(trials.title, "", once)
-    if place.exists() and changed_settings(place, once, pictures.fingerprints):
-        set_aside(place)
+    there = RunFolder(place)
+    if place.exists() and there.changed(once, pictures.fingerprints):
+        there.set_aside()
 
     def watch(row: Mapping[str, float]) -> None:
         trial.report(float(row["map"]), int(row["epoch"]))
@@ -10669,12 +10487,12 @@ def run_trial(
     except KitError as error:
         return states.FAIL, None, f"can't run: {error}"
     try:
-        if is_over(place):  # and was killed before that was written down
-            for row in read_log(log_folder(place)).to_dict("records")[1:]:
+        if there.over:  # and was killed before that was written down
+            for row in there.log().to_dict("records")[1:]:
                 trial.report(float(row["map"]), int(row["epoch"]))
         else:
             run_cell(cell, pictures, place, device, deadline, watch)
-        told = read_metrics(place)
+        told = there.metrics()
     except optuna.TrialPruned:
         remove(place / "checkpoint.safetensors")
         return states.PRUNED, None, "pruned"
@@ -10687,36 +10505,31 @@ def run_trial(
     return states.COMPLETE, told["map"], f"mAP {told['map']:.4f}"
 
 
-def report_search(recipe: Recipe, folder: Path) -> Callable[[Page], None]:
+def report_search(recipe: Recipe, folder: Path) -> Page:
     """Tables and pictures of the trials."""
-
-    def write(page: Page) -> None:
-        for title in ("space", "matched"):
-            space = free_space(recipe, title)
-            if not space:
-                continue
-            try:
-                study = Trials(recipe, title, space, folder).study()
-            except KitError as error:
-                page.note(f"Note: the trials of search.{title} are not shown: {error}")
-                continue
-            if not study.get_trials(deepcopy=False):
-                page.note(f"Note: search.{title} has no trials that could be shown.")
-                continue
-            trials = study.trials_dataframe(attrs=("number", "value", "params", "state"))
-            trials.columns = [c.removeprefix("params_") for c in trials.columns]
-            page.heading(f"Search: {title}")
-            page.table(trials.sort_values("value", ascending=False))
-            page.figure(
-                f"parallel-{title}", parallel_figure(trials), "Trials as lines through their settings, coloured by mAP."
-            )
-            importance = importance_of(study)
-            if importance:
-                page.figure(
-                    f"importance-{title}", importance_figure(importance), "Importance of the settings (fANOVA)."
-                )
-
-    return write
+    page = Page()
+    for title in ("space", "matched"):
+        space = free_space(recipe, title)
+        if not space:
+            continue
+        try:
+            study = Trials(recipe, title, space, folder).study()
+        except KitError as error:
+            page.note(f"Note: the trials of search.{title} are not shown: {error}")
+            continue
+        if not study.get_trials(deepcopy=False):
+            page.note(f"Note: search.{title} has no trials that could be shown.")
+            continue
+        trials = study.trials_dataframe(attrs=("number", "value", "params", "state"))
+        trials.columns = [c.removeprefix("params_") for c in trials.columns]
+        page.heading(f"Search: {title}")
+        page.table(trials.sort_values("value", ascending=False))
+        parallel = parallel_figure(trials)
+        page.figure(f"parallel-{title}", parallel, "Trials as lines through their settings, coloured by mAP.")
+        if importance := importance_of(study):
+            ranked = bars_figure(importance, "share of the variance of mAP")
+            page.figure(f"importance-{title}", ranked, "Importance of the settings (fANOVA).")
+    return page
 
 
 def importance_of(study: Any) -> dict[str, float]:
@@ -10726,7 +10539,8 @@ def importance_of(study: Any) -> dict[str, float]:
     done = [t for t in study.get_trials(deepcopy=False) if t.state == optuna.trial.TrialState.COMPLETE]
     if len(done) < 4 or len({t.value for t in done}) < 2:
         return {}
-    return optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
+    fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return dict(optuna.importance.get_param_importances(study, evaluator=fanova))
 
 
 SHOWN = 3  # variants that a report shows in detail
@@ -10738,16 +10552,16 @@ def finish_experiment(
     opened: Mapping[str, Pictures],
     folder: Path,
     failed: Mapping[str, str],
-    analyses: Sequence[Callable[[Page], None]] = (),
+    analyses: Sequence[Page] = (),
     comparable: bool = False,
 ) -> Result:
     """Table and report over the finished runs; of the variants best by their mean it shows the median run in detail."""
     wanted = len(cells)
-    cells = [cell for cell in cells if is_finished(folder / cell.folder)]
+    cells = [cell for cell in cells if RunFolder(folder / cell.folder).finished]
     if not cells and not analyses:
         raise TrainingFailed(next(iter(failed.values()), f"{folder}: no run is finished there"))
     table = results_table(cells, folder)
-    logs = {f"{c.variant}/seed{c.recipe.seed}": read_log(log_folder(folder / c.folder)) for c in cells}
+    logs = {f"{c.variant}/seed{c.recipe.seed}": RunFolder(folder / c.folder).log() for c in cells}
     best = median_runs(table) if len(table) else []
     details = [run_details(cells[i], opened[data_key(cells[i].recipe)], folder) for i in best[:SHOWN]]
     notes = list({note: None for pictures in opened.values() for note in pictures.competition.notes})
@@ -10755,7 +10569,7 @@ def finish_experiment(
     notes += [
         f"{cell.folder} was stopped by train.max_hours; the same command goes on with it"
         for cell in cells
-        if was_stopped(folder / cell.folder)
+        if RunFolder(folder / cell.folder).stopped
     ]
     missing = wanted - len(cells) - len(failed)
     notes += [f"{missing} of {wanted} runs are not there yet"] if missing else []
@@ -10768,9 +10582,8 @@ def finish_experiment(
     notes += [shown] if len(best) > SHOWN else []
     extra = report_search(recipe, folder) if recipe.search else None
     if recipe.ensemble != "none" and cells:
-        extra = partial(
-            report_ensemble, told=combine_runs(recipe, cells, opened[data_key(cells[0].recipe)].competition, folder)
-        )
+        competition = opened[data_key(cells[0].recipe)].competition
+        extra = report_ensemble(combine_runs(recipe, cells, competition, folder))
     report = write_report(folder, recipe, table, logs, details, notes, analyses, extra, comparable)
     for row in table.itertuples():
         processed, tested = getattr(row, "map_postprocessed", math.nan), getattr(row, "test_map", math.nan)

@@ -47,7 +47,7 @@ def run_of(loss="triplet", backbone="test_vit", dtype=torch.float32, **settings)
     prepare = jaguar_kit.Preparation(recipe.background, (), size, (0.5,) * 3, (0.5,) * 3)
     source = jaguar_kit.PixelSource(jaguar_kit.ImageStore(pixels, "x"), prepare, torch.device("cpu"))
     task = jaguar_kit.Task(source, source, (source,), LABELS, np.arange(12), np.arange(0))
-    trainer = jaguar_kit.make_trainer(recipe, embedder, built)
+    trainer = jaguar_kit.Trainer(recipe, embedder, built, task)
     trainer.embedder.train()
     trainer.loss.train()
     return trainer, task
@@ -56,7 +56,7 @@ def run_of(loss="triplet", backbone="test_vit", dtype=torch.float32, **settings)
 def backward(trainer, task, batches=1):
     rows = np.array_split(np.arange(12), batches)
     group = [(step, own, task.pixels.read(own)) for step, own in enumerate(rows)]
-    return jaguar_kit.backward_that_fits(trainer, task, task.pixels, group, (1, 1), None)
+    return trainer.backward_that_fits(task.pixels, group, 1)
 
 
 def gradients(trainer) -> dict[str, torch.Tensor]:
@@ -123,7 +123,7 @@ def test_a_step_that_did_not_fit_the_memory_leaves_no_trace_in_statistics(monkey
     fits, task = run_of("adaface", "test_resnet", micro_batch=6)
     backward(fits, task)
     short, _ = run_of("adaface", "test_resnet")
-    loss_of, tried = jaguar_kit.loss_of_pooled, []
+    loss_of, tried = jaguar_kit.Trainer.loss_of_pooled, []
 
     def fails_once(trainer, *arguments):
         result = loss_of(trainer, *arguments)  # all statistics have moved by now
@@ -132,7 +132,7 @@ def test_a_step_that_did_not_fit_the_memory_leaves_no_trace_in_statistics(monkey
             raise torch.OutOfMemoryError("CUDA out of memory")
         return result
 
-    monkeypatch.setattr(jaguar_kit, "loss_of_pooled", fails_once)
+    monkeypatch.setattr(jaguar_kit.Trainer, "loss_of_pooled", fails_once)
     backward(short, task)
     assert "6 pictures at a time" in capsys.readouterr().out
     for name, value in buffers(fits).items():
@@ -151,8 +151,7 @@ def test_mixed_pictures_in_parts_keep_their_partners():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jaguar_kit, "mixed_loss", watched)
         rows = np.arange(12)
-        mix = trainer.recipe.train.mix
-        jaguar_kit.backward_group(trainer, task, task.pixels, [(0, rows, task.pixels.read(rows))], (1, 1), mix)
+        trainer.backward(task.pixels, [(0, rows, task.pixels.read(rows))], 1)
     (partner, share), *_ = seen
     assert len(partner) == len(share) == 12
     assert torch.equal(partner // 4, torch.arange(12) // 4), "a partner comes from its own part"

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -112,7 +113,7 @@ CATS, PICTURES, TRAINED, WIDTH = 4, 48, 40, 6
 
 
 def head_run(seed: int = 1, **train):
-    """A trainer of a linear head, and its task: features of four identities that a little training tells apart."""
+    """A trainer of a linear head, of features of four identities that a little training tells apart."""
     train = {"epochs": 3, "batch_size": 16, "lr": 0.02, "schedule": "none", **train}
     head = {"name": "linear", "output": 8}
     recipe = recipe_from_dict({"name": "heads", "model": {"head": head}, "loss": "cross_entropy", "train": train})
@@ -125,15 +126,14 @@ def head_run(seed: int = 1, **train):
     loss = recipe.loss.build(embedding_dim=8, num_identities=CATS)
     rows = np.arange(PICTURES)
     source = jaguar_kit.FeatureSource(features, torch.device("cpu"))
-    steps = len(jaguar_kit.epoch_batches(recipe, labels, rows[:TRAINED], 1))
     sources = (source,) * len(jaguar_kit.stages_of(recipe.train))
     task = jaguar_kit.Task(None, source, sources, labels, rows[:TRAINED], rows[TRAINED:])
-    return jaguar_kit.make_trainer(recipe, embedder, loss, steps), task
+    return jaguar_kit.Trainer(recipe, embedder, loss, task)
 
 
 def trained_head(folder: Path, **settings):
-    trainer, task = head_run(**settings)
-    jaguar_kit.run_training(trainer, task, folder)
+    trainer = head_run(**settings)
+    trainer.fit(folder)
     return trainer
 
 
@@ -287,15 +287,15 @@ def test_every_optimizer_lowers_the_loss(name, tmp_path):
     ],
 )
 def test_settings_reach_the_optimizer(name, settings, there):
-    trainer, _ = head_run(optimizer={"name": name, **settings}, weight_decay=0.01, lr=0.03)
+    trainer = head_run(optimizer={"name": name, **settings}, weight_decay=0.01, lr=0.03)
     for group in trainer.optimizer.param_groups:
         assert {key: group[key] for key in there} == there
         assert group["lr"] == 0.03
 
 
 def test_adam_adds_weight_decay_to_the_gradient_and_adamw_to_the_weights():
-    assert type(head_run(optimizer="adam")[0].optimizer) is torch.optim.Adam
-    assert type(head_run(optimizer="adamw")[0].optimizer) is torch.optim.AdamW
+    assert type(head_run(optimizer="adam").optimizer) is torch.optim.Adam
+    assert type(head_run(optimizer="adamw").optimizer) is torch.optim.AdamW
 
 
 def test_an_unknown_optimizer_suggests_the_nearest():
@@ -324,7 +324,9 @@ def pixel_trainer(seed: int = 0, train=None, **model):
     torch.manual_seed(seed)
     embedder = jaguar_kit.build_embedder(recipe.model)
     loss = recipe.loss.build(embedding_dim=embedder.embedding_dim, num_identities=CATS)
-    trainer = jaguar_kit.make_trainer(recipe, embedder, loss)
+    rows, labels = np.arange(8), torch.arange(8) % CATS
+    task = jaguar_kit.Task(None, None, (), labels, rows, rows[:0])
+    trainer = jaguar_kit.Trainer(recipe, embedder, loss, task)
     return trainer, torch.randn(8, 3, 32, 32), torch.arange(8) % CATS
 
 
@@ -334,7 +336,7 @@ def changed_by_steps(trainer, pictures, labels, steps: int = 3) -> set[str]:
     trainer.embedder.train()
     for _ in range(steps):
         trainer.loss(trainer.embedder(pictures), labels).backward()
-        jaguar_kit.optimizer_step(trainer)
+        trainer.optimizer_step()
     return {key for key, value in trainer.embedder.state_dict().items() if not torch.equal(value, before[key])}
 
 
@@ -459,17 +461,17 @@ DECAY = 0.8
 
 
 def test_ema_is_the_moving_average_and_the_best_weights_are_its(tmp_path, monkeypatch):
-    seen, step = [], jaguar_kit.optimizer_step
+    seen, step = [], jaguar_kit.Trainer.optimizer_step
 
     def watched(trainer, *more):
         norm = step(trainer, *more)
         seen.append({key: value.double().clone() for key, value in trainer.live().items()})
         return norm
 
-    trainer, task = head_run(ema=DECAY, epochs=1)
+    trainer = head_run(ema=DECAY, epochs=1)
     average = {key: value.double().clone() for key, value in trainer.live().items()}
-    monkeypatch.setattr(jaguar_kit, "optimizer_step", watched)
-    jaguar_kit.run_training(trainer, task, tmp_path)
+    monkeypatch.setattr(jaguar_kit.Trainer, "optimizer_step", watched)
+    trainer.fit(tmp_path)
     for weights in seen:
         average = {key: DECAY * average[key] + (1 - DECAY) * value for key, value in weights.items()}
     average = {key: value.float() for key, value in average.items()}
@@ -479,7 +481,7 @@ def test_ema_is_the_moving_average_and_the_best_weights_are_its(tmp_path, monkey
     assert_same_tensors(trainer.live(), {key: value.float() for key, value in seen[-1].items()})
     trainer.restore(trainer.best)
     trainer.average = {}
-    assert jaguar_kit.validate(trainer, task)[0]["val_loss"] == pytest.approx(trainer.history[1]["val_loss"])
+    assert trainer.validate()[0]["val_loss"] == pytest.approx(trainer.history[1]["val_loss"])
 
 
 def test_ema_leaves_the_weights_that_learn_as_they_are(tmp_path):
@@ -528,17 +530,17 @@ def test_nearest_agrees_finds_nothing_where_each_identity_has_one_picture():
 
 
 def short_of_memory(monkeypatch, room: int) -> list[int]:
-    """pooled_part that raises where more than `room` pictures come at a time; sizes that were tried."""
-    forward, tried = jaguar_kit.pooled_part, []
+    """Trainer.pool that raises where more than `room` pictures come at a time; sizes that were tried."""
+    forward, tried = jaguar_kit.Trainer.pool, []
 
-    def limited(trainer, source, part, mix):
-        tried.append(len(part.pictures))
-        result = forward(trainer, source, part, mix)
-        if len(part.pictures) > room:
+    def limited(trainer, source, part):
+        tried.append(len(part.images))
+        result = forward(trainer, source, part)
+        if len(part.images) > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return result
 
-    monkeypatch.setattr(jaguar_kit, "pooled_part", limited)
+    monkeypatch.setattr(jaguar_kit.Trainer, "pool", limited)
     return tried
 
 
@@ -557,7 +559,7 @@ def test_out_of_memory_halves_the_pictures_at_a_time_aloud(tmp_path, monkeypatch
 
 def test_gradients_from_before_memory_ran_out_do_not_count_twice(tmp_path, monkeypatch):
     whole = trained_head(tmp_path / "whole", batch_size=16, optimizer="sgd")
-    forward, calls = jaguar_kit.loss_of_pooled, []
+    forward, calls = jaguar_kit.Trainer.loss_of_pooled, []
 
     def second_fails(*arguments):
         calls.append(1)
@@ -565,7 +567,7 @@ def test_gradients_from_before_memory_ran_out_do_not_count_twice(tmp_path, monke
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(*arguments)
 
-    monkeypatch.setattr(jaguar_kit, "loss_of_pooled", second_fails)
+    monkeypatch.setattr(jaguar_kit.Trainer, "loss_of_pooled", second_fails)
     again = trained_head(tmp_path / "again", batch_size=8, accumulate=2, optimizer="sgd")
     assert again.micro_batch == 4
     assert_same_tensors(again.live(), whole.live(), rtol=1e-4, atol=1e-6)
@@ -578,9 +580,9 @@ def test_what_never_fits_names_the_setting(tmp_path, monkeypatch):
 
 
 def test_a_smaller_micro_batch_wins_over_the_checkpoint_s(tmp_path):
-    earlier, _ = head_run()
+    earlier = head_run()
     earlier.save(tmp_path / "checkpoint.safetensors")
-    later, _ = head_run(micro_batch=4)  # what the error line advises
+    later = head_run(micro_batch=4)  # what the error line advises
     later.load(tmp_path / "checkpoint.safetensors")
     assert later.micro_batch == 4
 
@@ -592,11 +594,11 @@ def scripted(monkeypatch, metric: str, values) -> list[dict]:
     """`validate` that gives these values, the first before training; the weights at each of its calls."""
     left, weights = iter(values), []
 
-    def validate(trainer, task):
+    def validate(trainer):
         weights.append(trainer.learned())
         return {**dict.fromkeys(jaguar_kit.METRICS, 0.5), metric: next(left)}, torch.zeros(0)
 
-    monkeypatch.setattr(jaguar_kit, "validate", validate)
+    monkeypatch.setattr(jaguar_kit.Trainer, "validate", validate)
     return weights
 
 
@@ -651,13 +653,13 @@ def test_patience_begins_anew_with_each_stage(tmp_path, monkeypatch):
 
 def spied(monkeypatch) -> list:
     """(trainer, task) of every training that ends."""
-    run, seen = jaguar_kit.run_training, []
+    run, seen = jaguar_kit.Trainer.fit, []
 
-    def watched(trainer, task, *others):
-        run(trainer, task, *others)
-        seen.append((trainer, task))
+    def watched(trainer, *others):
+        run(trainer, *others)
+        seen.append((trainer, trainer.task))
 
-    monkeypatch.setattr(jaguar_kit, "run_training", watched)
+    monkeypatch.setattr(jaguar_kit.Trainer, "fit", watched)
     return seen
 
 
@@ -744,8 +746,8 @@ def test_bf16_trains_on_a_cpu(mini, tmp_path, monkeypatch):
 
 
 def scaled_head(sick: range, epochs: int, **settings):
-    """A trainer under a real GradScaler, whose gradients are infinite in these of its steps, and its task."""
-    trainer, task = head_run(epochs=epochs, **settings)
+    """A trainer under a real GradScaler, whose gradients are infinite in these of its steps."""
+    trainer = head_run(epochs=epochs, **settings)
     trainer.scaler = torch.amp.GradScaler("cpu")
     steps = []
 
@@ -753,23 +755,23 @@ def scaled_head(sick: range, epochs: int, **settings):
         steps.append(1)
         return gradient * math.inf if len(steps) - 1 in sick else gradient
 
-    jaguar_kit.learning_parameters(trainer)[0].register_hook(spoil)
-    return trainer, task
+    trainer.learning_parameters()[0].register_hook(spoil)
+    return trainer
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "nesterov", "rmsprop"])
 def test_first_steps_that_the_scaler_skips_do_no_harm(name, tmp_path):
-    trainer, task = scaled_head(range(2), epochs=8, optimizer=name, lr=LEARNING_RATES[name])
-    jaguar_kit.run_training(trainer, task, tmp_path)
+    trainer = scaled_head(range(2), epochs=8, optimizer=name, lr=LEARNING_RATES[name])
+    trainer.fit(tmp_path)
     losses = log_of(trainer.history).train_loss[1:]
     assert losses.iloc[-1] < 0.8 * losses.iloc[0]
     assert trainer.scaler.get_scale() == 2.0**14
 
 
 def test_gradients_that_are_no_numbers_at_any_scale_fail_the_run(tmp_path):
-    trainer, task = scaled_head(range(1000), epochs=50, patience=0)
+    trainer = scaled_head(range(1000), epochs=50, patience=0)
     with pytest.raises(TrainingFailed, match=r"no numbers in fp16 at any scale.*set train\.precision: fp32"):
-        jaguar_kit.run_training(trainer, task, tmp_path)
+        trainer.fit(tmp_path)
     assert len(trainer.history) < 10
 
 
@@ -824,14 +826,14 @@ def test_without_gem_pooling_the_log_has_no_exponent(tmp_path):
 
 
 def test_the_loss_of_an_epoch_is_the_mean_over_its_pictures(tmp_path, monkeypatch):
-    forward, seen = jaguar_kit.loss_of_pooled, []
+    forward, seen = jaguar_kit.Trainer.loss_of_pooled, []
 
     def watched(trainer, pooled, labels, mixed):
         loss, agrees = forward(trainer, pooled, labels, mixed)
         seen.append((float(loss.detach()), len(labels), agrees.tolist()))
         return loss, agrees
 
-    monkeypatch.setattr(jaguar_kit, "loss_of_pooled", watched)
+    monkeypatch.setattr(jaguar_kit.Trainer, "loss_of_pooled", watched)
     row = trained_head(tmp_path, epochs=1, micro_batch=5).history[1]
     assert sum(count for _, count, _ in seen) == TRAINED
     assert row["train_loss"] == pytest.approx(sum(loss * count for loss, count, _ in seen) / TRAINED)
@@ -924,14 +926,14 @@ def test_a_failed_run_is_not_run_again_unless_its_settings_change(half_failed, m
 
 @pytest.mark.parametrize("step", [1, 2, 5])
 def test_the_first_loss_that_is_no_number_is_named(step, tmp_path, monkeypatch):
-    forward, calls = jaguar_kit.loss_of_pooled, []
+    forward, calls = jaguar_kit.Trainer.loss_of_pooled, []
 
     def spoiled(*arguments):
         loss, agrees = forward(*arguments)
         calls.append(1)
         return loss * (math.nan if len(calls) >= step else 1), agrees
 
-    monkeypatch.setattr(jaguar_kit, "loss_of_pooled", spoiled)
+    monkeypatch.setattr(jaguar_kit.Trainer, "loss_of_pooled", spoiled)
     epoch, within = (step - 1) // 3 + 1, (step - 1) % 3 + 1
     with pytest.raises(TrainingFailed, match=rf"heads: .* in epoch {epoch}, step {within};"):
         trained_head(tmp_path)
@@ -991,13 +993,13 @@ def test_a_soup_of_two_models_is_refused(two_runs, mini, tmp_path):
 
 def often(monkeypatch) -> None:
     """Checkpoints after every step and every epoch."""
-    monkeypatch.setattr(jaguar_kit.Keeper, "after_step", jaguar_kit.Keeper.keep)
-    monkeypatch.setattr(jaguar_kit.Keeper, "after_epoch", jaguar_kit.Keeper.keep)
+    monkeypatch.setattr(jaguar_kit.Checkpointer, "after_step", jaguar_kit.Checkpointer.keep)
+    monkeypatch.setattr(jaguar_kit.Checkpointer, "after_epoch", jaguar_kit.Checkpointer.keep)
 
 
 def stopped_before_step(number: int, folder: Path, monkeypatch, **settings) -> None:
     """A run of the head that is interrupted before this step, and leaves a checkpoint of the one before."""
-    step, calls = jaguar_kit.optimizer_step, []
+    step, calls = jaguar_kit.Trainer.optimizer_step, []
 
     def limited(trainer, *more):
         calls.append(1)
@@ -1007,7 +1009,7 @@ def stopped_before_step(number: int, folder: Path, monkeypatch, **settings) -> N
 
     with monkeypatch.context() as patch:
         often(patch)
-        patch.setattr(jaguar_kit, "optimizer_step", limited)
+        patch.setattr(jaguar_kit.Trainer, "optimizer_step", limited)
         with pytest.raises(KeyboardInterrupt):
             trained_head(folder, **settings)
 
@@ -1034,7 +1036,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(settings, tmp_path, m
 
 def test_a_checkpoint_holds_an_epoch_that_is_not_over(tmp_path, monkeypatch, capsys):
     stopped_before_step(5, tmp_path, monkeypatch)
-    later, _ = head_run()
+    later = head_run()
     later.load(tmp_path / "checkpoint.safetensors")
     assert [row["epoch"] for row in later.history] == [0, 1]
     assert (later.partial["epoch"], later.partial["step"]) == (2, 1)
@@ -1043,8 +1045,8 @@ def test_a_checkpoint_holds_an_epoch_that_is_not_over(tmp_path, monkeypatch, cap
 
 
 def told_to_end(monkeypatch, function: str, number: int) -> None:
-    """Sends this process a SIGTERM at the `number`-th call of one of the module's functions."""
-    original, calls = getattr(jaguar_kit, function), []
+    """Sends this process a SIGTERM at the `number`-th call of one of the trainer's methods."""
+    original, calls = getattr(jaguar_kit.Trainer, function), []
 
     def watched(*arguments):
         calls.append(1)
@@ -1052,7 +1054,7 @@ def told_to_end(monkeypatch, function: str, number: int) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(*arguments)
 
-    monkeypatch.setattr(jaguar_kit, function, watched)
+    monkeypatch.setattr(jaguar_kit.Trainer, function, watched)
 
 
 @pytest.mark.parametrize(
@@ -1118,7 +1120,7 @@ def test_an_epoch_that_time_cut_short_goes_on_where_it_stopped(tmp_path, monkeyp
         return stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(jaguar_kit.Keeper, "after_step", late_at_the_fifth)
+        patch.setattr(jaguar_kit.Checkpointer, "after_step", late_at_the_fifth)
         assert trained_head(tmp_path / "cut").stopped == "max_hours"
     resumed = trained_head(tmp_path / "cut", seed=7)
     pd.testing.assert_frame_equal(log_of(resumed.history), log_of(whole.history), check_exact=True)
@@ -1495,11 +1497,11 @@ def gathered(settings, folder: str) -> None:
     os.environ.update(settings)
     torch.set_num_threads(1)
     with jaguar_kit.distributed("cpu"):
-        number = jaguar_kit.process_number()
-        told = {"agreed": torch.tensor(jaguar_kit.agreed(number == 1, False, number == 0))}
+        number = jaguar_kit.rank()
+        told = {"agreed": torch.tensor(jaguar_kit.any_rank(number == 1, False, number == 0))}
         for count in (7, 1):
             rows, layer, behind, labels = rows_and_layers()
-            inputs = rows[torch.from_numpy(jaguar_kit.own_part(np.arange(count)))].requires_grad_()
+            inputs = rows[torch.from_numpy(jaguar_kit.shard(np.arange(count)))].requires_grad_()
             whole = jaguar_kit.gather_rows(layer(inputs), count)
             with jaguar_kit.adding_gradients(layer.parameters(), count):
                 loss_of_all(behind(whole), labels[:count]).backward()
@@ -1603,11 +1605,12 @@ def test_a_process_that_dies_ends_all_and_the_same_command_completes(mini, tmp_p
 def test_the_log_tells_where_embeddings_lie_in_the_ball():
     geometry = jaguar_kit.build("geometry", "poincare", curvature=4.0, radius=0.4)
     trainer = SimpleNamespace(embedder=SimpleNamespace(geometry=geometry))
-    told = jaguar_kit.where_embeddings_lie(trainer, torch.tensor([[0.3, 0.0], [0.0, -0.1]]))
+    told = jaguar_kit.Trainer.where_embeddings_lie(trainer, torch.tensor([[0.3, 0.0], [0.0, -0.1]]))
     assert told == pytest.approx({"embedding_norm": 0.2, "distance_to_rim": 0.2})
 
 
 def test_the_log_tells_only_lengths_of_embeddings_in_other_spaces():
     trainer = SimpleNamespace(embedder=SimpleNamespace(geometry=jaguar_kit.build("geometry", "cosine")))
-    assert jaguar_kit.where_embeddings_lie(trainer, torch.tensor([[3.0, 4.0]])) == {"embedding_norm": 5.0}
-    assert math.isnan(jaguar_kit.where_embeddings_lie(trainer, torch.zeros(0, 2))["embedding_norm"])
+    where = partial(jaguar_kit.Trainer.where_embeddings_lie, trainer)
+    assert where(torch.tensor([[3.0, 4.0]])) == {"embedding_norm": 5.0}
+    assert math.isnan(where(torch.zeros(0, 2))["embedding_norm"])

@@ -94,7 +94,7 @@ def test_another_backbone_of_that_name_is_refused(frozen, mini, tmp_path):
 def test_a_backbone_that_was_replaced_while_a_run_was_interrupted_is_refused(mini, tmp_path, monkeypatch):
     file = backbone_file(tmp_path / "test_resnet.safetensors", 0)
     recipe = recipe_of(model={"weights": file}, train={"epochs": 3})
-    heed, calls = jaguar_kit.Keeper.heed, []
+    heed, calls = jaguar_kit.Checkpointer.heed, []
 
     def interrupted(self, *due, **late):
         calls.append(None)
@@ -104,7 +104,7 @@ def test_a_backbone_that_was_replaced_while_a_run_was_interrupted_is_refused(min
         return heed(self, *due, **late)
 
     with monkeypatch.context() as patch:
-        patch.setattr(jaguar_kit.Keeper, "heed", interrupted)
+        patch.setattr(jaguar_kit.Checkpointer, "heed", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_recipe(recipe, data=mini, out=tmp_path / "runs")
     backbone_file(Path(file), 1)

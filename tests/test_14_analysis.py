@@ -23,7 +23,7 @@ def unit_vectors(count=20, dim=6, seed=0):
 
 
 def build(name, **settings):
-    return Component("duplicates", name, settings).build()
+    return Component("duplicates", name, settings)
 
 
 # quality

@@ -302,18 +302,11 @@ def test_one_variant_is_compared_with_nothing(tmp_path):
     assert not (tmp_path / "figures" / "map.png").exists()
 
 
-def test_notes_and_writers_come_where_they_belong(tmp_path):
-    table = table_of(first=THREE)
-    write_report(
-        tmp_path,
-        recipe_of(),
-        table,
-        logs_of(table),
-        [],
-        ["one is missing"],
-        [lambda page: page.text("analysed")],
-        lambda page: page.text("searched"),
-    )
+def test_notes_and_parts_come_where_they_belong(tmp_path):
+    table, analysed, searched = table_of(first=THREE), Page(), Page()
+    analysed.text("analysed")
+    searched.text("searched")
+    write_report(tmp_path, recipe_of(), table, logs_of(table), [], ["one is missing"], [analysed], searched)
     told = (tmp_path / "report.md").read_text()
     order = [told.index(x) for x in ("Note: one is missing", "analysed", "## Findings", "searched", "## Settings")]
     assert order == sorted(order)
@@ -347,7 +340,9 @@ def test_there_is_no_heat_unless_two_settings_alone_vary(settings):
 
 def assert_drawn(figure):
     assert isinstance(figure, Figure)
-    assert Image.open(io.BytesIO(jaguar_kit.figure_png(figure))).width > 100
+    page = Page("figures")
+    page.figure("one", figure, "")
+    assert Image.open(io.BytesIO(page.pictures["one"])).width > 100
 
 
 def test_curves_have_the_mean_and_a_band_of_seeds_of_unequal_length():
@@ -366,7 +361,7 @@ def test_curves_have_the_mean_and_a_band_of_seeds_of_unequal_length():
 def test_bars_and_points_are_drawn_for_one_and_several_variants(variants):
     table = table_of(**variants)
     summary = summarise(table, logs_of(table), recipe_of())
-    bars = jaguar_kit.bars_figure(summary)
+    bars = jaguar_kit.variants_figure(summary)
     assert [bar.get_width() for bar in bars.axes[0].containers[-1]] == pytest.approx(list(summary["map"]))
     assert_drawn(bars)
     assert_drawn(jaguar_kit.scatter_figure(summary, "trainable", "parameters"))
@@ -411,10 +406,10 @@ def test_every_finished_trial_is_a_line_through_its_settings(trials):
 def test_tiles_leave_gaps_and_break_rows():
     red = Image.new("RGB", (10, 20), (255, 0, 0))
     sheet = jaguar_kit.tiles([red, None, red], ["a", "b", SIGNS], columns=2, side=50)
-    assert sheet.size == (2 * 58, 2 * 72)
+    assert sheet.size == (2 * 62, 2 * 80)
     assert sheet.getpixel((20, 20)) == (255, 0, 0)
-    assert sheet.getpixel((80, 20)) == (255, 255, 255)
-    assert sheet.getpixel((20, 100)) == (255, 0, 0)
+    assert sheet.getpixel((90, 20)) == (255, 255, 255)
+    assert sheet.getpixel((20, 110)) == (255, 0, 0)
 
 
 # numbers that were measured, and no others

@@ -345,7 +345,7 @@ def test_views_of_pictures_on_which_nothing_is_random_are_the_pictures(seen, min
 def test_an_interrupted_run_on_kept_views_ends_as_if_nothing_had_been(mini, tmp_path, monkeypatch):
     recipe = recipe_of(**{**DRAWN, "train": {"epochs": 5, "views": 2}})
     whole = run_recipe(recipe, data=mini, out=tmp_path / "whole").folder / "default" / "seed42"
-    heed, calls = jaguar_kit.Keeper.heed, []
+    heed, calls = jaguar_kit.Checkpointer.heed, []
 
     def interrupted(self, *due, **late):
         calls.append(None)
@@ -353,7 +353,7 @@ def test_an_interrupted_run_on_kept_views_ends_as_if_nothing_had_been(mini, tmp_
             raise KeyboardInterrupt
         return heed(self, *due, **late)
 
-    monkeypatch.setattr(jaguar_kit.Keeper, "heed", interrupted)
+    monkeypatch.setattr(jaguar_kit.Checkpointer, "heed", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, data=mini, out=tmp_path / "cut")
     monkeypatch.undo()

@@ -201,7 +201,7 @@ def test_the_page_is_self_contained(told):
 
 def test_every_query_stands_on_the_page_beside_its_matches(place, tmp_path, monkeypatch):
     rows, sheets = [], []
-    row_of, sheet_of = identify_tool.match_row, jaguar_kit.match_sheet
+    row_of, sheet_of = identify_tool.match_row, identify_tool.match_sheet
 
     def match_row(there, new, answer):
         rows.append((answer["query"], row_of(there, new, answer)))

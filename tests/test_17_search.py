@@ -78,7 +78,7 @@ def test_a_search_that_goes_on_later_draws_what_it_would_have_drawn(steps, whole
 
 @pytest.mark.parametrize("call", [3, 8, 14, 21])
 def test_a_search_that_was_interrupted_draws_what_it_would_have_drawn(call, whole, mini, tmp_path, monkeypatch):
-    heed, calls = jaguar_kit.Keeper.heed, []
+    heed, calls = jaguar_kit.Checkpointer.heed, []
 
     def interrupted(self, *due, **late):
         calls.append(None)
@@ -87,7 +87,7 @@ def test_a_search_that_was_interrupted_draws_what_it_would_have_drawn(call, whol
         return heed(self, *due, **late)
 
     with monkeypatch.context() as patch:
-        patch.setattr(jaguar_kit.Keeper, "heed", interrupted)
+        patch.setattr(jaguar_kit.Checkpointer, "heed", interrupted)
         with pytest.raises(KeyboardInterrupt):
             quiet(recipe_of(), data=mini, out=tmp_path)
     assert trials_of(quiet(recipe_of(), data=mini, out=tmp_path).folder) == whole

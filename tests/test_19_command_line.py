@@ -117,7 +117,7 @@ def test_sheet_draws_a_row_for_each_picture_and_a_column_for_each_view(write_rec
     assert str(out) in told(capsys, "sheet", str(write_recipe(RECIPE)), "--out", str(out))
     with Image.open(out) as sheet:
         assert sheet.format == "PNG"
-        assert sheet.size == (7 * (128 + 6), 6 * (128 + 6) + 18)  # stored, evaluated, five times trained on
+        assert sheet.size == (7 * (128 + 12), 6 * (128 + 30))  # stored, evaluated, five times trained on
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".png"] == ["sheet.png"]
 
 

@@ -521,7 +521,7 @@ HEADS = {"baseline": (1536, 384), "lbe09": (1024, 256)}  # length of a feature, 
 
 
 def head_run(epochs: int, width: int) -> tuple[Any, Any]:
-    """A trainer of the baseline's head, and a task of cached features."""
+    """A trainer of the baseline's head on cached features."""
     import jaguar_kit as jk
     import torch
 
@@ -536,16 +536,15 @@ def head_run(epochs: int, width: int) -> tuple[Any, Any]:
     train, validation = np.sort(order[: FEATURES * 4 // 5]), np.sort(order[FEATURES * 4 // 5 :])
     source = jk.FeatureSource(features, torch.device("cpu"))
     task = jk.Task(None, source, (source,), labels, train, validation)
-    return jk.make_trainer(recipe, embedder, loss, math.ceil(len(train) / 64)), task
+    return jk.Trainer(recipe, embedder, loss, task)
 
 
 def kit_epochs(folder: Path, epochs: int, width: int) -> float:
     """Seconds an epoch."""
-    import jaguar_kit as jk
 
-    trainer, task = head_run(epochs, width)
+    trainer = head_run(epochs, width)
     started = time.perf_counter()
-    jk.run_training(trainer, task, folder)
+    trainer.fit(folder)
     return (time.perf_counter() - started) / epochs
 
 
@@ -554,7 +553,8 @@ def file_epochs(folder: Path, epochs: int, width: int, side: int) -> float:
     import jaguar_kit as jk
     import torch
 
-    trainer, task = head_run(epochs, width)
+    trainer = head_run(epochs, width)
+    task = trainer.task
     for i, feature in enumerate(task.source.features):
         torch.save(torch.zeros(3, side, side), folder / f"picture{i}.pt")
         torch.save(feature.clone(), folder / f"feature{i}.pt")
@@ -667,13 +667,13 @@ class Steps:
             embedder.to(memory_format=torch.channels_last)
         sizes = {"embedding_dim": embedder.embedding_dim, "num_identities": CATS, "counts": [1] * CATS}
         loss = recipe.loss.build(**sizes, geometry=embedder.geometry).to(self.device)
-        self.trainer = jk.make_trainer(recipe, embedder, loss, options.steps)
         rng, count = np.random.default_rng(0), options.batch * options.steps
         pixels = rng.integers(0, 256, (count, options.side, options.side, 4), dtype=np.uint8)
         pixels[..., 3] = 255 * (np.abs(np.linspace(-1, 1, options.side)) < 0.7)  # the animal fills the middle
         pictures = jk.Pictures(None, jk.ImageStore(pixels, key=""), None, [], "")
         labels, positions = torch.arange(count) % CATS, np.arange(count)
         self.task = jk.make_task(recipe, embedder, pictures, labels, (positions, positions[:0]), self.device)
+        self.trainer = jk.Trainer(recipe, embedder, loss, self.task)
         if plain:  # as torch comes, without TF32
             torch.set_float32_matmul_precision("highest")
             torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = False
@@ -683,9 +683,7 @@ class Steps:
 
     def epoch(self) -> float:
         """Seconds of one epoch by the kit, as a recipe runs it."""
-        import jaguar_kit as jk
-
-        return self.seconds(lambda: jk.train_epoch(self.trainer, self.task, 1, 0, lambda: False))
+        return self.seconds(lambda: self.trainer.train_epoch(1, 0, lambda: False))
 
     def forward_and_backward(self) -> None:
         """In the trainer's precision, on pictures that are prepared; gradients add up."""
@@ -710,8 +708,6 @@ class Steps:
 
     def parts(self, repeat: int) -> dict[str, float]:
         """Seconds that each part of a step takes alone, best of `repeat`."""
-        import jaguar_kit as jk
-
         source, read = self.task.pixels, self.task.pixels.read(self.batch)
         self.trainer.embedder.train()
         timed = {
@@ -722,7 +718,7 @@ class Steps:
 
         def optimizer() -> float:
             self.forward_and_backward()  # a step uses its gradients up
-            return self.seconds(lambda: jk.optimizer_step(self.trainer))
+            return self.seconds(self.trainer.optimizer_step)
 
         told = {name: min(self.seconds(function) for _ in range(repeat)) for name, function in timed.items()}
         return {**told, "optimizer": min(optimizer() for _ in range(repeat))}

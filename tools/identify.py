@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import sys
 from collections.abc import Sequence
@@ -14,8 +15,11 @@ import pandas as pd
 import torch
 from jaguar_kit import (
     ANSWERS,
+    GREEN,
     LEFT_OUT,
     NEW,
+    PAPER,
+    RED,
     Calibrator,
     Embedder,
     Geometry,
@@ -25,6 +29,7 @@ from jaguar_kit import (
     PixelSource,
     Preparation,
     Recipe,
+    Tile,
     allowed_answers,
     by_ending,
     cache_dir,
@@ -52,7 +57,6 @@ from jaguar_kit import (
     load_competition,
     load_weights,
     main,
-    match_sheet,
     module_fingerprint,
     native_size,
     nearest_identities,
@@ -68,6 +72,7 @@ from jaguar_kit import (
     save_tensors,
     say,
     scan_pictures,
+    sheet,
     shortly,
     similarity_matrix,
     threshold_figure,
@@ -450,10 +455,26 @@ def identify_page(
         if len(shown) < (order.new == new_ones).sum():
             page.note(f"Note: {len(shown)} of them are shown; answers.csv has all.")
         for number, rows in enumerate(cut_batches(np.asarray(shown), 10)):
-            sheet = match_sheet([match_row(there, new, answers.loc[row]) for row in rows], [not new_ones] * len(rows))
+            shown_rows = match_sheet(
+                [match_row(there, new, answers.loc[row]) for row in rows], [not new_ones] * len(rows)
+            )
             name = f"{'new' if new_ones else 'recognised'}-{number + 1:03d}"
-            page.picture(name, sheet, f"{', '.join(answers['query'].loc[rows])}, each with its best matches.")
+            page.picture(name, shown_rows, f"{', '.join(answers['query'].loc[rows])}, each with its best matches.")
     return page
+
+
+def match_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], taken: Sequence[bool]) -> bytes:
+    """A JPEG with a row for each query: its picture, then its best matches, each with a line of text under it.
+
+    taken: whether the first match is the answer, which a green frame tells; else the query has a red one.
+    """
+    framed = []
+    for row, known in zip(rows, taken):
+        frames = {1: GREEN} if known else {0: RED}
+        framed.append([Tile(image, text, frames.get(i, PAPER)) for i, (image, text) in enumerate(row)])
+    buffer = io.BytesIO()
+    sheet(framed, side=150, gap=20, whole=True).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
 
 
 def match_row(there: Album, new: Album, answer: pd.Series) -> list[tuple[Image.Image, str]]:

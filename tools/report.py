@@ -14,7 +14,6 @@ from jaguar_kit import (
     KitError,
     Page,
     Result,
-    bars_figure,
     check_claim,
     claim,
     compare_variants,
@@ -26,6 +25,7 @@ from jaguar_kit import (
     recipe_from_dict,
     run_recipe,
     say,
+    variants_figure,
 )
 
 
@@ -66,7 +66,7 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
         summary, "Identity-balanced validation mAP over n seeds, with its 95 % interval; settings are in each report."
     )
     page.figure(
-        "map", bars_figure(summary), "Mean validation mAP, with its 95 % interval where there are several seeds."
+        "map", variants_figure(summary), "Mean validation mAP, with its 95 % interval where there are several seeds."
     )
     page.heading("Differences, paired by seed")
     page.table(compare_variants(table), "To the first variant, on the seeds that both have; p: paired t-test.")
