@@ -8,10 +8,21 @@ Quick start, in any notebook or folder that holds this one file:
     result                      # the table of results; result.report is the page to look at
 
 Letters for shapes, the same in every docstring:
-    B batch   N pictures   D embedding   C identities   H W height and width in pixels
+    B batch   N images   D embedding   C identities   H W height and width in pixels
 
 Measured on two cores of an AMD EPYC, no GPU: the quickstart recipe ends at validation mAP 0.891 from 0.180 untrained in
-75 s; re-ranking 5,000 pictures takes 0.46 s on one core, 30 runs on cached features 56 s. The README has the tables.
+75 s; re-ranking 5,000 images takes 0.46 s on one core, 30 runs on cached features 56 s. The README has the tables.
+
+The way from a recipe to a report, by the nouns that one must know:
+
+    recipe.yaml --load_recipe--> Recipe --expand--> [RunSpec]               variants x grid x seeds
+    data folder --load_competition--> Competition --open_data--> Images     tables, decoded images, splits
+    RunSpec + Images --execute_run--> Trainer(Embedder, IdentityLoss, Task) fit: epochs, steps, checkpoints
+    Trainer --write_results--> RunFolder                                    metrics, weights, embeddings, submission
+    [RunFolder] --finish_experiment--> Page --write--> report.html          beside results.csv and figures
+
+What a recipe names is a Component of the REGISTRY: a function that is called with its settings, or a Part, a class
+whose annotated fields are its settings. Grid decides what runs, where and when; RunFolder alone knows a run's files.
 
 A section uses only what stands above it:
 
@@ -93,13 +104,13 @@ __version__ = "0.2.0"
 # fmt: off
 __all__ = [
     # 1. Errors and registry
-    "KitError", "register", "build", "names", "settings_of", "Component", "Part",
+    "KitError", "register", "build", "registered", "settings_of", "Component", "Part",
     # 2. Recipe
-    "Recipe", "Cell", "load_recipe", "recipe_from_dict", "recipe_to_dict", "expand", "smoke",
+    "Recipe", "RunSpec", "load_recipe", "recipe_from_dict", "recipe_to_dict", "expand", "smoke",
     # 3. Runtime
     "on_kaggle", "find_mounted", "pick_device", "cache_dir", "atomic",
     # 4. Data
-    "Competition", "load_competition", "make_mini_dataset", "ImageStore", "open_store", "read_picture",
+    "Competition", "load_competition", "make_mini_dataset", "ImageStore", "open_store", "read_image",
     "perceptual_hashes", "find_bursts",
     # 5. Background and augmentation
     "Background", "Preparation",
@@ -123,7 +134,7 @@ __all__ = [
     # 13. Open set
     "open_set_score", "nearest_identities", "answers_of", "threshold_curve", "fit_thresholds", "cross_fitted_score",
     # 14. Dataset analysis
-    "quality_signals", "representativeness", "uniqueness", "Likeness", "duplicate_pairs", "connected_groups",
+    "quality_signals", "representativeness", "uniqueness", "PairSimilarity", "duplicate_pairs", "connected_groups",
     "keep_sharpest", "pair_decisions", "curate",
     # 15. Submission
     "write_submission", "validate_submission", "write_answers", "validate_answers",
@@ -245,7 +256,7 @@ def register(kind: str, name: str) -> Callable:
     return add
 
 
-def names(kind: str) -> list[str]:
+def registered(kind: str) -> list[str]:
     """All registered names of a kind, sorted."""
     return sorted(name for k, name in REGISTRY if k == kind)
 
@@ -255,7 +266,7 @@ def lookup(kind: str, name: str, where: str = "") -> Callable:
         kinds = {k for k, _ in REGISTRY}
         if kind not in kinds:
             raise KitError(f"{where or 'build'}: there is no kind of part '{kind}'; {suggest(kind, kinds)}")
-        raise KitError(f"{where or kind}: there is no {kind} '{name}'; {suggest(name, names(kind))}")
+        raise KitError(f"{where or kind}: there is no {kind} '{name}'; {suggest(name, registered(kind))}")
     return REGISTRY[kind, name]
 
 
@@ -334,7 +345,7 @@ def component(kind: str, value: Any, where: str) -> Component:
     if isinstance(value, str):
         value = {"name": value}
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise KitError(f"{where}: {value!r} names no {kind} (example: {{name: {names(kind)[0]}}})")
+        raise KitError(f"{where}: {value!r} names no {kind} (example: {{name: {registered(kind)[0]}}})")
     name = value["name"]
     factory = lookup(kind, name, where)
     known, hints = settings_of(kind, name), hints_of(factory)
@@ -347,7 +358,7 @@ def component(kind: str, value: Any, where: str) -> Component:
     )
 
 
-def in_short(part: Component) -> str:
+def part_words(part: Component) -> str:
     """A part's name, and those of its settings that are not the defaults."""
     defaults = settings_of(part.kind, part.name)
     own = ", ".join(f"{key} {value}" for key, value in part.settings.items() if value != defaults[key])
@@ -478,7 +489,7 @@ class MiniConfig:
     identities: Annotated[int, Range(low=2, high=500)] = 12
     images: Annotated[int, Range(low=12, high=50000)] = 240  # train and test together
     seed: Seed = 0
-    round: Literal[1, 2] = 1  # 2: background blackened, test pictures renumbered
+    round: Literal[1, 2] = 1  # 2: background blackened, test images renumbered
     layout: Literal["jaguar", "animalclef"] = "jaguar"  # animalclef: three species, queries of individuals nobody knows
 
 
@@ -487,13 +498,13 @@ class DataConfig:
     root: PathText | None = None  # folder with the data; null: --data, a Kaggle mount, or the mini-dataset
     competition: PathText = "jaguar-re-id"  # Kaggle slug; tells the right mount from others
     mini: MiniConfig | None = None  # the synthetic mini-dataset, for when no folder is given
-    masks: PathText | None = None  # folder of mask pictures named like the pictures; null: masks lie in alpha
+    masks: PathText | None = None  # folder of mask images named like the images; null: masks lie in alpha
     unmasked: Literal["stop", "keep"] = "stop"  # keep: without masks the background stays; stop: that is an error
-    size: Pixels = 256  # px, side of the square in which a picture is stored
-    fit: Literal["squash", "pad", "crop"] = "squash"  # how a picture becomes that square
+    size: Pixels = 256  # px, side of the square in which an image is stored
+    fit: Literal["squash", "pad", "crop"] = "squash"  # how an image becomes that square
     turn: dict[str, float] = field(default_factory=dict)  # degrees counter-clockwise, by label of column orientation
-    bad_images: Literal["stop", "skip"] = "stop"  # what an unreadable picture does to the run
-    split: Annotated[Component, "split"] = Component("split", "stratified")  # training and validation pictures
+    bad_images: Literal["stop", "skip"] = "stop"  # what an unreadable image does to the run
+    split: Annotated[Component, "split"] = Component("split", "stratified")  # training and validation images
     split_seed: Seed = 42  # apart from `seed`, so that seeds can vary on one split
     split_by_seed: bool = False  # true: every seed makes a split of its own
     subset: PathText | None = None  # CSV with a column filename; looked for below the result folder first
@@ -516,10 +527,10 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of training with pictures of its own size; patience begins anew."""
+    """A part of training with images of its own size; patience begins anew."""
 
     epochs: Count = 30
-    size: Pixels | None = None  # px in which training pictures are stored; null: data.size
+    size: Pixels | None = None  # px in which training images are stored; null: data.size
 
 
 @dataclass(frozen=True)
@@ -528,11 +539,11 @@ class TrainConfig:
     stages: tuple[Stage, ...] = ()  # progressive resizing, in place of epochs; validation stays at data.size
     batch_size: Annotated[int, Range(low=2, high=1 << 16)] = 64  # the pk sampler has its own
     accumulate: Count = 1  # batches to one step of the optimizer
-    micro_batch: Annotated[int, Range(low=2)] | None = None  # pictures in a backbone at a time; null: all that fit.
+    micro_batch: Annotated[int, Range(low=2)] | None = None  # images in a backbone at a time; null: all that fit.
     # The loss sees the whole batch all the same; batch norm in a backbone that learns sees a part at a time.
     sampler: Annotated[Component, "sampler"] = Component("sampler", "random")
-    mix: Annotated[Component, "mix"] = Component("mix", "none")  # pictures laid over each other
-    views: Views = 0  # random views of a picture that a frozen backbone sees, kept and used in turn; 0: always new
+    mix: Annotated[Component, "mix"] = Component("mix", "none")  # images laid over each other
+    views: Views = 0  # random views of an image that a frozen backbone sees, kept and used in turn; 0: always new
     lr: Positive = 5e-4  # learning rate of head and loss
     backbone_lr: NonNegative = 1.0  # learning rate of a backbone that learns, as a multiple of lr
     layer_decay: Annotated[float, Range(above=0, high=1)] = 1.0  # learning rate of a backbone's layer by the next one's
@@ -567,7 +578,7 @@ class Search:
 class OpenSet:
     """How queries of individuals that nobody knows are told from those of known ones."""
 
-    decide: Literal["nearest", "softmax"] = "nearest"  # by the most similar picture, or the most probable class
+    decide: Literal["nearest", "softmax"] = "nearest"  # by the most similar image, or the most probable class
     thresholds: Literal["auto", "one", "per_species"] = "auto"  # auto: per species where that is better, cross-fitted
     threshold: Fraction | None = None  # least probability, for nearest least similarity; null: fitted in validation
 
@@ -597,7 +608,7 @@ class Recipe:
     model: ModelConfig = ModelConfig()
     loss: Annotated[Component, "loss"] = Component("loss", "arcface")
     train: TrainConfig = TrainConfig()
-    analysis: tuple[Annotated[Component, "analysis"], ...] = ()  # of the training pictures, before anything is trained
+    analysis: tuple[Annotated[Component, "analysis"], ...] = ()  # of the training images, before anything is trained
     search: Search | None = None  # for the best settings, in place of variants and grid
     divergence: Divergence | None = None  # when a run counts as diverged, for the report
     open_set: OpenSet | None = None  # null: the defaults, where the data are of an open set
@@ -675,7 +686,7 @@ def read_yaml(text: str, where: str) -> Any:
         raise KitError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def merge(base: Any, over: Any) -> Any:
+def merge_settings(base: Any, over: Any) -> Any:
     """`over` laid upon `base`: mappings key by key, except that a part whose name changes is replaced whole."""
     if isinstance(base, str) and isinstance(over, Mapping) and "name" not in over:
         base = {"name": base}
@@ -685,13 +696,13 @@ def merge(base: Any, over: Any) -> Any:
         return over
     if "name" in base and over.get("name", base["name"]) != base["name"]:
         return over
-    return {**base, **{key: merge(base[key], value) if key in base else value for key, value in over.items()}}
+    return {**base, **{key: merge_settings(base[key], value) if key in base else value for key, value in over.items()}}
 
 
 def merge_recipe(base: Mapping, over: Mapping) -> dict:
-    """`merge` at the top of a recipe, whose name does not name a part."""
+    """`merge_settings` at the top of a recipe, whose name does not name a part."""
     name = over.get("name", base.get("name"))
-    return {**merge({**base, "name": name}, {**over, "name": name})}
+    return {**merge_settings({**base, "name": name}, {**over, "name": name})}
 
 
 def nested(dotted: str, value: Any) -> dict:
@@ -763,7 +774,7 @@ def recipe_from_dict(raw: Mapping, where: str = "recipe") -> Recipe:
 
 
 def check_steps(steps: Sequence[Component], where: str) -> None:
-    """Post-processing goes from pictures over embeddings to similarities, never back; `auto` stands alone."""
+    """Post-processing goes from images over embeddings to similarities, never back; `auto` stands alone."""
     stages = {"auto": 0, "tta": 0, "query_expansion": 1, "database_augmentation": 1}
     order = [stages.get(step.name, 2) for step in steps]
     if order != sorted(order):
@@ -793,7 +804,7 @@ def check_parts(recipe: Recipe, where: str) -> None:
     if open_set.decide == "softmax" and logits is None:
         raise KitError(
             f"{where}open_set.decide: softmax needs a loss with a class for each identity, such as cross_entropy; "
-            f"'{recipe.loss.name}' compares pictures"
+            f"'{recipe.loss.name}' compares images"
         )
     if open_set.decide == "softmax" and open_set.threshold is None and recipe.data.split.name != "open_set":
         raise KitError(
@@ -805,18 +816,16 @@ def check_parts(recipe: Recipe, where: str) -> None:
     if blind:
         raise KitError(
             f"{where}{blind}: {watched[blind]} needs a loss with a class for each identity, such as cross_entropy; "
-            f"'{recipe.loss.name}' compares pictures"
+            f"'{recipe.loss.name}' compares images"
         )
     if recipe.train.mix.name != "none" and not loss.per_sample:
         raise KitError(
-            f"{where}train.mix: '{recipe.train.mix.name}' needs a loss on single pictures, such as arcface; "
+            f"{where}train.mix: '{recipe.train.mix.name}' needs a loss on single images, such as arcface; "
             f"'{recipe.loss.name}' looks at pairs"
         )
     if recipe.train.views and (not recipe.model.freeze or recipe.train.mix.name != "none"):
         found = (
-            f"has its pictures mixed ({recipe.train.mix.name})"
-            if recipe.model.freeze
-            else "learns (model.freeze: false)"
+            f"has its images mixed ({recipe.train.mix.name})" if recipe.model.freeze else "learns (model.freeze: false)"
         )
         raise KitError(
             f"{where}train.views: {recipe.train.views} views can be kept of a frozen backbone only, and this one "
@@ -874,7 +883,7 @@ def read_recipe(path: Path, seen: tuple[Path, ...]) -> Recipe:
 
 
 @dataclass(frozen=True)
-class Cell:
+class RunSpec:
     """One run of an experiment: a variant with a seed, and a recipe without variants, grid or seeds."""
 
     variant: str
@@ -890,7 +899,7 @@ class Cell:
 MOST_RUNS = 10_000  # of an experiment
 
 
-def expand(recipe: Recipe, where: str = "recipe") -> list[Cell]:
+def expand(recipe: Recipe, where: str = "recipe") -> list[RunSpec]:
     """All runs of a recipe: variants x grid x seeds."""
     variants = recipe.variants or {"default": {}}
     dotted = list(recipe.grid)
@@ -903,7 +912,7 @@ def expand(recipe: Recipe, where: str = "recipe") -> list[Cell]:
     if runs > MOST_RUNS:
         raise KitError(f"{where}: variants, grid and seeds make {runs:,} runs (expected at most {MOST_RUNS:,})")
     base = {**recipe_to_dict(recipe), "variants": {}, "grid": {}, "seeds": [], "overrides": []}
-    cells = []
+    specs = []
     for (name, settings), values in itertools.product(variants.items(), itertools.product(*recipe.grid.values())):
         place = f"{where}: variants.{name}"
         settings = convert(settings if settings is not None else {}, dict, place)
@@ -920,14 +929,14 @@ def expand(recipe: Recipe, where: str = "recipe") -> list[Cell]:
         once = convert_section(merge_recipe(base, settings), Recipe, f"{place}: " if recipe.variants else f"{where}: ")
         check_steps(once.postprocess, f"{place if recipe.variants else where}: postprocess")
         check_parts(once, f"{place if recipe.variants else where}: ")
-        cells += [Cell(label, why, with_seed(once, seed)) for seed in recipe.seeds or (once.seed,)]
-    folders = [cell.folder for cell in cells]
+        specs += [RunSpec(label, why, with_seed(once, seed)) for seed in recipe.seeds or (once.seed,)]
+    folders = [spec.folder for spec in specs]
     if len(set(folders)) < len(folders):
         shared = next(folder for folder in folders if folders.count(folder) > 1)
         raise KitError(
             f"{where}: two runs would share the folder '{shared}' (seeds, variants and grid values must differ)"
         )
-    return cells
+    return specs
 
 
 def whole_range(rule: Mapping[str, Any]) -> bool:
@@ -1005,10 +1014,10 @@ SMOKE_SETTINGS = (
 
 
 def smoke(recipe: Recipe, weights: str | Path | None = None, masks: bool = False) -> Recipe:
-    """The same experiment small enough for seconds on a CPU: tiny backbone, two epochs, one seed, small pictures.
+    """The same experiment small enough for seconds on a CPU: tiny backbone, two epochs, one seed, small images.
 
     `weights` are those of a tiny backbone that has learned something; without them it has random ones. `masks`: whether
-    the recipe's own masks are there, as for data of its own; the synthetic pictures have theirs in alpha.
+    the recipe's own masks are there, as for data of its own; the synthetic images have theirs in alpha.
     """
     small = MiniConfig(identities=8, images=120)
     if recipe.data.split.name == "open_set" or recipe.open_set:
@@ -1026,7 +1035,7 @@ def smoke(recipe: Recipe, weights: str | Path | None = None, masks: bool = False
     raw.update(name=name, seeds=[], checkpoint=None, soup=[], data={**raw["data"], "mini": asdict(mini)})
     small = recipe_from_dict(raw, name)
     column = ["data.split.column=burst"] if recipe.data.split.settings.get("column") else []  # the mini-dataset's
-    if not (recipe.train.epochs or any(cell.recipe.checkpoint for cell in expand(recipe))):
+    if not (recipe.train.epochs or any(spec.recipe.checkpoint for spec in expand(recipe))):
         column += ["train.epochs=0"]
     own = [f"model.pretrained={str(trained).lower()}", f"model.weights={json.dumps(str(weights) if trained else None)}"]
     settings = [text for text in SMOKE_SETTINGS if not (masks and text.startswith("data.masks="))]
@@ -1092,7 +1101,7 @@ def find_mounted(pattern: str, root: Path = KAGGLE_INPUT, depth: int = 8) -> lis
 
 
 def cache_dir() -> Path:
-    """Where decoded pictures and features are kept: $JAGUAR_KIT_CACHE, Kaggle's scratch, or ~/.cache/jaguar_kit."""
+    """Where decoded images and features are kept: $JAGUAR_KIT_CACHE, Kaggle's scratch, or ~/.cache/jaguar_kit."""
     if os.environ.get(CACHE_VARIABLE):
         return Path(os.environ[CACHE_VARIABLE])
     return KAGGLE_SCRATCH / "jaguar_kit" if on_kaggle() else home_folder() / ".cache" / "jaguar_kit"
@@ -1133,7 +1142,7 @@ def core_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def end_with(parent: int) -> None:
+def end_with_parent(parent: int) -> None:
     """Ends this process soon after its parent, which a SIGKILL leaves no time to tell it."""
     import threading
 
@@ -1185,7 +1194,7 @@ UNWRITABLE = (
 
 
 @contextmanager
-def told_if_unwritable(path: Path) -> Iterator[None]:
+def unwritable_in_one_line(path: Path) -> Iterator[None]:
     """Turns a full disk, or a place that may not be written to, into one line."""
     try:
         yield
@@ -1207,24 +1216,24 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
-    with told_if_unwritable(path):
+    with unwritable_in_one_line(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".{glob_escape(path.name)}.*.tmp*"):
             pid = left.name[len(path.name) + 2 :].partition(".")[0]
             if pid.isdigit() and (int(pid) == os.getpid() or not process_alive(int(pid))):
-                remove(left)
+                remove_path(left)
         try:
             yield temporary
             os.replace(temporary, path)
         finally:
-            remove(temporary)
+            remove_path(temporary)
 
 
 def glob_escape(name: str) -> str:
     return re.sub(r"([*?[])", r"[\1]", name)
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Removes a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -1278,7 +1287,7 @@ def only_one(path: Path, wait: bool = False) -> Iterator[None]:
     import fcntl
 
     lock = path.with_name(f".{path.name}.lock")
-    with told_if_unwritable(path):
+    with unwritable_in_one_line(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
             file = open(lock, "w")  # noqa: SIM115 - held until the block ends
@@ -1295,7 +1304,7 @@ def only_one(path: Path, wait: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        remove(lock)
+        remove_path(lock)
         file.close()
 
 
@@ -1317,7 +1326,7 @@ def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
     return tqdm(items, desc=label, total=total, disable=quiet, leave=False)
 
 
-def say(text: str) -> None:
+def echo(text: str) -> None:
     """Prints a line in the first process; where nobody can read it any more, work goes on all the same."""
     if rank() > 0:
         return
@@ -1341,7 +1350,7 @@ def mute_output() -> None:
 
 
 @contextmanager
-def silent() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Nothing is printed within the block."""
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         yield
@@ -1395,15 +1404,15 @@ def seed_everything(*numbers: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Competition:
-    """Labelled training pictures and, where there is one, a test table whose pictures are query and gallery alike."""
+    """Labelled training images and, where there is one, a test table whose images are query and gallery alike."""
 
     root: Path
     train: pd.DataFrame  # filename, identity, path (below root), and further columns of train.csv and views.csv
     pairs: pd.DataFrame | None  # row_id, query_image, gallery_image; None when there is nothing to submit
-    test: pd.DataFrame  # filename, path of every picture that the pairs name
+    test: pd.DataFrame  # filename, path of every image that the pairs name
     solution: pd.Series | None  # identity by test filename, where solution.csv tells it; for scoring only
     notes: tuple[str, ...] = ()  # what is unusual but no fault
-    open_set: bool = False  # a test picture may show an individual that nobody knows; the submission names identities
+    open_set: bool = False  # a test image may show an individual that nobody knows; the submission names identities
 
     @property
     def identities(self) -> list[str]:
@@ -1411,12 +1420,12 @@ class Competition:
 
     @property
     def paths(self) -> list[str]:
-        """Paths below root, training pictures first, then test pictures: the order of the image store."""
+        """Paths below root, training images first, then test images: the order of the image store."""
         return [*self.train.path, *self.test.path]
 
     @property
     def files(self) -> list[Path]:
-        """All pictures, and the tables that are there."""
+        """All images, and the tables that are there."""
         tables = [name for name in ("train.csv", "test.csv", "metadata.csv") if (self.root / name).is_file()]
         return [self.root / path for path in [*self.paths, *tables]]
 
@@ -1466,15 +1475,15 @@ def read_table(path: Path, columns: Sequence[str], dtypes: Mapping[str, str] | N
 
 
 def check_names(table: Path, column: str, filenames: Iterable[str]) -> None:
-    """Refuses empty picture names and names that lead out of the data folder."""
+    """Refuses empty image names and names that lead out of the data folder."""
     for name in filenames:
         parts = re.split(r"[/\\]", name)
         if not name.strip() or ".." in parts or parts[0] == "" or ":" in parts[0]:
-            raise KitError(f"{table}: {column}: {name!r} is not a picture inside the data folder")
+            raise KitError(f"{table}: {column}: {name!r} is not an image inside the data folder")
 
 
-def locate_pictures(root: Path, part: str, filenames: Iterable[str], table: Path) -> list[str]:
-    """Paths below `root` of pictures in part/part/, part/ or root itself; KitError lists all that are missing."""
+def locate_images(root: Path, part: str, filenames: Iterable[str], table: Path) -> list[str]:
+    """Paths below `root` of images in part/part/, part/ or root itself; KitError lists all that are missing."""
     folders = [f for f in (f"{part}/{part}", part, ".") if (root / f).is_dir()]
     there = {folder: {e.name for e in os.scandir(root / folder) if e.is_file()} for folder in folders}
     paths, missing = [], []
@@ -1483,7 +1492,7 @@ def locate_pictures(root: Path, part: str, filenames: Iterable[str], table: Path
         paths.append(str(Path(home or ".") / name))
         missing += [name] if home is None else []
     if missing:
-        raise KitError(f"{table}: {len(missing)} pictures are not in {root / part}: {shortly(missing)}")
+        raise KitError(f"{table}: {len(missing)} images are not in {root / part}: {first_few(missing)}")
     return paths
 
 
@@ -1511,7 +1520,7 @@ CAMERA_FOLDER = re.compile(  # DCF's, such as 100CANON
 
 
 @cache
-def picture_formats() -> tuple[str, ...]:
+def image_formats() -> tuple[str, ...]:
     """Those of FORMATS that can be read here; HEIF where pillow-heif is installed."""
     Image.init()
     with suppress(ImportError):
@@ -1522,28 +1531,28 @@ def picture_formats() -> tuple[str, ...]:
 
 
 @cache
-def picture_suffixes() -> frozenset[str]:
-    formats = picture_formats()
+def image_suffixes() -> frozenset[str]:
+    formats = image_formats()
     return frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in formats)
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What lies below a folder: its pictures, and in words all that was left out or not read."""
+    """What lies below a folder: its images, and in words all that was left out or not read."""
 
-    pictures: list[Path]  # relative to the folder, in order
+    images: list[Path]  # relative to the folder, in order
     notes: list[str]
     unread: Mapping[str, Mapping[str, int]]  # by folder at the top, how many other files by their ending
 
 
-def scan_pictures(root: Path, leave_out: Sequence[str] = ()) -> Scan:
-    """Finds all pictures below a folder, in folders that are links too.
+def scan_images(root: Path, leave_out: Sequence[str] = ()) -> Scan:
+    """Finds all images below a folder, in folders that are links too.
 
     Hidden files, folders of results, litter of systems, and `leave_out` (paths below root) are left out. Whatever is
     not read is counted in the notes. KitError on names that are no text.
     """
-    suffixes, away = picture_suffixes(), {os.path.realpath(root / path) for path in leave_out}
-    pictures, left, linked, broken, unread, seen = [], {}, [], [], {}, set()
+    suffixes, away = image_suffixes(), {os.path.realpath(root / path) for path in leave_out}
+    images, left, linked, broken, unread, seen = [], {}, [], [], {}, set()
     for folder, folders, files in walk_links_last(root):
         place, here, status = Path(folder), Path(folder).relative_to(root), os.stat(folder)
         check_decoded(place, [*folders, *files])
@@ -1567,11 +1576,11 @@ def scan_pictures(root: Path, leave_out: Sequence[str] = ()) -> Scan:
         for name in sorted(n for n in files if not n.startswith(".") and (here.parts or n != "views.csv")):
             kind = Path(name).suffix.lower() or "without ending"
             if kind in suffixes and (place / name).is_file():
-                pictures.append(here / name)
+                images.append(here / name)
                 continue
             broken += [str(here / name)] if (place / name).is_symlink() and not (place / name).exists() else []
             counts[kind] = counts.get(kind, 0) + 1
-    return Scan(sorted(pictures), notes_on_scan(root, left, linked, broken, unread), unread)
+    return Scan(sorted(images), notes_on_scan(root, left, linked, broken, unread), unread)
 
 
 def walk_links_last(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -1584,7 +1593,7 @@ def walk_links_last(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def is_litter(folder: Path, within: bool) -> bool:
-    """Whether a folder holds what no person put there as pictures; `within` another, masks too."""
+    """Whether a folder holds what no person put there as images; `within` another, masks too."""
     name = folder.name
     kinds = name.startswith(".") or name.lower() in LITTER or name.lower().endswith(".lrdata")
     return kinds or (within and MASKS.fullmatch(name) is not None)
@@ -1602,7 +1611,7 @@ def check_decoded(folder: Path, names_there: Iterable[str]) -> None:
 
 
 def by_ending(unread: Mapping[str, Mapping[str, int]]) -> str:
-    """How many files that are no pictures there are of each ending, in words."""
+    """How many files that are no images there are of each ending, in words."""
     kinds: dict[str, int] = {}
     for kind, count in itertools.chain.from_iterable(counts.items() for counts in unread.values()):
         kinds[kind] = kinds.get(kind, 0) + count
@@ -1615,38 +1624,38 @@ def notes_on_scan(
     notes, others = [], by_ending(unread)
     if others:
         hint = "; pip install pillow-heif reads .heic" if re.search(r"\.hei[cf]\b", others) else ""
-        notes.append(f"{root}: files that are no pictures that can be read here: {others}{hint}")
+        notes.append(f"{root}: files that are no images that can be read here: {others}{hint}")
     if left:
         listed = [f"{name} ({count} files)" if count else name for name, count in left.items()]
-        notes.append(f"{root}: {len(left)} folders hold no data and are left out: {shortly(listed)}")
+        notes.append(f"{root}: {len(left)} folders hold no data and are left out: {first_few(listed)}")
     if linked:
-        notes.append(f"{root}: {len(linked)} links to folders were followed: {shortly(sorted(linked))}")
+        notes.append(f"{root}: {len(linked)} links to folders were followed: {first_few(sorted(linked))}")
     if broken:
         notes.append(
-            f"{root}: {len(broken)} links lead nowhere, or where a folder was read already: {shortly(sorted(broken))}"
+            f"{root}: {len(broken)} links lead nowhere, or where a folder was read already: {first_few(sorted(broken))}"
         )
     return notes
 
 
-def pictures_below(folder: Path) -> list[Path]:
-    """Paths of all pictures in a folder and its folders, relative to it and in order."""
-    return scan_pictures(folder).pictures
+def images_below(folder: Path) -> list[Path]:
+    """Paths of all images in a folder and its folders, relative to it and in order."""
+    return scan_images(folder).images
 
 
-def check_pictures(table: Path, column: str, root: Path, paths: Iterable[str]) -> None:
-    """KitError lists all pictures of a table that are not below `root`."""
+def check_images(table: Path, column: str, root: Path, paths: Iterable[str]) -> None:
+    """KitError lists all images of a table that are not below `root`."""
     missing = [path for path in paths if not (root / path).is_file()]
     if missing:
-        raise KitError(f"{table}: {column}: {len(missing)} pictures are not in {root}: {shortly(missing)}")
+        raise KitError(f"{table}: {column}: {len(missing)} images are not in {root}: {first_few(missing)}")
 
 
-def unlisted_pictures(root: Path, part: str, listed: Iterable[str]) -> list[str]:
-    """Pictures that lie below the folder of a part but are not among the listed paths (below root) of its table."""
+def unlisted_images(root: Path, part: str, listed: Iterable[str]) -> list[str]:
+    """Images that lie below the folder of a part but are not among the listed paths (below root) of its table."""
     folder = next((root / f for f in (f"{part}/{part}", part) if (root / f).is_dir()), None)
     if folder is None:
         return []
     known = {os.path.normpath(root / path) for path in listed}
-    return [str(path) for path in pictures_below(folder) if os.path.normpath(folder / path) not in known]
+    return [str(path) for path in images_below(folder) if os.path.normpath(folder / path) not in known]
 
 
 def load_competition(root: str | Path, masks: str | None = None) -> Competition:
@@ -1654,7 +1663,7 @@ def load_competition(root: str | Path, masks: str | None = None) -> Competition:
 
     masks: a folder below root that holds masks, no individual.
 
-    Every fault is found before any work begins: missing columns, duplicate rows, pictures that are not there
+    Every fault is found before any work begins: missing columns, duplicate rows, images that are not there
     (all of them are named), names that lead out of the folder, an empty table. The pairs of test.csv may come in
     any order and need not be complete.
     """
@@ -1672,7 +1681,7 @@ def load_tables(root: Path) -> Competition:
     train = train.rename(columns={"ground_truth": "identity"})
     check_names(table, "filename", train.filename)
     notes = clean_labels(table, train, "ground_truth")
-    train["path"] = locate_pictures(root, "train", train.filename, table)
+    train["path"] = locate_images(root, "train", train.filename, table)
     check_once(table, "filename", train.path)
     train, joined = add_views(root, train)
     notes += notes_on_labels(train) + joined + notes_on_unlisted(root, "train", train.path)
@@ -1681,7 +1690,7 @@ def load_tables(root: Path) -> Competition:
         pairs = load_pairs(root / "test.csv")
         filenames = sorted({*pairs.query_image.cat.categories, *pairs.gallery_image.cat.categories})
         check_names(root / "test.csv", "query_image, gallery_image", filenames)
-        paths = locate_pictures(root, "test", filenames, root / "test.csv")
+        paths = locate_images(root, "test", filenames, root / "test.csv")
         test = pd.DataFrame({"filename": filenames, "path": paths})
         solution, scored = load_solution(root / "solution.csv", filenames)
         notes += scored + notes_on_unlisted(root, "test", paths)
@@ -1698,14 +1707,14 @@ def load_metadata(root: Path) -> Competition:
     rows = rows.rename(columns={"image_id": "filename"})
     twice = rows.filename[rows.filename.duplicated()].unique()
     if len(twice):
-        raise KitError(f"{table}: image_id: more than one row for {shortly(list(twice))}")
+        raise KitError(f"{table}: image_id: more than one row for {first_few(list(twice))}")
     for column in ("species", "orientation", "split", "dataset"):
         rows = rows.assign(**{column: rows[column].map(clean_label)}) if column in rows else rows
     strange = sorted(set(rows.split) - {"database", "query"})
     if strange:
         raise KitError(f"{table}: split: {strange[0]!r} is not known (expected database or query)")
     check_names(table, "path", rows.path)
-    check_pictures(table, "path", root, rows.path)
+    check_images(table, "path", root, rows.path)
     check_once(table, "path", rows.path)
     train, test = (rows[rows.split == part].reset_index(drop=True) for part in ("database", "query"))
     told = test.filename[test.identity.map(clean_label) != ""]
@@ -1755,37 +1764,37 @@ def clean_labels(table: Path, train: pd.DataFrame, column: str) -> list[str]:
     if other.any():
         pairs = dict.fromkeys(f"{a!a} as {b!r}" for a, b in zip(written[other], train.identity[other]))
         notes.append(
-            f"{table}: {column}: {other.sum()} labels are read without what nobody sees: {shortly(list(pairs))}"
+            f"{table}: {column}: {other.sum()} labels are read without what nobody sees: {first_few(list(pairs))}"
         )
     return notes
 
 
 def check_once(table: Path, column: str, paths: pd.Series) -> None:
-    """Refuses one picture in two rows, under whatever spellings of its path."""
+    """Refuses one image in two rows, under whatever spellings of its path."""
     plain = paths.map(os.path.normpath)
     if plain.duplicated().any():
-        raise KitError(f"{table}: {column}: more than one row for the picture {plain[plain.duplicated()].iloc[0]}")
+        raise KitError(f"{table}: {column}: more than one row for the image {plain[plain.duplicated()].iloc[0]}")
 
 
 def check_labels(table: Path, train: pd.DataFrame, column: str = "ground_truth") -> None:
     unlabelled = train.filename[train.identity == ""]
     if len(unlabelled):
-        raise KitError(f"{table}: {column}: empty for {shortly(list(unlabelled))}")
+        raise KitError(f"{table}: {column}: empty for {first_few(list(unlabelled))}")
     new = train.identity.map(lambda name: re.sub("[ _-]+", "_", name.casefold()) == NEW)
     if new.any():
         raise KitError(
             f"{table}: {column}: {NEW!r} is the answer for animals that nobody knows, no label (expected a name; "
-            f"leave these {new.sum()} pictures out)"
+            f"leave these {new.sum()} images out)"
         )
     twice = train.filename[train.filename.duplicated()].unique()
     if len(twice):
-        raise KitError(f"{table}: filename: more than one row for {shortly(list(twice))}")
+        raise KitError(f"{table}: filename: more than one row for {first_few(list(twice))}")
     if train.identity.nunique() < 2:
         raise KitError(f"{table}: {column}: only one identity, '{train.identity.iloc[0]}'; at least two are needed")
 
 
 def load_pairs(table: Path) -> pd.DataFrame:
-    """test.csv with its picture columns as categories, so that 25 million rows fit in memory.
+    """test.csv with its image columns as categories, so that 25 million rows fit in memory.
 
     Row ids are int64 where every one is written as such a number is, and text otherwise, so that they are told again to
     the letter: 0007 is not 7, nor is +7.
@@ -1822,27 +1831,27 @@ def check_unique(row_ids: pd.Series, table: str | Path) -> None:
         return  # rising numbers, as nearly always; hashing them all takes a hundred times longer
     twice = row_ids[row_ids.duplicated()].unique()
     if len(twice):
-        raise KitError(f"{table}: row_id: more than one row for {shortly(list(map(str, twice)))}")
+        raise KitError(f"{table}: row_id: more than one row for {first_few(list(map(str, twice)))}")
 
 
 def load_solution(
     table: Path, filenames: Sequence[str], columns: tuple[str, str] = ("filename", "ground_truth")
 ) -> tuple[pd.Series | None, list[str]]:
-    """The identity of each test picture where the table tells all of them, else None; what is to be said about it."""
+    """The identity of each test image where the table tells all of them, else None; what is to be said about it."""
     if not table.is_file():
         return None, []
     key, value = columns
     solution = read_table(table, columns).set_index(key)[value].map(clean_label)
     if solution.index.has_duplicates:
-        raise KitError(f"{table}: {key}: more than one row for a picture")
+        raise KitError(f"{table}: {key}: more than one row for an image")
     told = sum(solution.get(name, "") != "" for name in filenames)
     if told < len(filenames):
-        return None, [f"{table}: tells {told} of {len(filenames)} test pictures, so that nothing is scored by it"]
+        return None, [f"{table}: tells {told} of {len(filenames)} test images, so that nothing is scored by it"]
     return solution.reindex(filenames), []
 
 
 def add_views(root: Path, train: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Columns of an optional views.csv (flank, burst, sighting, ...), joined by picture; of how many it tells."""
+    """Columns of an optional views.csv (flank, burst, sighting, ...), joined by image; of how many it tells."""
     table = root / "views.csv"
     if not table.is_file():
         return train, []
@@ -1852,13 +1861,13 @@ def add_views(root: Path, train: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]
         raise KitError(
             f"{table}: column 'path' is missing (expected path or filename; found {','.join(views.columns)})"
         )
-    rows = match_pictures(table, views, keys, train)
+    rows = match_images(table, views, keys, train)
     told = [column for column in views if column not in train.columns]
     joined = views[told].iloc[rows].set_axis(train.index)
     joined[rows < 0] = None
-    note = f"{table}: tells {', '.join(told) or 'nothing new'} of {(rows >= 0).sum()} of {len(rows)} training pictures"
+    note = f"{table}: tells {', '.join(told) or 'nothing new'} of {(rows >= 0).sum()} of {len(rows)} training images"
     if not (rows >= 0).any():
-        note += f" (it names {views[keys[0]].iloc[0]}, the pictures are called {train.path.iloc[0]})"
+        note += f" (it names {views[keys[0]].iloc[0]}, the images are called {train.path.iloc[0]})"
     return pd.concat([train, joined], axis=1), [note]
 
 
@@ -1868,11 +1877,11 @@ def ends_alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     return one[-length:] == other[-length:]
 
 
-def match_pictures(table: Path, views: pd.DataFrame, keys: Sequence[str], train: pd.DataFrame) -> np.ndarray:
-    """The row of `views` that tells of each training picture (N,), -1 where none does.
+def match_images(table: Path, views: pd.DataFrame, keys: Sequence[str], train: pd.DataFrame) -> np.ndarray:
+    """The row of `views` that tells of each training image (N,), -1 where none does.
 
-    A picture is known by its path below the root, of which a row may tell more or less folders, as long as that fits
-    one picture and one row alone.
+    An image is known by its path below the root, of which a row may tell more or less folders, as long as that fits
+    one image and one row alone.
     """
     told = [Path(os.path.normpath(name.replace("\\", "/"))).parts for name in views[keys[0]]]
     content = list(zip(*(views[column] for column in views if column not in ("path", "filename")))) or [()] * len(views)
@@ -1894,7 +1903,7 @@ def match_pictures(table: Path, views: pd.DataFrame, keys: Sequence[str], train:
 
 
 def notes_on_labels(train: pd.DataFrame) -> list[str]:
-    """What is unusual: identities of one picture, names that may be none, names that differ by case alone."""
+    """What is unusual: identities of one image, names that may be none, names that differ by case alone."""
     counts = train.identity.value_counts()
     singles, vague = sorted(counts.index[counts == 1]), sorted(n for n in counts.index if VAGUE.fullmatch(n))
     by_case: dict[str, list[str]] = {}
@@ -1903,22 +1912,22 @@ def notes_on_labels(train: pd.DataFrame) -> list[str]:
     alike = [" and ".join(names_there) for names_there in by_case.values() if len(names_there) > 1]
     notes = []
     if singles:
-        notes.append(f"{len(singles)} identities have one picture and stay in training: {shortly(singles)}")
-    notes += [f"{counts[n]} pictures are of an individual called {n!r}; leave them out if it is none" for n in vague]
+        notes.append(f"{len(singles)} identities have one image and stay in training: {first_few(singles)}")
+    notes += [f"{counts[n]} images are of an individual called {n!r}; leave them out if it is none" for n in vague]
     if alike:
-        notes.append(f"individuals whose names differ by case alone are taken for several: {shortly(alike)}")
+        notes.append(f"individuals whose names differ by case alone are taken for several: {first_few(alike)}")
     return notes
 
 
-def shortly(listed: Sequence[str], most: int = 12) -> str:
+def first_few(listed: Sequence[str], most: int = 12) -> str:
     """The first names of a list that may be long, and how many more there are."""
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
 
 def notes_on_unlisted(root: Path, part: str, listed: Iterable[str]) -> list[str]:
-    unlisted = unlisted_pictures(root, part, listed)
+    unlisted = unlisted_images(root, part, listed)
     return (
-        [f"{len(unlisted)} pictures in {part}/ stand in no table and are not used: {shortly(unlisted)}"]
+        [f"{len(unlisted)} images in {part}/ stand in no table and are not used: {first_few(unlisted)}"]
         if unlisted
         else []
     )
@@ -1930,54 +1939,54 @@ def is_nobody(name: str) -> bool:
 
 
 def load_folders(root: Path, masks: str | None = None) -> Competition:
-    """A plain folder with a folder of pictures for each individual; what no individual is called is left out, aloud."""
-    found = scan_pictures(root, [masks] if masks else [])
+    """A plain folder with a folder of images for each individual; what no individual is called is left out, aloud."""
+    found = scan_images(root, [masks] if masks else [])
     of_folder: dict[str, list[Path]] = {}
-    for path in found.pictures:
+    for path in found.images:
         of_folder.setdefault(path.parts[0] if len(path.parts) > 1 else "", []).append(path)
     loose, notes = of_folder.pop("", []), list(found.notes)
     nobody = sorted(name for name in of_folder if is_nobody(name))
     if nobody and len(nobody) == len(of_folder):
         raise KitError(
-            f"{root}: {shortly(nobody)} are names of splits, masks or cameras, no individuals (expected a folder of "
-            f"pictures for each individual; give --data {root / nobody[0]}, or a train.csv)"
+            f"{root}: {first_few(nobody)} are names of splits, masks or cameras, no individuals (expected a folder of "
+            f"images for each individual; give --data {root / nobody[0]}, or a train.csv)"
         )
     if nobody:
-        listed = shortly([f"{name} ({len(of_folder.pop(name))} pictures)" for name in nobody])
+        listed = first_few([f"{name} ({len(of_folder.pop(name))} images)" for name in nobody])
         notes.append(
             f"{root}: folders called like splits, masks or cameras are no individuals and are left out: {listed}"
         )
     if not of_folder:
         others = f"; there are {by_ending(found.unread)}" if by_ending(found.unread) else ""
-        raise KitError(f"{root}: has neither train.csv nor folders of pictures (identity/*.jpg){others}")
+        raise KitError(f"{root}: has neither train.csv nor folders of images (identity/*.jpg){others}")
     without = [name for name in found.unread if name and name not in of_folder and not is_nobody(name)]
     if without:
-        listed = shortly([f"{name} ({by_ending({name: found.unread[name]}) or 'empty'})" for name in sorted(without)])
-        notes.append(f"{root}: {len(without)} folders have no picture that can be read: {listed}")
+        listed = first_few([f"{name} ({by_ending({name: found.unread[name]}) or 'empty'})" for name in sorted(without)])
+        notes.append(f"{root}: {len(without)} folders have no image that can be read: {listed}")
     if loose:
         notes.append(
-            f"{len(loose)} pictures lie in no identity's folder and are not used: {shortly(list(map(str, loose)))}"
+            f"{len(loose)} images lie in no identity's folder and are not used: {first_few(list(map(str, loose)))}"
         )
-    pictures = sorted(itertools.chain(*of_folder.values()))
-    paths = [str(path) for path in pictures]
-    train = pd.DataFrame({"filename": paths, "identity": [path.parts[0] for path in pictures], "path": paths})
+    images = sorted(itertools.chain(*of_folder.values()))
+    paths = [str(path) for path in images]
+    train = pd.DataFrame({"filename": paths, "identity": [path.parts[0] for path in images], "path": paths})
     notes += clean_labels(root, train, "identity")
     train, joined = add_views(root, train.reset_index(drop=True))
     test = pd.DataFrame({"filename": [], "path": []}, dtype=str)
     return Competition(root, train, None, test, None, (*notes_on_labels(train), *notes, *joined))
 
 
-# pictures and their store
+# images and their store
 
 
-def open_picture(path: str | Path) -> Image.Image:
-    """An open picture of one of FORMATS; PIL's own error where it is none, OSError where it is no file (a pipe)."""
+def open_image(path: str | Path) -> Image.Image:
+    """An open image of one of FORMATS; PIL's own error where it is none, OSError where it is no file (a pipe)."""
     if not os.path.isfile(path):
         raise OSError(errno.ENOENT, "is no file", str(path))
-    return Image.open(path, formats=picture_formats())
+    return Image.open(path, formats=image_formats())
 
 
-UPRIGHT = {  # by EXIF's orientation, what turns a picture upright
+UPRIGHT = {  # by EXIF's orientation, what turns an image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -1989,7 +1998,7 @@ UPRIGHT = {  # by EXIF's orientation, what turns a picture upright
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The picture turned by its EXIF tag; as it is where that can't be read."""
+    """The image turned by its EXIF tag; as it is where that can't be read."""
     try:
         orientation = image.getexif().get(0x0112)
     except Exception:  # noqa: BLE001 - PIL raises nearly anything on broken metadata, and the pixels are good
@@ -1998,17 +2007,17 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def read_upright(path: str | Path) -> Image.Image:
-    """The whole picture, turned by its EXIF tag, deep gray values in 8 bits."""
-    with open_picture(path) as opened:
+    """The whole image, turned by its EXIF tag, deep gray values in 8 bits."""
+    with open_image(path) as opened:
         image = upright(opened)
         image.load()
         return gray_from_deep(image) if image.mode.startswith("I") or image.mode == "F" else image
 
 
-def read_picture(path: str | Path, mask: str | Path | None = None) -> tuple[Image.Image, Image.Image | None]:
-    """A picture as (RGB, mask or None), upright by its EXIF tag, from any mode that PIL reads.
+def read_image(path: str | Path, mask: str | Path | None = None) -> tuple[Image.Image, Image.Image | None]:
+    """An image as (RGB, mask or None), upright by its EXIF tag, from any mode that PIL reads.
 
-    The mask is `mask`'s gray values, or the picture's own alpha. RGB keeps what lies under alpha = 0.
+    The mask is `mask`'s gray values, or the image's own alpha. RGB keeps what lies under alpha = 0.
     """
     image = read_upright(path)
     if "transparency" in image.info and image.mode in ("P", "L", "RGB"):
@@ -2018,7 +2027,7 @@ def read_picture(path: str | Path, mask: str | Path | None = None) -> tuple[Imag
     if mask is not None:
         alpha = read_mask(mask)
         if alpha.size != rgb.size:
-            raise OSError(f"its mask is {alpha.width} x {alpha.height} px, the picture {rgb.width} x {rgb.height}")
+            raise OSError(f"its mask is {alpha.width} x {alpha.height} px, the image {rgb.width} x {rgb.height}")
     return rgb, alpha
 
 
@@ -2046,7 +2055,7 @@ def gray_from_deep(image: Image.Image) -> Image.Image:
 
 
 def fit_square(image: Image.Image, size: int, fit: str) -> Image.Image:
-    """The picture as a square of `size` px: squashed, padded with zeros, or cropped at the centre."""
+    """The image as a square of `size` px: squashed, padded with zeros, or cropped at the centre."""
     shrink = partial(Image.Image.resize, resample=Image.Resampling.BICUBIC, reducing_gap=3.0)
     if fit == "squash":
         return shrink(image, (size, size))
@@ -2058,11 +2067,11 @@ def fit_square(image: Image.Image, size: int, fit: str) -> Image.Image:
 
 
 def decode(path: Path, mask: Path | None, size: int, fit: str, channels: int, turn: float = 0.0) -> np.ndarray:
-    """A picture as uint8 (S, S, 3 or 4), first turned by degrees counter-clockwise, whole.
+    """An image as uint8 (S, S, 3 or 4), first turned by degrees counter-clockwise, whole.
 
     RGB and mask are resized apart: PIL would blacken RGB under alpha = 0.
     """
-    rgb, alpha = read_picture(path, mask)
+    rgb, alpha = read_image(path, mask)
     if turn:
         whole = partial(Image.Image.rotate, angle=turn, resample=Image.Resampling.BICUBIC, expand=True)
         rgb, alpha = whole(rgb), None if alpha is None else whole(alpha)
@@ -2076,7 +2085,7 @@ def decode(path: Path, mask: Path | None, size: int, fit: str, channels: int, tu
 
 def has_alpha(path: Path) -> bool:
     try:
-        with open_picture(path) as image:
+        with open_image(path) as image:
             return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
     except Exception:  # noqa: BLE001 - PIL raises nearly anything on a broken file; decoding will name it
         return False
@@ -2084,12 +2093,12 @@ def has_alpha(path: Path) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class ImageStore:
-    """Decoded pictures in one memory-mapped array, or some of them; reading one is reading memory."""
+    """Decoded images in one memory-mapped array, or some of them; reading one is reading memory."""
 
     pixels: np.ndarray  # uint8 (M, S, S, 3 or 4), of all that were decoded
-    key: str  # changes with the pictures, their order, the size and the fit
-    broken: tuple[int, ...] = ()  # positions of unreadable pictures, stored black
-    rows: np.ndarray | None = None  # where in `pixels` these N pictures are; None: all, in order
+    key: str  # changes with the images, their order, the size and the fit
+    broken: tuple[int, ...] = ()  # positions of unreadable images, stored black
+    rows: np.ndarray | None = None  # where in `pixels` these N images are; None: all, in order
 
     def __len__(self) -> int:
         return len(self.pixels) if self.rows is None else len(self.rows)
@@ -2106,12 +2115,12 @@ class ImageStore:
         return self.pixels.shape[3] == 4
 
     def subset(self, positions: np.ndarray) -> ImageStore:
-        """The pictures at these positions, without a copy."""
+        """The images at these positions, without a copy."""
         rows = positions if self.rows is None else self.rows[positions]
         return replace(self, rows=np.asarray(rows), key=fingerprint(self.key, np.asarray(positions).tolist()))
 
     def read(self, positions: Sequence[int] | Tensor) -> Tensor:
-        """uint8 (B, 3 or 4, S, S) of the pictures at `positions`, channels last in memory."""
+        """uint8 (B, 3 or 4, S, S) of the images at `positions`, channels last in memory."""
         positions = np.asarray(positions, np.int64)
         rows = torch.as_tensor(positions if self.rows is None else self.rows[positions])
         return torch.from_numpy(self.pixels).index_select(0, rows).permute(0, 3, 1, 2)  # five times as fast as numpy's
@@ -2136,24 +2145,24 @@ def checksums_of(path: Path) -> list[int]:
 
 
 def mask_paths(root: Path, paths: Sequence[str], masks: str | None) -> list[Path | None]:
-    """The mask picture of each picture in the folder `masks` (below root, or anywhere): same name, any suffix."""
+    """The mask image of each image in the folder `masks` (below root, or anywhere): same name, any suffix."""
     if masks is None:
         return [None] * len(paths)
     folder = root / masks
     if not folder.is_dir():
         raise KitError(f"data.masks: {folder}: there is no such folder")
     by_stem: dict[str, Path] = {}
-    for p in pictures_below(folder):
+    for p in images_below(folder):
         other = by_stem.setdefault(p.with_suffix("").as_posix(), folder / p)
         if other != folder / p:
-            raise KitError(f"data.masks: {folder}: {p} and {other.name} are both the mask of one picture; remove one")
+            raise KitError(f"data.masks: {folder}: {p} and {other.name} are both the mask of one image; remove one")
     stems = [Path(p).with_suffix("") for p in paths]
     bare = pd.Series([stem.name for stem in stems], dtype=str)
-    shared = bare.duplicated(keep=False).to_numpy()  # several pictures of one name can't have one mask
+    shared = bare.duplicated(keep=False).to_numpy()  # several images of one name can't have one mask
     found = [by_stem.get(s.as_posix()) or (None if both else by_stem.get(s.name)) for s, both in zip(stems, shared)]
     missing = [p for p, mask in zip(paths, found) if mask is None]
     if missing:
-        raise KitError(f"data.masks: {folder}: has no mask for {len(missing)} pictures: {shortly(missing)}")
+        raise KitError(f"data.masks: {folder}: has no mask for {len(missing)} images: {first_few(missing)}")
     return found
 
 
@@ -2167,24 +2176,24 @@ def open_store(
     cache: Path | None = None,
     turns: Sequence[float] = (),
 ) -> ImageStore:
-    """The pictures at `paths` below `root`, decoded once in parallel into the cache and memory-mapped from there.
+    """The images at `paths` below `root`, decoded once in parallel into the cache and memory-mapped from there.
 
-    The cache is keyed by names, file sizes and modification times, so a changed picture is decoded anew. Unreadable
-    pictures stop the run with all their names, or with bad_images="skip" are stored black and listed in `.broken`.
-    turns: degrees counter-clockwise by which each picture is turned first; none where it is empty.
+    The cache is keyed by names, file sizes and modification times, so a changed image is decoded anew. Unreadable
+    images stop the run with all their names, or with bad_images="skip" are stored black and listed in `.broken`.
+    turns: degrees counter-clockwise by which each image is turned first; none where it is empty.
     """
     root = Path(root)
-    pictures, masks_found = [root / p for p in paths], mask_paths(root, paths, masks)
-    gone = [str(p) for p in pictures if not p.is_file()]
+    images, masks_found = [root / p for p in paths], mask_paths(root, paths, masks)
+    gone = [str(p) for p in images if not p.is_file()]
     if gone:
-        raise KitError(f"{root}: {len(gone)} pictures are not there: {shortly(gone)}")
-    stats = [(str(p), os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in [*pictures, *masks_found] if p is not None]
+        raise KitError(f"{root}: {len(gone)} images are not there: {first_few(gone)}")
+    stats = [(str(p), os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in [*images, *masks_found] if p is not None]
     turned = [list(map(float, turns))] if any(turns) else []
     parts = (PIL.__version__, [str(p) for p in paths], stats, size, fit, masks is not None, *turned)
     key = fingerprint("pictures 2", *parts)
     target = (cache or cache_dir()) / "pictures" / f"{key}.npy"
     if (faults := stored_faults(target)) is None:
-        faults = write_store(target, pictures, masks_found, size, fit, bad_images, turns or [0.0] * len(paths))
+        faults = write_store(target, images, masks_found, size, fit, bad_images, turns or [0.0] * len(paths))
         told = {"root": str(root), "size": size, "fit": fit, "broken": faults, "crc32": checksums_of(target)}
         write_json(target.with_suffix(".json"), told)
     if faults and bad_images == "stop":
@@ -2193,7 +2202,7 @@ def open_store(
 
 
 def stored_faults(target: Path) -> dict[str, str] | None:
-    """What could not be read of the pictures that lie decoded in the cache; None where they are to be decoded anew.
+    """What could not be read of the images that lie decoded in the cache; None where they are to be decoded anew.
 
     That is so where they are not there, or are not, to the last bit, what was written.
     """
@@ -2207,15 +2216,15 @@ def stored_faults(target: Path) -> dict[str, str] | None:
         intact = False
     if intact:
         return told["broken"]
-    say(f"  note: {target}: was damaged and is made anew")
-    remove(record)
+    echo(f"  note: {target}: was damaged and is made anew")
+    remove_path(record)
     return None
 
 
 def unreadable(paths: Sequence[str | Path], faults: Mapping[str, str]) -> KitError:
-    listed = shortly([f"{paths[int(i)]} ({fault})" for i, fault in faults.items()])
+    listed = first_few([f"{paths[int(i)]} ({fault})" for i, fault in faults.items()])
     return KitError(
-        f"{len(faults)} pictures can't be read: {listed}; mend them, or leave them out with data.bad_images: skip"
+        f"{len(faults)} images can't be read: {listed}; mend them, or leave them out with data.bad_images: skip"
     )
 
 
@@ -2228,33 +2237,33 @@ def reserve_disk(path: Path) -> None:
 
 def write_store(
     target: Path,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     masks: Sequence[Path | None],
     size: int,
     fit: str,
     bad_images: str,
     turns: Sequence[float],
 ) -> dict[str, str]:
-    """Decodes all pictures into one .npy file; returns {position: what is wrong with it}."""
+    """Decodes all images into one .npy file; returns {position: what is wrong with it}."""
     with ThreadPoolExecutor(core_count()) as pool:
-        masked = any(m is not None for m in masks) or any(pool.map(has_alpha, pictures))
+        masked = any(m is not None for m in masks) or any(pool.map(has_alpha, images))
         with atomic(target) as temporary:
-            shape = (len(pictures), size, size, 4 if masked else 3)
+            shape = (len(images), size, size, 4 if masked else 3)
             pixels = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
             reserve_disk(temporary)
 
             def put(position: int) -> str | None:
                 try:
-                    given = (pictures[position], masks[position], size, fit, shape[3], turns[position])
+                    given = (images[position], masks[position], size, fit, shape[3], turns[position])
                     pixels[position] = decode(*given)
                 except Exception as error:  # noqa: BLE001 - PIL raises nearly anything on a broken file
-                    return " ".join(str(error).replace(str(pictures[position]), "it").split()) or type(error).__name__
+                    return " ".join(str(error).replace(str(images[position]), "it").split()) or type(error).__name__
                 return None
 
-            found = progress(pool.map(put, range(len(pictures))), "decoding pictures", len(pictures))
+            found = progress(pool.map(put, range(len(images))), "decoding images", len(images))
             faults = {str(i): fault for i, fault in enumerate(found) if fault is not None}
             if faults and bad_images == "stop":
-                raise unreadable(pictures, faults)
+                raise unreadable(images, faults)
             pixels.flush()
     return faults
 
@@ -2262,14 +2271,14 @@ def write_store(
 # folders of results
 
 
-EXPERIMENT, ANSWERS, COMPARISON = HELD = ("an experiment", "answers", "a comparison")  # what markers say
+EXPERIMENT, ANSWERS, COMPARISON = MARKED = ("an experiment", "answers", "a comparison")  # what markers say
 
 
 def check_claim(folder: Path, holds: str) -> None:
     """Refuses to write results where something else lies already; a result of the same kind is gone on with."""
     marker, known = folder / MARKER, "experiment.json" if holds == EXPERIMENT else None
     told = marker.read_text(encoding="utf-8", errors="replace").strip() if marker.is_file() else ""
-    if told in HELD:
+    if told in MARKED:
         there = told
     elif folder.is_dir():
         mine = {"interpretation.md", "trials", *((p.name for p in folder.iterdir() if p.is_dir()) if known else ())}
@@ -2292,11 +2301,11 @@ def claim(folder: Path, holds: str) -> None:
 
 
 def with_singles(train: pd.DataFrame, split: Callable[[pd.DataFrame], list]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Splits the rows whose identity has two pictures or more; the others join every training part."""
+    """Splits the rows whose identity has two images or more; the others join every training part."""
     counts = train.identity.map(train.identity.value_counts()).to_numpy()
     several, singles = np.flatnonzero(counts > 1), np.flatnonzero(counts == 1)
     if not len(several):
-        raise KitError("data.split: every identity has only one picture; validation needs identities with two or more")
+        raise KitError("data.split: every identity has only one image; validation needs identities with two or more")
     parts = [(several[a], several[b]) for a, b in split(train.iloc[several])]
     return [(np.sort(np.r_[a, singles]), np.sort(b)) for a, b in parts]
 
@@ -2310,7 +2319,7 @@ def stratified_split(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """scikit-learn's `train_test_split`, stratified by identity, on the rows in CSV order.
 
-    Returns [(training rows, validation rows)]. Identities with one picture stay in training.
+    Returns [(training rows, validation rows)]. Identities with one image stay in training.
     """
     from sklearn.model_selection import train_test_split
 
@@ -2318,8 +2327,8 @@ def stratified_split(
         identities, held_out = rows.identity.nunique(), math.ceil(validation * len(rows))
         if min(held_out, len(rows) - held_out) < identities:
             raise KitError(
-                f"data.split.validation: {validation} of {len(rows)} pictures is {held_out}, but a stratified split "
-                f"needs a picture of each of {identities} identities on both sides; try "
+                f"data.split.validation: {validation} of {len(rows)} images is {held_out}, but a stratified split "
+                f"needs an image of each of {identities} identities on both sides; try "
                 f"{math.ceil(100 * identities / len(rows)) / 100} or {{name: kfold}}"
             )
         return [
@@ -2338,16 +2347,16 @@ def kfold_split(
     split_seed: int,
     folds: Annotated[int, Range(low=2, high=20)] = 5,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Every picture is validated once, by the one of `folds` models that has not seen it.
+    """Every image is validated once, by the one of `folds` models that has not seen it.
 
-    Identities with one picture stay in every training part.
+    Identities with one image stay in every training part.
     """
     from sklearn.model_selection import StratifiedKFold
 
     def split(rows: pd.DataFrame) -> list:
         most = int(rows.identity.value_counts().max())
         if most < folds:
-            raise KitError(f"data.split.folds: {folds} is more than the {most} pictures of the most frequent identity")
+            raise KitError(f"data.split.folds: {folds} is more than the {most} images of the most frequent identity")
         return list(StratifiedKFold(folds, shuffle=True, random_state=split_seed).split(rows, rows.identity))
 
     with warnings.catch_warnings():
@@ -2359,7 +2368,7 @@ def kfold_split(
 def no_split(
     train: pd.DataFrame, hashes: Callable[[], np.ndarray], split_seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Every picture trains and none validates, for a fixed number of epochs; the last one gives the weights."""
+    """Every image trains and none validates, for a fixed number of epochs; the last one gives the weights."""
     return [(np.arange(len(train)), np.arange(0))]
 
 
@@ -2373,7 +2382,7 @@ def open_set_split(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """A share of the identities is held out whole, of each species, to validate what nobody knows; else stratified.
 
-    Of identities with one picture none is held out; the others' pictures are split by identity as `stratified` does.
+    Of identities with one image none is held out; the others' images are split by identity as `stratified` does.
     """
     species = train.species if "species" in train else pd.Series("", index=train.index)
     counts = train.identity.map(train.identity.value_counts())
@@ -2382,7 +2391,7 @@ def open_set_split(
         pool = sorted(set(names_there))
         if len(pool) < 3:
             raise KitError(
-                f"data.split: open_set needs three identities with two pictures or more a species, not {len(pool)}"
+                f"data.split: open_set needs three identities with two images or more a species, not {len(pool)}"
             )
         held_out += list(rng.permutation(pool)[: max(1, round(unknown * len(pool)))])
     unknown_rows = train.identity.isin(held_out).to_numpy()
@@ -2400,7 +2409,7 @@ def burst_safe_split(
     column: str | None = None,
     distance: Annotated[int, Range(low=0, high=32)] = 11,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """No burst of near-duplicates has pictures on both sides; each identity keeps at least one burst in training.
+    """No burst of near-duplicates has images on both sides; each identity keeps at least one burst in training.
 
     Bursts come from a column of train.csv or views.csv, or from neighbouring file numbers whose perceptual hashes
     differ in at most `distance` of 64 bits.
@@ -2411,8 +2420,8 @@ def burst_safe_split(
         )
     if column is not None and not (train[column].fillna("").astype(str).str.strip() != "").any():
         raise KitError(
-            f"data.split.column: {column!r} is empty for all {len(train)} training pictures (expected each one's "
-            "burst: is views.csv about these pictures?)"
+            f"data.split.column: {column!r} is empty for all {len(train)} training images (expected each one's "
+            "burst: is views.csv about these images?)"
         )
     bursts = column_groups(train[column]) if column is not None else find_bursts(train, hashes(), distance)
     identities = pd.factorize(train.identity)[0]
@@ -2437,17 +2446,17 @@ def column_groups(values: pd.Series) -> np.ndarray:
 
 
 def check_pixels(pixels: Any) -> None:
-    """Refuses what is no set of pictures; the first stands for all."""
+    """Refuses what is no set of images; the first stands for all."""
     if not hasattr(pixels, "__len__") or not hasattr(pixels, "__getitem__") or isinstance(pixels, (str, Mapping)):
         raise KitError(f"pixels: a {type(pixels).__name__} (expected uint8 (N, S, S, 3 or 4), or an ImageStore)")
     first = pixels[0] if len(pixels) else np.zeros((1, 1, 3), np.uint8)
     if not isinstance(first, np.ndarray) or first.ndim != 3 or first.shape[2] not in (3, 4) or first.dtype != np.uint8:
         kind = f"{getattr(first, 'dtype', type(first).__name__)} of shape {getattr(first, 'shape', ())}"
-        raise KitError(f"pixels: the first picture is {kind} (expected uint8 (S, S, 3 or 4))")
+        raise KitError(f"pixels: the first image is {kind} (expected uint8 (S, S, 3 or 4))")
 
 
 def perceptual_hashes(pixels: np.ndarray | ImageStore) -> np.ndarray:
-    """64 bits for each picture, bool (N, 64): signs of the lowest 8 x 8 cosine coefficients against their median.
+    """64 bits for each image, bool (N, 64): signs of the lowest 8 x 8 cosine coefficients against their median.
 
     pixels: uint8 (N, S, S, 3 or 4). Near-duplicates differ in few bits.
     """
@@ -2455,10 +2464,8 @@ def perceptual_hashes(pixels: np.ndarray | ImageStore) -> np.ndarray:
 
     check_pixels(pixels)
     bits = np.empty((len(pixels), 64), bool)
-    for i, picture in enumerate(pixels):
-        gray = (
-            Image.fromarray(np.ascontiguousarray(picture[..., :3])).convert("L").resize((32, 32), Image.Resampling.BOX)
-        )
+    for i, image in enumerate(pixels):
+        gray = Image.fromarray(np.ascontiguousarray(image[..., :3])).convert("L").resize((32, 32), Image.Resampling.BOX)
         low = dctn(np.asarray(gray, np.float64), norm="ortho")[:8, :8].ravel()
         bits[i] = low > np.median(low[1:])  # the first coefficient is the brightness
     return bits
@@ -2624,7 +2631,7 @@ def draw_view(rng: np.random.Generator) -> dict[str, float]:
 
 
 def jitter_view(rng: np.random.Generator, view: Mapping[str, float]) -> dict[str, float]:
-    """The next picture of a burst: nearly the same view."""
+    """The next image of a burst: nearly the same view."""
     return {
         **view,
         "turn": view["turn"] + rng.normal(0, 0.008),
@@ -2642,7 +2649,7 @@ def draw_animal(
     facing: int,
     silhouette: Callable[..., np.ndarray] = cat_silhouette,
 ) -> Image.Image:
-    """An RGBA picture of an animal in a scene: alpha is its visible mask, RGB keeps the scene around it."""
+    """An RGBA image of an animal in a scene: alpha is its visible mask, RGB keeps the scene around it."""
     from scipy.ndimage import gaussian_filter, map_coordinates
 
     width, height = 2 * view["width"], 2 * view["height"]  # drawn at twice the size, for smooth edges
@@ -2659,10 +2666,10 @@ def draw_animal(
     fur = np.stack([map_coordinates(coat[..., c], places, order=1, mode="nearest") for c in range(3)], -1)
     fur *= (1 + view["shade"] * np.clip(v, -0.5, 0.7))[..., None]
     top, left = int(view["scene_y"] * (scene.shape[0] - height)), int(view["scene_x"] * (scene.shape[1] - width))
-    picture = np.where(visible[..., None], fur, scene[top : top + height, left : left + width])
-    picture = picture * view["gain"] * (1 + view["warmth"] * np.array([1, 0, -1]))
-    picture = gaussian_filter(np.clip(picture, 0, 1), (2 * view["blur"], 2 * view["blur"], 0))
-    rgba = np.dstack([picture * 255, visible * 255.0]).astype(np.uint8)
+    image = np.where(visible[..., None], fur, scene[top : top + height, left : left + width])
+    image = image * view["gain"] * (1 + view["warmth"] * np.array([1, 0, -1]))
+    image = gaussian_filter(np.clip(image, 0, 1), (2 * view["blur"], 2 * view["blur"], 0))
+    rgba = np.dstack([image * 255, visible * 255.0]).astype(np.uint8)
     half = [
         Image.fromarray(rgba[..., c]).resize((view["width"], view["height"]), Image.Resampling.BOX) for c in range(4)
     ]
@@ -2670,7 +2677,7 @@ def draw_animal(
 
 
 def long_tail(identities: int, images: int, least: int = 6) -> np.ndarray:
-    """Picture counts (C,) that fall from many to `least`, summing to `images`."""
+    """Image counts (C,) that fall from many to `least`, summing to `images`."""
     weights = (np.arange(identities) + 2.0) ** -0.8
     counts = least + np.floor(weights / weights.sum() * (images - least * identities)).astype(int)
     counts[: images - counts.sum()] += 1
@@ -2678,7 +2685,7 @@ def long_tail(identities: int, images: int, least: int = 6) -> np.ndarray:
 
 
 def plan_identity(rng: np.random.Generator, count: int) -> list[dict[str, Any]]:
-    """The pictures of one identity: bursts of one to three on alternating flanks, about a quarter of them for test."""
+    """The images of one identity: bursts of one to three on alternating flanks, about a quarter of them for test."""
     rows, burst = [], 0
     while len(rows) < count:
         length = min(int(rng.choice([1, 1, 1, 1, 2, 3])), count - len(rows))
@@ -2697,16 +2704,16 @@ def make_mini_dataset(
 ) -> Path:
     """Draws a small competition of spotted cats into `root`, in the layout of Jaguar Re-ID; returns `root`.
 
-    Each identity has its own rosettes, others on its left flank than on its right. Pictures differ in pose, place,
+    Each identity has its own rosettes, others on its left flank than on its right. Images differ in pose, place,
     light, blur and occlusion; some come in bursts of near-duplicates; counts have a long tail; scenes recur, and each
     identity has a favourite one. RGBA with the animal's mask in alpha: round 1 keeps the scene under alpha = 0,
-    round 2 blackens it and renumbers the test pictures. `images` counts training and test pictures together (at least
-    6 for each identity). views.csv tells identity, flank, burst and scene of every picture, solution.csv the test
+    round 2 blackens it and renumbers the test images. `images` counts training and test images together (at least
+    6 for each identity). views.csv tells identity, flank, burst and scene of every image, solution.csv the test
     identities. The same arguments draw the same pixels. A folder that holds this very dataset is left as it is.
 
     layout="animalclef" draws three species without masks, in the layout of AnimalCLEF 2025: metadata.csv with a
-    database of known individuals, some with a single picture, and queries, of which a part shows individuals that
-    nobody knows. `identities` counts the known ones with several pictures, at least two of each species; salamanders
+    database of known individuals, some with a single image, and queries, of which a part shows individuals that
+    nobody knows. `identities` counts the known ones with several images, at least two of each species; salamanders
     lie upright or turned, as their orientation tells.
     """
     root = Path(root)
@@ -2731,7 +2738,7 @@ def make_mini_dataset(
             with atomic(root) as temporary:
                 draw(temporary, identities=identities, images=images, seed=seed, round=round)
                 write_json(temporary / "mini.json", made_with)
-                remove(root)
+                remove_path(root)
     return root
 
 
@@ -2739,7 +2746,7 @@ def draw_mini_dataset(root: Path, identities: int, images: int, seed: int, round
     rng = np.random.default_rng(seed)
     scenes = [draw_scene(rng, colours, (420, 640)) for colours in SCENES]
     styles = coat_styles(rng, identities)
-    rows, pictures = [], []
+    rows, drawings = [], []
     for identity, count in enumerate(long_tail(identities, images)):
         coats = {flank: draw_coat(rng, styles[identity]) for flank in ("left", "right")}
         home = int(rng.integers(len(SCENES)))
@@ -2758,19 +2765,19 @@ def draw_mini_dataset(root: Path, identities: int, images: int, seed: int, round
                     "scene": scene,
                 }
             )
-            pictures.append(
+            drawings.append(
                 partial(draw_animal, coats[row["flank"]], scenes[scene], view, 1 if row["flank"] == "right" else -1)
             )
-    views = number_pictures(pd.DataFrame(rows), rng if round == 2 else None)
+    views = number_images(pd.DataFrame(rows), rng if round == 2 else None)
     for part in ("train", "test"):
         (root / part / part).mkdir(parents=True)
-    for path, draw in zip(views.path, progress(pictures, "drawing the mini-dataset")):
-        picture = draw()
+    for path, draw in zip(views.path, progress(drawings, "drawing the mini-dataset")):
+        image = draw()
         if round == 2:
-            picture = Image.composite(
-                picture, Image.new("RGBA", picture.size), picture.getchannel("A").point(lambda a: 255 * (a > 0))
+            image = Image.composite(
+                image, Image.new("RGBA", image.size), image.getchannel("A").point(lambda a: 255 * (a > 0))
             )
-        picture.save(root / path, compress_level=1)
+        image.save(root / path, compress_level=1)
     write_mini_tables(root, views)
 
 
@@ -2805,7 +2812,7 @@ class Species:
     silhouette: Callable[..., np.ndarray]
     colours: tuple
     style: Mapping[str, tuple[float, float]]  # of its coats; the narrower, the harder to tell apart
-    orientations: Mapping[str, int]  # degrees counter-clockwise that a picture is turned, by label
+    orientations: Mapping[str, int]  # degrees counter-clockwise that an image is turned, by label
 
 
 OPEN_SPECIES = (
@@ -2840,7 +2847,7 @@ def draw_open_dataset(root: Path, identities: int, images: int, seed: int, round
     """Three species in AnimalCLEF's layout: a database of known individuals, and queries of known and unknown ones."""
     rng = np.random.default_rng((seed, 3))
     scenes = [draw_scene(rng, colours, (420, 640)) for colours in SCENES]
-    rows, pictures = [], []
+    rows, drawings = [], []
     for number, species in enumerate(OPEN_SPECIES):
         known = identities // 3 + (number < identities % 3)
         unknown, single = max(2, known // 2), max(1, known // 4)
@@ -2871,15 +2878,15 @@ def draw_open_dataset(root: Path, identities: int, images: int, seed: int, round
                 )
                 facing = 1 if above or flank == "right" else -1
                 draw = partial(draw_animal, coats[flank], scene, view, facing, species.silhouette)
-                pictures.append((draw, species.orientations[label]))
-    write_open_dataset(root, pd.DataFrame(rows), pictures, rng)
+                drawings.append((draw, species.orientations[label]))
+    write_open_dataset(root, pd.DataFrame(rows), drawings, rng)
 
 
-def write_open_dataset(root: Path, table: pd.DataFrame, pictures: Sequence[tuple], rng: np.random.Generator) -> None:
+def write_open_dataset(root: Path, table: pd.DataFrame, images: Sequence[tuple], rng: np.random.Generator) -> None:
     table.insert(0, "image_id", rng.permutation(len(table)))  # the order tells nothing
     folders = "images/" + table.dataset + "/" + table.split + "/"
     table.insert(2, "path", folders + [f"{i:05d}.jpg" for i in table.image_id])
-    for path, (draw, turn) in zip(table.path, progress(pictures, "drawing the mini-dataset")):
+    for path, (draw, turn) in zip(table.path, progress(images, "drawing the mini-dataset")):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         draw().convert("RGB").rotate(turn, expand=True).save(root / path, quality=92)
     table = table.sort_values("image_id")
@@ -2889,7 +2896,7 @@ def write_open_dataset(root: Path, table: pd.DataFrame, pictures: Sequence[tuple
     table[query][["image_id"]].assign(identity="new_individual").to_csv(root / "sample_submission.csv", index=False)
 
 
-def number_pictures(views: pd.DataFrame, rng: np.random.Generator | None) -> pd.DataFrame:
+def number_images(views: pd.DataFrame, rng: np.random.Generator | None) -> pd.DataFrame:
     """Adds filename and path, numbered by identity and burst as in the competition; `rng` shuffles the test numbers."""
     number = views.groupby("split").cumcount() + 1
     if rng is not None:
@@ -3060,7 +3067,7 @@ class SilhouetteOnly(Background):
 
 
 @register("augmentation", "flip")
-def flip(p: Fraction = 0.5) -> nn.Module:
+def flip_images(p: Fraction = 0.5) -> nn.Module:
     """Mirrors left and right."""
     return kornia_augmentation.RandomHorizontalFlip(p=p)
 
@@ -3078,7 +3085,7 @@ def affine(
 
 @register("augmentation", "erasing")
 def erasing(p: Fraction = 0.5, area: FractionSpan = (0.02, 0.25), ratio: ZoomSpan = (0.3, 3.3)) -> nn.Module:
-    """Blackens a rectangle of a share `area` of the picture, with sides in `ratio`."""
+    """Blackens a rectangle of a share `area` of the image, with sides in `ratio`."""
     return kornia_augmentation.RandomErasing(scale=area, ratio=ratio, p=p)
 
 
@@ -3098,7 +3105,7 @@ def perspective(distortion: Fraction = 0.2, p: Fraction = 0.5) -> nn.Module:
 def blur_matrix(side: int, sigma: float) -> Tensor:
     """Gaussian blur of a line of `side` px, reflected at its ends, as a matrix (side, side).
 
-    Multiplying from both sides blurs a picture in a quarter of the time of a convolution with such wide kernels.
+    Multiplying from both sides blurs an image in a quarter of the time of a convolution with such wide kernels.
     """
     reach = math.ceil(4 * sigma)
     kernel = torch.exp(-torch.arange(-reach, reach + 1).float().square() / (2 * sigma**2))
@@ -3173,20 +3180,20 @@ def gaussian_blur(sigma: Annotated[tuple[BlurWidth, BlurWidth], Rising()] = (0.1
 @register("augmentation", "affine_erasing")
 def affine_erasing() -> nn.Module:
     """The published policy: flip, a slight affine map, erasing with p = 0.7."""
-    return nn.Sequential(flip(), affine(10.0, 0.05, (0.95, 1.05)), erasing(0.7, (0.02, 0.25), (0.3, 3.3)))
+    return nn.Sequential(flip_images(), affine(10.0, 0.05, (0.95, 1.05)), erasing(0.7, (0.02, 0.25), (0.3, 3.3)))
 
 
 @register("augmentation", "elastic_rotation_perspective")
 def elastic_rotation_perspective() -> nn.Module:
     """The published policy: flip, elastic warp, rotation by up to 20 degrees, perspective."""
-    return nn.Sequential(flip(), Elastic(alpha=50.0, sigma=5.0, p=1.0), rotation(20.0), perspective(0.2, 0.5))
+    return nn.Sequential(flip_images(), Elastic(alpha=50.0, sigma=5.0, p=1.0), rotation(20.0), perspective(0.2, 0.5))
 
 
 @register("augmentation", "mimic_camera")
 def mimic_camera() -> nn.Module:
     """The published policy: flip, elastic warp, perspective, rotation by up to 30 degrees, erasing."""
     return nn.Sequential(
-        flip(),
+        flip_images(),
         Elastic(alpha=35.0, sigma=8.0, p=0.5),
         perspective(0.3, 0.5),
         rotation(30.0),
@@ -3198,7 +3205,7 @@ def mimic_camera() -> nn.Module:
 def combined() -> nn.Module:
     """The published policies together: each of their operations once, with the milder of their settings."""
     return nn.Sequential(
-        flip(),
+        flip_images(),
         affine(10.0, 0.05, (0.95, 1.05)),
         Elastic(alpha=35.0, sigma=8.0, p=0.5),
         perspective(0.2, 0.5),
@@ -3235,11 +3242,11 @@ def randaugment(operations: Annotated[int, Range(low=1, high=20)] = 2, level: Fr
 
 
 @register("augmentation", "full")
-def full() -> nn.Module:
+def full_policy() -> nn.Module:
     """AnimalCLEF's policy: resized crop, flip, rotation, colour jitter, AutoAugment, erasing."""
     return nn.Sequential(
         ResizedCrop(area=(0.5, 1.0)),
-        flip(),
+        flip_images(),
         rotation(15.0),
         colour_jitter(0.2, 0.2, 0.2, 0.05),
         autoaugment(),
@@ -3260,7 +3267,7 @@ class Preparation:
     """Turns stored pixels into what a backbone takes, on the pixels' own device.
 
     uint8 (B, 3 or 4, S, S) -> background -> augmentation when training -> resize -> normalised (B, 3, H, W).
-    Augmentations that move pixels, up to the first that does not, move picture and mask together, and the background
+    Augmentations that move pixels, up to the first that does not, move image and mask together, and the background
     is painted after them, so that a colour fills the corners too; of other backgrounds the corners stay dark.
     """
 
@@ -3285,11 +3292,11 @@ class Preparation:
 
     @property
     def fixed(self) -> bool:
-        """Whether training pictures look the same in every epoch."""
+        """Whether training images look the same in every epoch."""
         return not self.moving and not self.changing and not self.background.drawn
 
     @torch.no_grad()
-    def pictures(self, pixels: Tensor, training: bool) -> tuple[Tensor, Tensor | None]:
+    def images(self, pixels: Tensor, training: bool) -> tuple[Tensor, Tensor | None]:
         """RGB (B, 3, S, S) in [0, 1] after background and augmentation, and the mask (B, 1, S, S) moved with it."""
         pixels = pixels.float() / 255
         for step in self.moving if training else ():
@@ -3302,7 +3309,7 @@ class Preparation:
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, training: bool) -> Tensor:
-        rgb, _ = self.pictures(pixels, training)
+        rgb, _ = self.images(pixels, training)
         if rgb.shape[-1] != self.input_size:
             rgb = F.interpolate(
                 rgb, (self.input_size, self.input_size), mode="bilinear", antialias=True, align_corners=False
@@ -3311,7 +3318,7 @@ class Preparation:
         return ((rgb - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-# mixing: pictures of a batch laid over each other, for losses that look at one picture at a time
+# mixing: images of a batch laid over each other, for losses that look at one image at a time
 
 Mixed = tuple[Tensor, Tensor, Tensor]  # images (B, 3, H, W), partners (B,), shares of its own in each image (B,)
 
@@ -3369,7 +3376,7 @@ def l2_normalize(embeddings: Tensor) -> Tensor:
 # pooling
 
 
-def places_of(backbone: nn.Module, features: Tensor) -> Tensor:
+def feature_map(backbone: nn.Module, features: Tensor) -> Tensor:
     """Output of `forward_features` as (B, D, h, w), whatever the family: CNN, Swin (NHWC) or ViT (tokens)."""
     if features.ndim == 3:  # (B, prefix + h*w, D), class and register tokens first
         tokens = features[:, getattr(backbone, "num_prefix_tokens", 0) :]
@@ -3389,7 +3396,7 @@ class Pooling(Part):
         return backbone.num_features
 
     def features(self, backbone: nn.Module, images: Tensor) -> Tensor:
-        return places_of(backbone, backbone.forward_features(images))
+        return feature_map(backbone, backbone.forward_features(images))
 
     def pool(self, features: Tensor) -> Tensor:
         """Vectors (B, D) of the features, each of its image alone, so that a batch may come in parts."""
@@ -3590,6 +3597,10 @@ class Geometry(Part):
 
     On the unit sphere that is the cosine. `project` gives what may be compared, `logmap0` vectors of which means make
     sense (in a curved space those of the tangent space at its origin), `expmap0` their way back.
+
+    >>> ball = build("geometry", "poincare", curvature=1.0)
+    >>> ball.distance(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.5, 0.0]]))  # 2 atanh(0.5)
+    tensor([[1.0986]])
     """
 
     hyperbolic = False
@@ -3734,7 +3745,12 @@ class Lorentz(Hyperbolic):
 
 
 class Embedder(nn.Module):
-    """Backbone, pooling, head and geometry: normalised pictures (B, 3, H, W) to embeddings (B, D)."""
+    """Backbone, pooling, head and geometry: normalised images (B, 3, H, W) to embeddings (B, D).
+
+    >>> embedder = build_embedder({"backbone": "test_resnet", "pretrained": False, "head": "linear"})
+    >>> embedder.eval()(torch.zeros(2, 3, 64, 64)).shape
+    torch.Size([2, 256])
+    """
 
     def __init__(
         self, backbone: nn.Module, pooling: nn.Module, head: nn.Module, frozen: bool, geometry: Geometry | None = None
@@ -3743,7 +3759,7 @@ class Embedder(nn.Module):
         self.backbone, self.pooling, self.head, self.frozen = backbone, pooling, head, frozen
         self.geometry = geometry or Cosine()
         self.backbone_fingerprint = ""  # of the weights of a frozen backbone, once they are known
-        self.trained_before: tuple[str, ...] = ()  # pictures that its checkpoint was trained on, by their paths
+        self.trained_before: tuple[str, ...] = ()  # images that its checkpoint was trained on, by their paths
         backbone.requires_grad_(not frozen)
 
     def train(self, mode: bool = True) -> Embedder:
@@ -3832,7 +3848,7 @@ def known_backbone(name: str) -> Backbone:
 
 
 def create_backbone(name: str, input_size: int | None = None, online: bool = False) -> nn.Module:
-    """A backbone without its classifier, for pictures of `input_size` px (null: its native size)."""
+    """A backbone without its classifier, for images of `input_size` px (null: its native size)."""
     known = known_backbone(name)
     cfg = timm.get_pretrained_cfg(known.architecture)
     sized = {"img_size": input_size} if input_size is not None and cfg and cfg.fixed_input_size else {}
@@ -3921,7 +3937,7 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[st
             save_file(tensors, place / "tensors", metadata)
             os.replace(place / "tensors", temporary)
         finally:
-            remove(place)
+            remove_path(place)
 
 
 HUB_FILE = "model.safetensors"  # what a folder that was downloaded from the hub calls the weights
@@ -3987,7 +4003,7 @@ def load_backbone(name: str, input_size: int | None, pretrained: bool, weights: 
 
 
 def normalisation_in(path: Path, text: str, where: str = "config") -> dict[str, Any]:
-    """Mean, standard deviation and input size of pictures, as far as a weights file's metadata tell them as JSON."""
+    """Mean, standard deviation and input size of images, as far as a weights file's metadata tell them as JSON."""
     with suppress(ValueError, TypeError, AttributeError, RecursionError):
         told = json.loads(text)
         config = {key: tuple(map(float, told[key])) for key in ("mean", "std") if key in told}
@@ -4012,7 +4028,7 @@ def without_prefix(backbone: nn.Module, tensors: dict[str, Tensor], path: Path) 
         inner = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
         if own <= inner.keys():
             others = f", and left out {len(tensors) - len(inner)} others" if len(inner) < len(tensors) else ""
-            say(f"  note: {path}: took its tensors without the prefix {prefix!r}{others}")
+            echo(f"  note: {path}: took its tensors without the prefix {prefix!r}{others}")
             return inner
     return tensors
 
@@ -4037,7 +4053,7 @@ def without_classifier(backbone: nn.Module, tensors: Mapping[str, Tensor], path:
     prefixes = tuple(f"{name}." for name in classifiers_of(backbone))
     dropped = [key for key in tensors if key.startswith(prefixes or "\0")]
     if dropped:
-        say(f"  note: {path}: left out the classifier ({', '.join(dropped)})")
+        echo(f"  note: {path}: left out the classifier ({', '.join(dropped)})")
     return {key: value for key, value in tensors.items() if key not in dropped}
 
 
@@ -4060,7 +4076,13 @@ def backbone_sha256(backbone: nn.Module) -> str:
 
 
 def save_backbone(path: str | Path, backbone: nn.Module, name: str) -> Path:
-    """Writes a backbone's tensors with architecture, source, licence, sha256 and normalisation as metadata."""
+    """Writes a backbone's tensors with architecture, source, licence, sha256 and normalisation as metadata.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "test_resnet.safetensors"
+    >>> save_backbone(path, timm.create_model("test_resnet", num_classes=0), "test_resnet").name
+    'test_resnet.safetensors'
+    """
     known, cfg = known_backbone(name), backbone.pretrained_cfg
     tensors = {key: detached(value) for key, value in backbone.state_dict().items()}
     metadata = {
@@ -4109,7 +4131,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
 def download_backbone(name: str, input_size: int | None) -> nn.Module:
     """A backbone with its weights from the hub; KitError when they can't be had."""
     known = known_backbone(name)
-    say(f"  asking the hub for the weights of {name}")
+    echo(f"  asking the hub for the weights of {name}")
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells each of its many tries
     try:
         if not known.prefix:
@@ -4124,7 +4146,7 @@ def download_backbone(name: str, input_size: int | None) -> nn.Module:
         raise no_weights(name, f", nor from the hub ({reason})") from None
     tensors, backbone = load_safetensors(path)[0], create_backbone(name, input_size)
     others = sorted({key.partition(".")[0] for key in tensors if not key.startswith(known.prefix)})
-    say(f"  note: {known.hub}: left out what is not the backbone's ({', '.join(others) or 'nothing'})")
+    echo(f"  note: {known.hub}: left out what is not the backbone's ({', '.join(others) or 'nothing'})")
     own = {key[len(known.prefix) :]: value for key, value in tensors.items() if key.startswith(known.prefix)}
     load_strictly(backbone, without_classifier(backbone, own, path), path)
     return backbone
@@ -4151,6 +4173,9 @@ def build_embedder(model: ModelConfig | Mapping | str, backbone: nn.Module | Non
     """Backbone (loaded, unless it is given), pooling, head and geometry of a recipe; weights on the CPU.
 
     model: the recipe's `model`, or plain settings as a recipe writes them, or just the name of a backbone.
+
+    >>> build_embedder({"backbone": "test_resnet", "pretrained": False}).embedding_dim
+    256
     """
     model = convert({"backbone": model} if isinstance(model, str) else model, ModelConfig, "model")
     if backbone is None:
@@ -4186,6 +4211,10 @@ class IdentityLoss(Part):
 
     A loss says in `per_sample_loss` what each image contributes (B,) and which images count, bool (B,); the loss is the
     mean over those that count, each weighted by its identity when classes are balanced, and by its sample weight.
+
+    >>> loss = build("loss", "cosface", embedding_dim=8, num_identities=4, beta=0.9, counts=[1, 2, 3, 4])
+    >>> loss(torch.randn(16, 8), torch.arange(16) % 4).shape
+    torch.Size([])
     """
 
     per_sample = False  # whether an image's loss depends on it alone, so that images may be mixed
@@ -4247,7 +4276,11 @@ class IdentityLoss(Part):
 
 @register("loss", "cross_entropy")
 class CrossEntropy(IdentityLoss):
-    """Softmax classification: -log softmax(W x + b)_y, with label smoothing."""
+    """Softmax classification: -log softmax(W x + b)_y, with label smoothing.
+
+    >>> build("loss", "cross_entropy", embedding_dim=2, num_identities=3).logits(torch.ones(4, 2)).shape
+    torch.Size([4, 3])
+    """
 
     per_sample = True
     label_smoothing: Smoothing = 0.0
@@ -4312,6 +4345,9 @@ class ArcFace(MarginSoftmax):
     """Additive angular margin: cos(theta_y + m), m in radians (Deng et al. 2019).
 
     Beyond theta_y = pi - m it goes on as cos(theta_y) - m sin(m), which keeps falling.
+
+    >>> build("loss", "arcface", embedding_dim=2, num_identities=3, margin=0.5).with_margin(torch.tensor(1.0), None)
+    tensor(0.8776)
     """
 
     margin: Angle = 0.5  # m
@@ -4324,7 +4360,11 @@ class ArcFace(MarginSoftmax):
 
 @register("loss", "focal_arcface")
 class FocalArcFace(ArcFace):
-    """ArcFace's loss l times (1 - exp(-l)) ** gamma, so that easy images count less (Lin et al. 2017)."""
+    """ArcFace's loss l times (1 - exp(-l)) ** gamma, so that easy images count less (Lin et al. 2017).
+
+    >>> build("loss", "focal_arcface", embedding_dim=2, num_identities=3).gamma
+    2.0
+    """
 
     gamma: NonNegative = 2.0
 
@@ -4339,6 +4379,9 @@ class SubcenterArcFace(ArcFace):
     """ArcFace to the nearest of K proxies of each identity: cos(theta_j) = max_k cos(theta_jk) (Deng et al. 2020).
 
     `weight` is (C, K, D); the margin comes after the maximum.
+
+    >>> build("loss", "subcenter_arcface", embedding_dim=2, num_identities=3).weight.shape
+    torch.Size([3, 3, 2])
     """
 
     subcenters: Annotated[int, Range(low=1, high=50)] = 3  # K
@@ -4354,7 +4397,11 @@ class SubcenterArcFace(ArcFace):
 
 @register("loss", "cosface")
 class CosFace(MarginSoftmax):
-    """Additive margin on the cosine: cos(theta_y) - m (Wang et al. 2018)."""
+    """Additive margin on the cosine: cos(theta_y) - m (Wang et al. 2018).
+
+    >>> build("loss", "cosface", embedding_dim=2, num_identities=3, margin=0.25).with_margin(torch.tensor(1.0), None)
+    tensor(0.7500)
+    """
 
     margin: Fraction = 0.35  # m
 
@@ -4367,6 +4414,9 @@ class SphereFace(MarginSoftmax):
     """The angle multiplied: (-1) ** k cos(m theta_y) - 2 k with k = floor(m theta_y / pi), falling over the half turn.
 
     On unit embeddings with a scale (Liu et al. 2017).
+
+    >>> build("loss", "sphereface", embedding_dim=2, num_identities=3, margin=2).with_margin(torch.tensor(0.5), None)
+    tensor(-0.5000)
     """
 
     margin: Annotated[float, Range(low=1, high=8)] = 1.5  # m
@@ -4383,6 +4433,10 @@ class AdaFace(MarginSoftmax):
     """Margins by the embedding's norm, a sign of quality: cos(theta_y - m q) - m q - m (Kim et al. 2022).
 
     q is h times the norm's deviation from the running mean, in running standard deviations, within [-1, 1].
+
+    >>> loss = build("loss", "adaface", embedding_dim=2, num_identities=3).eval()
+    >>> loss.with_margin(torch.tensor([[0.5]]), 20 * torch.eye(1, 2))  # of the mean norm, so that q is 0
+    tensor([[0.1000]])
     """
 
     margin: Angle = 0.4  # m
@@ -4409,6 +4463,9 @@ class HyperbolicArcFace(ArcFace):
     """ArcFace where 2 exp(-d) - 1 of the hyperbolic distance d stands for the cosine, in the model's own geometry.
 
     The proxies are tangent vectors at the origin, taken in by the exponential map.
+
+    >>> build("loss", "hyperbolic_arcface", embedding_dim=2, num_identities=3).cosines(torch.zeros(4, 2)).shape
+    torch.Size([4, 3])
     """
 
     geometry: Geometry = field(default_factory=lambda: Poincare())
@@ -4446,6 +4503,10 @@ class Triplet(IdentityLoss):
 
     batch_hard: each anchor's farthest positive and nearest negative (Hermans et al. 2017). semi_hard: for each positive
     the nearest negative beyond it, or the farthest if there is none (Schroff et al. 2015).
+
+    >>> embeddings, labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0, 1, 1])
+    >>> float(build("loss", "triplet", embedding_dim=2, num_identities=2)(embeddings, labels))
+    0.0
     """
 
     margin: NonNegative = 0.3  # m
@@ -4474,6 +4535,10 @@ class Circle(IdentityLoss):
 
     c are cosines; the weights a_n = max(0, c_n + m), a_p = max(0, 1 + m - c_p) pull and push the harder the farther a
     pair is off, and carry no gradient (Sun et al. 2020).
+
+    >>> embeddings, labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0, 1, 1])
+    >>> round(float(build("loss", "circle", embedding_dim=2, num_identities=2)(embeddings, labels)), 3)
+    0.0
     """
 
     margin: Fraction = 0.25  # m
@@ -4491,7 +4556,12 @@ class Circle(IdentityLoss):
 
 @register("loss", "supcon")
 class SupervisedContrastive(IdentityLoss):
-    """-mean over positives p of log(exp(c_p / t) / sum_a exp(c_a / t)), a all others: L_out (Khosla et al. 2020)."""
+    """-mean over positives p of log(exp(c_p / t) / sum_a exp(c_a / t)), a all others: L_out (Khosla et al. 2020).
+
+    >>> embeddings, labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0, 1, 1])
+    >>> round(float(build("loss", "supcon", embedding_dim=2, num_identities=2)(embeddings, labels)), 3)
+    0.0
+    """
 
     temperature: Positive = 0.1  # t
 
@@ -4509,6 +4579,9 @@ class ProxyAnchor(IdentityLoss):
     """mean_q+ log(1 + sum_p exp(-s (c_pq - m))) + mean_q log(1 + sum_n exp(s (c_nq + m))) (Kim et al. 2020).
 
     q are proxies, rows of `weight` (C, D), q+ those with images in the batch; p their own images, n all others.
+
+    >>> build("loss", "proxy_anchor", embedding_dim=2, num_identities=3)(torch.ones(1, 2), torch.tensor([0])).isfinite()
+    tensor(True)
     """
 
     margin: Fraction = 0.1  # m
@@ -4561,7 +4634,11 @@ class WeightedSum(Part):
 
 @register("loss", "cross_entropy_triplet")
 class CrossEntropyTriplet(WeightedSum):
-    """Classification plus a batch-hard triplet loss."""
+    """Classification plus a batch-hard triplet loss.
+
+    >>> build("loss", "cross_entropy_triplet", embedding_dim=2, num_identities=3).factors
+    (1.0, 0.2)
+    """
 
     label_smoothing: Smoothing = 0.1
     triplet_weight: NonNegative = 0.2
@@ -4574,7 +4651,11 @@ class CrossEntropyTriplet(WeightedSum):
 
 @register("loss", "sum")
 class SumOfLosses(WeightedSum):
-    """Other losses, weighted and added; beta balances each part that sets none of its own."""
+    """Other losses, weighted and added; beta balances each part that sets none of its own.
+
+    >>> build("loss", "sum", embedding_dim=2, num_identities=3, parts=["arcface"], weights=[2]).factors
+    (2.0,)
+    """
 
     parts: tuple[Annotated[Component, "loss"], ...] = (
         Component("loss", "cross_entropy"),
@@ -4606,7 +4687,11 @@ def cut_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 @register("sampler", "random")
 def random_batches(rows: np.ndarray, codes: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Every image once an epoch, in random order."""
+    """Every image once an epoch, in random order.
+
+    >>> [len(batch) for batch in random_batches(np.arange(10), np.zeros(10), 4, np.random.default_rng(0))]
+    [4, 4, 2]
+    """
     return cut_batches(rng.permutation(rows), batch_size)
 
 
@@ -4624,7 +4709,12 @@ def balanced_batches(
     rng: np.random.Generator,
     per_identity: Annotated[int, Range(low=1, high=100000)] | None = None,
 ) -> list[np.ndarray]:
-    """As many images of every identity, in random order: `per_identity` (null: as many as the largest has)."""
+    """As many images of every identity, in random order: `per_identity` (null: as many as the largest has).
+
+    >>> [batch] = balanced_batches(np.arange(4), np.array([0, 0, 0, 1]), 8, np.random.default_rng(0))
+    >>> sorted(batch.tolist())
+    [0, 1, 2, 3, 3, 3]
+    """
     members = [rows[codes == code] for code in np.unique(codes)]
     length = per_identity or max(map(len, members))
     drawn = np.concatenate([repeat_rows(own, length, rng) for own in members])
@@ -4644,6 +4734,10 @@ def pk_batches(
 
     Each identity's rows are cut into groups of `images`, the last filled up with rows of that identity. A batch takes a
     group of each of the identities with most groups left, and rows drawn again of others where too few have any left.
+
+    >>> batches = pk_batches(np.arange(8), np.arange(8) // 2, 0, np.random.default_rng(0), identities=2, images=2)
+    >>> [len(batch) for batch in batches]
+    [4, 4]
     """
     members = {code: rows[codes == code] for code in np.unique(codes)}
     identities = min(identities, len(members))
@@ -4662,9 +4756,9 @@ def pk_batches(
 # 9. Metrics
 # ----------------------------------------------------------------------------------------------------------------------
 
-MANY = 8  # a row's values are many when they are more than this part of it
-CACHED = 1 << 18  # numbers that a processor's cache holds
-BLOCK = 1 << 24  # similarities that are worked on at a time, to bound the memory beyond input and result
+RADIX_SHARE = 8  # a row's values are many when they are more than this part of it
+CACHE_SIZE = 1 << 18  # numbers that a processor's cache holds
+BLOCK_SIZE = 1 << 24  # similarities that are worked on at a time, to bound the memory beyond input and result
 FALSE_MATCH_RATES = (0.001, 0.01, 0.1)
 CMC_RANKS = (1, 5, 10)
 
@@ -4691,10 +4785,10 @@ def as_matrix(values: Any, name: str = "similarity") -> Tensor:
 
 
 def rows_at_a_time(columns: int) -> int:
-    return max(1, BLOCK // max(columns, 1))
+    return max(1, BLOCK_SIZE // max(columns, 1))
 
 
-def like(result: Tensor, given: Any) -> Any:
+def as_given(result: Tensor, given: Any) -> Any:
     """The result as the caller's kind: a tensor for a tensor, else an array."""
     return result if isinstance(given, Tensor) else result.cpu().numpy()
 
@@ -4716,12 +4810,12 @@ def as_labels(labels: Any, name: str = "labels") -> np.ndarray:
     except ValueError as error:
         raise KitError(f"{name}: are no list: {error}") from None
     if array.ndim != 1:
-        raise KitError(f"{name}: shape {array.shape} is no list (expected one label for each picture)")
+        raise KitError(f"{name}: shape {array.shape} is no list (expected one label for each image)")
     missing = np.flatnonzero(pd.isna(whole))
     if len(missing):
         raise KitError(
             f"{name}: row {missing[0]} has none ({whole[missing[0]]}), as {len(missing)} rows in all (expected a label "
-            "for each picture; leave out those that have none)"
+            "for each image; leave out those that have none)"
         )
     return array if array.dtype.kind in "iub" else array.astype(str)
 
@@ -4741,7 +4835,7 @@ def count_at_least(block: Tensor, values: Tensor) -> Tensor:
     values are few.
     """
     total = block.shape[1]
-    if block.device.type != "cpu" or values.shape[1] > total // MANY:
+    if block.device.type != "cpu" or values.shape[1] > total // RADIX_SHARE:
         return total - torch.searchsorted(ascending(block), values)
     low, high = values[:, :1], values[:, -1:]
     centre, scale = (low + high) / 2, 65530 / (high - low).clamp(min=1e-30)
@@ -4764,11 +4858,11 @@ def codes_around(values: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class QueryScores:
-    """What each query retrieved, float64 (N,) each; NaN for a query without another picture of its identity."""
+    """What each query retrieved, float64 (N,) each; NaN for a query without another image of its identity."""
 
     precision: np.ndarray  # average precision
-    first: np.ndarray  # rank of the best positive, pictures of other identities first among equals
-    last: np.ndarray  # how many pictures are at least as similar as the worst positive
+    first: np.ndarray  # rank of the best positive, images of other identities first among equals
+    last: np.ndarray  # how many images are at least as similar as the worst positive
 
 
 def score_queries(matrix: Tensor, codes: np.ndarray) -> QueryScores:
@@ -4784,7 +4878,7 @@ def score_queries(matrix: Tensor, codes: np.ndarray) -> QueryScores:
         positives = len(members) - 1
         if positives < 1:
             continue
-        for rows in np.array_split(members, math.ceil(len(members) * total / CACHED)):
+        for rows in np.array_split(members, math.ceil(len(members) * total / CACHE_SIZE)):
             queries = torch.from_numpy(rows).to(device)
             block = matrix[queries]
             block[torch.arange(len(rows), device=device), queries] = -torch.inf  # a query is no candidate of its own
@@ -4799,10 +4893,13 @@ def score_queries(matrix: Tensor, codes: np.ndarray) -> QueryScores:
 
 
 def average_precision(similarity: Any, labels: Any) -> np.ndarray:
-    """Average precision of each picture as a query against all others, float64 (N,); NaN without a positive.
+    """Average precision of each image as a query against all others, float64 (N,); NaN without a positive.
 
-    Pictures of equal similarity are retrieved together, as scikit-learn's `average_precision_score` has it, so the
+    Images of equal similarity are retrieved together, as scikit-learn's `average_precision_score` has it, so the
     result does not depend on the order of rows.
+
+    >>> average_precision([[1.0, 0.9, 0.5], [0.9, 1.0, 0.1], [0.5, 0.1, 1.0]], ["a", "b", "a"]).tolist()
+    [0.5, nan, 1.0]
     """
     matrix, codes, _ = as_labelled(similarity, labels)
     return score_queries(matrix, codes).precision
@@ -4827,7 +4924,7 @@ def identity_balanced_map(similarity: Any, labels: Any) -> float:
     """Mean over identities of the mean average precision of their queries (the competition's metric).
 
     similarity (N, N), labels (N,). The set is its own gallery: a query is not compared with itself, and one without
-    another picture of its identity is left out; NaN when that leaves none. Ties as in `average_precision`.
+    another image of its identity is left out; NaN when that leaves none. Ties as in `average_precision`.
 
     >>> similarity = [[1.0, 0.9, 0.1, 0.2], [0.9, 1.0, 0.3, 0.2], [0.1, 0.3, 1.0, 0.8], [0.2, 0.2, 0.8, 1.0]]
     >>> identity_balanced_map(similarity, ["a", "a", "b", "b"])
@@ -4872,10 +4969,14 @@ def verification_metrics(positives: np.ndarray, negatives: np.ndarray) -> dict[s
 def retrieval_metrics(similarity: Any, labels: Any) -> dict[str, Any]:
     """All retrieval metrics of a set that is its own gallery; similarity (N, N), labels (N,).
 
-    map: identity-balanced mAP. retrieval_map: plain mean over queries. cmc@k: share of queries with a picture of the
+    map: identity-balanced mAP. retrieval_map: plain mean over queries. cmc@k: share of queries with an image of the
     same identity among the k most similar, a tie with another identity counting as a miss; top1 is cmc@1. minp: mean
     of positives / rank of the last one (Ye et al. 2021). pair_auc, pair_ap and fnmr@f over all ordered pairs.
     per_identity: mean AP by identity. Queries without a positive are left out; NaN where nothing can be scored.
+
+    >>> similarity = [[1.0, 0.9, 0.1, 0.2], [0.9, 1.0, 0.3, 0.2], [0.1, 0.3, 1.0, 0.8], [0.2, 0.2, 0.8, 1.0]]
+    >>> retrieval_metrics(similarity, ["a", "a", "b", "b"])["top1"]
+    1.0
     """
     matrix, codes, known = as_labelled(similarity, labels)
     scores = score_queries(matrix, codes)
@@ -4906,9 +5007,13 @@ def bootstrap_interval(
     """Percentile interval (low, high) of the identity-balanced mAP; Efron & Tibshirani 1993.
 
     over="identities" draws identities with replacement (would other animals give the same?), over="queries" draws
-    queries within each identity (would other pictures of these animals?). With `baseline`, another similarity (N, N) of
-    the same pictures, it is the interval of the paired difference similarity minus baseline: one that excludes 0 is a
+    queries within each identity (would other images of these animals?). With `baseline`, another similarity (N, N) of
+    the same images, it is the interval of the paired difference similarity minus baseline: one that excludes 0 is a
     gain beyond this noise. AP is kept as measured; only who counts is drawn anew.
+
+    >>> similarity = [[1.0, 0.9, 0.1, 0.2], [0.9, 1.0, 0.3, 0.2], [0.1, 0.3, 1.0, 0.8], [0.2, 0.2, 0.8, 1.0]]
+    >>> bootstrap_interval(similarity, ["a", "a", "b", "b"])
+    (1.0, 1.0)
     """
     if over not in ("identities", "queries"):
         raise KitError(f"bootstrap_interval: over: {over!r} is not known; {suggest(over, ('identities', 'queries'))}")
@@ -4959,9 +5064,12 @@ def similarity_matrix(embeddings: Any, gallery: Any = None, geometry: Geometry |
     """Similarities (N, M) of embeddings (N, D) with gallery (M, D), or among themselves (N, N).
 
     Cosines, or 1 - d ** 2 / 2 of the distance d of another `geometry`, such as `build("geometry", "poincare")`.
+
+    >>> similarity_matrix(np.array([[1.0, 0.0], [0.0, 2.0]])).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
     """
     points, others, geometry = comparable(embeddings, gallery, geometry)
-    return like(geometry.similarity(points, others), embeddings)
+    return as_given(geometry.similarity(points, others), embeddings)
 
 
 def top_k(queries: Any, gallery: Any, k: int, geometry: Geometry | None = None) -> tuple[Any, Any]:
@@ -4969,13 +5077,16 @@ def top_k(queries: Any, gallery: Any, k: int, geometry: Geometry | None = None) 
 
     queries (Q, D), gallery (M, D); `geometry` as in `similarity_matrix`. Works through the queries in blocks and never
     holds Q x M similarities.
+
+    >>> top_k(np.eye(3), np.eye(3), k=1)[1].ravel().tolist()
+    [0, 1, 2]
     """
     points, others, geometry = comparable(queries, gallery, geometry)
     convert(k, int, "top_k: k")
     if not 1 <= k <= len(others):
         raise KitError(f"top_k: k: {k} is out of range (expected 1 to {len(others)}, the size of the gallery)")
     values, positions = most_similar(points, others, k, geometry)
-    return like(values, queries), like(positions, queries)
+    return as_given(values, queries), as_given(positions, queries)
 
 
 def most_similar(
@@ -5000,13 +5111,13 @@ def average_with_nearest(embeddings: Any, k: int, geometry: Geometry | None, wei
     points, _, geometry = comparable(embeddings, None, geometry)
     convert(k, Natural, "k")
     if k < 1 or len(points) < 2:
-        return like(points, embeddings)
+        return as_given(points, embeddings)
     similarities, positions = most_similar(points, points, min(k, len(points) - 1), geometry, without_self=True)
     weights, vectors = weigh(similarities), geometry.logmap0(points)
     total = vectors.clone()
     for column in range(positions.shape[1]):
         total.addcmul_(weights[:, column, None], vectors[positions[:, column]])
-    return like(geometry.expmap0(total / (1 + weights.sum(1, keepdim=True))), embeddings)
+    return as_given(geometry.expmap0(total / (1 + weights.sum(1, keepdim=True))), embeddings)
 
 
 def query_expansion(embeddings: Any, k: int = 3, alpha: float = 0.0, geometry: Geometry | None = None) -> Any:
@@ -5016,6 +5127,9 @@ def query_expansion(embeddings: Any, k: int = 3, alpha: float = 0.0, geometry: G
     alpha query expansion of Radenovic et al. 2018. The embedding itself is not counted among the k. In another
     `geometry` its similarity stands for the cosine, and hyperbolic embeddings are averaged in the tangent space of the
     origin.
+
+    >>> query_expansion(np.array([[1.0, 0.0], [0.0, 1.0]]), k=1).round(2).tolist()
+    [[0.71, 0.71], [0.71, 0.71]]
     """
     convert(alpha, NonNegative, "query_expansion: alpha")
     return average_with_nearest(embeddings, k, geometry, lambda similarity: similarity.clamp(min=0).pow(alpha))
@@ -5026,6 +5140,9 @@ def database_augmentation(embeddings: Any, k: int = 3, geometry: Geometry | None
 
     After Turcot & Lowe 2009 as used by Arandjelovic & Zisserman 2012; the embedding itself weighs 1. `geometry` as in
     `query_expansion`.
+
+    >>> database_augmentation(np.array([[1.0, 0.0], [0.0, 1.0]]), k=1).round(2).tolist()
+    [[0.89, 0.45], [0.45, 0.89]]
     """
 
     def by_rank(similarity: Tensor) -> Tensor:
@@ -5080,7 +5197,7 @@ def expanded_reciprocal_keys(ranked: Tensor, half: int) -> Tensor:
     keys = (rows * total + members).sort().values
     candidates, mine = ranked[:, :half], reciprocal_lists(ranked[:, :half])
     joined = [keys]
-    step = max(1, BLOCK // half)
+    step = max(1, BLOCK_SIZE // half)
     for start in range(0, len(rows), step):
         row, member = rows[start : start + step], members[start : start + step]
         theirs, valid = row[:, None] * total + candidates[member], mine[member]
@@ -5096,7 +5213,7 @@ def expanded_weights(keys: Tensor, values: Tensor, nearest: Tensor) -> tuple[Ten
     pointer = torch.searchsorted(keys, torch.arange(total + 1, device=keys.device) * total)
     all_keys, all_values = [], []
     longest = max(1, int(pointer.diff().max()))
-    step = max(1, BLOCK // (4 * longest * k2))
+    step = max(1, BLOCK_SIZE // (4 * longest * k2))
     for start in range(0, total, step):
         sources = nearest[start : start + step].flatten()
         entry, source = ragged(pointer[sources], pointer[sources + 1])
@@ -5162,7 +5279,7 @@ def k_reciprocal_rerank(
     """Re-ranked similarity by k-reciprocal encoding (Zhong et al. 2017); larger is more alike, at most 1.
 
     embeddings (N, D) as one set: result (N, N). With gallery (M, D): queries against gallery, result (N, M), neighbours
-    taken from both sets together. Instead of embeddings, similarity (N, N) of one set, at most 1 and 1 for a picture
+    taken from both sets together. Instead of embeddings, similarity (N, N) of one set, at most 1 and 1 for an image
     with itself; with `queries`, the number of leading rows that are queries, the rest being the gallery.
 
     Conventions: the original distance is 2 - 2 cos, or of another `geometry` its own squared, each row divided by its
@@ -5171,6 +5288,9 @@ def k_reciprocal_rerank(
     lies in the first, unexpanded set. Weights are exp(-row-normalised distance), made to sum to 1, and averaged over
     the k2 nearest, the row itself among them. The distance is (1 - lambda_value) Jaccard + lambda_value original, the
     similarity 1 - distance.
+
+    >>> k_reciprocal_rerank(np.eye(6), k1=3, k2=2).shape
+    (6, 6)
     """
     given = embeddings if similarity is None else similarity
     if (embeddings is None) == (similarity is None):
@@ -5204,11 +5324,11 @@ def k_reciprocal_rerank(
                 f"similarity: shape {tuple(matrix.shape)} is not square (one set, or queries and gallery together)"
             )
         if len(matrix) and float(matrix.max()) > 1.001:
-            raise KitError(f"similarity: {float(matrix.max()):g} is more than 1, which a picture has with itself")
+            raise KitError(f"similarity: {float(matrix.max()):g} is more than 1, which an image has with itself")
     if queries is not None and not 0 < queries < len(matrix):
         raise KitError(f"k_reciprocal_rerank: queries: {queries} of {len(matrix)} rows (expected at least 1, not all)")
     reranked = rerank_square(matrix, k1, k2, lambda_value)
-    return like(reranked if queries is None else reranked[:queries, queries:].clone(), given)
+    return as_given(reranked if queries is None else reranked[:queries, queries:].clone(), given)
 
 
 def rerank_square(similarity: Tensor, k1: int, k2: int, lambda_value: float) -> Tensor:
@@ -5238,13 +5358,17 @@ def rerank_square(similarity: Tensor, k1: int, k2: int, lambda_value: float) -> 
 
 
 def blend(raw: Any, reranked: Any, raw_weight: float) -> Any:
-    """raw_weight * raw + (1 - raw_weight) * reranked, both (N, M)."""
+    """raw_weight * raw + (1 - raw_weight) * reranked, both (N, M).
+
+    >>> blend(np.ones((2, 2)), np.zeros((2, 2)), 0.25).tolist()
+    [[0.25, 0.25], [0.25, 0.25]]
+    """
     raw_weight = convert(raw_weight, float, "blend: raw_weight")
     if not 0 <= raw_weight <= 1:
         raise KitError(f"blend: raw_weight: {raw_weight} is out of range (expected 0 to 1)")
     one, other = as_matrix(raw, "raw"), as_matrix(reranked, "reranked")
     check_shapes("blend", [one, other])
-    return like(raw_weight * one + (1 - raw_weight) * other.to(one), raw)
+    return as_given(raw_weight * one + (1 - raw_weight) * other.to(one), raw)
 
 
 def check_shapes(name: str, matrices: Sequence[Any]) -> None:
@@ -5258,6 +5382,9 @@ def rank_average(*similarities: Any) -> Any:
 
     Matrices (N, M) of any scale; what counts is only the order within each. A square matrix is ranked without its
     diagonal, which becomes 1.
+
+    >>> rank_average(np.array([[0.1, 0.9, 0.4]]), np.array([[3.0, 9.0, 5.0]])).tolist()
+    [[0.0, 1.0, 0.5]]
     """
     from scipy.stats import rankdata
 
@@ -5275,7 +5402,11 @@ def rank_average(*similarities: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Calibrator:
-    """Maps scores to the probability of one identity, strictly rising, so that the order of scores is kept."""
+    """Maps scores to the probability of one identity, strictly rising, so that the order of scores is kept.
+
+    >>> Calibrator(np.abs, centre=0.0, spread=1.0, gap=0.0)([0.25, 0.5]).tolist()
+    [0.25, 0.5]
+    """
 
     probability: Callable[[np.ndarray], np.ndarray]  # rising, perhaps with plateaus
     centre: float
@@ -5292,11 +5423,14 @@ class Calibrator:
 
 
 def fit_calibration(scores: Any, same: Any, kind: str = "isotonic") -> Calibrator:
-    """Fits how probable it is, given a pair's score, that both pictures show one identity.
+    """Fits how probable it is, given a pair's score, that both images show one identity.
 
     scores: validation pairs' scores of any shape; same: bool of that shape. kind="isotonic" pools adjacent violators
     (Zadrozny & Elkan 2002) and orders its plateaus by the raw score; "logistic" is Platt's fit (1999), or where that
     would fall, the share of `same` for every score.
+
+    >>> fit_calibration([0.1, 0.2, 0.8, 0.9], [False, False, True, True])([0.1, 0.9]).round(1).tolist()
+    [0.0, 1.0]
     """
     if kind not in ("isotonic", "logistic"):
         raise KitError(f"fit_calibration: kind: {kind!r} is not known; {suggest(kind, ('isotonic', 'logistic'))}")
@@ -5329,7 +5463,11 @@ def fit_calibration(scores: Any, same: Any, kind: str = "isotonic") -> Calibrato
 
 
 def fuse(scores: Sequence[Any], calibrators: Sequence[Callable]) -> np.ndarray:
-    """Mean of calibrated scores, float64: any score matrices (N, M), each with its calibrator, on one scale."""
+    """Mean of calibrated scores, float64: any score matrices (N, M), each with its calibrator, on one scale.
+
+    >>> fuse([np.zeros((2, 2)), np.ones((2, 2))], [np.asarray, np.asarray]).tolist()
+    [[0.5, 0.5], [0.5, 0.5]]
+    """
     lengths = [len(given) if isinstance(given, Sequence) else 0 for given in (scores, calibrators)]
     if lengths[0] != lengths[1] or not lengths[0] or not all(map(callable, calibrators)):
         raise KitError(f"fuse: {lengths[0]} score matrices and {lengths[1]} calibrators (expected lists, one for each)")
@@ -5345,6 +5483,10 @@ def shortlist_rescore(similarity: Any, score_pairs: Callable[[np.ndarray, np.nda
     similarity (N, M); a square one is a set that is its own gallery. score_pairs(queries, candidates), both int64
     (P,), gives P scores of any scale, such as counts of matched keypoints. Within a row the new scores are mapped to
     the range of values that the shortlist had, so that they compare with the rest.
+
+    >>> similarity = np.array([[0.9, 0.8, 0.1]])
+    >>> shortlist_rescore(similarity, lambda queries, candidates: candidates == 1, k=2).tolist()
+    [[0.8, 0.9, 0.1]]
     """
     convert(k, Natural, "shortlist_rescore: k")
     matrix = as_matrix(similarity).clone()
@@ -5353,7 +5495,7 @@ def shortlist_rescore(similarity: Any, score_pairs: Callable[[np.ndarray, np.nda
         block.fill_diagonal_(-torch.inf)
     k = min(k, block.shape[1] - int(block.shape[0] == block.shape[1]))
     if k < 2:
-        return like(matrix, similarity)
+        return as_given(matrix, similarity)
     values, candidates = block.topk(k, dim=1)
     queries = np.repeat(np.arange(len(matrix)), k)
     if not callable(score_pairs):
@@ -5373,7 +5515,7 @@ def shortlist_rescore(similarity: Any, score_pairs: Callable[[np.ndarray, np.nda
     share = ((scores - low) / (high - low).clamp(min=1e-300)).to(matrix)
     mapped = values[:, -1:] + share * (values[:, :1] - values[:, -1:])
     matrix.scatter_(1, candidates, torch.where(high == low, values, mapped))
-    return like(matrix, similarity)
+    return as_given(matrix, similarity)
 
 
 # post-processing: a recipe's steps from embeddings to the similarities that are submitted
@@ -5406,7 +5548,7 @@ def tta_step(
 ) -> Retrieval:
     """Mean of the embeddings of mirrored and zoomed views."""
     if state.views is None:
-        raise KitError("postprocess: tta looks at the pictures again, but there are embeddings alone (give views)")
+        raise KitError("postprocess: tta looks at the images again, but there are embeddings alone (give views)")
     return replace(state, embeddings=state.views(scales, flip))
 
 
@@ -5445,18 +5587,21 @@ def postprocess(
 
     steps: parts, or what names them in a recipe, such as "k_reciprocal"; views: (scales, flip) -> embeddings (N, D) of
     such views, which tta asks for.
+
+    >>> postprocess(["query_expansion", {"name": "k_reciprocal", "k1": 2}], np.eye(4)).shape
+    (4, 4)
     """
     parts = convert(steps, tuple[Annotated[Component, "postprocess"], ...], "postprocess")
     check_steps(parts, "postprocess")
     if any(part.name == "auto" for part in parts):
-        raise KitError("postprocess: auto needs labelled pictures to choose by (expected steps; choose_steps chooses)")
+        raise KitError("postprocess: auto needs labelled images to choose by (expected steps; choose_steps chooses)")
     if views is not None and not callable(views):
         raise KitError(f"postprocess: views: a {type(views).__name__} (expected a function of scales and flip)")
     points, geometry = as_matrix(embeddings, "embeddings"), as_geometry(geometry)
     state = Retrieval(points, views, similarity_matrix(points, geometry=geometry), geometry)
     for part in parts:
         state = part(state)
-    return like(state.matrix(), embeddings)
+    return as_given(state.matrix(), embeddings)
 
 
 def part_steps(*names: str) -> tuple[Component, ...]:
@@ -5478,7 +5623,7 @@ AUTO_CANDIDATES = (
 
 def describe_steps(steps: Sequence[Component]) -> str:
     """The steps in a few words, such as "tta, k_reciprocal (k1 10)"."""
-    return ", ".join(map(in_short, steps)) or "raw"
+    return ", ".join(map(part_words, steps)) or "raw"
 
 
 def choose_steps(
@@ -5488,12 +5633,15 @@ def choose_steps(
     labels: np.ndarray,
     geometry: Geometry | None = None,
 ) -> tuple[tuple[Component, ...], list[dict[str, Any]]]:
-    """The steps to use, and what each candidate gave on the validation pictures beside raw similarities.
+    """The steps to use, and what each candidate gave on the validation images beside raw similarities.
 
     Fixed steps are used as they are. For `auto`, of all candidates whose paired bootstrap interval of the gain over raw
     lies above 0, one with the fewest steps is taken, the best of those; raw when there is none. The intervals are
     wider the more candidates there are (Bonferroni), so that one in twenty such choices is a false gain, not one in
     twenty candidates.
+
+    >>> choose_steps(["k_reciprocal"], torch.eye(4), None, np.array(["a", "a", "b", "b"]))[0][0].name
+    'k_reciprocal'
     """
     steps = convert(steps, tuple[Annotated[Component, "postprocess"], ...], "postprocess")
     automatic = [step.name for step in steps] == ["auto"]
@@ -5564,7 +5712,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class PixelSource(Source):
-    """Prepared pictures, read from the store and prepared anew each time."""
+    """Prepared images, read from the store and prepared anew each time."""
 
     store: ImageStore
     preparation: Preparation
@@ -5580,7 +5728,7 @@ class PixelSource(Source):
 
 @dataclass(frozen=True, eq=False)
 class FeatureSource(Source):
-    """What a frozen backbone made of the pictures (N, ...), computed once."""
+    """What a frozen backbone made of the images (N, ...), computed once."""
 
     features: Tensor
     device: torch.device
@@ -5600,7 +5748,7 @@ class FeatureSource(Source):
 
 @dataclass(frozen=True, eq=False)
 class ViewSource(Source):
-    """What a frozen backbone made of several random views of every training picture; epochs see them in turn."""
+    """What a frozen backbone made of several random views of every training image; epochs see them in turn."""
 
     views: tuple[FeatureSource, ...]
 
@@ -5646,17 +5794,15 @@ def embed(
     dtype: torch.dtype = torch.float32,
     view_seed: tuple[int, ...] = (),
 ) -> Tensor:
-    """(N, ...) on the CPU, float32 or `dtype`: what `network` makes of the pictures at `positions`.
+    """(N, ...) on the CPU, float32 or `dtype`: what `network` makes of the images at `positions`.
 
-    source: a `Source`, or a tensor (M, ...) of what the network takes. Pictures are not augmented, and a background
+    source: a `Source`, or a tensor (M, ...) of what the network takes. Images are not augmented, and a background
     that is drawn is the same whenever the same positions are asked for; where `view_seed` is given, it seeds a random
-    view of each picture as training sees it.
+    view of each image as training sees it.
     """
     source = FeatureSource(source, source.device) if isinstance(source, Tensor) else source
     if not isinstance(source, Source):
-        raise KitError(
-            f"embed: source: a {type(source).__name__} (expected a Source, or a tensor of prepared pictures)"
-        )
+        raise KitError(f"embed: source: a {type(source).__name__} (expected a Source, or a tensor of prepared images)")
     batches = cut_batches(np.asarray(positions), convert(batch_size, Count, "embed: batch_size"))
     reading, result, done, parts = read_ahead(source, batches), torch.zeros(0), 0, 1
     for batch in progress(batches, label) if label else batches:
@@ -5670,7 +5816,7 @@ def embed(
 
 
 def flip_tta(network: Callable[[Tensor], Tensor], images: Tensor, geometry: Geometry | None = None) -> Tensor:
-    """Mean of the unit embeddings of the pictures (B, 3, H, W) and their mirror images, of unit length (B, D)."""
+    """Mean of the unit embeddings of the images (B, 3, H, W) and their mirror images, of unit length (B, D)."""
     return multi_scale_tta(network, images, (1.0,), True, geometry)
 
 
@@ -5681,9 +5827,9 @@ def multi_scale_tta(
     flip: bool = True,
     geometry: Geometry | None = None,
 ) -> Tensor:
-    """Mean of the unit embeddings of zoomed, and mirrored, views of the pictures (B, 3, H, W), of unit length (B, D).
+    """Mean of the unit embeddings of zoomed, and mirrored, views of the images (B, 3, H, W), of unit length (B, D).
 
-    A scale above 1 cuts out the centre, one below 1 shows the picture smaller on zeros; every view has the pictures'
+    A scale above 1 cuts out the centre, one below 1 shows the image smaller on zeros; every view has the images'
     own size, so that all go through `network` in one forward. `geometry` as in `query_expansion`.
     """
     geometry = as_geometry(geometry)
@@ -5715,7 +5861,7 @@ def cached_features(
     view: int | None = None,
     first: int | None = None,
 ) -> FeatureSource:
-    """Features of the store's pictures, or its first ones, from the cache if they are there; maps and tokens as fp16.
+    """Features of the store's images, or its first ones, from the cache if they are there; maps and tokens as fp16.
 
     With `view` they are of the random view of that number, which augmentations and the recipe's seed decide too.
     """
@@ -5730,7 +5876,7 @@ def cached_features(
         kept_as = torch.float32 if embedder.pooling.kind == "vector" else torch.float16  # maps and tokens are large
         label = "extracting features" + (f", view {view + 1} of {config.train.views}" if drawn else "")
         order = np.arange(total)
-        if mixed:  # pictures of one burst must not lend each other their backgrounds
+        if mixed:  # images of one burst must not lend each other their backgrounds
             order = np.random.default_rng((total, *drawn)).permutation(total)
         compute = in_precision(partial(embedder.pooling.features, embedder.backbone), precision)
         features = embed(compute, source, order, label=label, dtype=kept_as, view_seed=drawn)[np.argsort(order)]
@@ -5745,7 +5891,7 @@ def cached_features(
 
 
 def computed_by(precision: torch.dtype | None, device: torch.device) -> tuple[str, ...]:
-    """What beside weights and pictures may change the digits of what a network gives."""
+    """What beside weights and images may change the digits of what a network gives."""
     return str(precision), device.type, torch.__version__, timm.__version__, kornia.__version__
 
 
@@ -5759,7 +5905,7 @@ def features_cache_key(
 ) -> str:
     """Changes with all that decides the features of a frozen backbone, and with nothing that does not.
 
-    Poolings of one kind share a file. `drawn`: what seeds a random view; () where the pictures are as evaluated.
+    Poolings of one kind share a file. `drawn`: what seeds a random view; () where the images are as evaluated.
     """
     preparation = source.preparation
     return fingerprint(
@@ -5785,7 +5931,7 @@ def kept_tensor(path: Path, name: str, rows: int) -> Tensor | None:
         if len(tensor) == rows:
             return tensor
     except (KitError, KeyError):
-        say(f"  note: {path}: was damaged and is made anew")
+        echo(f"  note: {path}: was damaged and is made anew")
     return None
 
 
@@ -6046,26 +6192,26 @@ def any_rank(*flags: bool) -> list[bool]:
 # what a run is made of
 
 
-def pack(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
-    """Nested state as JSON, its tensors moved into `tensors` under their place; `unpack` reverses it."""
+def pack_state(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
+    """Nested state as JSON, its tensors moved into `tensors` under their place; `unpack_state` reverses it."""
     if isinstance(value, Tensor):
         tensors[place] = detached(value)
         return {"tensor": place}
     if isinstance(value, Mapping):
-        return {"map": [[key, pack(v, f"{place}/{key}", tensors)] for key, v in value.items()]}
+        return {"map": [[key, pack_state(v, f"{place}/{key}", tensors)] for key, v in value.items()]}
     if isinstance(value, (list, tuple)):
-        return {"list": [pack(v, f"{place}/{i}", tensors) for i, v in enumerate(value)]}
+        return {"list": [pack_state(v, f"{place}/{i}", tensors) for i, v in enumerate(value)]}
     return value
 
 
-def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def unpack_state(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if not isinstance(value, Mapping):
         return value
     if "tensor" in value:
         return tensors[value["tensor"]]
     if "map" in value:
-        return {key: unpack(v, tensors) for key, v in value["map"]}
-    return [unpack(v, tensors) for v in value["list"]]
+        return {key: unpack_state(v, tensors) for key, v in value["map"]}
+    return [unpack_state(v, tensors) for v in value["list"]]
 
 
 def backbone_groups(embedder: Embedder, lr: float, layer_decay: float) -> list[dict[str, Any]]:
@@ -6134,14 +6280,14 @@ def out_of_patience(rows: Sequence[Mapping[str, float]], config: TrainConfig) ->
 
 
 def class_logits(loss: nn.Module, embeddings: Tensor) -> Tensor | None:
-    """(B, C), where the loss has a class for every identity; None where it compares pictures."""
+    """(B, C), where the loss has a class for every identity; None where it compares images."""
     logits = getattr(loss, "logits", None)
     return None if logits is None else logits(full_precision(embeddings))
 
 
 @torch.no_grad()
 def classifier_metrics(loss: IdentityLoss, embeddings: Tensor, labels: Tensor) -> dict[str, float]:
-    """Loss and accuracy on the pictures whose identity is one that is learned; NaN where there is none, or no class."""
+    """Loss and accuracy on the images whose identity is one that is learned; NaN where there is none, or no class."""
     embeddings, labels = embeddings[labels >= 0], labels[labels >= 0]
     if not len(labels):
         return {"val_loss": math.nan, "accuracy": math.nan}
@@ -6151,7 +6297,7 @@ def classifier_metrics(loss: IdentityLoss, embeddings: Tensor, labels: Tensor) -
 
 
 def nearest_agrees(geometry: Geometry, embeddings: Tensor, labels: Tensor) -> Tensor:
-    """Pictures whose nearest other one in the batch shows their identity, and those that have such another: (2,)."""
+    """Images whose nearest other one in the batch shows their identity, and those that have such another: (2,)."""
     points = geometry.project(embeddings.detach())
     similarity = geometry.similarity(points, points).fill_diagonal_(-torch.inf)
     paired = same_identity(labels)[0].any(1)
@@ -6159,7 +6305,7 @@ def nearest_agrees(geometry: Geometry, embeddings: Tensor, labels: Tensor) -> Te
 
 
 def mixed_loss(loss: nn.Module, embeddings: Tensor, labels: Tensor, partner: Tensor, share: Tensor) -> Tensor:
-    """Each picture's loss under its own label and under its partner's, weighted by the shares (B,) of the two."""
+    """Each image's loss under its own label and under its partner's, weighted by the shares (B,) of the two."""
     both = torch.cat([labels, labels[partner]])
     return 2 * loss(torch.cat([embeddings, embeddings]), both, torch.cat([share, 1 - share]))
 
@@ -6169,13 +6315,13 @@ def cut_micro_batches(batch: np.ndarray, size: int | None) -> list[np.ndarray]:
     if not size:
         return [batch]
     parts = cut_batches(batch, size * world_size())
-    if len(parts) > 1 and len(parts[-1]) < 2 * world_size():  # batch norm can't learn from one picture
+    if len(parts) > 1 and len(parts[-1]) < 2 * world_size():  # batch norm can't learn from one image
         parts[-2:] = [np.concatenate(parts[-2:])]
     return parts
 
 
 def before_the_batch(embedder: Embedder) -> list[nn.Parameter]:
-    """Parameters of what sees each picture alone: the backbone's, and the pooling's but for what finishes a batch."""
+    """Parameters of what sees each image alone: the backbone's, and the pooling's but for what finishes a batch."""
     behind = set(embedder.pooling.finishing())
     return [p for m in (embedder.backbone, embedder.pooling) for p in m.parameters() if p not in behind]
 
@@ -6232,7 +6378,7 @@ def tracking(recipe: Recipe, folder: Path) -> Iterator[Callable[[Mapping[str, fl
             writer = SummaryWriter(folder / "tensorboard")
             log, close = partial(write_scalars, writer), writer.close
     except ImportError:
-        say(f"  note: train.track: {wanted} is not installed; log.csv has all that it would show")
+        echo(f"  note: train.track: {wanted} is not installed; log.csv has all that it would show")
         log, close = (lambda row: None), (lambda: None)
     try:
         yield log
@@ -6253,16 +6399,16 @@ class Task:
     """What a trainer learns from: where inputs come from, labels, and who trains and validates."""
 
     pixels: PixelSource
-    source: Source  # the pixels, or a frozen backbone's features, of validation and test pictures too
-    stages: tuple[Source, ...]  # of training pictures, one for each stage
-    labels: Tensor  # (N,) int64 on the CPU, by store position of training pictures
+    source: Source  # the pixels, or a frozen backbone's features, of validation and test images too
+    stages: tuple[Source, ...]  # of training images, one for each stage
+    labels: Tensor  # (N,) int64 on the CPU, by store position of training images
     train: np.ndarray  # positions
-    validation: np.ndarray  # positions; empty where all pictures train
+    validation: np.ndarray  # positions; empty where all images train
 
 
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
-    """Pictures of a batch that go through the backbone at a time: those of this process, and how many of all."""
+    """Images of a batch that go through the backbone at a time: those of this process, and how many of all."""
 
     images: Tensor
     total: int
@@ -6296,7 +6442,7 @@ class Trainer:
         self.schedule = config.schedule.build(optimizer=self.optimizer, epochs=epochs, steps=steps, lr=config.lr)
         self.precision = precision_of(config.precision, self.device)  # of mixed precision; None: fp32
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
-        self.micro_batch = config.micro_batch  # pictures in the backbone at a time; None: the whole batch
+        self.micro_batch = config.micro_batch  # images in the backbone at a time; None: the whole batch
 
     @property
     def device(self) -> torch.device:
@@ -6316,7 +6462,7 @@ class Trainer:
             self.load(checkpoint)
             for row in self.history[1:] if watch else ():  # it must know what went before
                 watch(row)
-            say(f"  going on after epoch {self.history[-1]['epoch']} from {checkpoint}")
+            echo(f"  going on after epoch {self.history[-1]['epoch']} from {checkpoint}")
         else:
             self.update_average()
             nothing = {"epoch": 0, "train_loss": math.nan, "batch_top1": math.nan}
@@ -6346,12 +6492,14 @@ class Trainer:
                     write_table(folder / "log.csv", pd.DataFrame(self.history))
                     written = time.monotonic()
                 if on_kaggle() and time.monotonic() - spoken > 60:  # its log has no progress bar
-                    say(f"    epoch {epoch}: mAP {row['map']:.4f}, train_loss {row['train_loss']:.4f}, {seconds:.0f} s")
+                    echo(
+                        f"    epoch {epoch}: mAP {row['map']:.4f}, train_loss {row['train_loss']:.4f}, {seconds:.0f} s"
+                    )
                     spoken = time.monotonic()
                 if self.stopped != "max_hours":  # the epoch that was cut short has its checkpoint
                     keeper.after_epoch()
         if self.stopped == "max_hours":
-            say(f"  stopped in epoch {self.history[-1]['epoch']}: train.max_hours is nearly over")
+            echo(f"  stopped in epoch {self.history[-1]['epoch']}: train.max_hours is nearly over")
 
     def end_soon(self) -> None:
         """What a SIGTERM does, as a machine that is shut down sends it: the step ends, and a checkpoint is written."""
@@ -6375,7 +6523,7 @@ class Trainer:
         return self.recipe.train.sampler(rows, codes, self.recipe.train.batch_size, rng)
 
     def train_epoch(self, epoch: int, stage: int, between: Callable[[], bool]) -> dict[str, float]:
-        """One pass over the training pictures, or what is left of one; what the log says of it.
+        """One pass over the training images, or what is left of one; what the log says of it.
 
         `between` is called after every optimizer step, when a checkpoint may be taken, and says whether to stop here.
         """
@@ -6441,7 +6589,7 @@ class Trainer:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def backward_that_fits(self, source: Source, group: Sequence[tuple], epoch: int) -> list[Tensor]:
-        """`backward`, begun anew with half as many pictures at a time as often as the memory does not suffice.
+        """`backward`, begun anew with half as many images at a time as often as the memory does not suffice.
 
         What a failed try changed, such as batch norm's and AdaFace's statistics, is undone.
         """
@@ -6456,7 +6604,7 @@ class Trainer:
                 if size < 4 or world_size() > 1:
                     where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "this machine"
                     raise KitError(
-                        f"train.micro_batch: {size} pictures at a time do not fit the memory of {where}; try "
+                        f"train.micro_batch: {size} images at a time do not fit the memory of {where}; try "
                         f"{max(size // 2, 2)}, model.gradient_checkpointing: true or a smaller model.input_size"
                     ) from None
             put_back(buffers)
@@ -6464,10 +6612,10 @@ class Trainer:
             self.micro_batch = math.ceil(size / 2)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-            say(f"  out of memory: {self.micro_batch} pictures at a time go through the backbone from now on")
+            echo(f"  out of memory: {self.micro_batch} images at a time go through the backbone from now on")
 
     def backward(self, source: Source, group: Sequence[tuple[int, np.ndarray, Tensor]], epoch: int) -> list[Tensor]:
-        """Gradients of the batches (step, positions, pictures) of one optimizer step, each weighted by its size.
+        """Gradients of the batches (step, positions, images) of one optimizer step, each weighted by its size.
 
         Gives for each its loss and the counts of `nearest_agrees`, float64 (3,).
         """
@@ -6560,8 +6708,8 @@ class Trainer:
         return np.concatenate([shard(part) for part in cut_micro_batches(batch, self.micro_batch)])
 
     def pool(self, source: Source, part: MicroBatch) -> tuple[Tensor, list[Tensor]]:
-        """Pooled vectors (B, D) of a part, and partners and shares (B,) where its pictures are mixed."""
-        seed_everything(*part.seeds, *([rank()] if rank() else []))  # each process draws for its own pictures
+        """Pooled vectors (B, D) of a part, and partners and shares (B,) where its images are mixed."""
+        seed_everything(*part.seeds, *([rank()] if rank() else []))  # each process draws for its own images
         inputs, mixed = source.prepare(part.images, training=True), []
         if self.mixes:
             inputs, *mixed = self.recipe.train.mix(inputs)
@@ -6570,7 +6718,7 @@ class Trainer:
             return pool(inputs), mixed
 
     def loss_of_pooled(self, pooled: Tensor, labels: Tensor, mixed: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The loss of a whole batch (B, D), and what `nearest_agrees` says of it (nothing of mixed pictures)."""
+        """The loss of a whole batch (B, D), and what `nearest_agrees` says of it (nothing of mixed images)."""
         with mixed_precision(pooled.device, self.precision):
             embeddings = self.embedder.from_pooled(pooled)
         if mixed:
@@ -6615,7 +6763,7 @@ class Trainer:
     # evaluation
 
     def validate(self) -> tuple[dict[str, float], Tensor]:
-        """Metrics of the validation pictures as their own gallery (NaN without any), and their embeddings (N, D)."""
+        """Metrics of the validation images as their own gallery (NaN without any), and their embeddings (N, D)."""
         if not len(self.task.validation):
             return dict.fromkeys(METRICS, math.nan), torch.zeros(0, self.embedder.embedding_dim)
         self.embedder.eval()
@@ -6636,7 +6784,7 @@ class Trainer:
 
     @property
     def network(self) -> Callable[[Tensor], Tensor]:
-        """From prepared pictures to embeddings, in the trainer's precision."""
+        """From prepared images to embeddings, in the trainer's precision."""
         return in_precision(self.embedder, self.precision)
 
     def embed(self, positions: np.ndarray, **settings: Any) -> Tensor:
@@ -6654,7 +6802,7 @@ class Trainer:
         return gather_rows(self.embed(shard(positions)).to(self.device), len(positions)).cpu()
 
     def embed_views(self, positions: np.ndarray) -> Callable[[tuple[float, ...], bool], Tensor]:
-        """(scales, flip) -> embeddings (N, D) of the pictures at `positions`, averaged over such views."""
+        """(scales, flip) -> embeddings (N, D) of the images at `positions`, averaged over such views."""
 
         @cache  # several candidates for post-processing begin with the same views
         def views(scales: tuple[float, ...], flip: bool) -> Tensor:
@@ -6723,14 +6871,14 @@ class Trainer:
         state["schedule"] = self.schedule.scheduler.state_dict()
         state["backbone"] = backbone_sha256(self.embedder.backbone) if self.embedder.frozen else ""
         tensors: dict[str, Tensor] = {}
-        skeleton = pack(state, "", tensors)
+        skeleton = pack_state(state, "", tensors)
         save_tensors(path, tensors, {"state": json.dumps(skeleton)})
 
     def load(self, path: Path) -> None:
         """Goes on from a checkpoint; KitError where it is damaged, of other settings, or of another frozen backbone."""
         try:
             tensors, metadata = load_safetensors(path)
-            state = unpack(json.loads(metadata["state"]), tensors)
+            state = unpack_state(json.loads(metadata["state"]), tensors)
             self.load_state(state)
         except KitError as error:
             raise KitError(f"{error}; remove it to begin this run anew, or use --force") from None
@@ -6850,7 +6998,7 @@ def weights_path(path: str | Path) -> Path:
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of a trained run: its folder, or its weights.safetensors.
 
-    Metadata: recipe, identities, metrics; and what files of earlier versions lack: trained (paths of the pictures that
+    Metadata: recipe, identities, metrics; and what files of earlier versions lack: trained (paths of the images that
     it has seen in training), normalisation (mean, std, input_size), and backbone_sha256 of a frozen backbone that is
     needed beside it.
     """
@@ -6970,12 +7118,12 @@ def check_same_model(recipe: Recipe, metadata: Mapping[str, Any]) -> None:
 
 
 def see_as_trained(backbone: nn.Module, recipe: Recipe, metadata: Mapping[str, Any], whole: bool) -> None:
-    """Lets the backbone take pictures as the run gave them to it: normalised alike, and of its size unless told."""
+    """Lets the backbone take images as the run gave them to it: normalised alike, and of its size unless told."""
     where = weights_path(recipe.checkpoint)
     if metadata["normalisation"]:
         backbone.pretrained_cfg.update(normalisation_in(where, json.dumps(metadata["normalisation"]), "normalisation"))
     elif whole:
-        say(f"  note: {where}: does not tell the mean and std of its pictures; those of timm's {recipe.model.backbone}")
+        echo(f"  note: {where}: does not tell the mean and std of its images: taken from timm's model")
 
 
 def take_over_classes(trainer: Trainer, tensors: Mapping[str, Tensor], same_identities: bool) -> None:
@@ -6987,7 +7135,7 @@ def take_over_classes(trainer: Trainer, tensors: Mapping[str, Tensor], same_iden
         trainer.loss.load_state_dict(given)
     elif own:
         reason = "its loss has other parts" if same_identities else "it knows other individuals"
-        say(f"  note: {trainer.recipe.checkpoint}: {reason}, so that the recipe's loss begins with new class weights")
+        echo(f"  note: {trainer.recipe.checkpoint}: {reason}, so that the recipe's loss begins with new class weights")
 
 
 # 13. Open set
@@ -7027,7 +7175,7 @@ def balanced_accuracy(truth: np.ndarray, right: np.ndarray) -> float:
 def nearest_identities(
     similarity: Any, identities: Any, k: int = 1, allowed: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k most similar identities of each query, and the similarity of the most similar picture of each: (N, k) both.
+    """The k most similar identities of each query, and the similarity of the most similar image of each: (N, k) both.
 
     similarity (N, M) of queries and gallery; identities (M,) of the gallery; allowed: bool (N, M), which of them may be
     the answer. Where fewer than k identities are there, or allowed, the others are "" with similarity -inf.
@@ -7085,7 +7233,7 @@ def answers_of(guesses: pd.DataFrame, thresholds: Mapping[str, float]) -> np.nda
     return np.where((guesses.score.to_numpy() >= least) & (identity != ""), identity, NEW)
 
 
-def partings(values: np.ndarray) -> np.ndarray:
+def candidate_thresholds(values: np.ndarray) -> np.ndarray:
     """Thresholds that part rising values: one below all, one for each step, one above all."""
     middle = (values[1:] + values[:-1]) / 2
     middle = np.where(middle > values[:-1], middle, values[1:])  # of neighbouring numbers the middle is the lower one
@@ -7112,11 +7260,13 @@ def threshold_curve(guesses: pd.DataFrame) -> pd.DataFrame:
     lowest and above the highest. `guesses` as in `fit_thresholds`."""
     check_guesses(guesses, "identity", "score", "truth", "known")
     values, baks, baus = sums_by_threshold(guesses.score.to_numpy(float), *shares_of_score(guesses))
-    return pd.DataFrame({"threshold": partings(values), "baks": baks, "baus": baus, "score": np.sqrt(baks * baus)})
+    return pd.DataFrame(
+        {"threshold": candidate_thresholds(values), "baks": baks, "baus": baus, "score": np.sqrt(baks * baus)}
+    )
 
 
 def sums_by_threshold(scores: np.ndarray, taken: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The distinct scores, rising, and for each of their `partings` the shares taken above it and left below it."""
+    """The distinct scores, rising; for each of their `candidate_thresholds` the shares taken above and left below."""
     values, place = np.unique(scores, return_inverse=True)
     gain, loss = (np.bincount(place, share, len(values)) for share in (taken, left))
     return values, np.r_[gain[::-1].cumsum()[::-1], 0.0], np.r_[0.0, loss.cumsum()]
@@ -7161,7 +7311,7 @@ def best_beside(
     products = (others[0] + baks) * (others[1] + baus)
     present = products[np.searchsorted(values, now)]
     best = int(products.argmax())
-    return float(partings(values)[best]) if products[best] > present + 1e-12 else now
+    return float(candidate_thresholds(values)[best]) if products[best] > present + 1e-12 else now
 
 
 def calibrate_matches(scores: Any, right: Any) -> Calibrator:
@@ -7204,24 +7354,24 @@ def cross_fitted_score(guesses: pd.DataFrame, per_species: bool = False, seed: i
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def gray_levels(picture: np.ndarray) -> np.ndarray:
+def gray_levels(image: np.ndarray) -> np.ndarray:
     """Luminance float64 (H, W) in [0, 255] of uint8 (H, W, 3 or 4)."""
-    return picture[..., :3] @ np.array([0.299, 0.587, 0.114])
+    return image[..., :3] @ np.array([0.299, 0.587, 0.114])
 
 
 def quality_signals(pixels: np.ndarray | ImageStore) -> pd.DataFrame:
-    """How good each picture of uint8 (N, S, S, 3 or 4) is, on the animal's own pixels where there are masks.
+    """How good each image of uint8 (N, S, S, 3 or 4) is, on the animal's own pixels where there are masks.
 
     sharpness: variance of the Laplacian; brightness, contrast: mean and standard deviation of gray levels in [0, 255];
-    foreground: the animal's share of the picture; ratio: its area to the background's.
+    foreground: the animal's share of the image; ratio: its area to the background's.
     """
     check_pixels(pixels)
     rows = []
-    for picture in pixels:
-        gray = gray_levels(picture)
+    for image in pixels:
+        gray = gray_levels(image)
         padded = np.pad(gray, 1, mode="reflect")
         laplacian = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4 * gray
-        animal = picture[..., 3] > 127 if picture.shape[-1] == 4 else np.ones(gray.shape, bool)
+        animal = image[..., 3] > 127 if image.shape[-1] == 4 else np.ones(gray.shape, bool)
         animal = animal if animal.any() else np.ones(gray.shape, bool)
         share = float(animal.mean())
         rows.append(
@@ -7243,7 +7393,7 @@ def square_of(similarity: Any) -> np.ndarray:
 
 
 def representativeness(similarity: np.ndarray, identities: np.ndarray) -> np.ndarray:
-    """The cosine of each picture with the centre of its identity, scaled to [0, 1] (N,)."""
+    """The cosine of each image with the centre of its identity, scaled to [0, 1] (N,)."""
     matrix, identities, _ = as_labelled(similarity, identities)
     similarity = matrix.cpu().numpy()
     same = identities[:, None] == identities
@@ -7253,7 +7403,7 @@ def representativeness(similarity: np.ndarray, identities: np.ndarray) -> np.nda
 
 
 def uniqueness(similarity: np.ndarray, k: int = 3) -> np.ndarray:
-    """Mean cosine distance of each picture to its k nearest others, in [0, 1] (N,)."""
+    """Mean cosine distance of each image to its k nearest others, in [0, 1] (N,)."""
     similarity = square_of(similarity)
     convert(k, Count, "uniqueness: k")
     others = np.where(np.eye(len(similarity), dtype=bool), -np.inf, similarity)
@@ -7261,11 +7411,11 @@ def uniqueness(similarity: np.ndarray, k: int = 3) -> np.ndarray:
     return to_unit_range(1 - nearest.mean(1))
 
 
-# near-duplicates: a method says of pairs of pictures whether they are; groups are what such pairs connect
+# near-duplicates: a method says of pairs of images whether they are; groups are what such pairs connect
 
 
 @dataclass(frozen=True, eq=False)
-class Likeness:
+class PairSimilarity:
     """What methods for near-duplicates look at, computed when first asked for."""
 
     pixels: np.ndarray | ImageStore  # uint8 (N, S, S, 3 or 4)
@@ -7279,7 +7429,7 @@ class Likeness:
 
     @cached_property
     def small(self) -> Tensor:
-        """Gray pictures (N, 1, 64, 64) in [0, 1]."""
+        """Gray images (N, 1, 64, 64) in [0, 1]."""
         gray = [
             Image.fromarray(gray_levels(p).astype(np.uint8)).resize((64, 64), Image.Resampling.BOX) for p in self.pixels
         ]
@@ -7288,25 +7438,25 @@ class Likeness:
 
 CosineRange = Annotated[float, Range(low=-1, high=1)]
 Bits = Annotated[int, Range(low=0, high=64)]
-Method = Callable[[Likeness], np.ndarray]  # -> which pairs are near-duplicates, bool (N, N)
+Method = Callable[[PairSimilarity], np.ndarray]  # -> which pairs are near-duplicates, bool (N, N)
 
 
 @register("duplicates", "exact_hash")
-def exact_duplicates(likeness: Likeness) -> np.ndarray:
+def exact_duplicates(likeness: PairSimilarity) -> np.ndarray:
     """Equal pixels."""
     digests = np.array([hashlib.sha256(np.ascontiguousarray(p).tobytes()).hexdigest() for p in likeness.pixels])
     return digests[:, None] == digests
 
 
 @register("duplicates", "perceptual_hash")
-def hash_duplicates(likeness: Likeness, distance: Bits = 11) -> np.ndarray:
+def hash_duplicates(likeness: PairSimilarity, distance: Bits = 11) -> np.ndarray:
     """Perceptual hashes that differ in at most `distance` of 64 bits."""
     return likeness.hash_distance <= distance
 
 
 @register("duplicates", "ssim")
-def ssim_duplicates(likeness: Likeness, threshold: Fraction = 0.75, candidates: Bits = 24) -> np.ndarray:
-    """Mean structural similarity of 64 x 64 gray pictures, where hashes differ in at most `candidates` bits."""
+def ssim_duplicates(likeness: PairSimilarity, threshold: Fraction = 0.75, candidates: Bits = 24) -> np.ndarray:
+    """Mean structural similarity of 64 x 64 gray images, where hashes differ in at most `candidates` bits."""
     from kornia.metrics import ssim
 
     found = np.zeros(likeness.similarity.shape, bool)
@@ -7319,13 +7469,13 @@ def ssim_duplicates(likeness: Likeness, threshold: Fraction = 0.75, candidates: 
 
 
 @register("duplicates", "embedding")
-def embedding_duplicates(likeness: Likeness, threshold: CosineRange = 0.95) -> np.ndarray:
+def embedding_duplicates(likeness: PairSimilarity, threshold: CosineRange = 0.95) -> np.ndarray:
     """Cosine of the embeddings above `threshold`."""
     return likeness.similarity > threshold
 
 
 @register("duplicates", "clustering")
-def cluster_duplicates(likeness: Likeness, threshold: CosineRange = 0.95) -> np.ndarray:
+def cluster_duplicates(likeness: PairSimilarity, threshold: CosineRange = 0.95) -> np.ndarray:
     """Groups by average linkage, cut where the mean cosine falls below `threshold`."""
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
@@ -7338,7 +7488,7 @@ def cluster_duplicates(likeness: Likeness, threshold: CosineRange = 0.95) -> np.
 
 
 @register("duplicates", "knn_graph")
-def knn_duplicates(likeness: Likeness, k: Count = 5, threshold: CosineRange = 0.9) -> np.ndarray:
+def knn_duplicates(likeness: PairSimilarity, k: Count = 5, threshold: CosineRange = 0.9) -> np.ndarray:
     """Each among the other's k nearest, and their cosine above `threshold`."""
     others = np.where(np.eye(len(likeness.similarity), dtype=bool), -np.inf, likeness.similarity)
     near = others >= np.sort(others, axis=1)[:, -min(k, len(others) - 1)][:, None]
@@ -7346,12 +7496,14 @@ def knn_duplicates(likeness: Likeness, k: Count = 5, threshold: CosineRange = 0.
 
 
 @register("duplicates", "hybrid")
-def hybrid_duplicates(likeness: Likeness, distance: Bits = 16, threshold: CosineRange = 0.9) -> np.ndarray:
+def hybrid_duplicates(likeness: PairSimilarity, distance: Bits = 16, threshold: CosineRange = 0.9) -> np.ndarray:
     """Hashes and embeddings agree: at most `distance` bits apart and a cosine above `threshold`."""
     return (likeness.hash_distance <= distance) & (likeness.similarity > threshold)
 
 
-def duplicate_pairs(method: Method, likeness: Likeness, identities: np.ndarray, scope: str = "within") -> np.ndarray:
+def duplicate_pairs(
+    method: Method, likeness: PairSimilarity, identities: np.ndarray, scope: str = "within"
+) -> np.ndarray:
     """Near-duplicate pairs i < j, int (P, 2); scope "within": of one identity only, "across": of any."""
     if scope not in ("within", "across"):
         raise KitError(f"duplicate_pairs: scope: {scope!r} is not known; {suggest(scope, ('within', 'across'))}")
@@ -7362,7 +7514,7 @@ def duplicate_pairs(method: Method, likeness: Likeness, identities: np.ndarray, 
 
 
 def connected_groups(pairs: np.ndarray, total: int) -> np.ndarray:
-    """A group number for each of `total` pictures: what pairs connect shares one (N,)."""
+    """A group number for each of `total` images: what pairs connect shares one (N,)."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -7371,7 +7523,7 @@ def connected_groups(pairs: np.ndarray, total: int) -> np.ndarray:
 
 
 def keep_sharpest(groups: np.ndarray, sharpness: np.ndarray) -> np.ndarray:
-    """Which pictures stay when of each group only the sharpest does, bool (N,)."""
+    """Which images stay when of each group only the sharpest does, bool (N,)."""
     order = np.lexsort((-sharpness, groups))
     first = np.r_[True, groups[order][1:] != groups[order][:-1]]
     kept = np.zeros(len(groups), bool)
@@ -7401,7 +7553,7 @@ def pair_decisions(similarity: np.ndarray, identities: np.ndarray, thresholds: S
     return pd.DataFrame(rows)
 
 
-# curation: four stages, each of which takes pictures away and says why
+# curation: four stages, each of which takes images away and says why
 
 
 @dataclass(frozen=True)
@@ -7411,7 +7563,7 @@ class Curation:
     kept: np.ndarray  # bool (N,)
     reason: np.ndarray  # text (N,), "" for what is kept
     stages: pd.DataFrame
-    signals: pd.DataFrame  # of each picture
+    signals: pd.DataFrame  # of each image
 
 
 def curate(
@@ -7422,7 +7574,7 @@ def curate(
     quality: float = 5.0,
     typical: float = 1.0,
 ) -> Curation:
-    """Near-duplicates, bad pictures, untypical pictures and too many of one identity, taken away in this order.
+    """Near-duplicates, bad images, untypical images and too many of one identity, taken away in this order.
 
     (1) cosine above `duplicate` within an identity, the sharpest stays; (2) sharpness or contrast below the percentile
     `quality` of what is left; (3) representativeness below the percentile `typical`; (4) at most mean + sd of the
@@ -7431,7 +7583,7 @@ def curate(
     """
     lacking = [c for c in ("sharpness", "contrast") if not isinstance(signals, pd.DataFrame) or c not in signals]
     if lacking or len(signals) != len(square_of(similarity)):
-        raise KitError("curate: signals: expected a table of quality_signals, a row for each picture of similarity")
+        raise KitError("curate: signals: expected a table of quality_signals, a row for each image of similarity")
     signals = signals.assign(
         representativeness=representativeness(similarity, identities), uniqueness=uniqueness(similarity)
     )
@@ -7480,7 +7632,7 @@ def unit_interval(similarity: Tensor) -> Callable[[np.ndarray], np.ndarray]:
     least, most = float(similarity.min()), float(similarity.max())
     low, high = min(-1.0, least), max(1.0, most)
     if least < -1.001 or most > 1.001:  # beyond what rounding does to a cosine
-        say(f"  note: similarities of {least:.4g} to {most:.4g}, no cosines: [{low:.4g}, {high:.4g}] becomes [0, 1]")
+        echo(f"  note: similarities of {least:.4g} to {most:.4g}, no cosines: [{low:.4g}, {high:.4g}] becomes [0, 1]")
     return lambda values: (values.astype(np.float64) - low) / (high - low)
 
 
@@ -7533,13 +7685,13 @@ def load_test_pairs(test: pd.DataFrame | str | Path) -> pd.DataFrame:
     return test
 
 
-def picture_positions(column: pd.Series, images: Sequence[str]) -> Callable[[slice], np.ndarray]:
-    """A function from rows of a test column to where their pictures stand in `images`."""
+def image_positions(column: pd.Series, images: Sequence[str]) -> Callable[[slice], np.ndarray]:
+    """A function from rows of a test column to where their images stand in `images`."""
     column, known = column.astype("category"), pd.Index(images)
     if known.has_duplicates:
         raise KitError(f"images: {known[known.duplicated()][0]} is named more than once")
     if (column.cat.codes < 0).any():
-        raise KitError(f"test: {column.name}: row {int(np.argmax(column.cat.codes < 0))} names no picture")
+        raise KitError(f"test: {column.name}: row {int(np.argmax(column.cat.codes < 0))} names no image")
     places = known.get_indexer(column.cat.categories)
     used = np.unique(column.cat.codes)
     unknown = [str(column.cat.categories[code]) for code in used if places[code] < 0]
@@ -7550,18 +7702,18 @@ def picture_positions(column: pd.Series, images: Sequence[str]) -> Callable[[sli
 
 
 def write_submission(path: str | Path, similarity: Any, images: Sequence[str], test: pd.DataFrame | str | Path) -> Path:
-    """Writes `row_id,similarity` for every pair of the test table, joined by picture names, and reads the file back.
+    """Writes `row_id,similarity` for every pair of the test table, joined by image names, and reads the file back.
 
     similarity (N, N) with rows as queries, in the order of `images` (N names); `test` is the table or its path, with
     rows in any order. Cosines are mapped affinely to [0, 1] (s -> (s + 1) / 2) and written with 16 decimals, never
     clipped, so that only what agrees to 2e-16 ties. Works in chunks of rows, so that 25 million pairs need little
-    memory. Raises KitError on NaN, on a wrong shape, and on pictures without a similarity.
+    memory. Raises KitError on NaN, on a wrong shape, and on images without a similarity.
     """
     matrix = as_matrix(similarity)
     if matrix.shape != (len(images), len(images)):
         raise KitError(f"similarity: shape {tuple(matrix.shape)} does not fit {len(images)} images (expected N x N)")
     pairs = load_test_pairs(test)
-    query, gallery = (picture_positions(pairs[c], images) for c in ("query_image", "gallery_image"))
+    query, gallery = (image_positions(pairs[c], images) for c in ("query_image", "gallery_image"))
     to_unit, values, row_ids = unit_interval(matrix), matrix.cpu().numpy(), pairs.row_id.to_numpy()
     with atomic(path) as temporary:
         with open(temporary, "wb") as file:
@@ -7714,7 +7866,7 @@ def new_figure(width: float, height: float, columns: int = 1, rows: int = 1) -> 
     return figure, axes
 
 
-def picture_type(data: bytes) -> str:
+def image_type(data: bytes) -> str:
     return "jpeg" if data.startswith(b"\xff\xd8") else "png"
 
 
@@ -7764,7 +7916,7 @@ def sheet(rows: Sequence[Sequence[Tile]], side: int = 120, gap: int = 0, whole: 
 def tiles(
     images: Sequence[Image.Image | None], captions: Sequence[str], columns: int = 8, side: int = 120
 ) -> Image.Image:
-    """Pictures in rows, with a caption under each; None leaves a gap."""
+    """Images in rows, with a caption under each; None leaves a gap."""
     every = [Tile(image, caption) for image, caption in zip(images, captions)]
     return sheet([every[i : i + columns] for i in range(0, len(every), columns)], side)
 
@@ -7778,10 +7930,10 @@ def contact_sheet(
     nearest: int = 5,
     side: int = 120,
 ) -> Image.Image:
-    """A row for each query: the query, then its nearest pictures, framed green (same identity) or red.
+    """A row for each query: the query, then its nearest images, framed green (same identity) or red.
 
-    images, labels: N pictures and their identities; similarity (N, N); queries: positions of the rows; captions: one
-    for each query. `side` is the side of a picture in px.
+    images, labels: N images and their identities; similarity (N, N); queries: positions of the rows; captions: one
+    for each query. `side` is the side of an image in px.
     """
     rows = []
     for query, caption in zip(queries, captions):
@@ -7795,13 +7947,13 @@ def contact_sheet(
 
 
 def augmentation_sheet(store: ImageStore, recipe: Recipe, drawn: int = 5, side: int = 128) -> Image.Image:
-    """A row for each picture of the store: as stored, as evaluated, then as trained on, drawn anew `drawn` times."""
+    """A row for each image of the store: as stored, as evaluated, then as trained on, drawn anew `drawn` times."""
     prepare = Preparation(recipe.background, recipe.augment, recipe.data.size, (0, 0, 0), (1, 1, 1))
     pixels = store.read(np.arange(len(store)))
-    columns = [pixels[:, :3].float() / 255, prepare.pictures(pixels, training=False)[0]]
+    columns = [pixels[:, :3].float() / 255, prepare.images(pixels, training=False)[0]]
     for number in range(drawn):
         seed_everything(recipe.seed, number)
-        columns.append(prepare.pictures(pixels, training=True)[0])
+        columns.append(prepare.images(pixels, training=True)[0])
     shown = [(255 * column.clamp(0, 1)).byte().permute(0, 2, 3, 1).numpy() for column in columns]
     titles = ["stored", "evaluated", *["trained on"] * drawn]
     rows = [[Tile(Image.fromarray(image), title) for image, title in zip(row, titles)] for row in zip(*shown)]
@@ -7809,13 +7961,13 @@ def augmentation_sheet(store: ImageStore, recipe: Recipe, drawn: int = 5, side: 
 
 
 def counts_figure(table: pd.DataFrame, parts: tuple[str, str] = ("training", "validation")) -> Any:
-    """Pictures of each identity as stacked bars; columns training and validation, named by `parts`."""
+    """Images of each identity as stacked bars; columns training and validation, named by `parts`."""
     figure, ax = new_figure(max(6, 0.28 * len(table)), 3.6)
     names = [plain_label(str(name)) for name in table.index]
     ax.bar(names, table.training, color="#4c78a8", label=parts[0])
     ax.bar(names, table.validation, bottom=table.training, color="#f58518", label=parts[1])
     ax.tick_params(axis="x", rotation=90, labelsize=8)
-    ax.set(ylabel="pictures")
+    ax.set(ylabel="images")
     ax.legend(frameon=False)
     return figure
 
@@ -7829,7 +7981,7 @@ def histograms_figure(tables: Mapping[str, pd.DataFrame]) -> Any:
         edges = np.linspace(every.min(), np.quantile(every, 0.99) + 1e-9, 31)
         for name, table in tables.items():
             ax.hist(table[column].clip(upper=edges[-1]), edges, alpha=0.6, label=name)
-        ax.set(xlabel=column, ylabel="pictures")
+        ax.set(xlabel=column, ylabel="images")
     if len(tables) > 1:
         np.ravel(axes)[-1].legend(frameon=False)
     return figure
@@ -7918,7 +8070,7 @@ def variants_figure(summary: pd.DataFrame) -> Any:
 
 
 def similarity_figure(similarity: np.ndarray, labels: np.ndarray) -> Any:
-    """How alike pictures of one identity are, and pictures of two."""
+    """How alike images of one identity are, and images of two."""
     figure, ax = new_figure(7, 3.2)
     same, pairs = labels[:, None] == labels, ~np.eye(len(labels), dtype=bool)
     edges = np.linspace(min(similarity.min(), 0), 1, 61)
@@ -8104,7 +8256,7 @@ def html_table(table: pd.DataFrame) -> str:
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
-PUBLISHED_ON = {  # training pictures and identities of what published figures were measured on, by competition
+PUBLISHED_ON = {  # training images and identities of what published figures were measured on, by competition
     "jaguar-re-id": (1895, 31),
     "round-2-jaguar-reidentification-challenge": (1895, 31),
     "animal-clef-2025": (13074, 1102),
@@ -8119,7 +8271,7 @@ def published_rows(published: Mapping[str, Any]) -> pd.DataFrame:
 
 
 class Page:
-    """A report that grows block by block and is written as self-contained HTML, as Markdown, and as single pictures.
+    """A report that grows block by block and is written as self-contained HTML, as Markdown, and as single images.
 
     Without a title it is a part of another page, to which `add` puts it.
     """
@@ -8128,12 +8280,12 @@ class Page:
         self.title = title
         self.html: list[str] = [f"<h1>{html.escape(title)}</h1>"] if title else []
         self.lines: list[str] = [f"# {title}"] if title else []
-        self.pictures: dict[str, bytes] = {}  # PNG or JPEG by name
+        self.images: dict[str, bytes] = {}  # PNG or JPEG by name
 
     def add(self, part: Page) -> None:
         self.html += part.html
         self.lines += part.lines
-        self.pictures |= part.pictures
+        self.images |= part.images
 
     def heading(self, text: str, level: int = 2) -> None:
         self.html.append(f"<h{level}>{html.escape(text)}</h{level}>")
@@ -8168,17 +8320,17 @@ class Page:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing")  # names in scripts that the font lacks become boxes
             figure.savefig(buffer, format="png", dpi=110)
-        self.picture(name, buffer.getvalue(), caption)
+        self.image(name, buffer.getvalue(), caption)
 
-    def picture(self, name: str, picture: bytes | Image.Image, caption: str) -> None:
-        """A PNG or JPEG, or a picture that becomes a PNG; `name` is that of its file."""
-        if isinstance(picture, Image.Image):
+    def image(self, name: str, image: bytes | Image.Image, caption: str) -> None:
+        """A PNG or JPEG, or an image that becomes a PNG; `name` is that of its file."""
+        if isinstance(image, Image.Image):
             buffer = io.BytesIO()
-            picture.save(buffer, "PNG", compress_level=3)
-            picture = buffer.getvalue()
-        self.pictures[name], kind, words = picture, picture_type(picture), html.escape(caption)
-        image = f'<img alt="{words}" src="data:image/{kind};base64,{base64.b64encode(picture).decode()}">'
-        self.html.append(f'<figure>{image}<figcaption class="note">{words}</figcaption></figure>')
+            image.save(buffer, "PNG", compress_level=3)
+            image = buffer.getvalue()
+        self.images[name], kind, words = image, image_type(image), html.escape(caption)
+        tag = f'<img alt="{words}" src="data:image/{kind};base64,{base64.b64encode(image).decode()}">'
+        self.html.append(f'<figure>{tag}<figcaption class="note">{words}</figcaption></figure>')
         self.lines.append(f"![{caption}](figures/{name}.{kind})")
 
     def code(self, text: str) -> None:
@@ -8187,8 +8339,8 @@ class Page:
 
     def write(self, folder: Path) -> Path:
         """Writes figures/*.png, report.md and report.html; returns the page's path."""
-        for name, data in self.pictures.items():
-            with atomic(folder / "figures" / f"{name}.{picture_type(data)}") as temporary:
+        for name, data in self.images.items():
+            with atomic(folder / "figures" / f"{name}.{image_type(data)}") as temporary:
                 temporary.write_bytes(data)
         write_text(folder / "report.md", "\n\n".join(self.lines) + "\n")
         write_text(
@@ -8268,7 +8420,7 @@ def background_column(names_there: Iterable[str], background: str) -> str | None
 
 
 def reliance_of(runs: pd.DataFrame) -> dict[str, float]:
-    """What is lost when other pictures' backgrounds stand behind the animals in place of their own."""
+    """What is lost when other images' backgrounds stand behind the animals in place of their own."""
     own, swapped = background_column(runs, "original"), background_column(runs, "swap")
     plain = "background" not in runs or (runs.background == "original").all()
     own = own or ("map" if plain else None)
@@ -8351,7 +8503,7 @@ def compare_variants(
 def findings(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     """Sentences that the numbers of these runs support, and no others."""
     if table["map"].isna().all():
-        return ["Nothing was validated: all pictures were trained on."]
+        return ["Nothing was validated: all images were trained on."]
     best = summary.loc[summary["map"].idxmax()]
     spread = f" (sd {best.sd:.4f} over {best.n} seeds)" if best.n > 1 and "sd" in summary else " (one seed)"
     said = [f"The highest mean validation mAP is that of {best.variant}: {best['map']:.4f}{spread}."]
@@ -8365,11 +8517,11 @@ def findings(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame)
         alone = f", {first[only]:.4f} from the background alone" if only else ""
         said.append(
             f"Reliance on background: {first.variant} has mAP {swapped + first.reliance:.4f}, {swapped:.4f} behind the "
-            f"backgrounds of other pictures{alone} (chance {first['map@chance']:.4f}); it loses {first.reliance:.4f}."
+            f"backgrounds of other images{alone} (chance {first['map@chance']:.4f}); it loses {first.reliance:.4f}."
         )
     for row in compared.itertuples():
         if row.verdict == "identical":
-            said.append(f"{row.variant}: identical runs; what varies changed nothing on these pictures.")
+            said.append(f"{row.variant}: identical runs; what varies changed nothing on these images.")
         elif math.isnan(row.difference):
             said.append(f"{row.variant}: no seed in common.")
         elif math.isnan(row.low):
@@ -8398,7 +8550,7 @@ def write_report(
     """Writes results.csv, report.md, figures and the self-contained report.html; returns the page's path.
 
     table: a row for each finished run; logs: their logs by "variant/seed"; details: for each run to be shown name,
-    labels, embeddings, similarity, metrics and sheet (a picture); notes: what the reader must know; analyses and
+    labels, embeddings, similarity, metrics and sheet (an image); notes: what the reader must know; analyses and
     extra: further parts of the page, before and after the results; comparable: whether published figures were
     measured on these data.
     """
@@ -8448,15 +8600,11 @@ def report_results(
     page.heading("Results")
     page.table(
         summary,
-        "map: identity-balanced mAP on the validation pictures, each a query against all others, mean over n seeds; "
+        "map: identity-balanced mAP on the validation images, each a query against all others, mean over n seeds; "
         "accuracy: of the classifier, where the loss has one; open_set: sqrt(BAKS x BAUS), cross-fitted; "
         "sd: standard deviation; low, high: 95 % interval of the mean (Student); best_epoch: whose weights are kept; "
         "loss_variance: of the training loss over the last ten epochs."
-        + (
-            " What is published was measured by others, on pictures of the same number."
-            if "published" in summary
-            else ""
-        )
+        + (" What is published was measured by others, on images of the same number." if "published" in summary else "")
         + (
             f" diverged: runs whose best mAP up to epoch {recipe.divergence.epoch} is below {recipe.divergence.map}."
             if recipe.divergence
@@ -8485,7 +8633,7 @@ def report_results(
 
 def report_published(page: Page, published: Mapping[str, Any], comparable: bool) -> None:
     page.heading("Published by others", 3)
-    data = "on pictures of the same number" if comparable else "on other pictures than these: not to be compared"
+    data = "on images of the same number" if comparable else "on other images than these: not to be compared"
     page.table(published_rows(published), f"Measured by somebody else, {data}; not ours.")
 
 
@@ -8531,14 +8679,14 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
             steps,
             "map: validation mAP after these steps; low and high: bootstrap interval over identities of the gain over "
             "raw similarities, at 95 %, or wider where auto tries several, so that one choice in twenty is a false "
-            "gain; used: what the submission went through. Measured, and by auto chosen, on these same pictures.",
+            "gain; used: what the submission went through. Measured, and by auto chosen, on these same images.",
         )
     if detail.get("guesses") is not None:
         report_open_set(page, detail["metrics"]["open_set"], detail["guesses"], name)
-    page.picture(
+    page.image(
         f"{name}-retrievals",
         detail["sheet"],
-        "Queries (left) and their five nearest pictures, worst queries first: green frames show the same identity, red "
+        "Queries (left) and their five nearest images, worst queries first: green frames show the same identity, red "
         "another; AP is the query's average precision.",
     )
     weakest = dict(sorted(detail["metrics"]["per_identity"].items(), key=lambda item: item[1])[:80])
@@ -8577,7 +8725,7 @@ def report_open_set(page: Page, told: Mapping[str, Any], guesses: pd.DataFrame, 
         pd.DataFrame(rows),
         f"baks, baus: balanced accuracy on known and unknown individuals; score: sqrt(baks x baus). Least confidence: "
         f"{least}. Confidence: {told['confidence']}. {told['unknown']} The epoch, and one threshold or several, were "
-        "chosen on these pictures.",
+        "chosen on these images.",
     )
     page.figure(
         f"{name}-thresholds",
@@ -8602,7 +8750,7 @@ class Result:
     def _repr_html_(self) -> str:
         return html_table(self.table) + f"<p>report: {html.escape(str(self.report))}</p>"
 
-    def picture(self, name: str) -> Image.Image:
+    def image(self, name: str) -> Image.Image:
         """A figure of the report, such as "curves" or "run0-retrievals", which a notebook shows in place."""
         path = self.folder / "figures" / f"{name}.png"
         if not path.is_file():
@@ -8758,7 +8906,7 @@ class RunFolder:
         earlier = self.settings()
         told, weights = earlier.pop("data_fingerprint", fingerprints[0]), earlier.pop("weights", "")
         changed = [f"{key}: {then} there, {now} now" for key, then, now in differing_settings(earlier, recipe)]
-        changed += ["the data: other pictures or labels"] if told not in fingerprints else []
+        changed += ["the data: other images or labels"] if told not in fingerprints else []
         now = weights_version(recipe) if weights else ""
         other = weights and now and now != weights
         return [*changed, *(["the weights that it begins with: another file"] if other else [])]
@@ -8768,7 +8916,7 @@ class RunFolder:
         path = self.path
         number = next(n for n in itertools.count(1) if not path.with_name(f"{path.name}.old{n}").exists())
         path.rename(path.with_name(f"{path.name}.old{number}"))
-        say(f"  earlier result moved to {path.with_name(f'{path.name}.old{number}')}")
+        echo(f"  earlier result moved to {path.with_name(f'{path.name}.old{number}')}")
 
 
 NO_MATTER = ("train.max_hours", "train.checkpoint_minutes", "train.track")  # to a run's result
@@ -8807,7 +8955,7 @@ def find_data(recipe: Recipe, data: str | Path | None = None) -> Path:
     mounted += [p.parent for p in find_mounted("metadata.csv")]
     named = [p for p in mounted if recipe.data.competition in p.parts]
     if mounted and not named:
-        others = shortly(list(map(str, mounted)))
+        others = first_few(list(map(str, mounted)))
         raise KitError(
             f"{recipe.name}: the competition {recipe.data.competition} is not attached, but {others} is (attach it, or "
             "name the folder that is meant in data.root)"
@@ -8826,7 +8974,7 @@ def find_data(recipe: Recipe, data: str | Path | None = None) -> Path:
     if recipe.data.mini is None:
         raise KitError(
             f"{recipe.name}: no data: give its folder with --data DIR (train.csv and test.csv, or metadata.csv), "
-            f"or try the recipe on synthetic pictures with --smoke"
+            f"or try the recipe on synthetic images with --smoke"
         )
     mini = recipe.data.mini
     kind = f"round{mini.round}" if mini.layout == "jaguar" else mini.layout
@@ -8834,28 +8982,28 @@ def find_data(recipe: Recipe, data: str | Path | None = None) -> Path:
     try:
         return make_mini_dataset(root, **asdict(mini))
     except KitError:
-        remove(root)  # damaged: it is drawn anew
+        remove_path(root)  # damaged: it is drawn anew
         return make_mini_dataset(root, **asdict(mini))
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """The data of a run: its tables, its decoded pictures, and its splits."""
+class Images:
+    """The data of a run: its tables, its decoded images, and its splits."""
 
     competition: Competition
     store: ImageStore
-    at_size: Callable[[int], ImageStore]  # the same pictures in squares of another size
+    at_size: Callable[[int], ImageStore]  # the same images in squares of another size
     splits: list[tuple[np.ndarray, np.ndarray]]
-    fingerprints: tuple[str, str]  # of the data as they were found, unreadable pictures included
+    fingerprints: tuple[str, str]  # of the data as they were found, unreadable images included
 
 
 def data_key(recipe: Recipe) -> str:
-    """Runs with the same key share their pictures and splits."""
+    """Runs with the same key share their images and splits."""
     return fingerprint(asdict(recipe.data), recipe.background.name)
 
 
 def subset_path(subset: str, folder: Path | None) -> Path:
-    """Where a list of pictures lies: below the result folder, or anywhere."""
+    """Where a list of images lies: below the result folder, or anywhere."""
     below = (folder or Path()) / subset
     return below if below.is_file() else Path(subset)
 
@@ -8877,7 +9025,7 @@ def data_fingerprints(recipe: Recipe, competition: Competition, folder: Path | N
 
 
 def turns_of(competition: Competition, turn: Mapping[str, float]) -> list[float]:
-    """Degrees by which each picture of the store is turned, by its label in the column orientation; [] for none."""
+    """Degrees by which each image of the store is turned, by its label in the column orientation; [] for none."""
     if not turn:
         return []
     if "orientation" not in competition.train:
@@ -8885,21 +9033,21 @@ def turns_of(competition: Competition, turn: Mapping[str, float]) -> list[float]
     labels = [*competition.train.orientation, *competition.test.get("orientation", [""] * len(competition.test))]
     unknown = [label for label in turn if label not in labels]
     if unknown:
-        raise KitError(f"data.turn.{unknown[0]}: no picture has this orientation; {suggest(unknown[0], set(labels))}")
+        raise KitError(f"data.turn.{unknown[0]}: no image has this orientation; {suggest(unknown[0], set(labels))}")
     return [turn.get(label, 0.0) for label in labels]
 
 
 def listed_in(subset: Path, train: pd.DataFrame) -> np.ndarray:
-    """Which training pictures a list names, bool (N,)."""
+    """Which training images a list names, bool (N,)."""
     wanted = set(read_table(subset, ("filename",)).filename)
     unknown = sorted(wanted - set(train.filename))
     if unknown:
-        raise KitError(f"{subset}: filename: {len(unknown)} are no training pictures: {', '.join(unknown[:10])}")
+        raise KitError(f"{subset}: filename: {len(unknown)} are no training images: {', '.join(unknown[:10])}")
     return train.filename.isin(wanted).to_numpy()
 
 
-def open_data(recipe: Recipe, competition: Competition, folder: Path | None = None) -> Pictures:
-    """Decodes (or finds) the pictures and splits them; unreadable ones leave the table with `bad_images: skip`.
+def open_data(recipe: Recipe, competition: Competition, folder: Path | None = None) -> Images:
+    """Decodes (or finds) the images and splits them; unreadable ones leave the table with `bad_images: skip`.
 
     `folder` is where data.subset is looked for first.
     """
@@ -8910,7 +9058,7 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
     store = sized(data.size)
     if recipe.background.build().needs_masks and not store.masked:
         name = recipe.background.name
-        found = f"background: {name!r} needs masks, but the pictures in {root} have no alpha"
+        found = f"background: {name!r} needs masks, but the images in {root} have no alpha"
         if data.unmasked == "stop":
             raise KitError(
                 f"{found}; name the masks' folder in data.masks, or set background: original or data.unmasked: keep"
@@ -8919,11 +9067,11 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
     broken, positions = [paths[i] for i in store.broken], None
     keep, left_in, notes = ~competition.train.path.isin(broken).to_numpy(), None, []
     if broken:
-        notes.append(f"{len(broken)} unreadable pictures left out (test pictures count as black): {shortly(broken)}")
+        notes.append(f"{len(broken)} unreadable images left out (test images count as black): {first_few(broken)}")
     if data.subset is not None:
         path = subset_path(data.subset, folder)
         listed = listed_in(path, competition.train)
-        notes.append(f"{path}: {listed.sum()} of {len(listed)} training pictures ({data.subset_applies_to})")
+        notes.append(f"{path}: {listed.sum()} of {len(listed)} training images ({data.subset_applies_to})")
         keep, left_in = (keep & listed, None) if data.subset_applies_to == "all" else (keep, listed)
     if notes:
         positions = np.r_[np.flatnonzero(keep), np.arange(len(keep), len(store))]
@@ -8939,28 +9087,28 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
     column = data.split.settings.get("column")
     untold = int((competition.train[column].fillna("") == "").sum()) if column in competition.train else 0
     if untold:
-        note = f"{untold} of {len(competition.train)} training pictures have no {column}; each counts as one of its own"
+        note = f"{untold} of {len(competition.train)} training images have no {column}; each counts as one of its own"
         competition = replace(competition, notes=(*competition.notes, note))
     splits = data.split.build(train=competition.train, hashes=hashes, split_seed=data.split_seed)
     if left_in is not None:
         splits = [(rows[left_in[keep][rows]], held_out) for rows, held_out in splits]
     for split in splits:
         check_split(*split, competition.train.identity, data.split.name)
-    return Pictures(competition, store, at_size, splits, found_as)
+    return Images(competition, store, at_size, splits, found_as)
 
 
 def check_split(train: np.ndarray, validation: np.ndarray, identity: pd.Series, name: str) -> None:
     if len(train) < 2 or not (name == "all" or identity.iloc[validation].duplicated().any()):
         raise KitError(
-            f"data.split: {len(train)} training and {len(validation)} validation pictures; validation needs at "
-            "least one identity with two pictures (more pictures, or a larger data.split.validation)"
+            f"data.split: {len(train)} training and {len(validation)} validation images; validation needs at "
+            "least one identity with two images (more images, or a larger data.split.validation)"
         )
 
 
-def load_competitions(cells: Sequence[Cell], data: str | Path | None) -> dict[str, Competition]:
+def load_competitions(specs: Sequence[RunSpec], data: str | Path | None) -> dict[str, Competition]:
     """The data of every run by its `data_key`, each folder read once."""
     load = cache(load_competition)
-    return {data_key(cell.recipe): load(find_data(cell.recipe, data), cell.recipe.data.masks) for cell in cells}
+    return {data_key(spec.recipe): load(find_data(spec.recipe, data), spec.recipe.data.masks) for spec in specs}
 
 
 def check_model(recipe: Recipe) -> None:
@@ -9011,9 +9159,9 @@ def small_backbone() -> Path:
             try:
                 load_safetensors(path)
             except KitError:
-                remove(path)
+                remove_path(path)
         if not path.is_file():
-            say("  training a small backbone on other synthetic cats, once")
+            echo("  training a small backbone on other synthetic cats, once")
             recipe = recipe_from_dict(
                 {
                     "name": "small",
@@ -9025,7 +9173,7 @@ def small_backbone() -> Path:
                     "train": {"epochs": 12, "batch_size": 16, "lr": 2e-3, "weight_decay": 1e-2, "schedule": "cosine"},
                 }
             )
-            with silent():
+            with quiet():
                 result = run_recipe(recipe, out=path.parent / "runs", device="cpu")
             embedder, _, _ = embedder_for(replace(recipe, checkpoint=str(result.folder / "default" / "seed42")))
             save_backbone(path, embedder.backbone, "test_resnet")
@@ -9057,21 +9205,21 @@ def run_recipe(
     named = recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}"
     folder = folder or Path(out or "runs") / named
     check_claim(folder, EXPERIMENT)
-    with distributed(device) as chosen, nothing_left(folder):
-        cells = [search_baseline(recipe)] if recipe.search else expand(recipe)
-        check_ensemble(recipe, cells)
-        competitions = load_competitions(cells, data)
+    with distributed(device) as chosen, nothing_left_on_error(folder):
+        specs = [search_baseline(recipe)] if recipe.search else expand(recipe)
+        check_ensemble(recipe, specs)
+        competitions = load_competitions(specs, data)
         measured_only = not recipe.train.epochs and {part.name for part in recipe.analysis} == {"characteristics"}
-        for cell in [] if measured_only else cells:
-            check_open_set(cell.recipe, competitions[data_key(cell.recipe)])
-            check_model(cell.recipe)
-            precision_of(cell.recipe.train.precision, chosen)
-        check_earlier(folder, cells, competitions, force)
-        together = processes_for(recipe, cells, chosen, gpus)
+        for spec in [] if measured_only else specs:
+            check_open_set(spec.recipe, competitions[data_key(spec.recipe)])
+            check_model(spec.recipe)
+            precision_of(spec.recipe.train.precision, chosen)
+        check_earlier(folder, specs, competitions, force)
+        together = processes_for(recipe, specs, chosen, gpus)
         if together > 1 and not report_only:
             run_in_processes(recipe, data, out, device, force, together)
             force = False
-        say(f"{recipe.name}: {len(cells)} run{'s' * (len(cells) > 1)} on {told_device(chosen)}")
+        echo(f"{recipe.name}: {len(specs)} run{'s' * (len(specs) > 1)} on {device_name(chosen)}")
         deadline, analyses = deadline_of(recipe, begun), []
         if rank() == 0 and not report_only:
             claim(folder, EXPERIMENT)
@@ -9080,29 +9228,29 @@ def run_recipe(
                 tell_data(competition)
             if recipe.analysis:
                 whole = replace(recipe, data=replace(recipe.data, subset=None))
-                everything = open_data(whole, competitions[data_key(cells[0].recipe)])
+                everything = open_data(whole, competitions[data_key(specs[0].recipe)])
                 analyses = analyses_of(recipe, folder, everything, chosen)
             if recipe.search:
-                pictures_of = partial(pictures_for, data=data, folder=folder)
+                images_of = partial(images_for, data=data, folder=folder)
                 until = deadline - 0.15 * (deadline - begun)  # the best is trained afterwards
                 until = -math.inf if report_only else deadline if math.isinf(deadline) else until
-                cells = run_search(recipe, pictures_of, folder, chosen, until, force)
-                competitions = load_competitions(cells, data)
+                specs = run_search(recipe, images_of, folder, chosen, until, force)
+                competitions = load_competitions(specs, data)
             elif recipe.analysis and not recipe.train.epochs and recipe.checkpoint is None:
-                cells = []
-            opened = open_all(cells, competitions, folder)
+                specs = []
+            opened = open_all(specs, competitions, folder)
         if not report_only:
             told = {"recipe": without_passwords(recipe_to_dict(recipe))}
             told["data"] = None if data is None else str(Path(data).resolve())
             write_first(folder / "experiment.json", told)
-        grid = Grid(cells, opened, folder, chosen, force, deadline, data)
+        grid = Grid(specs, opened, folder, chosen, force, deadline, data)
         done_elsewhere = report_only or (together > 1 and world_size() == 1)
         failed = grid.failures() if done_elsewhere else grid.run(jobs)
         if rank() > 0:
             return Result(folder, pd.DataFrame(), folder / "report.html")
-        used = [pictures.competition for pictures in opened.values()] or competitions.values()
+        used = [images.competition for images in opened.values()] or competitions.values()
         comparable = all(published_on(competition, recipe.data.competition) for competition in used)
-        return finish_experiment(recipe, cells, opened, folder, failed, analyses, comparable)
+        return finish_experiment(recipe, specs, opened, folder, failed, analyses, comparable)
 
 
 def check_run_options(data: str | Path | None, out: str | Path | None, jobs: int | None, gpus: int | None) -> None:
@@ -9119,7 +9267,7 @@ def deadline_of(recipe: Recipe, begun: float) -> float:
 
 
 @contextmanager
-def nothing_left(folder: Path) -> Iterator[None]:
+def nothing_left_on_error(folder: Path) -> Iterator[None]:
     """On bad input removes what of a result folder holds nothing: empty folders, and with them its marker."""
     try:
         yield
@@ -9129,7 +9277,7 @@ def nothing_left(folder: Path) -> Iterator[None]:
                 with suppress(OSError):  # it holds something
                     inner.rmdir()
             if {path.name for path in folder.iterdir()} <= {MARKER, "experiment.json"}:
-                remove(folder)
+                remove_path(folder)
                 with suppress(OSError):
                     folder.parent.rmdir()
         raise
@@ -9144,16 +9292,16 @@ KAGGLE_HOURS = 11.5  # of a session's 12
 KAGGLE_OUTPUT = 19.5e9  # bytes, of the 20 GB that are saved
 
 
-def processes_for(recipe: Recipe, cells: Sequence[Cell], device: torch.device, asked: int | None) -> int:
+def processes_for(recipe: Recipe, specs: Sequence[RunSpec], device: torch.device, asked: int | None) -> int:
     """How many processes to start that share the batches: those asked for, or one for each GPU; 1 under torchrun."""
     alone = (
-        "a search" if recipe.search else "train.mix" if any(c.recipe.train.mix.name != "none" for c in cells) else ""
+        "a search" if recipe.search else "train.mix" if any(c.recipe.train.mix.name != "none" for c in specs) else ""
     )
     if alone and max(asked or 1, world_size()) > 1:
         raise KitError(f"{recipe.name}: {alone} runs in one process (expected --gpus 1, and no torchrun)")
-    frozen = all(cell.recipe.model.freeze for cell in cells)
+    frozen = all(spec.recipe.model.freeze for spec in specs)
     if frozen and (asked or 1) > 1:
-        say(f"  note: --gpus: {asked} processes share batches of a backbone that learns; this one is frozen")
+        echo(f"  note: --gpus: {asked} processes share batches of a backbone that learns; this one is frozen")
     if alone or world_size() > 1 or frozen:
         return 1
     if device.type == "cuda":
@@ -9168,26 +9316,26 @@ def write_first(path: Path, value: Any) -> None:
 
 
 def tell_data(competition: Competition) -> None:
-    say(
-        f"  {competition.root}: {len(competition.train)} training pictures of {len(competition.identities)} "
-        f"identities, {len(competition.test)} test pictures"
+    echo(
+        f"  {competition.root}: {len(competition.train)} training images of {len(competition.identities)} "
+        f"identities, {len(competition.test)} test images"
     )
 
 
-def pictures_for(recipe: Recipe, data: str | Path | None, folder: Path) -> Pictures:
-    """The pictures of a recipe; runs that differ in nothing that matters to them share them."""
+def images_for(recipe: Recipe, data: str | Path | None, folder: Path) -> Images:
+    """The images of a recipe; runs that differ in nothing that matters to them share them."""
     plain = {key: recipe_to_dict(recipe)[key] for key in ("name", "data", "background")}
     return opened_once(json.dumps(plain), data, folder)
 
 
-def open_all(cells: Sequence[Cell], competitions: Mapping[str, Competition], folder: Path) -> dict[str, Pictures]:
-    """The pictures of all runs by `data_key`, and what is to be said about them."""
-    opened: dict[str, Pictures] = {}
-    for cell in cells:
-        key = data_key(cell.recipe)
-        opened[key] = opened.get(key) or open_data(cell.recipe, competitions[key], folder)
-    for note in {note: None for pictures in opened.values() for note in pictures.competition.notes}:
-        say(f"  note: {note}")
+def open_all(specs: Sequence[RunSpec], competitions: Mapping[str, Competition], folder: Path) -> dict[str, Images]:
+    """The images of all runs by `data_key`, and what is to be said about them."""
+    opened: dict[str, Images] = {}
+    for spec in specs:
+        key = data_key(spec.recipe)
+        opened[key] = opened.get(key) or open_data(spec.recipe, competitions[key], folder)
+    for note in {note: None for images in opened.values() for note in images.competition.notes}:
+        echo(f"  note: {note}")
     return opened
 
 
@@ -9208,8 +9356,8 @@ def features_key(recipe: Recipe) -> str:
 
 
 @lru_cache(maxsize=8)
-def opened_once(recipe: str, data: str | Path | None, folder: Path) -> Pictures:
-    """The pictures of a recipe, of which JSON gives what matters to them."""
+def opened_once(recipe: str, data: str | Path | None, folder: Path) -> Images:
+    """The images of a recipe, of which JSON gives what matters to them."""
     read = recipe_from_dict(json.loads(recipe))
     return open_data(read, load_competition(find_data(read, data), read.data.masks), folder)
 
@@ -9218,99 +9366,99 @@ def opened_once(recipe: str, data: str | Path | None, folder: Path) -> Pictures:
 class Grid:
     """All runs of an experiment, and what they share."""
 
-    cells: Sequence[Cell]
-    opened: Mapping[str, Pictures]
+    specs: Sequence[RunSpec]
+    opened: Mapping[str, Images]
     folder: Path
     device: torch.device
     force: bool
     deadline: float  # by time.monotonic()
     data: str | Path | None
 
-    def run_folder(self, cell: Cell) -> RunFolder:
-        return RunFolder(self.folder / cell.folder)
+    def run_folder(self, spec: RunSpec) -> RunFolder:
+        return RunFolder(self.folder / spec.folder)
 
-    def unfinished(self) -> list[Cell]:
+    def unfinished(self) -> list[RunSpec]:
         """The runs that are to be made."""
-        return [cell for cell in self.cells if self.force or not self.run_folder(cell).over]
+        return [spec for spec in self.specs if self.force or not self.run_folder(spec).over]
 
     def failures(self) -> dict[str, str]:
         """Why, by folder, for the runs that failed."""
-        reasons = {cell.folder: self.run_folder(cell).failure for cell in self.cells}
+        reasons = {spec.folder: self.run_folder(spec).failure for spec in self.specs}
         return {name: why for name, why in reasons.items() if why and not RunFolder(self.folder / name).finished}
 
     def run(self, jobs: int | None) -> dict[str, str]:
         """Runs what is not finished; why by folder for the runs that failed."""
         if jobs is None:
-            quick = self.device.type == "cpu" and all(cell.recipe.model.freeze for cell in self.cells)
+            quick = self.device.type == "cpu" and all(spec.recipe.model.freeze for spec in self.specs)
             jobs = core_count() if quick else 1
         jobs = min(jobs, len(self.unfinished()))
         if jobs > 1 and world_size() == 1:
             return self.run_side_by_side(jobs)
         failed, stopped = {}, False
-        for number, cell in enumerate(self.cells, 1):
+        for number, spec in enumerate(self.specs, 1):
             late = time.monotonic() > self.deadline or stopped
             reason = from_first_process("train.max_hours is over" if late else self.out_of_room())
             if number > 1 and reason:
-                say(f"  {reason}: {len(self.cells) - number + 1} runs were not begun")
+                echo(f"  {reason}: {len(self.specs) - number + 1} runs were not begun")
                 break
-            reason = self.run_or_tell(cell, number)
-            failed.update({cell.folder: reason} if reason else {})
-            stopped = self.run_folder(cell).stopped
+            reason = self.run_or_tell(spec, number)
+            failed.update({spec.folder: reason} if reason else {})
+            stopped = self.run_folder(spec).stopped
         return failed
 
     def out_of_room(self) -> str:
         """Why no further run fits what Kaggle saves of a session; "" where it does."""
         if not on_kaggle():
             return ""
-        weights = [self.folder / cell.folder / "weights.safetensors" for cell in self.cells]
+        weights = [self.folder / spec.folder / "weights.safetensors" for spec in self.specs]
         largest = max((path.stat().st_size for path in weights if path.is_file()), default=0)
         needed = 9 * largest  # a checkpoint holds the weights four times, and is replaced by another before it goes
         full = folder_bytes(KAGGLE_WORKING) + needed > KAGGLE_OUTPUT
         return f"{KAGGLE_WORKING} has no room for another run (Kaggle saves 20 GB)" if full else ""
 
-    def run_or_tell(self, cell: Cell, number: int) -> str:
-        """Runs one cell unless it is finished; why it failed, if it did.
+    def run_or_tell(self, spec: RunSpec, number: int) -> str:
+        """Runs one spec unless it is finished; why it failed, if it did.
 
         A result of other settings gives way where it failed, or where the settings come from other runs.
         """
-        there, pictures = self.run_folder(cell), self.opened[data_key(cell.recipe)]
+        there, images = self.run_folder(spec), self.opened[data_key(spec.recipe)]
         with only_one(there.path) if rank() == 0 else nullcontext():
             if rank() == 0 and os.path.lexists(there.path):
-                replaceable = cell.derived or there.failure
-                if self.force or (there.changed(cell.recipe, pictures.fingerprints) and replaceable):
+                changed = not self.force and there.changed(spec.recipe, images.fingerprints)
+                if self.force or (changed and (spec.derived or there.failure)):
                     there.set_aside()
             over, failure = from_first_process((there.over, there.failure))
             if over:
-                say(f"  {cell.folder}: finished before")
+                echo(f"  {spec.folder}: finished before")
                 if rank() == 0:
-                    remove(there.path / "checkpoint.safetensors")  # of a process that was killed as it finished
+                    remove_path(there.path / "checkpoint.safetensors")  # of a process that was killed as it finished
             elif failure:
-                say(f"  {cell.folder}: failed before ({failure}); other settings or --force run it again")
+                echo(f"  {spec.folder}: failed before ({failure}); other settings or --force run it again")
             else:
-                say(f"  {cell.folder} ({number} of {len(self.cells)})")
+                echo(f"  {spec.folder} ({number} of {len(self.specs)})")
                 try:
-                    run_cell(cell, pictures, there.path, self.device, self.deadline)
+                    execute_run(spec, images, there.path, self.device, self.deadline)
                 except TrainingFailed as error:
                     failure = str(error)
-                    say(f"  {cell.folder}: failed: {failure}")
+                    echo(f"  {spec.folder}: failed: {failure}")
         return failure
 
     def run_side_by_side(self, jobs: int) -> dict[str, str]:
-        """Runs several cells at a time, each in a process with its share of the cores."""
+        """Runs several specs at a time, each in a process with its share of the cores."""
         from concurrent.futures import ProcessPoolExecutor, as_completed
         from concurrent.futures.process import BrokenProcessPool
         from multiprocessing import active_children, get_context
 
-        for cell in {features_key(c.recipe): c for c in self.unfinished()}.values():
-            pictures = self.opened[data_key(cell.recipe)]  # features are extracted once, before all need them
-            embedder = embedder_for(cell.recipe)[0].to(self.device)
-            labels = torch.zeros(len(pictures.competition.train), dtype=torch.int64)
-            make_task(cell.recipe, embedder, pictures, labels, pictures.splits[0], self.device)
+        for spec in {features_key(c.recipe): c for c in self.unfinished()}.values():
+            images = self.opened[data_key(spec.recipe)]  # features are extracted once, before all need them
+            embedder = embedder_for(spec.recipe)[0].to(self.device)
+            labels = torch.zeros(len(images.competition.train), dtype=torch.int64)
+            make_task(spec.recipe, embedder, images, labels, images.splits[0], self.device)
         threads, failed = max(1, core_count() // jobs), {}
-        shared = (self.cells, self.data, self.folder, str(self.device), self.force, self.deadline, threads)
+        shared = (self.specs, self.data, self.folder, str(self.device), self.force, self.deadline, threads)
         context = get_context("spawn")
-        with on_sigterm(interrupt), ProcessPoolExecutor(jobs, context, end_with, (os.getpid(),)) as pool:
-            waiting = {pool.submit(run_alone, number, *shared): cell for number, cell in enumerate(self.cells)}
+        with on_sigterm(interrupt), ProcessPoolExecutor(jobs, context, end_with_parent, (os.getpid(),)) as pool:
+            waiting = {pool.submit(run_alone, number, *shared): spec for number, spec in enumerate(self.specs)}
             try:
                 for done in progress(as_completed(waiting), "runs", len(waiting)):
                     reason = done.result()
@@ -9330,7 +9478,7 @@ class Grid:
 
 def run_alone(
     number: int,
-    cells: Sequence[Cell],
+    specs: Sequence[RunSpec],
     data: str | Path | None,
     folder: Path,
     device: str,
@@ -9338,16 +9486,16 @@ def run_alone(
     deadline: float,
     threads: int,
 ) -> str:
-    """One cell in a process of its own, which keeps the pictures for the next; why it failed, if it did."""
+    """One run in a process of its own, which keeps the images for the next; why it failed, if it did."""
     torch.set_num_threads(threads)
-    cell = cells[number]
-    if number and time.monotonic() > deadline and not RunFolder(folder / cell.folder).over:
-        say(f"  {cell.folder}: not begun, for train.max_hours is over")
+    spec = specs[number]
+    if number and time.monotonic() > deadline and not RunFolder(folder / spec.folder).over:
+        echo(f"  {spec.folder}: not begun, for train.max_hours is over")
         return ""
-    key = data_key(cell.recipe)
-    first = next(c for c in cells if data_key(c.recipe) == key)
-    opened = {key: pictures_for(first.recipe, data, folder)}
-    return Grid(cells, opened, folder, torch.device(device), force, deadline, data).run_or_tell(cell, number + 1)
+    key = data_key(spec.recipe)
+    first = next(c for c in specs if data_key(c.recipe) == key)
+    opened = {key: images_for(first.recipe, data, folder)}
+    return Grid(specs, opened, folder, torch.device(device), force, deadline, data).run_or_tell(spec, number + 1)
 
 
 # several processes
@@ -9360,14 +9508,14 @@ def distributed(device: str) -> Iterator[torch.device]:
         yield pick_device(device)
         return
     if PARENT_VARIABLE in os.environ:
-        end_with(int(os.environ[PARENT_VARIABLE]))
+        end_with_parent(int(os.environ[PARENT_VARIABLE]))
     number = int(os.environ.get("LOCAL_RANK", 0))
     if device != "cpu" and torch.cuda.is_available():
         check_gpus(number + 1)
         torch.cuda.set_device(number)
     chosen = pick_device(device)
     chosen = torch.device("cuda", number) if chosen.type == "cuda" else chosen
-    patience = timedelta(hours=12)  # the others wait while the first decodes pictures or writes reports
+    patience = timedelta(hours=12)  # the others wait while the first decodes images or writes reports
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"  # what lies on the CPU waits for no GPU
     torch.distributed.init_process_group(backend, timeout=patience)
     yield chosen
@@ -9380,7 +9528,7 @@ def check_gpus(wanted: int) -> None:
         raise KitError(f"--gpus: {wanted} processes, but torch sees {found} GPU{'s' * (found != 1)} (expected {found})")
 
 
-def leave(code: int) -> int:
+def end_process(code: int) -> int:
     """The exit code; a process that shared its work with others ends here, for its exit would wait for theirs."""
     if torch.distributed.is_initialized():
         sys.stdout.flush()
@@ -9464,7 +9612,7 @@ def end_processes(started: Sequence[Any], patience: float = 10.0) -> None:
             process.wait()
 
 
-def told_device(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     if device.type == "cpu":
         return "cpu"
     return (
@@ -9474,22 +9622,22 @@ def told_device(device: torch.device) -> str:
     )
 
 
-def check_earlier(folder: Path, cells: Sequence[Cell], competitions: Mapping[str, Competition], force: bool) -> None:
+def check_earlier(folder: Path, specs: Sequence[RunSpec], competitions: Mapping[str, Competition], force: bool) -> None:
     """Refuses to mix results of other settings or other data, unless they failed or `force` sets them aside."""
-    recipes = {} if force else {data_key(cell.recipe): cell.recipe for cell in cells}
+    recipes = {} if force else {data_key(spec.recipe): spec.recipe for spec in specs}
     told = {key: data_fingerprints(recipe, competitions[key], folder) for key, recipe in recipes.items()}
-    for cell in cells:
-        place = folder / cell.folder
+    for spec in specs:
+        place = folder / spec.folder
         if (
             force
-            and cell.recipe.checkpoint
-            and place.resolve() in weights_path(cell.recipe.checkpoint).resolve().parents
+            and spec.recipe.checkpoint
+            and place.resolve() in weights_path(spec.recipe.checkpoint).resolve().parents
         ):
-            raise KitError(f"checkpoint: {cell.recipe.checkpoint}: --force would set it aside; choose another --out")
+            raise KitError(f"checkpoint: {spec.recipe.checkpoint}: --force would set it aside; choose another --out")
         if force:
             continue  # whatever lies there is set aside, unread
         there = RunFolder(place)
-        changed = there.changed(cell.recipe, told[data_key(cell.recipe)])
+        changed = there.changed(spec.recipe, told[data_key(spec.recipe)])
         if changed and not there.failure:
             raise KitError(
                 f"{place}: holds a run with other settings ({'; '.join(changed)}); choose another --out, "
@@ -9497,43 +9645,43 @@ def check_earlier(folder: Path, cells: Sequence[Cell], competitions: Mapping[str
             )
 
 
-def run_cell(
-    cell: Cell,
-    pictures: Pictures,
+def execute_run(
+    spec: RunSpec,
+    images: Images,
     place: Path,
     device: torch.device,
     deadline: float = math.inf,
     watch: Callable[[Mapping[str, float]], None] | None = None,
 ) -> None:
     """Trains and evaluates one variant with one seed; with several folds, each in a folder of its own."""
-    recipe, splits = cell.recipe, pictures.splits
+    recipe, splits = spec.recipe, images.splits
     if rank() == 0:
-        RunFolder(place).begin(recipe, pictures.fingerprints)
+        RunFolder(place).begin(recipe, images.fingerprints)
     try:
         if len(splits) == 1:
-            run_split(recipe, pictures, splits[0], place, device, deadline, watch)
+            run_split(recipe, images, splits[0], place, device, deadline, watch)
             return
         for number, split in enumerate(splits):
             fold = place / f"fold{number}"
             if not from_first_process(RunFolder(fold).over):
-                say(f"    fold {number + 1} of {len(splits)}")
+                echo(f"    fold {number + 1} of {len(splits)}")
                 fold.mkdir(exist_ok=True)
-                run_split(recipe, pictures, split, fold, device, deadline, watch if number == 0 else None)
+                run_split(recipe, images, split, fold, device, deadline, watch if number == 0 else None)
         if rank() == 0:
-            combine_folds(pictures.competition, place, len(splits), recipe.model.geometry.build())
+            combine_folds(images.competition, place, len(splits), recipe.model.geometry.build())
     except TrainingFailed as error:
         if rank() == 0:
             write_json(place / "failed.json", {"reason": str(error)})
         raise
     except KitError:
         if rank() == 0 and not RunFolder(place).has_results:
-            remove(place)  # nothing was trained yet
+            remove_path(place)  # nothing was trained yet
         raise
 
 
 def run_split(
     recipe: Recipe,
-    pictures: Pictures,
+    images: Images,
     split: tuple[np.ndarray, np.ndarray],
     place: Path,
     device: torch.device,
@@ -9541,7 +9689,7 @@ def run_split(
     watch: Callable[[Mapping[str, float]], None] | None = None,
 ) -> None:
     """One trained model: log, weights, embeddings, submission, and metrics.json, which marks the run as finished."""
-    identities, codes = identity_codes(pictures.competition.train.identity, split[0])
+    identities, codes = identity_codes(images.competition.train.identity, split[0])
     embedder, tensors, known = embedder_for(recipe)
     embedder.to(device, memory_format=torch.channels_last)
     if device.type == "cuda":
@@ -9551,7 +9699,7 @@ def run_split(
     loss = recipe.loss.build(**sizes, geometry=embedder.geometry).to(device)
     labels = torch.from_numpy(codes)
     with first_process_first():
-        task = make_task(recipe, embedder, pictures, labels, split, device)
+        task = make_task(recipe, embedder, images, labels, split, device)
     trainer = Trainer(recipe, embedder, loss, task, deadline)
     if tensors:
         take_over_classes(trainer, tensors, known == identities)
@@ -9559,14 +9707,14 @@ def run_split(
         trainer.fit(place, watch)
     except TrainingFailed:
         if rank() == 0 and trainer.best:  # what was good so far
-            rows = pictures.competition.train.path.iloc[task.train]
+            rows = images.competition.train.path.iloc[task.train]
             save_weights(place / "weights.safetensors", trainer, identities, {}, rows)
         raise
     trainer.restore(trainer.best)
     trainer.average = {}
     metrics, embeddings = trainer.validate()
     if rank() == 0:
-        write_results(trainer, pictures, identities, metrics, embeddings, place)
+        write_results(trainer, images, identities, metrics, embeddings, place)
 
 
 def identity_codes(identity: pd.Series, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -9579,14 +9727,14 @@ def identity_codes(identity: pd.Series, rows: np.ndarray) -> tuple[list[str], np
 
 def write_results(
     trainer: Trainer,
-    pictures: Pictures,
+    images: Images,
     identities: Sequence[str],
     told: Mapping[str, float],
     embeddings: Tensor,
     place: Path,
 ) -> None:
     """Everything that a trained model leaves behind; `identities` are those that it has learned."""
-    recipe, embedder, task, competition = trainer.recipe, trainer.embedder, trainer.task, pictures.competition
+    recipe, embedder, task, competition = trainer.recipe, trainer.embedder, trainer.task, images.competition
     write_table(place / "log.csv", pd.DataFrame(trainer.history))
     labels = competition.train.identity.to_numpy(str)[task.validation]
     rows = competition.train.filename.iloc[task.validation]
@@ -9596,9 +9744,7 @@ def write_results(
     seen = sorted({*trained, *embedder.trained_before})
     kept |= {"paths": paths.iloc[task.validation], "trained": seen}
     if known := set(paths.iloc[task.validation]) & set(embedder.trained_before):
-        say(
-            f"  note: the checkpoint was trained on {len(known)} of {len(rows)} validation pictures, which flatters mAP"
-        )
+        echo(f"  note: the checkpoint was trained on {len(known)} of {len(rows)} validation images, which flatters mAP")
     metrics, steps = {**told, "per_identity": {}}, recipe.postprocess
     if len(labels):
         raw = similarity_matrix(embeddings, geometry=embedder.geometry)
@@ -9616,13 +9762,13 @@ def write_results(
         metrics.update(write_test_results(competition, trainer, steps, place))
     asked = recipe.open_set is not None or recipe.data.split.name == "open_set"
     if competition.open_set or (asked and len(labels)):
-        metrics["open_set"] = judge_open_set(trainer, pictures, identities, embeddings, place)
+        metrics["open_set"] = judge_open_set(trainer, images, identities, embeddings, place)
     if recipe.test_backgrounds and len(labels):
         metrics["other_backgrounds"] = map_on_backgrounds(trainer, labels)
     save_weights(place / "weights.safetensors", trainer, identities, {m: metrics[m] for m in METRICS}, trained)
     write_json(place / "metrics.json", {**metrics, **run_facts(trainer)})
     if trainer.stopped != "max_hours":
-        remove(place / "checkpoint.safetensors")
+        remove_path(place / "checkpoint.safetensors")
 
 
 def check_open_set(recipe: Recipe, competition: Competition) -> None:
@@ -9645,7 +9791,7 @@ Guess = Callable[..., pd.DataFrame]  # (embeddings, rows of a table, positions o
 
 
 def guesser(trainer: Trainer, competition: Competition, identities: Sequence[str]) -> Guess:
-    """Names each query by the recipe's way: the most probable class, or the most similar picture of a gallery."""
+    """Names each query by the recipe's way: the most probable class, or the most similar image of a gallery."""
     config = trainer.recipe.open_set or OpenSet()
 
     @cache  # validation and test compare with parts of it
@@ -9689,13 +9835,13 @@ def validation_guesses(
 
 
 def judge_open_set(
-    trainer: Trainer, pictures: Pictures, identities: Sequence[str], embeddings: Tensor, place: Path
+    trainer: Trainer, images: Images, identities: Sequence[str], embeddings: Tensor, place: Path
 ) -> dict[str, Any]:
     """Fits thresholds on the validation queries, answers the test's, writes both tables and the submission.
 
     The gallery is the training part in validation, the whole database for the test.
     """
-    competition, config, task = pictures.competition, trainer.recipe.open_set or OpenSet(), trainer.task
+    competition, config, task = images.competition, trainer.recipe.open_set or OpenSet(), trainer.task
     guess = guesser(trainer, competition, identities)
     told: dict[str, Any] = {"decide": config.decide}
     calibrate, thresholds = as_they_are, {"": config.threshold}
@@ -9750,7 +9896,7 @@ def confident(calibrate: Callable[[Any], np.ndarray], scores: Any) -> np.ndarray
 
 
 def allowed_answers(queries: pd.DataFrame, gallery: pd.DataFrame, without_own: bool) -> np.ndarray | None:
-    """Which pictures of the gallery may answer which query, bool (N, M): those of its species, of other identities."""
+    """Which images of the gallery may answer which query, bool (N, M): those of its species, of other identities."""
     allowed = None
     if "species" in queries and "species" in gallery:
         allowed = queries.species.to_numpy(str)[:, None] == gallery.species.to_numpy(str)
@@ -9766,7 +9912,7 @@ def calibrator_of(validation: pd.DataFrame, config: OpenSet) -> tuple[Callable[[
     if config.decide == "softmax":
         return as_they_are, "the largest softmax probability"
     if right.all() or not right.any() or config.threshold is not None:
-        return as_they_are, "the similarity of the most similar picture"
+        return as_they_are, "the similarity of the most similar image"
     return calibrate_matches(validation.score, right), "the calibrated probability that the best match is right"
 
 
@@ -9798,7 +9944,7 @@ def map_on_backgrounds(trainer: Trainer, labels: np.ndarray) -> dict[str, float]
         mixed = np.random.default_rng(0).permutation(len(labels))  # neighbours of one burst must not swap alike
         embeddings = embed(trainer.network, pixels, task.validation[mixed])[np.argsort(mixed)]
         similarity = similarity_matrix(embeddings, geometry=trainer.embedder.geometry)
-        told[in_short(background)] = identity_balanced_map(similarity, labels)
+        told[part_words(background)] = identity_balanced_map(similarity, labels)
     rng = np.random.default_rng(0)
     told["chance"] = float(np.mean([identity_balanced_map(rng.random(similarity.shape), labels) for _ in range(50)]))
     return told
@@ -9814,14 +9960,14 @@ def quicken(device: torch.device, precision: torch.dtype | None) -> None:
 def make_task(
     recipe: Recipe,
     embedder: Embedder,
-    pictures: Pictures,
+    images: Images,
     labels: Tensor,
     split: tuple[np.ndarray, np.ndarray],
     device: torch.device,
 ) -> Task:
-    """What training and evaluation read: pictures, or the cached features of a frozen backbone.
+    """What training and evaluation read: images, or the cached features of a frozen backbone.
 
-    Where training pictures are mixed or random they are read as pictures, or with `train.views` as the features of so
+    Where training images are mixed or random they are read as images, or with `train.views` as the features of so
     many random views of each; a frozen backbone is evaluated by features all the same.
     """
     size = recipe.model.input_size or native_size(embedder.backbone)
@@ -9832,10 +9978,10 @@ def make_task(
     prepare = Preparation(recipe.background, recipe.augment, size, cfg["mean"], cfg["std"])
     features = cache(partial(cached_features, embedder, config=recipe, precision=precision))
 
-    pixels = PixelSource(pictures.store, prepare, device)
+    pixels = PixelSource(images.store, prepare, device)
 
     def trained_on(size: int | None) -> Source:
-        own = pixels if size in (None, recipe.data.size) else replace(pixels, store=pictures.at_size(size))
+        own = pixels if size in (None, recipe.data.size) else replace(pixels, store=images.at_size(size))
         if not embedder.frozen or recipe.train.mix.name != "none":
             return own
         if prepare.fixed:
@@ -9862,7 +10008,7 @@ def write_test_results(
 
 
 def submit(competition: Competition, final: np.ndarray, raw: np.ndarray | None, place: Path) -> dict[str, float]:
-    """Writes the submission; mAP on the test pictures, where a solution is known, of raw and of final similarities."""
+    """Writes the submission; mAP on the test images, where a solution is known, of raw and of final similarities."""
     write_submission(place / "submission.csv", final, list(competition.test.filename), competition.pairs)
     if competition.solution is None:
         return {}
@@ -9939,31 +10085,31 @@ def mean_open_set(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {kind: pd.DataFrame([fold[kind] for fold in told]).mean().to_dict() for kind in kinds}
 
 
-def check_ensemble(recipe: Recipe, cells: Sequence[Cell]) -> None:
-    """Refuses an ensemble of runs that do not share their pictures, or that has nothing to calibrate by."""
+def check_ensemble(recipe: Recipe, specs: Sequence[RunSpec]) -> None:
+    """Refuses an ensemble of runs that do not share their images, or that has nothing to calibrate by."""
     if recipe.ensemble == "none":
         return
-    data = [{**asdict(cell.recipe.data), "split_seed": 0} for cell in cells]
+    data = [{**asdict(spec.recipe.data), "split_seed": 0} for spec in specs]
     if any(other != data[0] for other in data) or recipe.search or data[0]["split"]["name"] == "kfold":
         raise KitError(
-            f"{recipe.name}: ensemble: {recipe.ensemble!r} needs runs on the same pictures, without folds or a search "
+            f"{recipe.name}: ensemble: {recipe.ensemble!r} needs runs on the same images, without folds or a search "
             "(expected ensemble: none, or equal data settings)"
         )
     if recipe.ensemble == "calibrated" and data[0]["split"]["name"] == "all":
-        raise KitError(f"{recipe.name}: ensemble: 'calibrated' needs validation pictures (expected mean or rank)")
+        raise KitError(f"{recipe.name}: ensemble: 'calibrated' needs validation images (expected mean or rank)")
 
 
-def combine_runs(recipe: Recipe, cells: Sequence[Cell], competition: Competition, folder: Path) -> dict[str, Any]:
+def combine_runs(recipe: Recipe, specs: Sequence[RunSpec], competition: Competition, folder: Path) -> dict[str, Any]:
     """Fuses the similarities of all runs into ensemble/submission.csv and ensemble/metrics.json; what it is worth."""
     runs = [
-        RunFolder(folder / cell.folder).arrays("validation.npz", "labels", "images", "similarity") for cell in cells
+        RunFolder(folder / spec.folder).arrays("validation.npz", "labels", "images", "similarity") for spec in specs
     ]
     fused = fusion_of(recipe.ensemble, runs)
-    told: dict[str, Any] = {"kind": recipe.ensemble, "runs": [cell.folder for cell in cells]}
+    told: dict[str, Any] = {"kind": recipe.ensemble, "runs": [spec.folder for spec in specs]}
     if len(runs[0]["labels"]) and all(np.array_equal(run["images"], runs[0]["images"]) for run in runs):
         told["map"] = identity_balanced_map(fused([run["similarity"] for run in runs]), runs[0]["labels"])
     if competition.pairs is not None:
-        tests = [RunFolder(folder / cell.folder).arrays("test.npz", "similarity")["similarity"] for cell in cells]
+        tests = [RunFolder(folder / spec.folder).arrays("test.npz", "similarity")["similarity"] for spec in specs]
         told.update(submit(competition, fused(tests), None, folder / "ensemble"))
     write_json(folder / "ensemble" / "metrics.json", told)
     return told
@@ -9989,21 +10135,21 @@ def report_ensemble(told: Mapping[str, Any]) -> Page:
     shown = {"kind": told["kind"], "runs": len(told["runs"]), "map": told.get("map"), "test_map": told.get("test_map")}
     page.table(
         pd.DataFrame([{key: value for key, value in shown.items() if value is not None}]),
-        "Similarities of all runs after their post-processing, averaged on one scale; map: on the validation pictures, "
-        "where all runs hold out the same; those of calibrated ones are fitted on these very pictures.",
+        "Similarities of all runs after their post-processing, averaged on one scale; map: on the validation images, "
+        "where all runs hold out the same; those of calibrated ones are fitted on these very images.",
     )
     return page
 
 
-def results_table(cells: Sequence[Cell], folder: Path) -> pd.DataFrame:
+def results_table(specs: Sequence[RunSpec], folder: Path) -> pd.DataFrame:
     rows = []
-    for cell in cells:
-        told = RunFolder(folder / cell.folder).metrics()
+    for spec in specs:
+        told = RunFolder(folder / spec.folder).metrics()
         rows.append(
             {
-                "variant": cell.variant,
-                "seed": cell.recipe.seed,
-                "background": in_short(cell.recipe.background),
+                "variant": spec.variant,
+                "seed": spec.recipe.seed,
+                "background": part_words(spec.recipe.background),
                 "map": told["map"],
                 "untrained": told["untrained"]["map"],
                 **{m: told[m] for m in METRICS if m in told and m != "map"},
@@ -10027,7 +10173,7 @@ def open_set_columns(told: Mapping[str, Any] | None) -> dict[str, float]:
 
 @dataclass(frozen=True, eq=False)
 class Thumbnails(Sequence):
-    """Pictures of a store, made when they are asked for."""
+    """Images of a store, made when they are asked for."""
 
     store: ImageStore
     positions: Sequence[int]
@@ -10039,22 +10185,22 @@ class Thumbnails(Sequence):
         return self.store.thumbnail(self.positions[item])
 
 
-def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) -> dict[str, Any]:
+def run_details(spec: RunSpec, images: Images, folder: Path, rows: int = 10) -> dict[str, Any]:
     """What the report shows of one run (of its first fold, where there are folds)."""
-    there = RunFolder(folder / cell.folder).with_log
+    there = RunFolder(folder / spec.folder).with_log
     kept = there.arrays("validation.npz", "embeddings", "images", "labels")
-    labels, geometry = kept["labels"], cell.recipe.model.geometry.build()
+    labels, geometry = kept["labels"], spec.recipe.model.geometry.build()
     similarity = similarity_matrix(kept["embeddings"], geometry=geometry)
-    position = {name: i for i, name in enumerate(pictures.competition.train.filename)}
+    position = {name: i for i, name in enumerate(images.competition.train.filename)}
     if strange := [name for name in kept["images"] if name not in position]:
-        raise damaged(there.path / "validation.npz", f"{strange[0]} is none of the training pictures")
-    images = Thumbnails(pictures.store, [position[name] for name in kept["images"]])
+        raise damaged(there.path / "validation.npz", f"{strange[0]} is none of the training images")
+    thumbnails = Thumbnails(images.store, [position[name] for name in kept["images"]])
     precision = average_precision(similarity, labels)
     worst = [i for i in np.argsort(precision, kind="stable") if not np.isnan(precision[i])][:rows]
-    sheet = contact_sheet(images, labels, similarity, worst, [f"AP {precision[i]:.2f}  {labels[i]}" for i in worst])
+    sheet = contact_sheet(thumbnails, labels, similarity, worst, [f"AP {precision[i]:.2f}  {labels[i]}" for i in worst])
     return {
-        "name": f"{cell.folder} (its first fold)" if there.path.name == "fold0" else cell.folder,
-        "why": cell.why,
+        "name": f"{spec.folder} (its first fold)" if there.path.name == "fold0" else spec.folder,
+        "why": spec.why,
         "labels": labels,
         "similarity": similarity,
         "sheet": sheet,
@@ -10064,21 +10210,21 @@ def run_details(cell: Cell, pictures: Pictures, folder: Path, rows: int = 10) ->
     }
 
 
-# analyses of the training pictures
+# analyses of the training images
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class AnalysisContext:
     """What an analysis looks at, and where it leaves its files."""
 
     recipe: Recipe
-    pictures: Pictures
+    images: Images
     folder: Path  # for lists and tables
     device: torch.device
 
     @property
     def train(self) -> pd.DataFrame:
-        return self.pictures.competition.train
+        return self.images.competition.train
 
     @property
     def identities(self) -> np.ndarray:
@@ -10086,7 +10232,7 @@ class Study:
 
     @cached_property
     def pixels(self) -> ImageStore:
-        return self.pictures.store.subset(np.arange(len(self.train)))
+        return self.images.store.subset(np.arange(len(self.train)))
 
     @cached_property
     def signals(self) -> pd.DataFrame:
@@ -10107,7 +10253,7 @@ class Study:
         task = make_task(
             recipe,
             embedder,
-            self.pictures,
+            self.images,
             torch.zeros(len(self.train), dtype=torch.int64),
             (np.arange(len(self.train)), np.arange(0)),
             self.device,
@@ -10118,13 +10264,13 @@ class Study:
         write_table(self.folder / f"{name}.csv", table)
 
     def thumbnails(self, positions: Iterable[int]) -> list[Image.Image]:
-        return [self.pictures.store.thumbnail(int(i)) for i in positions]
+        return [self.images.store.thumbnail(int(i)) for i in positions]
 
 
 @register("analysis", "characteristics")
-def characteristics(study: Study) -> Page:
+def characteristics(study: AnalysisContext) -> Page:
     """Counts by identity, proportions of the split, and histograms of quality."""
-    train, (rows, held_out), page = study.train, study.pictures.splits[0], Page()
+    train, (rows, held_out), page = study.train, study.images.splits[0], Page()
     counts = train.identity.value_counts()
     parts = {"all": counts, "training": train.identity.iloc[rows].value_counts()}
     parts["validation"] = train.identity.iloc[held_out].value_counts()
@@ -10133,13 +10279,13 @@ def characteristics(study: Study) -> Page:
     share = len(held_out) / len(train)
     page.heading("Characteristics")
     page.text(
-        f"{len(train)} pictures of {len(counts)} identities, {counts.min()} to {counts.max()} each (median "
+        f"{len(train)} images of {len(counts)} identities, {counts.min()} to {counts.max()} each (median "
         f"{counts.median():g}); {len(held_out)} of them, {share:.1%}, validate; by identity this share lies "
         f"between {table['validation share'].min():.1%} and {table['validation share'].max():.1%}."
     )
-    page.figure("counts", counts_figure(table), "Pictures of each identity, split into training and validation.")
+    page.figure("counts", counts_figure(table), "Images of each identity, split into training and validation.")
     signals = study.signals
-    page.figure("quality", histograms_figure({"all pictures": signals}), "Quality on the animal's own pixels.")
+    page.figure("quality", histograms_figure({"all images": signals}), "Quality on the animal's own pixels.")
     described = signals.describe(percentiles=[0.05, 0.5, 0.95]).T.assign(skewness=signals.skew())
     described.insert(0, "signal", described.index)
     page.table(described)
@@ -10149,7 +10295,7 @@ def characteristics(study: Study) -> Page:
 
 @register("analysis", "duplicates")
 def duplicates(
-    study: Study,
+    study: AnalysisContext,
     thresholds: tuple[CosineRange, ...] = (0.90, 0.95, 0.99),
     against: str | None = None,
     threshold: CosineRange = 0.95,
@@ -10160,8 +10306,8 @@ def duplicates(
     backbone, whose weights are never the file in model.weights.
     """
     similarity, identities, page = (study.embeddings @ study.embeddings.T).numpy(), study.identities, Page()
-    likeness = Likeness(study.pixels, similarity)
-    methods = {name: Component("duplicates", name) for name in names("duplicates")}
+    likeness = PairSimilarity(study.pixels, similarity)
+    methods = {name: Component("duplicates", name) for name in registered("duplicates")}
     for name in ("embedding", "clustering", "knn_graph", "hybrid"):
         methods[name] = replace(methods[name], settings={"threshold": threshold})
     for value in thresholds:
@@ -10183,12 +10329,12 @@ def duplicates(
     bursts = "; precision and recall: of the pairs within the data's own column burst." if truth is not None else "."
     page.table(
         table,
-        "pairs: near-duplicates that the method finds; kept: pictures when of each connected group only the sharpest "
+        "pairs: near-duplicates that the method finds; kept: images when of each connected group only the sharpest "
         f"stays{bursts}",
     )
     for name in ("perceptual_hash", "embedding"):
         if (largest := groups_sheet(study, groups[name])) is not None:
-            page.picture(f"groups-{name}", largest, f"The largest groups that {name} finds, a row for each.")
+            page.image(f"groups-{name}", largest, f"The largest groups that {name} finds, a row for each.")
     models = {study.recipe.model.backbone: similarity}
     if against is not None:
         other = study.embeddings_of(with_backbone(study.recipe, against))
@@ -10197,7 +10343,7 @@ def duplicates(
     for model, values in models.items():
         page.note(model)
         page.table(pair_decisions(values, identities, thresholds))
-        caption = f"Cosines of pairs of training pictures, {model}."
+        caption = f"Cosines of pairs of training images, {model}."
         page.figure(f"pairs-{model}", similarity_figure(values, identities), caption)
     page.figure("roc", roc_figure(models, identities), "ROC of 'same identity' by cosine, and FDR by threshold.")
     return page
@@ -10216,12 +10362,12 @@ def recovered(pairs: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 @register("analysis", "curation")
 def curation(
-    study: Study,
+    study: AnalysisContext,
     duplicate: CosineRange = 0.95,
     quality: Annotated[float, Range(low=0, high=50)] = 5.0,
     typical: Annotated[float, Range(low=0, high=50)] = 1.0,
 ) -> Page:
-    """The four stages of `curate`; writes curated.csv for data.subset, and why each other picture went."""
+    """The four stages of `curate`; writes curated.csv for data.subset, and why each other image went."""
     similarity, page = (study.embeddings @ study.embeddings.T).numpy(), Page()
     done = curate(study.signals, similarity, study.identities, duplicate, quality, typical)
     train = study.train.assign(reason=done.reason)
@@ -10232,28 +10378,28 @@ def curation(
     means = pd.DataFrame({"signal": signals.columns, "before": before.to_numpy(), "after": after.to_numpy()})
     page.heading("Curation")
     page.table(done.stages)
-    page.table(means, "Means over the pictures before and after; representativeness and uniqueness within [0, 1].")
+    page.table(means, "Means over the images before and after; representativeness and uniqueness within [0, 1].")
     quality_of = {"all": signals, "kept": signals[done.kept]}
     page.figure("curation-quality", histograms_figure(quality_of), "Quality before and after.")
     counts = pd.DataFrame({"all": train.identity.value_counts()})
     counts["training"] = train.identity[done.kept].value_counts().reindex(counts.index).fillna(0).astype(int)
     counts["validation"] = counts["all"] - counts.training
-    page.figure("curation-counts", counts_figure(counts, ("kept", "removed")), "Pictures of each identity.")
+    page.figure("curation-counts", counts_figure(counts, ("kept", "removed")), "Images of each identity.")
     shown = np.where(done.kept, "kept", done.reason.astype(str))
-    page.figure("curation-map", map_figure(study.embeddings.numpy(), shown), "All pictures, by what became of them.")
+    page.figure("curation-map", map_figure(study.embeddings.numpy(), shown), "All images, by what became of them.")
     for name in done.stages.stage:
         gone = np.flatnonzero(done.reason == name)[:24]
         if len(gone):
             removed = tiles(study.thumbnails(gone), [study.identities[i] for i in gone])
-            page.picture(f"removed-{name.replace(' ', '-')}", removed, f"Removed: {name}.")
+            page.image(f"removed-{name.replace(' ', '-')}", removed, f"Removed: {name}.")
     best = done.signals.value[done.kept].nlargest(24).index
     captions = [f"{study.identities[i]} {done.signals.value[i]:.2f}" for i in best]
-    page.picture("most-valuable", tiles(study.thumbnails(best), captions), "The most valuable pictures that stay.")
+    page.image("most-valuable", tiles(study.thumbnails(best), captions), "The most valuable images that stay.")
     return page
 
 
-def groups_sheet(study: Study, groups: np.ndarray, rows: int = 6, columns: int = 8) -> Image.Image | None:
-    """The largest groups, a row for each; None where all pictures stand alone."""
+def groups_sheet(study: AnalysisContext, groups: np.ndarray, rows: int = 6, columns: int = 8) -> Image.Image | None:
+    """The largest groups, a row for each; None where all images stand alone."""
     members = [np.flatnonzero(groups == g) for g in np.unique(groups)]
     largest = sorted((m for m in members if len(m) > 1), key=len, reverse=True)[:rows]
     if not largest:
@@ -10262,11 +10408,11 @@ def groups_sheet(study: Study, groups: np.ndarray, rows: int = 6, columns: int =
     return sheet([[Tile(*pair) for pair in zip(thumbnails(own[:columns]), names_of.iloc[own])] for own in largest])
 
 
-def analyses_of(recipe: Recipe, folder: Path, pictures: Pictures, device: torch.device) -> list[Page]:
+def analyses_of(recipe: Recipe, folder: Path, images: Images, device: torch.device) -> list[Page]:
     """What the recipe's analyses have to say. Their lists and tables go to folder/analysis/."""
-    study, pages = Study(recipe, pictures, folder / "analysis", device), []
+    study, pages = AnalysisContext(recipe, images, folder / "analysis", device), []
     for part in recipe.analysis:
-        say(f"  analysis: {part.name}")
+        echo(f"  analysis: {part.name}")
         pages.append(part(study))
     return pages
 
@@ -10287,18 +10433,18 @@ def distribution_of(rule: Mapping[str, Any]) -> Any:
 
 def run_search(
     recipe: Recipe,
-    pictures_of: Callable[[Recipe], Pictures],
+    images_of: Callable[[Recipe], Images],
     folder: Path,
     device: torch.device,
     deadline: float = math.inf,
     force: bool = False,
-) -> list[Cell]:
-    """Runs the trials that are missing; the cells to report: the recipe's own settings and the best of each space.
+) -> list[RunSpec]:
+    """Runs the trials that are missing; the runs to report: the recipe's own settings and the best of each space.
 
     Trials lie in folder/trials, where one process at a time is at work, or in the study at search.storage, which
     several machines may share. A trial whose mAP falls behind the median of the others at an epoch is ended there.
     """
-    cells = [search_baseline(recipe)]
+    specs = [search_baseline(recipe)]
     with nullcontext() if recipe.search.storage else only_one(folder / "trials"):
         for left in [folder / "trials", *folder.glob("search-*.log")] if force else []:
             if left.exists():
@@ -10306,17 +10452,17 @@ def run_search(
         for title, why in (("space", "best trial"), ("matched", "best trial of the baseline's own parts")):
             space = free_space(recipe, title)
             if space:
-                best = search_space(Trials(recipe, title, space, folder), pictures_of, device, deadline)
+                best = search_space(Trials(recipe, title, space, folder), images_of, device, deadline)
                 label = {"space": "best", "matched": "matched"}[title]
                 once = with_settings(recipe, best, recipe.name)
-                cells.append(Cell(label, f"{why}: {json.dumps(best)}", once, derived=True))
+                specs.append(RunSpec(label, f"{why}: {json.dumps(best)}", once, derived=True))
                 told = without_passwords(recipe_to_dict(replace(once, name=f"{recipe.name}-{label}")))
                 write_text(folder / f"{label}.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
-    return cells
+    return specs
 
 
-def search_baseline(recipe: Recipe) -> Cell:
-    return Cell("baseline", "the recipe's own settings", with_settings(recipe, {}, recipe.name))
+def search_baseline(recipe: Recipe) -> RunSpec:
+    return RunSpec("baseline", "the recipe's own settings", with_settings(recipe, {}, recipe.name))
 
 
 def free_space(recipe: Recipe, title: str) -> dict[str, Any]:
@@ -10443,19 +10589,19 @@ class Trials:
 
 
 def search_space(
-    trials: Trials, pictures_of: Callable[[Recipe], Pictures], device: torch.device, deadline: float
+    trials: Trials, images_of: Callable[[Recipe], Images], device: torch.device, deadline: float
 ) -> dict[str, Any]:
     """The best settings of a space, after as many ended trials as the recipe asks for, or at the deadline."""
     import optuna
 
     while time.monotonic() < deadline and trials.count() < trials.recipe.search.trials:
         trial = trials.study().ask(trials.distributions)
-        ended = run_trial(trials, trial, pictures_of, device, deadline)
+        ended = run_trial(trials, trial, images_of, device, deadline)
         if ended is None:  # not worth what the others are; the next session goes on with it
             break
         state, value, reason = ended
         trials.end(trial, state, value)
-        say(f"  {trials.title} trial {trial.number}: {reason}")
+        echo(f"  {trials.title} trial {trial.number}: {reason}")
     study = trials.study()
     if not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
         raise TrainingFailed(f"{trials.recipe.name}: no trial of search.{trials.title} came to an end")
@@ -10463,16 +10609,16 @@ def search_space(
 
 
 def run_trial(
-    trials: Trials, trial: Any, pictures_of: Callable[[Recipe], Pictures], device: torch.device, deadline: float
+    trials: Trials, trial: Any, images_of: Callable[[Recipe], Images], device: torch.device, deadline: float
 ) -> tuple[Any, float | None, str] | None:
     """State, mAP and in words what became of a trial; None where time ran out. One that was killed is gone on with."""
     import optuna
 
     once = with_settings(trials.recipe, trial.params, f"{trials.recipe.name}: trial {trial.number}")
-    place, pictures, states = trials.place(trial.number), pictures_of(once), optuna.trial.TrialState
-    cell = Cell(trials.title, "", once)
+    place, images, states = trials.place(trial.number), images_of(once), optuna.trial.TrialState
+    spec = RunSpec(trials.title, "", once)
     there = RunFolder(place)
-    if place.exists() and there.changed(once, pictures.fingerprints):
+    if place.exists() and there.changed(once, images.fingerprints):
         there.set_aside()
 
     def watch(row: Mapping[str, float]) -> None:
@@ -10491,10 +10637,10 @@ def run_trial(
             for row in there.log().to_dict("records")[1:]:
                 trial.report(float(row["map"]), int(row["epoch"]))
         else:
-            run_cell(cell, pictures, place, device, deadline, watch)
+            execute_run(spec, images, place, device, deadline, watch)
         told = there.metrics()
     except optuna.TrialPruned:
-        remove(place / "checkpoint.safetensors")
+        remove_path(place / "checkpoint.safetensors")
         return states.PRUNED, None, "pruned"
     except TrainingFailed as error:
         return states.FAIL, None, f"failed: {error}"
@@ -10506,7 +10652,7 @@ def run_trial(
 
 
 def report_search(recipe: Recipe, folder: Path) -> Page:
-    """Tables and pictures of the trials."""
+    """Tables and images of the trials."""
     page = Page()
     for title in ("space", "matched"):
         space = free_space(recipe, title)
@@ -10548,62 +10694,60 @@ SHOWN = 3  # variants that a report shows in detail
 
 def finish_experiment(
     recipe: Recipe,
-    cells: Sequence[Cell],
-    opened: Mapping[str, Pictures],
+    specs: Sequence[RunSpec],
+    opened: Mapping[str, Images],
     folder: Path,
     failed: Mapping[str, str],
     analyses: Sequence[Page] = (),
     comparable: bool = False,
 ) -> Result:
     """Table and report over the finished runs; of the variants best by their mean it shows the median run in detail."""
-    wanted = len(cells)
-    cells = [cell for cell in cells if RunFolder(folder / cell.folder).finished]
-    if not cells and not analyses:
+    wanted = len(specs)
+    specs = [spec for spec in specs if RunFolder(folder / spec.folder).finished]
+    if not specs and not analyses:
         raise TrainingFailed(next(iter(failed.values()), f"{folder}: no run is finished there"))
-    table = results_table(cells, folder)
-    logs = {f"{c.variant}/seed{c.recipe.seed}": RunFolder(folder / c.folder).log() for c in cells}
+    table = results_table(specs, folder)
+    logs = {f"{c.variant}/seed{c.recipe.seed}": RunFolder(folder / c.folder).log() for c in specs}
     best = median_runs(table) if len(table) else []
-    details = [run_details(cells[i], opened[data_key(cells[i].recipe)], folder) for i in best[:SHOWN]]
-    notes = list({note: None for pictures in opened.values() for note in pictures.competition.notes})
+    details = [run_details(specs[i], opened[data_key(specs[i].recipe)], folder) for i in best[:SHOWN]]
+    notes = list({note: None for images in opened.values() for note in images.competition.notes})
     notes += [f"{place} failed: {reason}" for place, reason in failed.items()]
     notes += [
-        f"{cell.folder} was stopped by train.max_hours; the same command goes on with it"
-        for cell in cells
-        if RunFolder(folder / cell.folder).stopped
+        f"{spec.folder} was stopped by train.max_hours; the same command goes on with it"
+        for spec in specs
+        if RunFolder(folder / spec.folder).stopped
     ]
-    missing = wanted - len(cells) - len(failed)
+    missing = wanted - len(specs) - len(failed)
     notes += [f"{missing} of {wanted} runs are not there yet"] if missing else []
-    notes += [
-        f"{names} saw {views} random views of each training picture, in turn" for views, names in kept_views(cells)
-    ]
+    notes += [f"{names} saw {views} random views of each training image, in turn" for views, names in kept_views(specs)]
     shown = (
         f"the {SHOWN} of {len(best)} variants that are best by their mean are shown in detail, each by its median run"
     )
     notes += [shown] if len(best) > SHOWN else []
     extra = report_search(recipe, folder) if recipe.search else None
-    if recipe.ensemble != "none" and cells:
-        competition = opened[data_key(cells[0].recipe)].competition
-        extra = report_ensemble(combine_runs(recipe, cells, competition, folder))
+    if recipe.ensemble != "none" and specs:
+        competition = opened[data_key(specs[0].recipe)].competition
+        extra = report_ensemble(combine_runs(recipe, specs, competition, folder))
     report = write_report(folder, recipe, table, logs, details, notes, analyses, extra, comparable)
     for row in table.itertuples():
         processed, tested = getattr(row, "map_postprocessed", math.nan), getattr(row, "test_map", math.nan)
         after = "" if math.isnan(processed) else f", {processed:.4f} after post-processing"
         test = "" if math.isnan(tested) else f"; test mAP {tested:.4f}"
-        test += told_open_set(row)
-        say(
+        test += open_set_words(row)
+        echo(
             f"  {row.variant}/seed{row.seed}: validation mAP {row.map:.4f} (untrained {row.untrained:.4f}){after}, "
             f"epoch {row.best_epoch:g} of {row.epochs:g}, {row.seconds:.0f} s{test}"
         )
     written = [
         p
-        for c in cells
+        for c in specs
         for p in (folder / c.folder / "weights.safetensors", folder / c.folder / "submission.csv")
         if p.is_file()
     ]
     lists = sorted((folder / "analysis").glob("*.csv")) if analyses else []
     lists += [folder / "ensemble" / "submission.csv"] * (folder / "ensemble" / "submission.csv").is_file()
     for path in [*written, *lists, folder / "results.csv", folder / "report.md", report]:
-        say(f"  wrote {path}")
+        echo(f"  wrote {path}")
     return Result(folder, table, report, failed)
 
 
@@ -10615,17 +10759,17 @@ def median_runs(table: pd.DataFrame) -> list[int]:
     return [int(runs[name][(len(runs[name]) - 1) // 2]) for name in order]
 
 
-def kept_views(cells: Sequence[Cell]) -> list[tuple[int, str]]:
+def kept_views(specs: Sequence[RunSpec]) -> list[tuple[int, str]]:
     """How many random views were kept as features, and the variants that were trained on them."""
     found: dict[int, dict[str, None]] = {}
-    for cell in cells:
-        changing = cell.recipe.augment or cell.recipe.background.build().drawn
-        if cell.recipe.train.views and changing:
-            found.setdefault(cell.recipe.train.views, {})[cell.variant] = None
+    for spec in specs:
+        changing = spec.recipe.augment or spec.recipe.background.build().drawn
+        if spec.recipe.train.views and changing:
+            found.setdefault(spec.recipe.train.views, {})[spec.variant] = None
     return [(views, ", ".join(variants)) for views, variants in found.items()]
 
 
-def told_open_set(row: Any) -> str:
+def open_set_words(row: Any) -> str:
     validated, tested = getattr(row, "open_set", math.nan), getattr(row, "test_open_set", math.nan)
     scores = {"cross-fitted": validated, "on the test": tested}
     said = ", ".join(f"{score:.4f} {how}" for how, score in scores.items() if not math.isnan(score))
@@ -10698,7 +10842,7 @@ def check_carried(recipe: Recipe, kit: Path) -> None:
         )
 
 
-def take_up_earlier(folder: Path, recipe: Recipe) -> None:
+def resume_earlier(folder: Path, recipe: Recipe) -> None:
     """Copies what an earlier version of the kernel left of this experiment, where its output is attached."""
     if folder.exists():
         return
@@ -10708,14 +10852,14 @@ def take_up_earlier(folder: Path, recipe: Recipe) -> None:
         try:
             there = recipe_from_dict(read_json(record)["recipe"], str(record))
         except (KitError, ValueError, KeyError, TypeError):
-            say(f"  note: {record.parent}: is of another version of the kit, not taken up")
+            echo(f"  note: {record.parent}: is of another version of the kit, not taken up")
             continue
         if differing_settings(there, recipe):
-            say(f"  note: {record.parent}: has other settings, not taken up")
+            echo(f"  note: {record.parent}: has other settings, not taken up")
             continue
         with atomic(folder) as temporary:
             shutil.copytree(record.parent, temporary)
-        say(f"  going on from {record.parent}")
+        echo(f"  going on from {record.parent}")
         return
 
 
@@ -10746,12 +10890,12 @@ def end_kernel(record: Path, failed: Mapping[str, str] | None = None) -> None:
     ]
     told["files"] = {p.relative_to(working).as_posix(): file_facts(p) for p in paths}
     write_json(record, told)
-    say(f"  {len(paths)} files of {sum(f['bytes'] for f in told['files'].values()) / 1e9:.2f} GB in {working}")
+    echo(f"  {len(paths)} files of {sum(f['bytes'] for f in told['files'].values()) / 1e9:.2f} GB in {working}")
 
 
 def check_accelerator(recipe: Recipe) -> None:
     """Refuses to spend a session's hours on training a large backbone without a GPU."""
-    learning = [cell.recipe.model.backbone for cell in expand(recipe) if not cell.recipe.model.freeze]
+    learning = [spec.recipe.model.backbone for spec in expand(recipe) if not spec.recipe.model.freeze]
     large = [name for name in learning if not name.startswith("test_")]
     if large and recipe.train.epochs and pick_device().type == "cpu":
         raise KitError(
@@ -10778,7 +10922,7 @@ def run_kernel(text: str, overrides: Sequence[str] = ()) -> Result:
     elif on_kaggle():
         check_accelerator(recipe)
     out = working_folder() / "runs"
-    take_up_earlier(out / recipe.name, recipe)
+    resume_earlier(out / recipe.name, recipe)
     return leave_results(run_recipe(recipe, out=out), record)
 
 
@@ -10788,7 +10932,7 @@ def leave_results(result: Result, record: Path) -> Result:
         if source is not None and source.is_file():
             with atomic(record.parent / source.name) as temporary:
                 shutil.copyfile(source, temporary)
-            say(f"  wrote {record.parent / source.name}")
+            echo(f"  wrote {record.parent / source.name}")
     end_kernel(record, result.failed)
     return result
 
@@ -10827,7 +10971,7 @@ def run_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--smoke",
         action="store_true",
-        help="seconds instead of hours: tiny backbone, two epochs, and synthetic pictures unless there is data",
+        help="seconds instead of hours: tiny backbone, two epochs, and synthetic images unless there is data",
     )
     parser.add_argument("--force", action="store_true", help="set finished results aside and run again")
     parser.add_argument("--jobs", type=int, help="runs at a time (as many as cores, with frozen backbones on a CPU)")
@@ -10835,8 +10979,8 @@ def run_command(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     recipe = load_recipe(given.recipe, given.overrides)
     if given.smoke:
-        for cell in expand(recipe):
-            check_buildable(cell.recipe)
+        for spec in expand(recipe):
+            check_buildable(spec.recipe)
         recipe = smoke(recipe, small_backbone(), masks=given.data is not None)
     result = run_recipe(recipe, given.data, given.out, given.device, given.force, given.jobs, given.gpus)
     return 1 if result.failed else 0
@@ -10850,7 +10994,7 @@ def kernel_command(argv: Sequence[str]) -> int:
 
 TOOLS = {  # commands that live in tools/, for they never run in a kernel: their module there, and what they do
     "list": ("describe", "[KIND ...]: everything that a recipe can name"),
-    "sheet": ("describe", "RECIPE [--data DIR] [--out sheet.png]: what background and augmentation make of pictures"),
+    "sheet": ("describe", "RECIPE [--data DIR] [--out sheet.png]: what background and augmentation make of images"),
     "identify": ("identify", "--weights RUN --catalogue DIR --queries DIR --out DIR: who is on these photographs"),
     "report": ("report", "FOLDER [FOLDER ...] [--out DIR]: a report again, or a comparison of experiments"),
     "fetch": ("fetch_weights", "NAME ... [--out weights]: backbones as safetensors"),
@@ -10871,7 +11015,7 @@ def any_command(argv: Sequence[str] | None = None) -> int:
     if name in ("", "-h", "--help"):
         said = {"run": "RECIPE [--data DIR] [--out DIR] ...: trains, validates, writes submission and report"}
         said |= {tool: what for tool, (_, what) in TOOLS.items()}
-        say("python -m jaguar_kit COMMAND ...\n" + "\n".join(f"  {known:<10}{what}" for known, what in said.items()))
+        echo("python -m jaguar_kit COMMAND ...\n" + "\n".join(f"  {known:<10}{what}" for known, what in said.items()))
         return 0
     if name not in TOOLS:
         raise KitError(f"jaguar_kit: there is no command {name!r}; {suggest(name, ('run', *TOOLS))}")
@@ -10891,18 +11035,20 @@ def main(command: Callable[[Sequence[str] | None], int] = any_command, argv: Seq
     try:
         return command(argv)
     except KitError as error:
-        return leave_with(f"error: {error}", error.exit_code)
+        return end_with_line(f"error: {error}", error.exit_code)
     except KeyboardInterrupt:
-        return leave_with("interrupted; the same command goes on where it stopped", 130)
+        return end_with_line("interrupted; the same command goes on where it stopped", 130)
     except OSError as error:
         if error.errno not in FILE_SYSTEM:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        return leave_with(f"error: {where}{error.strerror}; is it there, may it be read and written, is there room?", 2)
+        return end_with_line(
+            f"error: {where}{error.strerror}; is it there, may it be read and written, is there room?", 2
+        )
     except Exception:
         if torch.distributed.is_initialized():
             traceback.print_exc()
-            leave(1)
+            end_process(1)
         raise
 
 
@@ -10910,11 +11056,11 @@ def main(command: Callable[[Sequence[str] | None], int] = any_command, argv: Seq
 FILE_SYSTEM = (*UNWRITABLE, errno.ENOENT, errno.EINVAL, errno.ESTALE, errno.ENOSYS, errno.EMFILE)
 
 
-def leave_with(line: str, code: int) -> int:
+def end_with_line(line: str, code: int) -> int:
     """Prints a last line where errors go, and ends with the exit code."""
     with suppress(OSError, ValueError):
         print(one_line(line), file=sys.stderr, flush=True)
-    return leave(code)
+    return end_process(code)
 
 
 if __name__ == "__main__":

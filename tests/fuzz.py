@@ -175,7 +175,7 @@ def a_value(one: Input) -> None:
             one.options += ["-o", f"{'.'.join(place)}={value}".replace("\0", "")]
             continue
         with contextlib.suppress(TypeError, AttributeError):
-            one.recipe = jaguar_kit.merge(one.recipe, change)
+            one.recipe = jaguar_kit.merge_settings(one.recipe, change)
 
 
 def a_text(one: Input) -> None:
@@ -227,7 +227,7 @@ def a_table(one: Input) -> None:
         path.write_text(path.read_text().partition("\n")[2])
 
 
-def picture_writers(rng: random.Random) -> list[Callable[[Path], object]]:
+def image_writers(rng: random.Random) -> list[Callable[[Path], object]]:
     pixels = np.random.default_rng(rng.randrange(99)).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
     header = (
@@ -255,15 +255,15 @@ def picture_writers(rng: random.Random) -> list[Callable[[Path], object]]:
     ]
 
 
-def a_picture(one: Input) -> None:
-    """Pictures that are cut, of odd kinds, or no files."""
+def a_image(one: Input) -> None:
+    """Images that are cut, of odd kinds, or no files."""
     data, rng = one.own_data(), one.rng
     for path in rng.sample(sorted((data / rng.choice(["train/train", "test/test"])).iterdir()), rng.choice([1, 2, 5])):
         if rng.random() < 0.3:
             one.spoil(path)
         else:
             path.unlink()
-            rng.choice(picture_writers(rng))(path)
+            rng.choice(image_writers(rng))(path)
     one.recipe["data"]["bad_images"] = rng.choice(["stop", "skip"])
 
 
@@ -312,7 +312,7 @@ def a_result(one: Input) -> None:
 
 
 def a_cache(one: Input) -> None:
-    """Decoded pictures and features that are spoiled between two runs."""
+    """Decoded images and features that are spoiled between two runs."""
     files = [path for path in sorted(jaguar_kit.cache_dir().rglob("*")) if path.is_file() and "mini" not in path.parts]
     for path in one.rng.sample(files, min(len(files), 2)):
         one.spoil(path)
@@ -383,7 +383,7 @@ def another_command(one: Input) -> None:
     one.command = lambda: [name, *arguments]
 
 
-KINDS = [a_value] * 9 + [a_text] * 3 + [a_table] * 5 + [a_picture] * 4 + [some_weights] * 3 + [a_result] * 5 + [a_cache]
+KINDS = [a_value] * 9 + [a_text] * 3 + [a_table] * 5 + [a_image] * 4 + [some_weights] * 3 + [a_result] * 5 + [a_cache]
 KINDS += [a_line] * 2 + [another_command] * 3
 
 

@@ -12,7 +12,7 @@ def average_precision(similarity, labels) -> list[float]:
     """Average precision of each query: sum over distinct similarities, falling, of recall gained times precision.
 
     Everything of one similarity is retrieved at once, as in scikit-learn's average_precision_score. A query is not
-    compared with itself; NaN without another picture of its identity.
+    compared with itself; NaN without another image of its identity.
     """
     similarity, labels = np.asarray(similarity, np.float64), list(labels)
     result = []
@@ -33,7 +33,7 @@ def average_precision(similarity, labels) -> list[float]:
 
 
 def per_identity(similarity, labels) -> dict[str, float]:
-    """Mean average precision of the queries of each identity that has two pictures or more."""
+    """Mean average precision of the queries of each identity that has two images or more."""
     precision, labels = average_precision(similarity, labels), list(labels)
     result = {}
     for identity in sorted(set(labels)):
@@ -50,7 +50,7 @@ def identity_balanced_map(similarity, labels) -> float:
 
 
 def first_ranks(similarity, labels) -> list[int]:
-    """Rank of the best picture of the same identity for each query that has one, behind all others that tie with it."""
+    """Rank of the best image of the same identity for each query that has one, behind all others that tie with it."""
     similarity, labels = np.asarray(similarity, np.float64), list(labels)
     ranks = []
     for query in range(len(labels)):
@@ -62,7 +62,7 @@ def first_ranks(similarity, labels) -> list[int]:
 
 
 def cmc(similarity, labels, k: int) -> float:
-    """Share of queries with a picture of the same identity among the k most similar others."""
+    """Share of queries with an image of the same identity among the k most similar others."""
     ranks = first_ranks(similarity, labels)
     return sum(rank <= k for rank in ranks) / len(ranks) if ranks else math.nan
 
@@ -172,7 +172,7 @@ def k_reciprocal_rerank(similarity, k1: int = 20, k2: int = 6, lambda_value: flo
     """Similarities (N, N) after k-reciprocal re-ranking (Zhong et al. 2017) of a set against itself.
 
     similarity (N, N): cosines. The original distance is 2 - 2 cos, each row divided by its maximum. Neighbour lists
-    start with the picture itself; among others of equal distance the first row comes first. A row without any distance
+    start with the image itself; among others of equal distance the first row comes first. A row without any distance
     stays zero.
     """
     similarity = np.asarray(similarity, np.float64)

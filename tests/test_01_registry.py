@@ -212,7 +212,7 @@ def test_a_registered_part_is_listed_and_built(registry):
         return embedding_dim * factor
 
     assert doubled(3) == 6  # the decorated function is still itself
-    assert "doubled" in jk.names("loss")
+    assert "doubled" in jk.registered("loss")
     assert jk.settings_of("loss", "doubled") == {"factor": 2.0}
     assert jk.build("loss", "doubled", embedding_dim=4, factor=3) == 12
 
@@ -230,10 +230,10 @@ def test_a_class_can_be_registered(registry):
 
 
 def test_names_are_sorted_and_of_one_kind():
-    assert jk.names("loss") == sorted(jk.names("loss"))
-    assert "arcface" in jk.names("loss")
-    assert "mlp" not in jk.names("loss")
-    assert jk.names("no such kind") == []
+    assert jk.registered("loss") == sorted(jk.registered("loss"))
+    assert "arcface" in jk.registered("loss")
+    assert "mlp" not in jk.registered("loss")
+    assert jk.registered("no such kind") == []
 
 
 def test_settings_leave_out_what_the_kit_supplies():

@@ -244,7 +244,7 @@ def test_bases_in_a_circle_are_refused(write_recipe, first):
 
 
 def test_merging_goes_key_by_key():
-    assert jk.merge({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 4}, "e": 5}) == {
+    assert jk.merge_settings({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 4}, "e": 5}) == {
         "a": 1,
         "b": {"c": 2, "d": 4},
         "e": 5,
@@ -252,28 +252,28 @@ def test_merging_goes_key_by_key():
 
 
 def test_lists_are_replaced_whole():
-    assert jk.merge({"a": [1, 2]}, {"a": [3]}) == {"a": [3]}
+    assert jk.merge_settings({"a": [1, 2]}, {"a": [3]}) == {"a": [3]}
 
 
 def test_null_and_scalars_replace_a_mapping():
-    assert jk.merge({"a": {"b": 1}}, {"a": None}) == {"a": None}
-    assert jk.merge({"a": None}, {"a": {"b": 1}}) == {"a": {"b": 1}}
+    assert jk.merge_settings({"a": {"b": 1}}, {"a": None}) == {"a": None}
+    assert jk.merge_settings({"a": None}, {"a": {"b": 1}}) == {"a": {"b": 1}}
 
 
 def test_a_part_keeps_its_settings_while_its_name_stays():
     part = {"name": "arcface", "margin": 0.2, "scale": 8}
-    assert jk.merge(part, {"margin": 0.3}) == {"name": "arcface", "margin": 0.3, "scale": 8}
-    assert jk.merge(part, {"name": "arcface", "margin": 0.3}) == {"name": "arcface", "margin": 0.3, "scale": 8}
+    assert jk.merge_settings(part, {"margin": 0.3}) == {"name": "arcface", "margin": 0.3, "scale": 8}
+    assert jk.merge_settings(part, {"name": "arcface", "margin": 0.3}) == {"name": "arcface", "margin": 0.3, "scale": 8}
 
 
 def test_a_part_whose_name_changes_is_replaced_whole():
     part = {"name": "arcface", "margin": 0.2}
-    assert jk.merge(part, {"name": "triplet"}) == {"name": "triplet"}
-    assert jk.merge(part, "triplet") == "triplet"
+    assert jk.merge_settings(part, {"name": "triplet"}) == {"name": "triplet"}
+    assert jk.merge_settings(part, "triplet") == "triplet"
 
 
 def test_settings_can_be_laid_upon_a_part_that_is_just_a_name():
-    assert jk.merge("arcface", {"margin": 0.3}) == {"name": "arcface", "margin": 0.3}
+    assert jk.merge_settings("arcface", {"margin": 0.3}) == {"name": "arcface", "margin": 0.3}
 
 
 def test_a_bare_name_means_the_same_as_a_mapping_with_that_name(write_recipe):
@@ -291,14 +291,14 @@ TREES = st.recursive(
 
 @given(TREES, TREES)
 def test_laying_the_same_on_top_again_changes_nothing(a, b):
-    assert jk.merge(a, a) == a
-    assert jk.merge(jk.merge(a, b), b) == jk.merge(a, b)
+    assert jk.merge_settings(a, a) == a
+    assert jk.merge_settings(jk.merge_settings(a, b), b) == jk.merge_settings(a, b)
 
 
 @given(TREES, TREES)
 def test_merging_changes_neither_side(a, b):
     before = repr((a, b))
-    jk.merge(a, b)
+    jk.merge_settings(a, b)
     assert repr((a, b)) == before
 
 

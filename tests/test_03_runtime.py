@@ -165,10 +165,10 @@ def test_remove_takes_files_folders_links_and_nothing(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "kept")
     (tmp_path / "file").write_text("")
     for name in ("link", "file", "nothing"):
-        jk.remove(tmp_path / name)
+        jk.remove_path(tmp_path / name)
     assert os.listdir(tmp_path) == ["kept"]
     assert (tmp_path / "kept" / "inner").is_dir()
-    jk.remove(tmp_path / "kept")
+    jk.remove_path(tmp_path / "kept")
     assert os.listdir(tmp_path) == []
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from jaguar_kit import KitError, load_competition, make_mini_dataset, open_store, read_picture
+from jaguar_kit import KitError, load_competition, make_mini_dataset, open_store, read_image
 from PIL import Image
 from sklearn.model_selection import train_test_split
 
@@ -43,8 +43,8 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
         **tables: str,
     ) -> Path:
         root = tmp_path / "data"
-        for part, pictures in (("train", names), ("test", test_names if test is not None else ())):
-            for name in pictures:
+        for part, images in (("train", names), ("test", test_names if test is not None else ())):
+            for name in images:
                 paint(root / part / (part if nested else "") / name)
         (root / "train.csv").write_text(train, encoding="utf-8")
         if test is not None:
@@ -81,7 +81,7 @@ def test_both_nestings_are_read(folder, nested):
     assert Path(competition.paths[0]) == Path("train/train/a.png" if nested else "train/a.png")
 
 
-def test_pictures_may_lie_beside_the_tables(tmp_path):
+def test_images_may_lie_beside_the_tables(tmp_path):
     for name in NAMES:
         paint(tmp_path / name)
     (tmp_path / "train.csv").write_text(TRAIN)
@@ -92,7 +92,7 @@ def test_the_mini_dataset_is_a_competition(mini):
     competition = load_competition(mini)
     assert len(competition.train) + len(competition.test) == 72
     assert len(competition.identities) == 6
-    told = "views.csv: tells flank, burst, scene, split of 56 of 56 training pictures"
+    told = "views.csv: tells flank, burst, scene, split of 56 of 56 training images"
     assert competition.notes == (f"{mini / told}",)
     assert {"flank", "burst", "scene"} <= set(competition.train.columns)
     assert competition.solution.isin(competition.identities).all()
@@ -121,7 +121,7 @@ def test_byte_order_mark_carriage_returns_and_quotes_are_no_fault(folder):
     assert load_competition(root).identities == ["Ana, the first", "Bela"]
 
 
-def test_pictures_in_folders_below_are_found(folder):
+def test_images_in_folders_below_are_found(folder):
     train = "filename,ground_truth\nx/a.png,Ana\ny/a.png,Bela\n"
     competition = load_competition(folder(train, names=("x/a.png", "y/a.png")))
     assert competition.paths == ["train/train/x/a.png", "train/train/y/a.png"]
@@ -141,21 +141,21 @@ def test_a_column_named_like_the_kits_own_does_not_disturb(folder, column):
     assert competition.paths == [f"train/train/{name}" for name in NAMES[:3]]
 
 
-def test_pictures_that_stand_in_no_table_are_noted(folder):
+def test_images_that_stand_in_no_table_are_noted(folder):
     root = folder(test=TEST)
     paint(root / "train" / "train" / "extra.jpg")
-    (root / "train" / "train" / "notes.txt").write_text("no picture")
+    (root / "train" / "train" / "notes.txt").write_text("no image")
     notes = load_competition(root).notes
     assert notes == (
-        "1 pictures in train/ stand in no table and are not used: extra.jpg",
-        "1 pictures in test/ stand in no table and are not used: t3.png",
+        "1 images in train/ stand in no table and are not used: extra.jpg",
+        "1 images in test/ stand in no table and are not used: t3.png",
     )
 
 
-def test_identities_with_one_picture_are_noted(folder):
+def test_identities_with_one_image_are_noted(folder):
     train = "filename,ground_truth\na.png,Ana\nb.png,Ana\nc.png,Cora\nd.png,Bela\n"
     (note,) = load_competition(folder(train)).notes
-    assert note == "2 identities have one picture and stay in training: Bela, Cora"
+    assert note == "2 identities have one image and stay in training: Bela, Cora"
 
 
 def test_fingerprint_changes_with_labels_and_not_with_the_place(folder, tmp_path):
@@ -184,12 +184,12 @@ def test_pairs_may_be_incomplete_and_in_any_order(mini, tmp_path):
     assert list(competition.test.filename) == sorted({*pairs.query_image, *pairs.gallery_image})
 
 
-def test_a_picture_that_is_only_gallery_is_a_test_picture(folder):
+def test_an_image_that_is_only_gallery_is_a_test_image(folder):
     test = "row_id,query_image,gallery_image\n5,t1.png,t3.png\n"
     assert list(load_competition(folder(test=test)).test.filename) == ["t1.png", "t3.png"]
 
 
-def test_a_picture_may_be_compared_with_itself(folder):
+def test_an_image_may_be_compared_with_itself(folder):
     test = "row_id,query_image,gallery_image\n5,t1.png,t1.png\n"
     assert list(load_competition(folder(test=test)).test.filename) == ["t1.png"]
 
@@ -202,18 +202,18 @@ def test_without_pairs_there_is_nothing_to_submit(folder):
     assert competition.paths == [f"train/train/{name}" for name in NAMES]
 
 
-def test_a_solution_is_ordered_like_the_test_pictures(folder):
+def test_a_solution_is_ordered_like_the_test_images(folder):
     solution = "filename,ground_truth\nother.png,X\nt2.png,007\nt1.png,NA\n"
     competition = load_competition(folder(test=TEST, solution=solution))
     assert competition.solution.to_dict() == {"t1.png": "NA", "t2.png": "007"}
     assert list(competition.solution.index) == list(competition.test.filename)
 
 
-def test_a_solution_that_does_not_cover_the_test_pictures_is_not_used(folder):
+def test_a_solution_that_does_not_cover_the_test_images_is_not_used(folder):
     assert load_competition(folder(test=TEST, solution="filename,ground_truth\nt1.png,X\n")).solution is None
 
 
-def test_a_solution_that_names_a_picture_twice_is_refused_in_one_line(folder):
+def test_a_solution_that_names_an_image_twice_is_refused_in_one_line(folder):
     solution = "filename,ground_truth\nt1.png,X\nt1.png,Y\nt2.png,X\n"
     assert "solution.csv" in refusal(folder(test=TEST, solution=solution))
 
@@ -230,7 +230,7 @@ def test_views_are_joined_by_filename(folder, key):
     assert list(train.identity) == ["Ana", "Ana", "Bela", "Bela"]
 
 
-def test_views_need_not_name_every_picture(folder):
+def test_views_need_not_name_every_image(folder):
     train = load_competition(folder(views="filename,burst\nb.png,7\nb.png,7\nz.png,9\n")).train
     assert len(train) == 4
     assert list(train.burst.isna()) == [True, False, True, True]
@@ -247,20 +247,20 @@ def test_views_without_a_filename_are_refused(folder):
 def test_a_folder_of_folders_is_read(tmp_path):
     for name in ("007/b.JPG", "007/a.jpg", "NA/c.webp", ".hidden/d.png"):
         paint(tmp_path / name)
-    (tmp_path / "NA" / "notes.txt").write_text("no picture")
+    (tmp_path / "NA" / "notes.txt").write_text("no image")
     competition = load_competition(tmp_path)
     assert competition.identities == ["007", "NA"]
     assert competition.paths == ["007/a.jpg", "007/b.JPG", "NA/c.webp"]
     assert competition.pairs is None
     assert competition.notes == (
-        "1 identities have one picture and stay in training: NA",
-        "1 pictures are of an individual called 'NA'; leave them out if it is none",
-        f"{tmp_path}: files that are no pictures that can be read here: 1 .txt",
+        "1 identities have one image and stay in training: NA",
+        "1 images are of an individual called 'NA'; leave them out if it is none",
+        f"{tmp_path}: files that are no images that can be read here: 1 .txt",
         f"{tmp_path}: 1 folders hold no data and are left out: .hidden (1 files)",
     )
 
 
-def test_a_folder_named_like_a_picture_is_no_picture(tmp_path):
+def test_a_folder_named_like_an_image_is_no_image(tmp_path):
     for name in ("x/a.jpg", "y/b.jpg"):
         paint(tmp_path / name)
     (tmp_path / "x" / "album.jpg").mkdir()
@@ -273,7 +273,7 @@ def test_a_folder_without_data_is_refused(tmp_path, names):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     told = refusal(tmp_path)
-    assert told.startswith(f"{tmp_path}: has neither train.csv nor folders of pictures (identity/*.jpg)")
+    assert told.startswith(f"{tmp_path}: has neither train.csv nor folders of images (identity/*.jpg)")
     assert told.endswith("; there are 1 .txt") == ("x/notes.txt" in names)
 
 
@@ -329,11 +329,11 @@ def test_a_fault_in_train_csv_is_told_in_one_line(folder, train, line):
         ("row_id,query_image,gallery_image\n3,t1.png,t2.png\n3,t2.png,t1.png\n", "row_id: more than one row for 3"),
         (
             "row_id,query_image,gallery_image\n3,t1.png,\n",
-            "query_image, gallery_image: '' is not a picture inside the data folder",
+            "query_image, gallery_image: '' is not an image inside the data folder",
         ),
         (
             "row_id,query_image,gallery_image\n3,t1.png,t2.png\n4,t2.png\n",
-            "query_image, gallery_image: '' is not a picture inside the data folder",
+            "query_image, gallery_image: '' is not an image inside the data folder",
         ),
     ],
 )
@@ -342,26 +342,26 @@ def test_a_fault_in_test_csv_is_told_in_one_line(folder, test, line):
     assert refusal(root) == f"{root / 'test.csv'}: {line}"
 
 
-def test_missing_pictures_are_counted_and_the_first_listed(folder):
+def test_missing_images_are_counted_and_the_first_listed(folder):
     rows = "".join(f"missing{i}.png,Ana\n" for i in range(120))
     root = folder(TRAIN + rows)
     assert refusal(root) == (
-        f"{root / 'train.csv'}: 120 pictures are not in {root / 'train'}: "
+        f"{root / 'train.csv'}: 120 images are not in {root / 'train'}: "
         + ", ".join(f"missing{i}.png" for i in range(12))
         + " and 108 more"
     )
 
 
-def test_all_missing_test_pictures_are_listed(folder):
+def test_all_missing_test_images_are_listed(folder):
     test = "row_id,query_image,gallery_image\n0,t1.png,x.png\n1,y.png,t1.png\n2,x.png,y.png\n"
     root = folder(test=test)
-    assert refusal(root) == f"{root / 'test.csv'}: 2 pictures are not in {root / 'test'}: x.png, y.png"
+    assert refusal(root) == f"{root / 'test.csv'}: 2 images are not in {root / 'test'}: x.png, y.png"
 
 
-def test_a_folder_is_no_picture(folder):
+def test_a_folder_is_no_image(folder):
     root = folder("filename,ground_truth\na.png,Ana\nalbum,Bela\n")
     (root / "train" / "train" / "album").mkdir()
-    assert "1 pictures are not in" in refusal(root)
+    assert "1 images are not in" in refusal(root)
 
 
 OUTSIDE = [
@@ -382,13 +382,13 @@ OUTSIDE = [
 def test_names_that_lead_out_of_the_folder_are_refused(folder, name):
     root = folder(f'filename,ground_truth\na.png,Ana\n"{name}",Bela\n')
     paint(root / "a.png")
-    assert refusal(root) == f"{root / 'train.csv'}: filename: {name!r} is not a picture inside the data folder"
+    assert refusal(root) == f"{root / 'train.csv'}: filename: {name!r} is not an image inside the data folder"
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_pairs_that_lead_out_of_the_folder_are_refused(folder, name):
     root = folder(test=f'row_id,query_image,gallery_image\n0,t1.png,"{name}"\n')
-    assert f"{name!r} is not a picture inside the data folder" in refusal(root)
+    assert f"{name!r} is not an image inside the data folder" in refusal(root)
 
 
 @pytest.mark.parametrize(
@@ -401,7 +401,7 @@ def test_a_table_that_is_no_csv_is_refused_in_one_line(folder, content):
     assert refusal(root).startswith(f"{root / 'train.csv'}: ")
 
 
-# reading a picture
+# reading an image
 
 
 def colour_at(image: Image.Image, x: int = 0, y: int = 0) -> object:
@@ -409,28 +409,28 @@ def colour_at(image: Image.Image, x: int = 0, y: int = 0) -> object:
 
 
 def test_gray_becomes_rgb(tmp_path):
-    rgb, alpha = read_picture(paint(tmp_path / "x.png", 77, mode="L"))
+    rgb, alpha = read_image(paint(tmp_path / "x.png", 77, mode="L"))
     assert (rgb.mode, rgb.size, alpha) == ("RGB", (8, 6), None)
     assert colour_at(rgb) == (77, 77, 77)
 
 
 def test_one_bit_becomes_black_and_white(tmp_path):
-    rgb, alpha = read_picture(paint(tmp_path / "x.png", 1, mode="1"))
+    rgb, alpha = read_image(paint(tmp_path / "x.png", 1, mode="1"))
     assert (colour_at(rgb), alpha) == ((255, 255, 255), None)
 
 
 @pytest.fixture
 def palette() -> Image.Image:
-    picture = Image.new("P", (8, 6), 1)
-    picture.putpalette([9, 8, 7, 200, 100, 50])
-    picture.putpixel((0, 0), 0)
-    return picture
+    image = Image.new("P", (8, 6), 1)
+    image.putpalette([9, 8, 7, 200, 100, 50])
+    image.putpixel((0, 0), 0)
+    return image
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif"])
 def test_palette_becomes_its_colours(tmp_path, palette, suffix):
     palette.save(tmp_path / f"x.{suffix}")
-    rgb, alpha = read_picture(tmp_path / f"x.{suffix}")
+    rgb, alpha = read_image(tmp_path / f"x.{suffix}")
     assert alpha is None
     assert (colour_at(rgb), colour_at(rgb, 1)) == ((9, 8, 7), (200, 100, 50))
 
@@ -438,23 +438,23 @@ def test_palette_becomes_its_colours(tmp_path, palette, suffix):
 @pytest.mark.parametrize(("transparency", "mask"), [(0, (0, 255)), (bytes([10, 200]), (10, 200))])
 def test_palette_with_transparency_keeps_colours_and_gives_a_mask(tmp_path, palette, transparency, mask):
     palette.save(tmp_path / "x.png", transparency=transparency)
-    rgb, alpha = read_picture(tmp_path / "x.png")
+    rgb, alpha = read_image(tmp_path / "x.png")
     assert (colour_at(rgb), colour_at(rgb, 1)) == ((9, 8, 7), (200, 100, 50))
     assert (alpha.mode, colour_at(alpha), colour_at(alpha, 1)) == ("L", *mask)
 
 
 @pytest.mark.parametrize(("mode", "colour"), [("L", 77), ("RGB", (1, 2, 3))])
 def test_a_transparent_colour_gives_a_mask(tmp_path, mode, colour):
-    picture = Image.new(mode, (8, 6), colour)
-    picture.putpixel((1, 0), 5 if mode == "L" else (5, 5, 5))
-    picture.save(tmp_path / "x.png", transparency=colour)
-    rgb, alpha = read_picture(tmp_path / "x.png")
+    image = Image.new(mode, (8, 6), colour)
+    image.putpixel((1, 0), 5 if mode == "L" else (5, 5, 5))
+    image.save(tmp_path / "x.png", transparency=colour)
+    rgb, alpha = read_image(tmp_path / "x.png")
     assert colour_at(rgb) == (colour if mode == "RGB" else (77, 77, 77))
     assert (colour_at(alpha), colour_at(alpha, 1)) == (0, 255)
 
 
 def test_gray_with_alpha_keeps_gray_under_alpha_0(tmp_path):
-    rgb, alpha = read_picture(paint(tmp_path / "x.png", (77, 0), mode="LA"))
+    rgb, alpha = read_image(paint(tmp_path / "x.png", (77, 0), mode="LA"))
     assert (colour_at(rgb), colour_at(alpha)) == ((77, 77, 77), 0)
 
 
@@ -463,21 +463,21 @@ def test_rgb_keeps_what_lies_under_alpha_0(tmp_path, suffix):
     path = tmp_path / f"x.{suffix}"
     options = {"lossless": True, "exact": True} if suffix == "webp" else {}
     Image.new("RGBA", (8, 6), (200, 100, 50, 0)).save(path, **options)
-    rgb, alpha = read_picture(path)
+    rgb, alpha = read_image(path)
     assert (rgb.mode, colour_at(rgb), colour_at(alpha)) == ("RGB", (200, 100, 50), 0)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "tiff"])
 def test_cmyk_becomes_rgb(tmp_path, suffix):
-    rgb, alpha = read_picture(paint(tmp_path / f"x.{suffix}", (0, 255, 255, 0), mode="CMYK"))
+    rgb, alpha = read_image(paint(tmp_path / f"x.{suffix}", (0, 255, 255, 0), mode="CMYK"))
     assert alpha is None
     assert np.abs(np.subtract(colour_at(rgb), (255, 0, 0))).max() <= 3
 
 
 def test_lab_colours_are_no_mask(tmp_path):
-    picture = Image.new("LAB", (8, 6), (128, 128, 128))
-    picture.save(tmp_path / "x.tiff")
-    _, alpha = read_picture(tmp_path / "x.tiff")
+    image = Image.new("LAB", (8, 6), (128, 128, 128))
+    image.save(tmp_path / "x.tiff")
+    _, alpha = read_image(tmp_path / "x.tiff")
     assert alpha is None
     assert not jk.has_alpha(tmp_path / "x.tiff")
 
@@ -486,21 +486,21 @@ def test_lab_colours_are_no_mask(tmp_path):
 def test_16_bits_become_8(tmp_path, suffix):
     values = np.array([[0, 257, 100 * 257, 65535]], np.uint16)
     Image.fromarray(values).save(tmp_path / f"x.{suffix}")
-    rgb, alpha = read_picture(tmp_path / f"x.{suffix}")
+    rgb, alpha = read_image(tmp_path / f"x.{suffix}")
     assert alpha is None
     assert np.asarray(rgb)[0].tolist() == [[v, v, v] for v in (0, 1, 100, 255)]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
-def test_pictures_are_upright_by_their_exif_tag(tmp_path, mode):
-    picture = Image.new(mode, (8, 6), 0 if mode in "LP" else (0,) * len(mode))
-    picture.putpixel((0, 0), {"RGB": (255, 0, 0), "RGBA": (255, 0, 0, 255), "L": 255, "P": 1}[mode])
+def test_images_are_upright_by_their_exif_tag(tmp_path, mode):
+    image = Image.new(mode, (8, 6), 0 if mode in "LP" else (0,) * len(mode))
+    image.putpixel((0, 0), {"RGB": (255, 0, 0), "RGBA": (255, 0, 0, 255), "L": 255, "P": 1}[mode])
     if mode == "P":
-        picture.putpalette([0, 0, 0, 255, 0, 0])
+        image.putpalette([0, 0, 0, 255, 0, 0])
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned by a quarter
-    picture.save(tmp_path / "x.png", exif=exif)
-    rgb, alpha = read_picture(tmp_path / "x.png")
+    image.save(tmp_path / "x.png", exif=exif)
+    rgb, alpha = read_image(tmp_path / "x.png")
     assert rgb.size == (6, 8)
     assert np.argwhere(np.asarray(rgb)[..., 0] == 255).tolist() == [[0, 5]]
     assert (alpha is None) == (mode != "RGBA")
@@ -514,14 +514,14 @@ def test_pictures_are_upright_by_their_exif_tag(tmp_path, mode):
 )
 def test_a_mask_is_gray_or_alpha(tmp_path, mode, colour, mask):
     path = paint(tmp_path / "x.png", (1, 2, 3, 77), mode="RGBA")
-    rgb, alpha = read_picture(path, paint(tmp_path / "m.png", colour, mode=mode))
+    rgb, alpha = read_image(path, paint(tmp_path / "m.png", colour, mode=mode))
     assert (colour_at(rgb), alpha.mode, colour_at(alpha)) == ((1, 2, 3), "L", mask)
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path):
-    picture, mask = paint(tmp_path / "x.png"), paint(tmp_path / "m.png", 0, (6, 8), "L")
-    with pytest.raises(OSError, match=r"its mask is 6 x 8 px, the picture 8 x 6$"):
-        read_picture(picture, mask)
+    image, mask = paint(tmp_path / "x.png"), paint(tmp_path / "m.png", 0, (6, 8), "L")
+    with pytest.raises(OSError, match=r"its mask is 6 x 8 px, the image 8 x 6$"):
+        read_image(image, mask)
 
 
 # making it square
@@ -529,10 +529,10 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
 
 def stripes(width: int, height: int) -> Image.Image:
     """Red left third, green middle, blue right."""
-    picture = np.zeros((height, width, 3), np.uint8)
+    image = np.zeros((height, width, 3), np.uint8)
     for c, columns in enumerate(np.array_split(np.arange(width), 3)):
-        picture[:, columns, c] = 255
-    return Image.fromarray(picture)
+        image[:, columns, c] = 255
+    return Image.fromarray(image)
 
 
 @pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
@@ -569,7 +569,7 @@ def test_crop_keeps_the_middle():
 # the store
 
 
-def test_store_holds_the_pictures_in_order(tmp_path):
+def test_store_holds_the_images_in_order(tmp_path):
     colours = [(i, 2 * i, 255 - i) for i in range(20)]
     paths = [paint(tmp_path / f"{i}.png", colour).name for i, colour in enumerate(colours)]
     store = open_store(tmp_path, paths[::-1], 16)
@@ -603,16 +603,16 @@ def test_a_thumbnail_is_rgb(tmp_path):
 
 
 def test_rgb_stays_under_alpha_0_when_resized(tmp_path):
-    picture = np.full((64, 64, 4), (200, 100, 50, 0), np.uint8)
-    picture[:, 32:, 3] = 255
-    Image.fromarray(picture).save(tmp_path / "x.png")
+    image = np.full((64, 64, 4), (200, 100, 50, 0), np.uint8)
+    image[:, 32:, 3] = 255
+    Image.fromarray(image).save(tmp_path / "x.png")
     pixels = open_store(tmp_path, ["x.png"], 16).pixels[0]
     assert np.abs(pixels[..., :3].astype(int) - (200, 100, 50)).max() <= 1
     assert (pixels[:, :7, 3] == 0).all()
     assert (pixels[:, 9:, 3] == 255).all()
 
 
-def test_pictures_without_alpha_are_opaque_beside_those_with(tmp_path):
+def test_images_without_alpha_are_opaque_beside_those_with(tmp_path):
     paths = [paint(tmp_path / "a.png").name, paint(tmp_path / "b.png", (1, 2, 3, 9), mode="RGBA").name]
     store = open_store(tmp_path, paths, 16)
     assert store.masked
@@ -645,7 +645,7 @@ def test_the_cache_is_in_the_cache_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("same_size", [True, False])
-def test_a_changed_picture_is_noticed(tmp_path, same_size):
+def test_a_changed_image_is_noticed(tmp_path, same_size):
     path = tmp_path / "x.bmp"  # as many bytes whatever its colours
     first = open_store(tmp_path, [paint(path, (1, 1, 1)).name], 16)
     before = path.stat()
@@ -674,29 +674,29 @@ def test_the_key_changes_with_size_fit_names_and_masks(tmp_path):
 
 @pytest.fixture
 def with_broken(tmp_path) -> tuple[Path, list[str]]:
-    """Five pictures, of which the first, the third and the last can't be read."""
-    root = tmp_path / "pictures"
+    """Five images, of which the first, the third and the last can't be read."""
+    root = tmp_path / "images"
     paths = [paint(root / f"{i}.jpg", (90, 90, 90), (64, 64)).name for i in range(5)]
     (root / "0.jpg").write_bytes(b"")
-    (root / "2.jpg").write_bytes(b"this is no picture")
+    (root / "2.jpg").write_bytes(b"this is no image")
     (root / "4.jpg").write_bytes((root / "3.jpg").read_bytes()[:-60])
     return root, paths
 
 
-def test_unreadable_pictures_stop_with_all_their_names(with_broken, tmp_path):
+def test_unreadable_images_stop_with_all_their_names(with_broken, tmp_path):
     root, paths = with_broken
     for _ in range(2):  # what failed once leaves nothing behind that could pass for success
         with pytest.raises(KitError) as error:
             open_store(root, paths, 16, cache=tmp_path / "cache")
         line = str(error.value)
         assert "\n" not in line
-        assert line.startswith("3 pictures can't be read: ")
+        assert line.startswith("3 images can't be read: ")
         assert "data.bad_images: skip" in line
         assert [name in line for name in paths] == [True, False, True, False, True]
         assert list((tmp_path / "cache").rglob("*.npy")) == []
 
 
-def test_unreadable_pictures_can_be_skipped(with_broken):
+def test_unreadable_images_can_be_skipped(with_broken):
     root, paths = with_broken
     for _ in range(2):
         store = open_store(root, paths, 16, bad_images="skip")
@@ -708,12 +708,12 @@ def test_unreadable_pictures_can_be_skipped(with_broken):
 def test_what_was_skipped_once_still_stops(with_broken):
     root, paths = with_broken
     open_store(root, paths, 16, bad_images="skip")
-    with pytest.raises(KitError, match="3 pictures can't be read") as error:
+    with pytest.raises(KitError, match="3 images can't be read") as error:
         open_store(root, paths, 16)
     assert [name in str(error.value) for name in paths] == [True, False, True, False, True]
 
 
-def test_a_mended_picture_is_read(with_broken):
+def test_a_mended_image_is_read(with_broken):
     root, paths = with_broken
     open_store(root, paths, 16, bad_images="skip")
     for name in ("0.jpg", "2.jpg", "4.jpg"):
@@ -721,7 +721,7 @@ def test_a_mended_picture_is_read(with_broken):
     assert open_store(root, paths, 16).broken == ()
 
 
-def test_pictures_that_are_gone_are_listed(tmp_path):
+def test_images_that_are_gone_are_listed(tmp_path):
     paint(tmp_path / "a.png")
     with pytest.raises(KitError) as error:
         open_store(tmp_path, ["x.png", "a.png", "y.png"], 16)
@@ -734,7 +734,7 @@ def test_pictures_that_are_gone_are_listed(tmp_path):
 
 @pytest.mark.parametrize("place", ["masks", "masks/train/train"])
 @pytest.mark.parametrize("inside", [True, False])
-def test_masks_have_the_names_of_their_pictures(tmp_path, place, inside):
+def test_masks_have_the_names_of_their_images(tmp_path, place, inside):
     root = tmp_path / "data"
     paths = [f"train/train/{i}.jpg" for i in range(3)]
     for i, path in enumerate(paths):
@@ -765,7 +765,7 @@ def test_all_missing_masks_are_listed(tmp_path):
     paint(tmp_path / "masks" / "p2.png", 255, mode="L")
     with pytest.raises(KitError) as error:
         open_store(tmp_path, paths, 16, masks="masks")
-    assert str(error.value) == f"data.masks: {tmp_path / 'masks'}: has no mask for 3 pictures: p0.jpg, p1.jpg, p3.jpg"
+    assert str(error.value) == f"data.masks: {tmp_path / 'masks'}: has no mask for 3 images: p0.jpg, p1.jpg, p3.jpg"
 
 
 def test_a_missing_folder_of_masks_is_told(tmp_path):
@@ -773,10 +773,10 @@ def test_a_missing_folder_of_masks_is_told(tmp_path):
         open_store(tmp_path, [paint(tmp_path / "x.png").name], 16, masks="nowhere")
 
 
-def test_a_mask_that_does_not_fit_is_told_with_its_picture(tmp_path):
+def test_a_mask_that_does_not_fit_is_told_with_its_image(tmp_path):
     paint(tmp_path / "x.jpg")
     paint(tmp_path / "masks" / "x.png", 255, (9, 9), "L")
-    with pytest.raises(KitError, match=r"x\.jpg \(its mask is 9 x 9 px, the picture 8 x 6\)"):
+    with pytest.raises(KitError, match=r"x\.jpg \(its mask is 9 x 9 px, the image 8 x 6\)"):
         open_store(tmp_path, ["x.jpg"], 16, masks="masks")
 
 
@@ -808,7 +808,7 @@ COUNTS = st.lists(st.integers(1, 9), min_size=2, max_size=8)
 
 
 def tables(counts: Sequence[int], seed: int) -> pd.DataFrame:
-    """Identities with these numbers of pictures in random order, under an index that is no row number."""
+    """Identities with these numbers of images in random order, under an index that is no row number."""
     identities = np.repeat([f"cat{i}" for i in range(len(counts))], counts)
     train = table(np.random.default_rng(seed).permutation(identities))
     return train.set_index(np.arange(len(train))[::-1] * 3)
@@ -851,12 +851,12 @@ def test_stratified_partitions_or_tells_a_share_that_works(counts, seed, share):
 
 
 @pytest.mark.parametrize("name", ["stratified", "kfold"])
-def test_single_pictures_alone_can_not_be_split(name):
+def test_single_images_alone_can_not_be_split(name):
     with pytest.raises(KitError, match=r"^data\.split"):
         split(name, table("abcdefg"))
 
 
-def test_burst_safe_leaves_single_pictures_in_training():
+def test_burst_safe_leaves_single_images_in_training():
     ((left, right),) = split("burst_safe", table("abcdefg", burst=list("1234567")), column="burst")
     assert (list(left), list(right)) == ([0, 1, 2, 3, 4, 5, 6], [])
 
@@ -869,7 +869,7 @@ def test_stratified_refuses_a_share_that_can_not_be(share):
 
 @settings(max_examples=30, deadline=None)
 @given(COUNTS, st.integers(0, 99), st.integers(2, 4))
-def test_kfold_validates_every_picture_once(counts, seed, folds):
+def test_kfold_validates_every_image_once(counts, seed, folds):
     assume(max(counts) >= folds)
     train = tables(counts, seed)
     splits = split("kfold", train, folds=folds)
@@ -890,8 +890,8 @@ def test_kfold_spreads_identities_and_depends_on_the_seed():
     assert not all((a[1] == b[1]).all() for a, b in zip(splits, other))
 
 
-def test_kfold_needs_an_identity_with_as_many_pictures():
-    with pytest.raises(KitError, match=r"data\.split\.folds: 5 is more than the 4 pictures"):
+def test_kfold_needs_an_identity_with_as_many_images():
+    with pytest.raises(KitError, match=r"data\.split\.folds: 5 is more than the 4 images"):
         split("kfold", table("aaaabb"))
     assert len(split("kfold", table("aaaabb"), folds=4)) == 4
 
@@ -1033,16 +1033,16 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def rgba(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        assert picture.mode == "RGBA"
-        return np.asarray(picture)
+    with Image.open(path) as image:
+        assert image.mode == "RGBA"
+        return np.asarray(image)
 
 
 def test_the_same_arguments_draw_the_same_files(small, tmp_path):
     assert contents(make_mini_dataset(str(tmp_path / "new" / "again"), **SMALL)) == contents(small)
 
 
-def test_another_seed_draws_other_pictures(mini, small):
+def test_another_seed_draws_other_images(mini, small):
     first, second = (rgba(root / "train" / "train" / "train_0001.png") for root in (mini, small))
     assert first.shape != second.shape or (first != second).any()
 
@@ -1093,7 +1093,7 @@ def test_counts_have_a_long_tail(mini):
 
 
 @given(st.integers(2, 60), st.integers(0, 3000))
-def test_long_tail_gives_away_every_picture(identities, more):
+def test_long_tail_gives_away_every_image(identities, more):
     counts = jk.long_tail(identities, 6 * identities + more)
     assert counts.sum() == 6 * identities + more
     assert counts.min() >= 6
@@ -1101,7 +1101,7 @@ def test_long_tail_gives_away_every_picture(identities, more):
 
 
 @given(st.integers(6, 60), st.integers(0, 10_000))
-def test_every_identity_has_a_pair_of_pictures_on_both_sides(count, seed):
+def test_every_identity_has_a_pair_of_images_on_both_sides(count, seed):
     rows = pd.DataFrame(jk.plan_identity(np.random.default_rng(seed), count))
     assert len(rows) == count
     assert rows.split.value_counts().reindex(["train", "test"]).min() >= 2  # one alone has nothing to be found
@@ -1127,7 +1127,7 @@ def test_round_2_blackens_what_lies_around_the_animal(small, small_round2):
         assert not second[~inside].any()
 
 
-def test_round_2_renumbers_the_test_pictures(small, small_round2):
+def test_round_2_renumbers_the_test_images(small, small_round2):
     assert (small / "train.csv").read_bytes() == (small_round2 / "train.csv").read_bytes()
     names, alphas, answers = [], [], []
     for root in (small, small_round2):
@@ -1137,7 +1137,7 @@ def test_round_2_renumbers_the_test_pictures(small, small_round2):
         answers.append(dict(zip(alphas[-1], solution.ground_truth)))
     assert names[0] == names[1]
     assert alphas[0] != alphas[1]
-    assert answers[0] == answers[1]  # the same pictures, and each is still the same animal
+    assert answers[0] == answers[1]  # the same images, and each is still the same animal
 
 
 def test_the_same_dataset_is_left_as_it_is(small, monkeypatch):
@@ -1204,7 +1204,7 @@ def test_arguments_that_can_not_be_are_refused_before_any_drawing(tmp_path, argu
     assert os.listdir(tmp_path) == []
 
 
-def test_folders_within_an_identity_belong_to_it_and_loose_pictures_are_told(tmp_path):
+def test_folders_within_an_identity_belong_to_it_and_loose_images_are_told(tmp_path):
     for name in ("ana/2021/left/a.png", "ana/b.png", "bo/c.png", "loose.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / name)

@@ -25,7 +25,7 @@ def paint(path: Path, seed: int = 0) -> Path:
 
 
 def album(root: Path, *more: str, count: int = 3) -> Path:
-    """A folder of two individuals, and further pictures."""
+    """A folder of two individuals, and further images."""
     for i, name in enumerate([f"{cat}/{i}.png" for cat in ("Ana", "Bela") for i in range(count)] + list(more)):
         paint(root / name, i)
     return root
@@ -39,12 +39,12 @@ def told(root: Path) -> str:
 
 
 def table_of(*rows):
-    """Pictures (path, identity)."""
+    """Images (path, identity)."""
     return pd.DataFrame([{"path": path, "filename": path, "identity": identity} for path, identity in rows])
 
 
 def test_numbers_are_neighbours_within_one_card_only():
-    """Two cards with the same numbers: pictures alternate by number, yet each burst lies on one card."""
+    """Two cards with the same numbers: images alternate by number, yet each burst lies on one card."""
     rows = [(f"Ana/card{card}/IMG_{i:04d}.jpg", "Ana") for i in range(1, 7) for card in (1, 2)]
     hashes = np.array([[card] * 64 for _ in range(1, 7) for card in (0, 1)], bool)  # cards show other scenes
     bursts = find_bursts(table_of(*rows), hashes)
@@ -111,18 +111,18 @@ def test_views_are_joined_by_path_where_names_repeat(tmp_path):
     )
     train = with_views(two_cards(tmp_path), f"path,burst\n{rows}")
     assert [None if pd.isna(b) else b for b in train.burst] == ["0", "1", "2", None]
-    assert "views.csv: tells burst of 3 of 4 training pictures" in told(tmp_path)
+    assert "views.csv: tells burst of 3 of 4 training images" in told(tmp_path)
 
 
 def test_bare_names_join_only_what_has_no_namesake(tmp_path):
     train = with_views(two_cards(tmp_path), "filename,burst\nIMG_1.png,7\nIMG_2.png,8\n")
     assert [None if pd.isna(b) else b for b in train.burst] == [None, None, None, "8"]
-    assert "tells burst of 1 of 4 training pictures" in told(tmp_path)
+    assert "tells burst of 1 of 4 training images" in told(tmp_path)
 
 
 def test_views_that_match_nothing_are_told_with_an_example(tmp_path):
     with_views(two_cards(tmp_path), "path,burst\nelsewhere/x.png,7\n")
-    assert "of 0 of 4 training pictures (it names elsewhere/x.png, the pictures are called Ana/c1/IMG_1.png)" in told(
+    assert "of 0 of 4 training images (it names elsewhere/x.png, the images are called Ana/c1/IMG_1.png)" in told(
         tmp_path
     )
 
@@ -136,7 +136,7 @@ def test_a_split_by_a_column_that_stayed_empty_stops(tmp_path):
     with_views(two_cards(tmp_path), "path,burst\nelsewhere/x.png,7\n")
     raw = {"name": "x", "data": {"size": 16, "split": {"name": "burst_safe", "column": "burst"}}}
     raw["model"] = {"backbone": "test_resnet", "pretrained": False}
-    with pytest.raises(KitError, match=r"data\.split\.column: 'burst' is empty for all 4 training pictures"):
+    with pytest.raises(KitError, match=r"data\.split\.column: 'burst' is empty for all 4 training images"):
         run_recipe(jaguar_kit.recipe_from_dict(raw), data=tmp_path, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -146,18 +146,18 @@ def test_a_partly_empty_column_is_counted(tmp_path):
     with_views(tmp_path / "data", "path,burst\n" + "".join(f"Ana/{i}.png,{i // 2}\n" for i in range(6)))
     raw = {"name": "x", "data": {"size": 16, "split": {"name": "burst_safe", "column": "burst", "validation": 0.4}}}
     data = jaguar_kit.open_data(jaguar_kit.recipe_from_dict(raw), load_competition(tmp_path / "data"))
-    assert "6 of 12 training pictures have no burst; each counts as one of its own" in data.competition.notes
+    assert "6 of 12 training images have no burst; each counts as one of its own" in data.competition.notes
 
 
-def test_masks_are_not_shared_by_pictures_of_one_name(tmp_path):
+def test_masks_are_not_shared_by_images_of_one_name(tmp_path):
     paths = ["a/x.png", "b/x.png"]
     for name in (*paths, "masks/x.png"):
         paint(tmp_path / name)
-    with pytest.raises(KitError, match="has no mask for 2 pictures"):
+    with pytest.raises(KitError, match="has no mask for 2 images"):
         jaguar_kit.mask_paths(tmp_path, paths, "masks")
 
 
-def test_held_out_pictures_are_known_by_their_paths(tmp_path):
+def test_held_out_images_are_known_by_their_paths(tmp_path):
     np.savez(
         tmp_path / "validation.npz",
         images=["Ana/c1/IMG_1.jpg", "Bela/c1/IMG_9.jpg"],
@@ -167,7 +167,7 @@ def test_held_out_pictures_are_known_by_their_paths(tmp_path):
     )
     rows = [("Ana/c1/IMG_1.jpg", "Ana"), ("Ana/c2/IMG_1.jpg", "Ana"), ("IMG_1.jpg", "Ana"), ("c1/IMG_1.jpg", "Ana")]
     rows += [("copies/IMG_9.jpg", "Bela"), ("copies/IMG_9.jpg", "Ana"), ("Ana/c1/IMG_2.jpg", "Ana")]
-    found = identify.held_out_pictures(tmp_path, table_of(*rows))
+    found = identify.held_out_images(tmp_path, table_of(*rows))
     assert found.tolist() == [True, False, False, True, True, False, False]
 
 
@@ -213,7 +213,7 @@ def test_names_of_splits_masks_and_cameras_alone_are_refused(names, tmp_path):
 def test_names_of_splits_masks_and_cameras_beside_individuals_are_left_out(name, tmp_path):
     root = album(tmp_path, f"{name}/1.png", f"{name}/2.png")
     assert load_competition(root).identities == ["Ana", "Bela"]
-    assert f"no individuals and are left out: {name} (2 pictures)" in told(root)
+    assert f"no individuals and are left out: {name} (2 images)" in told(root)
 
 
 @pytest.mark.parametrize(
@@ -235,13 +235,13 @@ LITTER = ["@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Infor
 
 @pytest.mark.parametrize("name", LITTER)
 @pytest.mark.parametrize("place", ["", "Ana/"])
-def test_what_a_system_leaves_is_no_picture(name, place, tmp_path):
+def test_what_a_system_leaves_is_no_image(name, place, tmp_path):
     root = album(tmp_path, f"{place}{name}/thumb.png")
     assert load_competition(root).paths == [f"{cat}/{i}.png" for cat in ("Ana", "Bela") for i in range(3)]
     assert f"{place}{name} (1 files)" in told(root)
 
 
-# pictures passed over
+# images passed over
 
 
 def test_folders_and_cards_that_are_links_are_read(tmp_path):
@@ -271,11 +271,11 @@ def test_what_can_not_be_read_is_counted_by_its_ending(tmp_path):
         (root / name).write_bytes(b"x")
     (root / "Dora").mkdir()
     notes = told(root)
-    assert "no pictures that can be read here: 2 .cr2, 1 .txt, 1 without ending, 1 .mov" in notes
-    assert "2 folders have no picture that can be read: Cora (2 .cr2, 1 .mov), Dora (empty)" in notes
+    assert "no images that can be read here: 2 .cr2, 1 .txt, 1 without ending, 1 .mov" in notes
+    assert "2 folders have no image that can be read: Cora (2 .cr2, 1 .mov), Dora (empty)" in notes
 
 
-@pytest.mark.skipif("HEIF" in jaguar_kit.picture_formats(), reason="pillow-heif is installed")
+@pytest.mark.skipif("HEIF" in jaguar_kit.image_formats(), reason="pillow-heif is installed")
 def test_heic_is_counted_with_advice_where_it_can_not_be_read(tmp_path):
     root = album(tmp_path)
     (root / "Ana" / "x.HEIC").write_bytes(b"x")
@@ -302,13 +302,13 @@ def test_names_that_are_not_utf8_are_refused_before_any_work(tmp_path):
         load_competition(root)
 
 
-def test_pictures_deeper_in_a_part_that_no_table_names_are_told(mini, tmp_path):
+def test_images_deeper_in_a_part_that_no_table_names_are_told(mini, tmp_path):
     import shutil
 
     root = Path(shutil.copytree(mini, tmp_path / "data"))
     paint(root / "train" / "train" / "more" / "train_0001.png")
     (note,) = [note for note in load_competition(root).notes if "stand in no table" in note]
-    assert note.startswith("1 pictures in train/")
+    assert note.startswith("1 images in train/")
     assert "more/train_0001.png" in note
 
 
@@ -363,7 +363,7 @@ def test_folders_of_several_spellings_are_one_animal(tmp_path):
 )
 def test_labels_that_may_be_none_are_told(label, tmp_path):
     notes = told(album(tmp_path, f"{label}/1.png"))
-    assert (f"1 pictures are of an individual called {label!r}" in notes) == (label not in ("Nala", "Nona", "Unky"))
+    assert (f"1 images are of an individual called {label!r}" in notes) == (label not in ("Nala", "Nona", "Unky"))
 
 
 def test_names_that_differ_by_case_alone_are_told(tmp_path):
@@ -391,7 +391,7 @@ def test_a_partial_solution_is_told(mini, tmp_path):
 
     root = Path(shutil.copytree(mini, tmp_path / "data"))
     pd.read_csv(root / "solution.csv").iloc[1:].to_csv(root / "solution.csv", index=False)
-    assert "solution.csv: tells 15 of 16 test pictures, so that nothing is scored by it" in told(root)
+    assert "solution.csv: tells 15 of 16 test images, so that nothing is scored by it" in told(root)
 
 
 def test_an_empty_species_is_that_of_its_dataset(tmp_path):
@@ -422,7 +422,7 @@ def test_a_link_stands_for_no_real_folder(tmp_path):
     assert "1 links lead nowhere, or where a folder was read already: A best of" in told(root)
 
 
-def test_masks_beside_an_individual_s_pictures_are_none_of_them(tmp_path):
+def test_masks_beside_an_individual_s_images_are_none_of_them(tmp_path):
     root = album(tmp_path, "Ana/masks/0.png")
     assert len(load_competition(root).train) == 6
     assert "Ana/masks (1 files)" in told(root)
@@ -435,14 +435,14 @@ def test_masks_are_left_out_however_they_are_named(spelling, tmp_path):
     assert load_competition(root, masks=spelling.format(root=root)).identities == ["Ana", "Bela"]
 
 
-def test_one_picture_in_two_rows_is_refused(mini, tmp_path):
+def test_one_image_in_two_rows_is_refused(mini, tmp_path):
     import shutil
 
     root = Path(shutil.copytree(mini, tmp_path / "data"))
     table = pd.read_csv(root / "train.csv")
     again = table.iloc[[3]].assign(filename="./" + table.filename[3])
     pd.concat([table, again]).to_csv(root / "train.csv", index=False)
-    with pytest.raises(KitError, match=r"train\.csv: filename: more than one row for the picture .*train_0004\.png"):
+    with pytest.raises(KitError, match=r"train\.csv: filename: more than one row for the image .*train_0004\.png"):
         load_competition(root)
 
 
@@ -463,10 +463,10 @@ def test_a_solution_without_labels_scores_nothing(mini, tmp_path):
     root = Path(shutil.copytree(mini, tmp_path / "data"))
     pd.read_csv(root / "solution.csv").assign(ground_truth="").to_csv(root / "solution.csv", index=False)
     assert load_competition(root).solution is None
-    assert "solution.csv: tells 0 of 16 test pictures" in told(root)
+    assert "solution.csv: tells 0 of 16 test images" in told(root)
 
 
-def test_other_pictures_of_the_same_size_are_other_data(tmp_path):
+def test_other_images_of_the_same_size_are_other_data(tmp_path):
     root = album(tmp_path)
     for name, seed in (("Ana/0.bmp", 1), ("Bela/0.bmp", 2)):
         paint(root / name, seed)
@@ -478,10 +478,10 @@ def test_other_pictures_of_the_same_size_are_other_data(tmp_path):
     assert load_competition(root).fingerprint != before
 
 
-def test_two_masks_of_one_picture_are_refused(tmp_path):
+def test_two_masks_of_one_image_are_refused(tmp_path):
     for name in ("a/x.png", "masks/a/x.png", "masks/a/x.bmp"):
         paint(tmp_path / name)
-    with pytest.raises(KitError, match="are both the mask of one picture; remove one"):
+    with pytest.raises(KitError, match="are both the mask of one image; remove one"):
         jaguar_kit.mask_paths(tmp_path, ["a/x.png"], "masks")
 
 

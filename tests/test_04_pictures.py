@@ -1,11 +1,11 @@
-"""Pictures from elsewhere: any depth, broken metadata, masks of labels, and nothing that starts another program."""
+"""Images from elsewhere: any depth, broken metadata, masks of labels, and nothing that starts another program."""
 
 import struct
 
 import jaguar_kit
 import numpy as np
 import pytest
-from jaguar_kit import open_store, read_picture
+from jaguar_kit import open_store, read_image
 from PIL import Image
 
 
@@ -17,7 +17,7 @@ def gradient(top: int, dtype=np.uint16) -> np.ndarray:
 @pytest.mark.parametrize("ending", ["png", "tif"])
 def test_deep_gray_shows_its_whole_range_whatever_its_depth(top, ending, tmp_path):
     Image.fromarray(gradient(top)).save(tmp_path / f"x.{ending}")
-    values = np.asarray(read_picture(tmp_path / f"x.{ending}")[0])[..., 0]
+    values = np.asarray(read_image(tmp_path / f"x.{ending}")[0])[..., 0]
     np.testing.assert_allclose(values, np.linspace(0, 255, 64 * 64).reshape(64, 64), atol=1.6)
 
 
@@ -27,7 +27,7 @@ def test_one_pixel_that_is_no_number_spoils_no_other(top, odd, tmp_path):
     values = gradient(1, np.float32) * np.float32(top)
     values[3, 3] = odd
     Image.fromarray(values).save(tmp_path / "x.tif")
-    read = np.asarray(read_picture(tmp_path / "x.tif")[0])[..., 0]
+    read = np.asarray(read_image(tmp_path / "x.tif")[0])[..., 0]
     most = 255 if top < 1000 else 1000 / 1023 * 255
     assert read[-1, -1] == pytest.approx(most, abs=1)
     assert read[32, 32] == pytest.approx(most / 2, abs=3)
@@ -58,10 +58,10 @@ ODD_VALUE = struct.pack("<HHIHH", 0x0112, 3, 1, 77, 0)
         (b"", False),
     ],
 )
-def test_broken_metadata_make_no_picture_unreadable(exif, turned, tmp_path):
-    picture = Image.new("RGB", (60, 20), (200, 10, 10))
-    picture.save(tmp_path / "x.jpg", exif=exif)
-    assert read_picture(tmp_path / "x.jpg")[0].size == ((20, 60) if turned else (60, 20))
+def test_broken_metadata_make_no_image_unreadable(exif, turned, tmp_path):
+    image = Image.new("RGB", (60, 20), (200, 10, 10))
+    image.save(tmp_path / "x.jpg", exif=exif)
+    assert read_image(tmp_path / "x.jpg")[0].size == ((20, 60) if turned else (60, 20))
     assert not open_store(tmp_path, ["x.jpg"], 16).broken
 
 
@@ -75,14 +75,14 @@ def test_every_orientation_is_turned_upright(orientation, tmp_path):
     Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
     with Image.open(tmp_path / "x.png") as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    assert np.array_equal(np.asarray(read_picture(tmp_path / "x.png")[0]), expected)
+    assert np.array_equal(np.asarray(read_image(tmp_path / "x.png")[0]), expected)
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.eps"])
-def test_no_picture_starts_another_program(name, tmp_path, monkeypatch):
+def test_no_image_starts_another_program(name, tmp_path, monkeypatch):
     import subprocess
 
     started = []
@@ -92,7 +92,7 @@ def test_no_picture_starts_another_program(name, tmp_path, monkeypatch):
     store = open_store(tmp_path, [name], 16, bad_images="skip")
     assert store.broken == (0,)
     assert not started
-    assert ".eps" not in jaguar_kit.picture_suffixes()
+    assert ".eps" not in jaguar_kit.image_suffixes()
 
 
 @pytest.mark.parametrize("white", [1, 255])
@@ -102,29 +102,29 @@ def test_a_mask_of_zeros_and_ones_is_black_and_white(white, dtype, tmp_path):
     mask[5:15] = white
     Image.new("RGB", (20, 20)).save(tmp_path / "x.jpg")
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    alpha = np.asarray(read_picture(tmp_path / "x.jpg", tmp_path / "mask.png")[1])
+    alpha = np.asarray(read_image(tmp_path / "x.jpg", tmp_path / "mask.png")[1])
     assert set(np.unique(alpha)) == {0, 255}
     assert (alpha == 255).mean() == 0.5
 
 
 @pytest.mark.parametrize("odd", [3.4e38, -3.4e38, 65535])
-def test_a_value_for_no_data_or_a_hot_pixel_darkens_no_picture(odd, tmp_path):
+def test_a_value_for_no_data_or_a_hot_pixel_darkens_no_image(odd, tmp_path):
     values = gradient(1999, np.float32)
     values[3, 3] = odd
     Image.fromarray(values).save(tmp_path / "x.tif")
-    assert np.asarray(read_picture(tmp_path / "x.tif")[0])[..., 0].std() > 30
+    assert np.asarray(read_image(tmp_path / "x.tif")[0])[..., 0].std() > 30
 
 
 def test_signed_values_show_their_range_and_no_values_are_told(tmp_path):
     Image.fromarray(np.linspace(-3000, -1001, 4096).reshape(64, 64).astype(np.int32)).save(tmp_path / "x.tif")
-    assert np.asarray(read_picture(tmp_path / "x.tif")[0])[..., 0].std() > 30
+    assert np.asarray(read_image(tmp_path / "x.tif")[0])[..., 0].std() > 30
     Image.fromarray(np.full((9, 9), np.nan, np.float32)).save(tmp_path / "y.tif")
     assert open_store(tmp_path, ["y.tif"], 16, bad_images="skip").broken == (0,)
 
 
-def test_a_pipe_is_no_picture(tmp_path):
+def test_a_pipe_is_no_image(tmp_path):
     import os
 
     os.mkfifo(tmp_path / "x.png")
     with pytest.raises(OSError, match="is no file"):
-        read_picture(tmp_path / "x.png")
+        read_image(tmp_path / "x.png")

@@ -56,7 +56,7 @@ def test_black_weighs_each_pixel_with_its_mask():
     np.testing.assert_allclose(preparation("black")(pixels, training=False).numpy(), normalised(expected), atol=1e-5)
 
 
-def test_black_is_black_where_the_mask_is_empty_and_the_picture_where_it_is_full():
+def test_black_is_black_where_the_mask_is_empty_and_the_image_where_it_is_full():
     pixels = stored(1)
     pixels[:, 3, :8], pixels[:, 3, 8:] = 0, 255
     rgb = plain("black")(pixels, training=False)
@@ -113,7 +113,7 @@ def test_flip_mirrors_left_and_right():
     torch.testing.assert_close(mirrored, once.flip(-1))
 
 
-def test_mask_is_applied_before_the_picture_moves():
+def test_mask_is_applied_before_the_image_moves():
     pixels = stored(2)
     still = plain("black")(pixels, training=True)
     flipped = plain("black", [{"name": "flip", "p": 1.0}])(pixels, training=True)
@@ -145,10 +145,10 @@ def test_erasing_blackens_a_rectangle_of_the_asked_share():
     rgb = plain(augment=[{"name": "erasing", "p": 1.0, "area": [0.1, 0.2]}], size=50)(white, training=True)
     assert set(rgb.unique().tolist()) == {0.0, 1.0}
     erased = rgb[:, 0] == 0
-    for picture, share in zip(erased, erased.float().mean((1, 2))):
-        rows, columns = torch.nonzero(picture.any(1)), torch.nonzero(picture.any(0))
+    for image, share in zip(erased, erased.float().mean((1, 2))):
+        rows, columns = torch.nonzero(image.any(1)), torch.nonzero(image.any(0))
         box = (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
-        assert picture.sum() == box
+        assert image.sum() == box
         assert 0.06 < share < 0.24  # whole pixels, and a long rectangle is cut at the border
 
 
@@ -168,7 +168,7 @@ def test_augmentation_is_for_training_only(name):
 
 
 @pytest.mark.parametrize("name", ["flip", "affine", "erasing"])
-def test_augmentation_draws_for_each_picture_of_a_batch(name):
+def test_augmentation_draws_for_each_image_of_a_batch(name):
     pixels = stored(1).expand(32, -1, -1, -1)
     rgb = plain(augment=[name])(pixels, training=True)
     assert not torch.equal(rgb, rgb[:1].expand_as(rgb))
@@ -186,7 +186,7 @@ def test_augmentation_follows_the_seed(name):
     assert not torch.equal(drawn(1), drawn(2))
 
 
-def test_flip_mirrors_its_share_of_the_pictures():
+def test_flip_mirrors_its_share_of_the_images():
     pixels = stored(1).expand(400, -1, -1, -1)
     rgb = plain(augment=[{"name": "flip", "p": 0.25}])(pixels, training=True)
     unchanged = (rgb == plain()(pixels, training=False)).flatten(1).all(1).float().mean()
@@ -239,13 +239,13 @@ def test_misspelt_background_is_answered_with_the_nearest_name():
 # every background
 
 
-def scene(pictures=3, side=32):
-    """Animals of several colours before plain walls of a colour for each picture: RGB, alpha, walls (B, 3, 1, 1)."""
+def scene(images=3, side=32):
+    """Animals of several colours before plain walls of a colour for each image: RGB, alpha, walls (B, 3, 1, 1)."""
     generator = torch.Generator().manual_seed(0)
-    alpha = torch.zeros(pictures, 1, side, side)
+    alpha = torch.zeros(images, 1, side, side)
     alpha[..., 8:24, 10:26] = 1
-    walls = torch.linspace(0.1, 0.9, 3 * pictures).view(pictures, 3, 1, 1)
-    animal = torch.rand(pictures, 3, side, side, generator=generator)
+    walls = torch.linspace(0.1, 0.9, 3 * images).view(images, 3, 1, 1)
+    animal = torch.rand(images, 3, side, side, generator=generator)
     return alpha * animal + (1 - alpha) * walls, alpha, walls
 
 
@@ -254,7 +254,7 @@ def changed(name, rgb, alpha, seed=0, **settings):
     return jaguar_kit.build("background", name, **settings)(rgb, alpha)
 
 
-BEHIND = sorted(set(jaguar_kit.names("background")) - {"background_only", "silhouette_only"})
+BEHIND = sorted(set(jaguar_kit.registered("background")) - {"background_only", "silhouette_only"})
 
 
 @pytest.mark.parametrize("name", BEHIND)
@@ -263,7 +263,7 @@ def test_the_animal_itself_is_never_changed(name):
     torch.testing.assert_close(alpha * changed(name, rgb, alpha), alpha * rgb)
 
 
-@pytest.mark.parametrize("name", jaguar_kit.names("background"))
+@pytest.mark.parametrize("name", jaguar_kit.registered("background"))
 def test_colours_stay_between_0_and_1_also_without_an_animal_or_without_surroundings(name):
     rgb = torch.rand(2, 3, 32, 32).round()
     for alpha in (torch.zeros(2, 1, 32, 32), torch.ones(2, 1, 32, 32), torch.rand(2, 1, 32, 32)):
@@ -274,7 +274,7 @@ def test_colours_stay_between_0_and_1_also_without_an_animal_or_without_surround
         assert out.max() <= 1
 
 
-@pytest.mark.parametrize("name", jaguar_kit.names("background"))
+@pytest.mark.parametrize("name", jaguar_kit.registered("background"))
 def test_what_is_drawn_is_drawn_anew_and_repeats_with_its_seed(name):
     rgb, alpha, _ = scene()
     background = jaguar_kit.build("background", name)
@@ -312,7 +312,7 @@ def test_the_silhouette_is_the_mask():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_swapped_surroundings_are_those_of_another_picture(seed):
+def test_swapped_surroundings_are_those_of_another_image(seed):
     rgb, alpha, walls = scene(4)
     out = changed("swap", rgb, alpha, seed)
     corners = out[:, :, 0, 0]
@@ -327,14 +327,14 @@ def test_noise_has_the_strength_it_says():
     assert changed("noise", rgb, alpha, strength=0.1).std().item() == pytest.approx(0.1, rel=0.02)
 
 
-def test_a_blur_as_wide_as_it_may_be_works_on_small_pictures():
+def test_a_blur_as_wide_as_it_may_be_works_on_small_images():
     rgb, alpha = torch.rand(1, 3, 16, 16), torch.rand(1, 1, 16, 16)
     assert torch.isfinite(changed("blur", rgb, alpha, radius=0.3)).all()
 
 
 # every augmentation
 
-AUGMENTATIONS = jaguar_kit.names("augmentation")
+AUGMENTATIONS = jaguar_kit.registered("augmentation")
 
 
 def augmented(name, images, seed=0, **settings):
@@ -343,19 +343,19 @@ def augmented(name, images, seed=0, **settings):
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_augmentations_draw_for_each_picture_and_repeat_with_their_seed(name):
+def test_augmentations_draw_for_each_image_and_repeat_with_their_seed(name):
     images = torch.rand(1, 3, 48, 48).expand(12, -1, -1, -1).contiguous()
     settings = {"p": 0.5} if "p" in jaguar_kit.settings_of("augmentation", name) else {}
     first, again = (augmented(name, images, 3, **settings) for _ in range(2))
     assert first.shape == images.shape
     assert torch.isfinite(first).all()
     torch.testing.assert_close(first, again, rtol=0, atol=0)
-    assert len({picture.sum().item() for picture in first}) >= 2
+    assert len({image.sum().item() for image in first}) >= 2
     assert not torch.equal(first, augmented(name, images, 4, **settings))
 
 
 @pytest.mark.parametrize("name", [n for n in AUGMENTATIONS if "p" in jaguar_kit.settings_of("augmentation", n)])
-def test_probability_is_that_of_each_picture(name):
+def test_probability_is_that_of_each_image(name):
     images = torch.rand(1, 3, 32, 32).expand(200, -1, -1, -1).contiguous()
     torch.testing.assert_close(augmented(name, images, p=0.0), images)
     same = (augmented(name, images, p=0.5) - images).abs().amax((1, 2, 3)) < 1e-4
@@ -390,7 +390,7 @@ def test_elastic_blurs_its_noise_like_torchvision(sigma):
     torch.testing.assert_close(blur @ noise @ blur.T, expected)
 
 
-def test_elastic_blur_wider_than_the_picture_still_adds_up_to_one():
+def test_elastic_blur_wider_than_the_image_still_adds_up_to_one():
     weights = jaguar_kit.blur_matrix(16, 20.0)
     torch.testing.assert_close(weights.sum(1), torch.ones(16))
     assert weights.min() >= 0
@@ -411,7 +411,7 @@ def test_policies_are_made_of_the_parts_they_name():
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_augmented_pictures_stay_between_0_and_1(name):
+def test_augmented_images_stay_between_0_and_1(name):
     noise = torch.rand(24, 3, 32, 32)
     for images in (noise, noise.round(), torch.zeros_like(noise), torch.ones_like(noise)):
         out = augmented(name, images)
@@ -425,7 +425,7 @@ def test_augmented_pictures_stay_between_0_and_1(name):
 
 
 def photographs(count, side=24) -> torch.Tensor:
-    """uint8 (count, 3, side, side): one picture with soft shapes and some grain, neither black nor white anywhere."""
+    """uint8 (count, 3, side, side): one image with soft shapes and some grain, neither black nor white anywhere."""
     rng = np.random.default_rng(0)
     soft = torch.nn.functional.interpolate(torch.from_numpy(rng.random((1, 3, 4, 4))), size=side, mode="bicubic")[0]
     one = (20 + 180 * soft.clamp(0, 1) + 20 * torch.from_numpy(rng.random((3, side, side)))).byte()
@@ -441,31 +441,31 @@ POLICIES = [
 
 @pytest.mark.parametrize(("name", "settings", "policy"), POLICIES)
 def test_policies_are_torchvision_s_on_whole_values(name, settings, policy):
-    pictures, policy = photographs(200), policy(InterpolationMode.BILINEAR)
+    images, policy = photographs(200), policy(InterpolationMode.BILINEAR)
     torch.manual_seed(3)
-    expected = torch.stack([policy(picture) for picture in pictures]).float()
+    expected = torch.stack([policy(image) for image in images]).float()
     torch.manual_seed(3)
-    ours = jaguar_kit.build("augmentation", name, **settings)(pictures.float() / 255)
+    ours = jaguar_kit.build("augmentation", name, **settings)(images.float() / 255)
     difference = (255 * ours - expected).abs()
     assert (difference.amax((1, 2, 3)) < 4).float().mean() > 0.9  # two operations in a row may round twice
     assert difference.mean() < 0.5
 
 
 @pytest.mark.parametrize(("name", "settings", "policy"), POLICIES)
-def test_policies_draw_for_each_picture(name, settings, policy):
+def test_policies_draw_for_each_image(name, settings, policy):
     out = augmented(name, photographs(100).float() / 255, **settings)
     assert out.min() >= 0
     assert out.max() <= 1
     assert len({tuple((255 * row).round().int().tolist()) for row in out.flatten(1)}) > 10
 
 
-# picture and mask
+# image and mask
 
 GEOMETRIC = ["flip", "affine", "rotation", "perspective", "elastic", "resized_crop", "elastic_rotation_perspective"]
 
 
 def own_masks(count=12, side=32) -> torch.Tensor:
-    """Stored pictures whose colours are their masks."""
+    """Stored images whose colours are their masks."""
     soft = torch.rand(count, 1, side // 4, side // 4)
     mask = (255 * torch.nn.functional.interpolate(soft, size=side, mode="bilinear")).byte()
     return mask.expand(-1, 4, -1, -1).contiguous()
@@ -476,45 +476,45 @@ def always(name) -> dict:
 
 
 @pytest.mark.parametrize("name", GEOMETRIC)
-def test_mask_moves_with_its_picture(name):
+def test_mask_moves_with_its_image(name):
     pixels, prepare = own_masks(), plain(augment=[always(name)], size=32)
-    rgb, alpha = prepare.pictures(pixels, training=True)
+    rgb, alpha = prepare.images(pixels, training=True)
     assert alpha.shape == (12, 1, 32, 32)
     torch.testing.assert_close(rgb, alpha.expand_as(rgb), rtol=0, atol=1e-6)
-    still = prepare.pictures(pixels, training=False)[1]
+    still = prepare.images(pixels, training=False)[1]
     assert (alpha - still).abs().amax((1, 2, 3)).gt(0.05).all()
 
 
 @pytest.mark.parametrize("names", [["rotation", "erasing"], ["affine_erasing"], ["mimic_camera"], ["combined"]])
 def test_erasing_leaves_the_mask(names):
-    rgb, alpha = plain(augment=names, size=32).pictures(own_masks(), training=True)
+    rgb, alpha = plain(augment=names, size=32).images(own_masks(), training=True)
     kept = rgb > 0
     torch.testing.assert_close(rgb[kept], alpha.expand_as(rgb)[kept])
     assert (alpha.expand_as(rgb)[~kept] > 0.1).any()
 
 
-def test_augmentations_after_the_first_that_changes_colours_move_the_finished_picture():
+def test_augmentations_after_the_first_that_changes_colours_move_the_finished_image():
     prepare = plain("black", [{"name": "grayscale", "p": 1.0}, {"name": "flip", "p": 1.0}])
     pixels = stored(3)
-    rgb, alpha = prepare.pictures(pixels, training=True)
+    rgb, alpha = prepare.images(pixels, training=True)
     torch.testing.assert_close(alpha, pixels[:, 3:].float() / 255)
-    gray = plain("black", [{"name": "grayscale", "p": 1.0}]).pictures(pixels, training=True)[0]
+    gray = plain("black", [{"name": "grayscale", "p": 1.0}]).images(pixels, training=True)[0]
     torch.testing.assert_close(rgb, gray.flip(-1))
 
 
-def test_pictures_without_masks_move_too():
+def test_images_without_masks_move_too():
     pixels = stored(3)
     moved = [always("flip")]
-    rgb, alpha = plain(augment=moved).pictures(pixels[:, :3], training=True)
+    rgb, alpha = plain(augment=moved).images(pixels[:, :3], training=True)
     assert alpha is None
-    torch.testing.assert_close(rgb, plain(augment=moved).pictures(pixels, training=True)[0])
+    torch.testing.assert_close(rgb, plain(augment=moved).images(pixels, training=True)[0])
 
 
 @pytest.mark.parametrize(("background", "corner"), [("gray", 0.5), ("black", 0.0), ("mean_colour", 1.0)])
-def test_background_is_painted_into_the_corners_of_a_turned_picture(background, corner):
+def test_background_is_painted_into_the_corners_of_a_turned_image(background, corner):
     white = torch.full((16, 4, 32, 32), 255, dtype=torch.uint8)
     prepare = plain(background, [{"name": "rotation", "degrees": 45.0}], size=32)
-    rgb, alpha = prepare.pictures(white, training=True)
+    rgb, alpha = prepare.images(white, training=True)
     outside = (alpha == 0).expand_as(rgb)
     assert outside.sum() > 100
     torch.testing.assert_close(rgb[outside], torch.full_like(rgb[outside], corner), rtol=0, atol=0.02)
@@ -525,9 +525,9 @@ def test_background_is_painted_before_colours_change():
     pixels = stored(4)
     changes = [{"name": "colour_jitter", "p": 1.0}]
     torch.manual_seed(0)
-    got = plain("gray", changes).pictures(pixels, training=True)[0]
+    got = plain("gray", changes).images(pixels, training=True)[0]
     torch.manual_seed(0)
-    painted = plain("gray").pictures(pixels, training=False)[0]
+    painted = plain("gray").images(pixels, training=False)[0]
     torch.testing.assert_close(got, jaguar_kit.build("augmentation", "colour_jitter", p=1.0)(painted))
 
 
@@ -546,7 +546,7 @@ def test_preparation_with_any_augmentation_follows_its_seed(name):
     assert not prepare.fixed
 
 
-# mixing pictures
+# mixing images
 
 
 def mixed(name, images, seed=0, **settings):
@@ -563,7 +563,7 @@ def test_nothing_is_mixed_unless_it_is_asked_for():
     assert jaguar_kit.recipe_from_dict({"name": "x"}).train.mix.name == "none"
 
 
-def test_mixup_is_the_mean_of_two_pictures_weighted_by_the_share():
+def test_mixup_is_the_mean_of_two_images_weighted_by_the_share():
     images = torch.rand(16, 3, 8, 8)
     out, partner, share = mixed("mixup", images, alpha=1.0)
     assert sorted(partner.tolist()) == list(range(16))
@@ -574,7 +574,7 @@ def test_mixup_is_the_mean_of_two_pictures_weighted_by_the_share():
 
 @pytest.mark.parametrize(("height", "width"), [(24, 24), (16, 40)])
 def test_cutmix_puts_a_rectangle_of_the_partner_in_and_tells_what_area_is_left(height, width):
-    colours = torch.arange(32.0)  # each picture is of one colour
+    colours = torch.arange(32.0)  # each image is of one colour
     images = colours.view(-1, 1, 1, 1).expand(-1, 3, height, width)
     out, partner, share = mixed("cutmix", images)
     cut = out != images
@@ -602,7 +602,7 @@ def test_shares_are_drawn_from_the_beta_distribution(name, alpha):
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
-def test_only_a_share_p_of_the_pictures_is_mixed(name):
+def test_only_a_share_p_of_the_images_is_mixed(name):
     images = torch.rand(400, 3, 8, 8)
     out, _, share = mixed(name, images, p=0.0)
     assert torch.equal(out, images)
@@ -664,14 +664,12 @@ MIXES = ["mixup", "cutmix"]
 @pytest.mark.parametrize("loss", ["triplet", "circle", "supcon", "proxy_anchor", "cross_entropy_triplet"])
 @pytest.mark.parametrize("mix", MIXES)
 def test_mixing_for_a_loss_on_pairs_is_refused(mix, loss):
-    with pytest.raises(
-        KitError, match=rf"train\.mix: '{mix}' needs a loss on single pictures.*'{loss}' looks at pairs"
-    ):
+    with pytest.raises(KitError, match=rf"train\.mix: '{mix}' needs a loss on single images.*'{loss}' looks at pairs"):
         recipe_with(loss, mix)
 
 
 @pytest.mark.parametrize("mix", MIXES)
-def test_mixing_for_a_sum_of_losses_needs_all_of_them_to_look_at_single_pictures(mix):
+def test_mixing_for_a_sum_of_losses_needs_all_of_them_to_look_at_single_images(mix):
     recipe_with({"name": "sum", "parts": ["arcface", "cosface"], "weights": [1.0, 1.0]}, mix)
     with pytest.raises(KitError, match="looks at pairs"):
         recipe_with({"name": "sum", "parts": ["arcface", "triplet"], "weights": [1.0, 1.0]}, mix)
@@ -679,14 +677,14 @@ def test_mixing_for_a_sum_of_losses_needs_all_of_them_to_look_at_single_pictures
 
 @pytest.mark.parametrize("loss", ["arcface", "cosface", "adaface", "subcenter_arcface", "cross_entropy"])
 @pytest.mark.parametrize("mix", MIXES)
-def test_mixing_for_a_loss_on_single_pictures_is_taken(mix, loss):
+def test_mixing_for_a_loss_on_single_images_is_taken(mix, loss):
     assert recipe_with(loss, mix).train.mix.name == mix
 
 
 def test_mixing_is_refused_by_an_override_too(write_recipe):
     path = write_recipe({"name": "x", "loss": "triplet"})
     jaguar_kit.load_recipe(path)
-    with pytest.raises(KitError, match=r"train\.mix: 'mixup' needs a loss on single pictures"):
+    with pytest.raises(KitError, match=r"train\.mix: 'mixup' needs a loss on single images"):
         jaguar_kit.load_recipe(path, ["train.mix=mixup"])
 
 

@@ -155,7 +155,7 @@ def has_class_token(backbone) -> bool:
 
 
 def slow_places(backbone, images):
-    """What a backbone says of each place, in a list for each picture."""
+    """What a backbone says of each place, in a list for each image."""
     features = backbone.forward_features(images)
     if hasattr(backbone, "num_prefix_tokens"):
         return features[:, backbone.num_prefix_tokens :]
@@ -164,8 +164,8 @@ def slow_places(backbone, images):
     return features.flatten(2).mT
 
 
-@pytest.mark.parametrize("name", jaguar_kit.names("pooling"))
-def test_every_pooling_gives_finite_vectors_from_which_the_picture_learns(backbone, name, images):
+@pytest.mark.parametrize("name", jaguar_kit.registered("pooling"))
+def test_every_pooling_gives_finite_vectors_from_which_the_image_learns(backbone, name, images):
     pooling = Component("pooling", name).build(backbone=backbone)
     if name.startswith("class_") and not has_class_token(backbone):
         with pytest.raises(KitError, match="no class token"):
@@ -186,7 +186,7 @@ def test_poolings_are_what_they_say_in_every_family(backbone, images):
     places = slow_places(backbone, images)
     pooled = {
         name: Component("pooling", name).build(backbone=backbone).eval()
-        for name in jaguar_kit.names("pooling")
+        for name in jaguar_kit.registered("pooling")
         if has_class_token(backbone) or not name.startswith("class_")
     }
     pooled = {name: pooling(backbone, images) for name, pooling in pooled.items()}
@@ -208,7 +208,7 @@ def test_class_token_of_a_backbone_without_one_is_refused(pooling):
         jaguar_kit.build_embedder(config)
 
 
-@pytest.mark.parametrize("pooling", jaguar_kit.names("pooling"))
+@pytest.mark.parametrize("pooling", jaguar_kit.registered("pooling"))
 def test_head_fits_every_pooling_of_a_vit(pooling, images):
     config = ModelConfig("test_vit", pretrained=False, input_size=SIZE, pooling=Component("pooling", pooling))
     assert jaguar_kit.build_embedder(config)(images).shape == (3, 256)
@@ -441,7 +441,7 @@ def test_mlp_head_is_what_its_layers_say():
     torch.testing.assert_close(head(features), normalise(hidden @ last.weight.T + last.bias, last_norm))
 
 
-@pytest.mark.parametrize("head", [name for name in jaguar_kit.names("head") if name != "none"])
+@pytest.mark.parametrize("head", [name for name in jaguar_kit.registered("head") if name != "none"])
 def test_embedding_length_is_told_by_the_head(head, images):
     config = ModelConfig("test_resnet", pretrained=False, head=Component("head", head, {"output": 17}))
     model = jaguar_kit.build_embedder(config).eval()
@@ -490,7 +490,7 @@ def test_unfit_setting_of_a_head_is_refused(settings):
 
 # geometries
 
-NAMES = jaguar_kit.names("geometry")
+NAMES = jaguar_kit.registered("geometry")
 HYPERBOLIC = [name for name in NAMES if jaguar_kit.build("geometry", name).hyperbolic]
 SPACES = [(1.0, None), (0.1, None), (4.0, None), (25.0, 0.1), (1.0, 0.999), (1.0, 0.3)]  # curvature, radius
 

@@ -152,7 +152,7 @@ def test_lengths_of_embeddings_and_proxies_do_not_matter():
     )
 
 
-def test_loss_of_a_batch_is_the_mean_over_its_pictures():
+def test_loss_of_a_batch_is_the_mean_over_its_images():
     embeddings, weight, labels = batch()
     loss = build("focal_arcface", weight, scale=8.0)
     alone = [value(loss, embeddings[i : i + 1], labels[i : i + 1]) for i in range(len(labels))]

@@ -11,15 +11,15 @@ import torch
 from jaguar_kit import KitError
 
 DIM, IDENTITIES = 8, 5
-COUNTS = [1, 3, 10, 40, 400]  # pictures of each identity
-SEVERAL = [3, 0, 1, 4, 2, 0, 1, 2, 3, 4, 2, 3]  # two or three pictures of each identity
+COUNTS = [1, 3, 10, 40, 400]  # images of each identity
+SEVERAL = [3, 0, 1, 4, 2, 0, 1, 2, 3, 4, 2, 3]  # two or three images of each identity
 LABELS = {
     "several of each": SEVERAL,
     "one alone, one missing": [0, 2, 1, 0, 2, 3, 1, 0, 2, 1, 0, 2],
     "two identities": [1, 4, 4, 1, 1, 4, 4, 4, 1, 1, 1, 4],
 }
 PARTS = {"parts": [{"name": "cosface"}, {"name": "triplet"}], "weights": [1.0, 0.5]}
-NAMES = jaguar_kit.names("loss")
+NAMES = jaguar_kit.registered("loss")
 
 
 # The formulas, each as fn(points, labels, parameters, class_weights, settings) -> scalar.
@@ -63,7 +63,7 @@ def slow_cross_entropy(points, labels, parameters, class_weights, label_smoothin
 
 
 def slow_margin_softmax(points, labels, parameters, class_weights, targets, scale, gamma=0.0):
-    """targets: for each picture the function that turns the cosine to its own identity into the target."""
+    """targets: for each image the function that turns the cosine to its own identity into the target."""
     terms = []
     for point, label, target in zip(points, labels, targets):
         logits = []
@@ -155,7 +155,7 @@ def slow_hyperbolic_arcface(points, labels, parameters, class_weights, margin=0.
 
 
 def neighbours(labels):
-    """(anchor, its positives, its negatives) of each picture."""
+    """(anchor, its positives, its negatives) of each image."""
     for a, label in enumerate(labels):
         others = [i for i in range(len(labels)) if i != a]
         yield a, [i for i in others if labels[i] == label], [i for i in others if labels[i] != label]
@@ -251,7 +251,7 @@ SLOW = {
 
 
 def class_balance(beta, counts):
-    """Cui et al. 2019: one over the effective number of pictures, with mean 1 over identities."""
+    """Cui et al. 2019: one over the effective number of images, with mean 1 over identities."""
     weights = [(1 - beta) / (1 - beta**n) for n in counts]
     return [weight / mean(weights) for weight in weights]
 
@@ -409,7 +409,7 @@ def test_defaults_are_those_of_the_formula(name):
 
 @pytest.mark.parametrize("beta", [0.9, 0.9999])
 @pytest.mark.parametrize("name", SLOW)
-def test_beta_weighs_each_picture_by_how_rare_its_identity_is(name, beta):
+def test_beta_weighs_each_image_by_how_rare_its_identity_is(name, beta):
     labels = LABELS["one alone, one missing"]
     loss = build(name, beta=beta, counts=COUNTS)
     points = random_points(loss, labels)
@@ -674,7 +674,7 @@ def test_triplet_counts_anchors_without_a_violation_too(mining):
     assert not gradient.any()
 
 
-@pytest.mark.parametrize("labels", [[2] * 6, list(range(5)), [3]], ids=["one identity", "all differ", "one picture"])
+@pytest.mark.parametrize("labels", [[2] * 6, list(range(5)), [3]], ids=["one identity", "all differ", "one image"])
 @pytest.mark.parametrize(
     ("name", "settings"), [("triplet", {}), ("triplet", {"mining": "semi_hard"}), ("circle", {})], ids=str
 )
@@ -685,7 +685,7 @@ def test_nothing_to_compare_with_is_a_loss_of_zero(name, settings, labels):
     assert not gradient.any()
 
 
-@pytest.mark.parametrize("labels", [list(range(5)), [3]], ids=["all differ", "one picture"])
+@pytest.mark.parametrize("labels", [list(range(5)), [3]], ids=["all differ", "one image"])
 def test_supcon_without_positives_is_zero(labels):
     loss = build("supcon")
     value, gradient = backward(loss, random_points(loss, labels), labels)
@@ -841,7 +841,7 @@ def test_equal_embeddings_give_a_finite_loss_and_gradient(name, labels):
 
 
 @pytest.mark.parametrize(
-    "labels", [[2] * 6, list(range(5)), [4], [0, 0]], ids=["all equal", "all differ", "one picture", "one pair"]
+    "labels", [[2] * 6, list(range(5)), [4], [0, 0]], ids=["all equal", "all differ", "one image", "one pair"]
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_any_labels_give_a_finite_loss_and_gradient(name, labels):
@@ -850,7 +850,7 @@ def test_any_labels_give_a_finite_loss_and_gradient(name, labels):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_order_of_pictures_does_not_matter(name):
+def test_order_of_images_does_not_matter(name):
     loss = build(name)
     points, labels = random_points(loss, SEVERAL), torch.tensor(SEVERAL)
     value, gradient = backward(loss, points, labels)
@@ -914,13 +914,13 @@ def test_descent_lowers_the_loss(name):
     assert loss(points, torch.tensor(SEVERAL)).item() < 0.8 * before
 
 
-# Single pictures.
+# Single images.
 
 
 SINGLES = [name for name in NAMES if build(name).per_sample]
 
 
-def test_losses_that_compare_pictures_with_each_other_do_not_claim_to_look_at_one():
+def test_losses_that_compare_images_with_each_other_do_not_claim_to_look_at_one():
     assert set(NAMES) - set(SINGLES) == {
         "circle",
         "cross_entropy_triplet",
@@ -934,7 +934,7 @@ def test_losses_that_compare_pictures_with_each_other_do_not_claim_to_look_at_on
 
 @pytest.mark.parametrize("settings", [{}, {"beta": 0.9, "counts": COUNTS}], ids=["plain", "balanced"])
 @pytest.mark.parametrize("name", SINGLES)
-def test_loss_on_single_pictures_is_the_mean_of_theirs_weighted_by_their_shares(name, settings):
+def test_loss_on_single_images_is_the_mean_of_theirs_weighted_by_their_shares(name, settings):
     loss = build(name, **settings)
     points, labels = random_points(loss, SEVERAL), torch.tensor(SEVERAL)
     shares = torch.linspace(0, 1, len(SEVERAL))
@@ -1007,7 +1007,7 @@ def test_sum_needs_a_part():
 # losses in anybody's hands
 
 
-EVERY = [name for name in jaguar_kit.names("loss") if name != "hyperbolic_arcface"]
+EVERY = [name for name in jaguar_kit.registered("loss") if name != "hyperbolic_arcface"]
 
 
 @pytest.mark.parametrize("name", EVERY)

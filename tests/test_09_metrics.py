@@ -114,7 +114,7 @@ def test_order_of_rows_does_not_matter(given_set, random):
 
 @PROPERTY
 @given(sets(most=5), st.data())
-def test_duplicate_pictures_are_scored_as_the_slow_loops_do(given_set, data):
+def test_duplicate_images_are_scored_as_the_slow_loops_do(given_set, data):
     similarity, labels = given_set
     rows = data.draw(st.lists(st.integers(0, len(labels) - 1), min_size=2, max_size=8))
     doubled, names = similarity[np.ix_(rows, rows)], [labels[i] for i in rows]
@@ -130,7 +130,7 @@ def test_only_the_order_of_similarities_matters(given_set):
 
 @PROPERTY
 @given(sets())
-def test_similarity_of_a_picture_to_itself_does_not_matter(given_set):
+def test_similarity_of_an_image_to_itself_does_not_matter(given_set):
     similarity, labels = given_set
     changed = similarity.copy()
     np.fill_diagonal(changed, -1e6)
@@ -199,7 +199,7 @@ def test_average_precision_of_a_query_worked_out_by_hand():
     assert average_precision(similarity, list("aabac"))[0] == pytest.approx((1 / 1 + 2 / 3) / 2)
 
 
-def test_tied_pictures_are_retrieved_together():
+def test_tied_images_are_retrieved_together():
     similarity = np.zeros((4, 4))
     similarity[0] = [1.0, 0.9, 0.9, 0.1]  # right and wrong at once, then right
     assert average_precision(similarity, list("aaba"))[0] == pytest.approx((1 / 2 + 2 / 3) / 2)
@@ -214,7 +214,7 @@ def test_rows_are_queries():
     assert average_precision(similarity, list("aab"))[:2].tolist() == [1.0, 0.5]
 
 
-def test_identities_count_alike_however_many_pictures_they_have():
+def test_identities_count_alike_however_many_images_they_have():
     similarity = np.zeros((5, 5))
     similarity[:3, :3] = 1.0  # three queries of a: AP 1
     similarity[3, :3] = similarity[4, :3] = 0.5  # two queries of b: the other one comes last, AP 1 / 4
@@ -223,7 +223,7 @@ def test_identities_count_alike_however_many_pictures_they_have():
     assert retrieval_metrics(similarity, labels)["retrieval_map"] == pytest.approx((3 * 1 + 2 / 4) / 5)
 
 
-def test_identity_with_one_picture_is_no_query_but_stays_in_the_gallery():
+def test_identity_with_one_image_is_no_query_but_stays_in_the_gallery():
     similarity = np.array([[1, 0.2, 0.9], [0.9, 1, 0.2], [0.5, 0.5, 1]])
     metrics = retrieval_metrics(similarity, list("aab"))
     assert metrics["map"] == pytest.approx((0.5 + 1) / 2)
@@ -366,8 +366,8 @@ def test_interval_of_a_difference_is_paired():
 
 def test_interval_without_anything_to_score_is_not_a_number():
     assert all(np.isnan(jaguar_kit.bootstrap_interval(np.eye(3), [1, 2, 3])))
-    with pytest.raises(jaguar_kit.KitError, match="over: 'pictures'"):
-        jaguar_kit.bootstrap_interval(np.eye(3), [1, 1, 2], over="pictures")
+    with pytest.raises(jaguar_kit.KitError, match="over: 'images'"):
+        jaguar_kit.bootstrap_interval(np.eye(3), [1, 1, 2], over="images")
 
 
 # labels that are missing

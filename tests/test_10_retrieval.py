@@ -150,7 +150,7 @@ def test_re_ranking_orders_ties_like_the_slow_loops(count, seed, k1, k2):
 
 @pytest.mark.parametrize("count", [1, 2, 10])
 @pytest.mark.parametrize("seed", range(2))
-def test_pictures_that_are_all_alike_stay_all_alike(count, seed):
+def test_images_that_are_all_alike_stay_all_alike(count, seed):
     embeddings = np.repeat(vectors(1, 7, seed), count, axis=0).astype(np.float32)
     np.testing.assert_allclose(jaguar_kit.k_reciprocal_rerank(embeddings), np.ones((count, count)), atol=1e-5)
 
@@ -224,7 +224,7 @@ def test_top_k_is_the_head_of_a_full_sort(queries, gallery, k, seed):
 def test_top_k_works_in_blocks_that_hold_few_similarities(monkeypatch):
     first, second = vectors(50, 4), vectors(60, 4, seed=1)
     whole = jaguar_kit.top_k(first, second, 5)
-    monkeypatch.setattr(jaguar_kit, "BLOCK", 130)
+    monkeypatch.setattr(jaguar_kit, "BLOCK_SIZE", 130)
     for expected, got in zip(whole, jaguar_kit.top_k(first, second, 5)):
         np.testing.assert_allclose(expected, got, atol=1e-12)
 
@@ -233,7 +233,7 @@ def test_small_blocks_change_no_result(monkeypatch):
     embeddings, labels = clusters()
     similarity = similarity_matrix(embeddings)
     whole = [jaguar_kit.k_reciprocal_rerank(embeddings), jaguar_kit.average_precision(similarity, labels)]
-    monkeypatch.setattr(jaguar_kit, "BLOCK", 100)
+    monkeypatch.setattr(jaguar_kit, "BLOCK_SIZE", 100)
     monkeypatch.setattr(jaguar_kit, "MEETINGS", 50)
     assert_close(jaguar_kit.k_reciprocal_rerank(embeddings), whole[0])
     assert_close(jaguar_kit.average_precision(similarity, labels), whole[1])
@@ -481,7 +481,7 @@ def test_steps_that_go_back_are_refused(wrong):
 
 
 def mean_colour(images):
-    """An embedding that tells where in the picture the light is."""
+    """An embedding that tells where in the image the light is."""
     return torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)
 
 
@@ -498,7 +498,7 @@ def test_flip_tta_is_the_mean_of_both_unit_embeddings_from_one_forward():
     assert calls == [6]
 
 
-def test_flip_tta_makes_mirrored_pictures_alike():
+def test_flip_tta_makes_mirrored_images_alike():
     images = torch.rand(2, 3, 16, 16)
     assert torch.allclose(
         jaguar_kit.flip_tta(mean_colour, images), jaguar_kit.flip_tta(mean_colour, images.flip(-1)), atol=1e-6
@@ -579,8 +579,8 @@ def test_steps_by_name_work_on_plain_embeddings(kind):
 @pytest.mark.parametrize(
     ("steps", "words"),
     [
-        (["tta"], "tta looks at the pictures again"),
-        (["auto"], "auto needs labelled pictures"),
+        (["tta"], "tta looks at the images again"),
+        (["auto"], "auto needs labelled images"),
         (["k_reciprocal", "query_expansion"], "out of order"),
         (["k_recip"], "did you mean 'k_reciprocal'"),
         ([3], "names no postprocess"),

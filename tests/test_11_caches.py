@@ -32,9 +32,9 @@ def own_cache(tmp_path, monkeypatch):
 def folder(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("a.png", "b.png", "c.png"):
-        (tmp_path / "pictures").mkdir(exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "pictures" / name)
-    return tmp_path / "pictures"
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "images" / name)
+    return tmp_path / "images"
 
 
 def embedder_of(recipe=RECIPE):
@@ -72,7 +72,7 @@ AUGMENTED = replace(RECIPE, augment=(Component("augmentation", "flip"),))
         lambda: key_of(mean=(0.4, 0.5, 0.5)),
         lambda: key_of(std=(0.5, 0.5, 0.4)),
         lambda: key_of(input_size=64),
-        lambda: key_of(key="other pictures"),
+        lambda: key_of(key="other images"),
         lambda: key_of(embedder=other_weights()),
         lambda: key_of(replace(RECIPE, background=Component("background", "gray"))),
         lambda: key_of(replace(RECIPE, background=Component("background", "gray", {"level": 0.25}))),
@@ -157,7 +157,7 @@ def test_features_that_were_damaged_are_made_anew(spoil, folder, own_cache, caps
 
 @pytest.mark.parametrize("spoil", SPOILS)
 @pytest.mark.parametrize("which", ["npy", "json"])
-def test_decoded_pictures_that_were_damaged_are_decoded_anew(which, spoil, folder, own_cache):
+def test_decoded_images_that_were_damaged_are_decoded_anew(which, spoil, folder, own_cache):
     paths = ["a.png", "b.png", "c.png"]
     before = open_store(folder, paths, 32).read(range(3)).clone()
     (file,) = (own_cache / "pictures").glob(f"*.{which}")
@@ -189,7 +189,7 @@ def test_a_subset_of_a_store_is_a_view_and_reads_the_same(folder):
     assert len(part) == 2
     assert torch.equal(part.read([0, 1]), store.read([2, 0]))
     assert np.array_equal(part[1], store[0])
-    assert [picture.sum() for picture in part] == [store[2].sum(), store[0].sum()]
+    assert [image.sum() for image in part] == [store[2].sum(), store[0].sum()]
     again = part.subset(np.array([1]))
     assert np.array_equal(again[0], store[0])
     assert len({store.key, part.key, again.key}) == 3

@@ -24,7 +24,7 @@ def vectors(count=7, dim=5, seed=0):
 
 
 class Numbers(jaguar_kit.Source):
-    """A source whose pictures are their own positions."""
+    """A source whose images are their own positions."""
 
     device = CPU
 
@@ -67,7 +67,7 @@ def test_what_does_not_fit_the_memory_goes_through_in_smaller_parts():
     assert tried == [10, 5, 3, 3, 3, 1, 3, 3, 3, 1]  # the second batch begins with what the first one found
 
 
-def test_a_picture_that_does_not_fit_the_memory_is_an_error():
+def test_an_image_that_does_not_fit_the_memory_is_an_error():
     def network(x):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -97,17 +97,17 @@ def cache(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def store():
     pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 4), dtype=np.uint8)
-    return ImageStore(pixels, key="six random pictures")
+    return ImageStore(pixels, key="six random images")
 
 
 RECIPE = Recipe("features", model=ModelConfig("test_resnet", pretrained=False, input_size=32))
 
 
 class Counting:
-    """cached_features with a count of the pictures that went through the backbone."""
+    """cached_features with a count of the images that went through the backbone."""
 
     def __init__(self):
-        self.pictures = 0
+        self.images = 0
 
     def __call__(self, store, recipe=RECIPE, seed=0, size=None):
         torch.manual_seed(seed)
@@ -115,7 +115,7 @@ class Counting:
         forward_features = self.embedder.backbone.forward_features
 
         def counted(images):
-            self.pictures += len(images)
+            self.images += len(images)
             return forward_features(images)
 
         self.embedder.backbone.forward_features = counted
@@ -124,17 +124,17 @@ class Counting:
         return jaguar_kit.cached_features(self.embedder, self.source, recipe)
 
 
-def test_pixel_source_prepares_the_pictures_at_its_positions(store):
+def test_pixel_source_prepares_the_images_at_its_positions(store):
     prepare = Preparation(Component("background", "black"), (), 32, (0.5,) * 3, (0.5,) * 3)
     source = jaguar_kit.PixelSource(store, prepare, CPU)
     pixels = torch.from_numpy(store.pixels[[4, 1]]).permute(0, 3, 1, 2)
     torch.testing.assert_close(source(np.array([4, 1]), training=False), prepare(pixels, training=False))
 
 
-def test_features_are_the_pooled_outputs_of_every_picture(cache, store):
+def test_features_are_the_pooled_outputs_of_every_image(cache, store):
     cached = Counting()
     features = cached(store).features
-    assert cached.pictures == 6
+    assert cached.images == 6
     with torch.no_grad():
         expected = cached.embedder.eval().pooled(cached.source(np.arange(6), training=False))
     torch.testing.assert_close(features, expected)
@@ -149,7 +149,7 @@ def test_features_of_positions_come_in_their_order(cache, store):
 def test_cached_features_are_used_again(cache, store):
     first, second = Counting(), Counting()
     features, again = first(store).features, second(store).features
-    assert (first.pictures, second.pictures) == (6, 0)
+    assert (first.images, second.images) == (6, 0)
     assert torch.equal(features, again)
 
 
@@ -177,37 +177,37 @@ def test_features_are_computed_anew_when_what_is_before_them_changes(cache, stor
     Counting()(store)
     changed = Counting()
     changed(store, **change)
-    assert changed.pictures == 6
+    assert changed.images == 6
 
 
-def test_features_are_computed_anew_for_other_pictures(cache, store):
+def test_features_are_computed_anew_for_other_images(cache, store):
     Counting()(store)
     changed = Counting()
-    changed(replace(store, key="other pictures"))
-    assert changed.pictures == 6
+    changed(replace(store, key="other images"))
+    assert changed.images == 6
 
 
 def test_features_do_not_depend_on_the_head(cache, store):
     Counting()(store)
     other_head = Counting()
     other_head(store, changed_model(head=Component("head", "linear")))
-    assert other_head.pictures == 0
+    assert other_head.images == 0
 
 
-@pytest.mark.parametrize("name", jaguar_kit.names("geometry"))
+@pytest.mark.parametrize("name", jaguar_kit.registered("geometry"))
 def test_features_do_not_depend_on_the_geometry_of_the_embeddings(name, cache, store):
     Counting()(store)
     other = Counting()
     features = other(store, changed_model(geometry=Component("geometry", name))).features
-    assert other.pictures == 0
+    assert other.images == 0
     with torch.no_grad():
         embeddings = other.embedder.eval()(other.source(np.arange(6), training=False))
         torch.testing.assert_close(other.embedder.from_features(features), embeddings)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("pooling", jaguar_kit.names("pooling"))
-def test_embeddings_of_cached_features_are_those_of_the_pictures(pooling, cache, store):
+@pytest.mark.parametrize("pooling", jaguar_kit.registered("pooling"))
+def test_embeddings_of_cached_features_are_those_of_the_images(pooling, cache, store):
     for _ in range(2):  # computed, then read from the cache
         cached = Counting()
         source = cached(store, changed_model(backbone="test_vit", pooling=Component("pooling", pooling)))
@@ -221,15 +221,15 @@ ERASING = replace(RECIPE, augment=(Component("augmentation", "erasing", {"p": 1.
 
 
 def view_of(store, number, recipe=ERASING):
-    """A view of the first four pictures, and how many of them went through the backbone for it."""
+    """A view of the first four images, and how many of them went through the backbone for it."""
     counting = Counting()
-    counting(store, replace(recipe, augment=()))  # the pictures as they are
-    before = counting.pictures
+    counting(store, replace(recipe, augment=()))  # the images as they are
+    before = counting.images
     cfg = (0.5,) * 3
     prepare = Preparation(recipe.background, recipe.augment, recipe.model.input_size, cfg, cfg)
     source = replace(counting.source, preparation=prepare)
     features = jaguar_kit.cached_features(counting.embedder, source, recipe, view=number, first=4).features
-    return features, counting.pictures - before
+    return features, counting.images - before
 
 
 def test_a_random_view_is_drawn_and_computed_once(cache, store):
@@ -238,7 +238,7 @@ def test_a_random_view_is_drawn_and_computed_once(cache, store):
     assert torch.equal(first, again)
 
 
-def test_random_views_differ_from_each_other_and_from_the_pictures(cache, store):
+def test_random_views_differ_from_each_other_and_from_the_images(cache, store):
     drawn = [view_of(store, number)[0] for number in range(3)]
     for one, other in itertools.combinations([*drawn, Counting()(store).features[:4]], 2):
         assert not torch.isclose(one, other).all(1).any()
@@ -256,13 +256,13 @@ def test_views_are_drawn_anew_for_another(change, cache, store):
     assert not torch.equal(before, after)
 
 
-def test_views_lie_in_the_order_of_their_pictures(cache, store):
+def test_views_lie_in_the_order_of_their_images(cache, store):
     mirrored = replace(RECIPE, augment=(Component("augmentation", "flip", {"p": 1.0}),))
     counting = Counting()
     counting(store)
     with torch.no_grad():
-        pictures = counting.source(np.arange(4), training=False).flip(-1)
-        expected = counting.embedder.eval().pooled(pictures)
+        images = counting.source(np.arange(4), training=False).flip(-1)
+        expected = counting.embedder.eval().pooled(images)
     torch.testing.assert_close(view_of(store, 0, mirrored)[0], expected)
 
 

@@ -7,7 +7,7 @@ import torch
 from jaguar_kit import recipe_from_dict
 from torch import nn
 
-LABELS = torch.arange(12) // 3  # four identities with three pictures each, as the pk sampler gives them
+LABELS = torch.arange(12) // 3  # four identities with three images each, as the pk sampler gives them
 LOSSES = [
     "triplet",
     {"name": "triplet", "mining": "semi_hard"},
@@ -21,7 +21,7 @@ LOSSES += ["cross_entropy_triplet", {"name": "arcface", "beta": 0.99}]
 
 
 def run_of(loss="triplet", backbone="test_vit", dtype=torch.float32, **settings):
-    """A trainer of a whole network, and a task whose only batch are twelve pictures sorted by identity."""
+    """A trainer of a whole network, and a task whose only batch are twelve images sorted by identity."""
     recipe = recipe_from_dict(
         {
             "name": "parts",
@@ -103,7 +103,7 @@ def test_a_frozen_backbone_in_parts_teaches_its_pooling_and_head_alike(pooling):
         torch.testing.assert_close(other[name], one[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_batch_norm_and_adaface_see_each_picture_once():
+def test_batch_norm_and_adaface_see_each_image_once():
     """Statistics after parts: of a backbone those of one pass over its parts, of head and loss those of the whole."""
     trainer, task = run_of("adaface", "test_resnet", micro_batch=6)
     twin, _ = run_of("adaface", "test_resnet")
@@ -134,13 +134,13 @@ def test_a_step_that_did_not_fit_the_memory_leaves_no_trace_in_statistics(monkey
 
     monkeypatch.setattr(jaguar_kit.Trainer, "loss_of_pooled", fails_once)
     backward(short, task)
-    assert "6 pictures at a time" in capsys.readouterr().out
+    assert "6 images at a time" in capsys.readouterr().out
     for name, value in buffers(fits).items():
         torch.testing.assert_close(buffers(short)[name], value, rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_mixed_pictures_in_parts_keep_their_partners():
-    """Each picture's loss is that of itself and of its partner within its part, by their shares."""
+def test_mixed_images_in_parts_keep_their_partners():
+    """Each image's loss is that of itself and of its partner within its part, by their shares."""
     trainer, task = run_of("cross_entropy", micro_batch=4, mix={"name": "mixup", "alpha": 1.0})
     seen, loss_of = [], jaguar_kit.mixed_loss
 

@@ -109,7 +109,7 @@ def written(folder: Path, **changes) -> str:
     return str(path)
 
 
-CATS, PICTURES, TRAINED, WIDTH = 4, 48, 40, 6
+CATS, IMAGES, TRAINED, WIDTH = 4, 48, 40, 6
 
 
 def head_run(seed: int = 1, **train):
@@ -117,14 +117,14 @@ def head_run(seed: int = 1, **train):
     train = {"epochs": 3, "batch_size": 16, "lr": 0.02, "schedule": "none", **train}
     head = {"name": "linear", "output": 8}
     recipe = recipe_from_dict({"name": "heads", "model": {"head": head}, "loss": "cross_entropy", "train": train})
-    generator, labels = torch.Generator().manual_seed(0), torch.arange(PICTURES) % CATS
+    generator, labels = torch.Generator().manual_seed(0), torch.arange(IMAGES) % CATS
     centres = torch.randn(CATS, WIDTH, generator=generator)
-    features = centres[labels] + torch.randn(PICTURES, WIDTH, generator=generator)
+    features = centres[labels] + torch.randn(IMAGES, WIDTH, generator=generator)
     torch.manual_seed(seed)
     head = recipe.model.head.build(in_features=WIDTH)
     embedder = jaguar_kit.Embedder(nn.Identity(), jaguar_kit.NativePooling(), head, frozen=True)
     loss = recipe.loss.build(embedding_dim=8, num_identities=CATS)
-    rows = np.arange(PICTURES)
+    rows = np.arange(IMAGES)
     source = jaguar_kit.FeatureSource(features, torch.device("cpu"))
     sources = (source,) * len(jaguar_kit.stages_of(recipe.train))
     task = jaguar_kit.Task(None, source, sources, labels, rows[:TRAINED], rows[TRAINED:])
@@ -319,7 +319,7 @@ def test_an_optimizer_that_timm_can_not_make_here_is_told_in_one_line():
 
 
 def pixel_trainer(seed: int = 0, train=None, **model):
-    """A trainer of a backbone with a linear head; pictures (8, 3, 32, 32) and their labels."""
+    """A trainer of a backbone with a linear head; images (8, 3, 32, 32) and their labels."""
     recipe = recipe_of(model={**LEARNING, "head": "linear", **model}, train=train or {})
     torch.manual_seed(seed)
     embedder = jaguar_kit.build_embedder(recipe.model)
@@ -330,12 +330,12 @@ def pixel_trainer(seed: int = 0, train=None, **model):
     return trainer, torch.randn(8, 3, 32, 32), torch.arange(8) % CATS
 
 
-def changed_by_steps(trainer, pictures, labels, steps: int = 3) -> set[str]:
+def changed_by_steps(trainer, images, labels, steps: int = 3) -> set[str]:
     """Names of the embedder's tensors, statistics included, that training changes (a ResNet begins with zeros)."""
     before = {key: value.clone() for key, value in trainer.embedder.state_dict().items()}
     trainer.embedder.train()
     for _ in range(steps):
-        trainer.loss(trainer.embedder(pictures), labels).backward()
+        trainer.loss(trainer.embedder(images), labels).backward()
         trainer.optimizer_step()
     return {key for key, value in trainer.embedder.state_dict().items() if not torch.equal(value, before[key])}
 
@@ -345,8 +345,8 @@ LAST_BLOCK = {"test_vit": ("blocks.5.", "norm."), "test_resnet": ("layer4.",)}
 
 @pytest.mark.parametrize("backbone", LAST_BLOCK)
 def test_with_one_block_only_the_last_and_what_is_behind_it_changes(backbone):
-    trainer, pictures, labels = pixel_trainer(backbone=backbone, train_blocks=1)
-    changed = changed_by_steps(trainer, pictures, labels)
+    trainer, images, labels = pixel_trainer(backbone=backbone, train_blocks=1)
+    changed = changed_by_steps(trainer, images, labels)
     inside = {key.removeprefix("backbone.") for key in changed if key.startswith("backbone.")}
     own = {key for key in trainer.embedder.backbone.state_dict() if key.startswith(LAST_BLOCK[backbone])}
     assert inside == own  # the last block's batch-norm statistics too, and no others
@@ -355,13 +355,13 @@ def test_with_one_block_only_the_last_and_what_is_behind_it_changes(backbone):
 
 @pytest.mark.parametrize("backbone", LAST_BLOCK)
 def test_without_a_number_of_blocks_all_of_the_backbone_changes(backbone):
-    trainer, pictures, labels = pixel_trainer(backbone=backbone)
-    assert changed_by_steps(trainer, pictures, labels) == {*trainer.embedder.state_dict()}
+    trainer, images, labels = pixel_trainer(backbone=backbone)
+    assert changed_by_steps(trainer, images, labels) == {*trainer.embedder.state_dict()}
 
 
 def test_a_frozen_backbone_keeps_its_statistics():
-    trainer, pictures, labels = pixel_trainer(freeze=True)
-    assert changed_by_steps(trainer, pictures, labels) == {"head.weight", "head.bias"}
+    trainer, images, labels = pixel_trainer(freeze=True)
+    assert changed_by_steps(trainer, images, labels) == {"head.weight", "head.bias"}
 
 
 def test_more_blocks_than_there_are_is_told():
@@ -491,10 +491,10 @@ def test_ema_leaves_the_weights_that_learn_as_they_are(tmp_path):
 
 
 def test_ema_averages_statistics_and_counts_batches(tmp_path):
-    trainer, pictures, labels = pixel_trainer(train={"ema": 0.5})
+    trainer, images, labels = pixel_trainer(train={"ema": 0.5})
     trainer.update_average()
     start = trainer.average["embedder.backbone.bn1.running_mean"].clone()
-    changed_by_steps(trainer, pictures, labels, steps=1)
+    changed_by_steps(trainer, images, labels, steps=1)
     now = trainer.live()["embedder.backbone.bn1.running_mean"]
     torch.testing.assert_close(trainer.average["embedder.backbone.bn1.running_mean"], (start + now) / 2)
     assert trainer.average["embedder.backbone.bn1.num_batches_tracked"] == 1
@@ -521,7 +521,7 @@ def test_nearest_agrees_with_a_loop(geometry, seed):
     assert jaguar_kit.nearest_agrees(space, embeddings, labels).tolist() == slow_agreement(space, embeddings, labels)
 
 
-def test_nearest_agrees_finds_nothing_where_each_identity_has_one_picture():
+def test_nearest_agrees_finds_nothing_where_each_identity_has_one_image():
     space = jaguar_kit.build("geometry", "cosine")
     assert jaguar_kit.nearest_agrees(space, torch.eye(3), torch.arange(3)).tolist() == [0, 0]
 
@@ -530,7 +530,7 @@ def test_nearest_agrees_finds_nothing_where_each_identity_has_one_picture():
 
 
 def short_of_memory(monkeypatch, room: int) -> list[int]:
-    """Trainer.pool that raises where more than `room` pictures come at a time; sizes that were tried."""
+    """Trainer.pool that raises where more than `room` images come at a time; sizes that were tried."""
     forward, tried = jaguar_kit.Trainer.pool, []
 
     def limited(trainer, source, part):
@@ -544,12 +544,12 @@ def short_of_memory(monkeypatch, room: int) -> list[int]:
     return tried
 
 
-def test_out_of_memory_halves_the_pictures_at_a_time_aloud(tmp_path, monkeypatch, capsys):
+def test_out_of_memory_halves_the_images_at_a_time_aloud(tmp_path, monkeypatch, capsys):
     whole = trained_head(tmp_path / "whole", batch_size=16)
     tried = short_of_memory(monkeypatch, 4)
     halved = trained_head(tmp_path / "halved", batch_size=16)
     told = [line for line in capsys.readouterr().out.splitlines() if "out of memory" in line]
-    assert [re.search(r": (\d+) pictures at a time", line)[1] for line in told] == ["8", "4"]
+    assert [re.search(r": (\d+) images at a time", line)[1] for line in told] == ["8", "4"]
     assert tried[:3] == [16, 8, 4]
     assert max(tried[3:]) == 4
     assert halved.micro_batch == 4
@@ -575,7 +575,7 @@ def test_gradients_from_before_memory_ran_out_do_not_count_twice(tmp_path, monke
 
 def test_what_never_fits_names_the_setting(tmp_path, monkeypatch):
     short_of_memory(monkeypatch, 0)
-    with pytest.raises(KitError, match=r"train\.micro_batch: 2 pictures at a time do not fit"):
+    with pytest.raises(KitError, match=r"train\.micro_batch: 2 images at a time do not fit"):
         trained_head(tmp_path)
 
 
@@ -664,7 +664,7 @@ def spied(monkeypatch) -> list:
 
 
 @pytest.mark.parametrize("model", [LEARNING, {"freeze": True}], ids=["learning", "frozen"])
-def test_stages_train_on_pictures_of_their_sizes(model, mini, tmp_path, monkeypatch):
+def test_stages_train_on_images_of_their_sizes(model, mini, tmp_path, monkeypatch):
     read, sides = jaguar_kit.ImageStore.read, []
 
     def watched(self, positions):
@@ -689,7 +689,7 @@ def test_stages_train_on_pictures_of_their_sizes(model, mini, tmp_path, monkeypa
         assert len({stage.features.numpy().tobytes() for stage in task.stages}) == 3
 
 
-def test_without_validation_all_pictures_train_and_the_last_epoch_counts(mini, tmp_path, monkeypatch):
+def test_without_validation_all_images_train_and_the_last_epoch_counts(mini, tmp_path, monkeypatch):
     seen = spied(monkeypatch)
     recipe = recipe_of(data={"split": "all"}, train={"patience": 1})
     result = run_recipe(recipe, data=mini, out=tmp_path, report=True)
@@ -825,7 +825,7 @@ def test_without_gem_pooling_the_log_has_no_exponent(tmp_path):
     assert "gem_p" not in trained_head(tmp_path, epochs=1).history[-1]
 
 
-def test_the_loss_of_an_epoch_is_the_mean_over_its_pictures(tmp_path, monkeypatch):
+def test_the_loss_of_an_epoch_is_the_mean_over_its_images(tmp_path, monkeypatch):
     forward, seen = jaguar_kit.Trainer.loss_of_pooled, []
 
     def watched(trainer, pooled, labels, mixed):
@@ -941,7 +941,7 @@ def test_the_first_loss_that_is_no_number_is_named(step, tmp_path, monkeypatch):
 
 def test_weights_that_give_no_numbers_at_validation_fail_the_run_too(mini, tmp_path):
     with pytest.raises(TrainingFailed, match="epoch 1"):  # a single step, whose loss was still a number
-        run_recipe(recipe_of(**jaguar_kit.merge(SICK, {"train": {"batch_size": 64}})), data=mini, out=tmp_path)
+        run_recipe(recipe_of(**jaguar_kit.merge_settings(SICK, {"train": {"batch_size": 64}})), data=mini, out=tmp_path)
     place = place_of(tmp_path, mini)
     assert (place / "failed.json").is_file()
     assert all(torch.isfinite(value).all() for value in load_file(place / "weights.safetensors").values())
@@ -1015,7 +1015,7 @@ def stopped_before_step(number: int, folder: Path, monkeypatch, **settings) -> N
 
 
 GOES_ON = [
-    *({"schedule": name} for name in jaguar_kit.names("schedule")),
+    *({"schedule": name} for name in jaguar_kit.registered("schedule")),
     *({"optimizer": name} for name in OPTIMIZERS),
     {"ema": 0.7},
     {"batch_size": 8, "accumulate": 2},
@@ -1156,15 +1156,15 @@ def test_a_run_without_a_limit_is_not_called_stopped(logged):
 
 
 def test_runs_that_time_does_not_suffice_for_are_told_and_done_by_the_next_command(mini, tmp_path, monkeypatch, capsys):
-    path, run_cell = written(tmp_path, seeds=[1, 2, 3]), jaguar_kit.run_cell
+    path, run_cell = written(tmp_path, seeds=[1, 2, 3]), jaguar_kit.execute_run
 
-    def slow(cell, pictures, place, device, deadline):
-        run_cell(cell, pictures, place, device, deadline)
+    def slow(cell, images, place, device, deadline):
+        run_cell(cell, images, place, device, deadline)
         time.sleep(max(0, deadline - time.monotonic()))
 
     arguments = [path, "--data", mini, "--out", tmp_path / "out"]
     with monkeypatch.context() as patch:
-        patch.setattr(jaguar_kit, "run_cell", slow)
+        patch.setattr(jaguar_kit, "execute_run", slow)
         assert called(*arguments, "-o", f"train.max_hours={2 / 3600}", report=True) == 0
     assert "train.max_hours is over: 2 runs were not begun" in capsys.readouterr().out
     report = tmp_path / "out" / f"tiny@{mini.name}" / "report.md"
@@ -1431,7 +1431,7 @@ def test_a_worker_that_dies_is_told_in_one_line_and_spoils_no_other_run(uninterr
 @pytest.mark.parametrize("several", [["--jobs", 2], ["--gpus", 2]], ids=["jobs", "gpus"])
 def test_a_sigterm_to_the_first_of_several_processes_ends_all_of_them(several, mini, tmp_path):
     settings = SHARED if "--gpus" in several else MODES["grid"]
-    path = written(tmp_path, **jaguar_kit.merge(settings, {"train": {"epochs": 4000, "patience": 0}}))
+    path = written(tmp_path, **jaguar_kit.merge_settings(settings, {"train": {"epochs": 4000, "patience": 0}}))
     line = [path, "--data", mini, "--device", "cpu", "--out", tmp_path / "out", *several]
     process = started(line, tmp_path / "said.txt", fresh=True)
     assert wait_for(lambda: any((tmp_path / "out").rglob("checkpoint.safetensors")), process)
@@ -1556,7 +1556,7 @@ def test_two_processes_give_the_metrics_of_one(mini, tmp_path):
     log, expected = log_of(two), log_of(one)
     np.testing.assert_allclose(log["map"], expected["map"], atol=1e-6)
     np.testing.assert_allclose(log[["train_loss", "val_loss"]], expected[["train_loss", "val_loss"]], atol=1e-2)
-    np.testing.assert_allclose(log.batch_top1, expected.batch_top1, atol=0.03)  # one picture, with two all but as near
+    np.testing.assert_allclose(log.batch_top1, expected.batch_top1, atol=0.03)  # one image, with two all but as near
 
 
 PAIRS = {  # pairs of which each process, and each part, sees some alone; no batch norm, which would see parts
@@ -1569,7 +1569,7 @@ PAIRS = {  # pairs of which each process, and each part, sees some alone; no bat
 def test_two_processes_with_batches_in_parts_have_the_loss_of_one_with_whole_batches(mini, tmp_path):
     line = ["--data", mini, "--device", "cpu", "--out"]
     assert called(written(tmp_path / "whole", **PAIRS), *line, tmp_path / "one") == 0
-    path = written(tmp_path / "parts", **jaguar_kit.merge(PAIRS, {"train": {"micro_batch": 5}}))
+    path = written(tmp_path / "parts", **jaguar_kit.merge_settings(PAIRS, {"train": {"micro_batch": 5}}))
     both = [
         started([path, *line, tmp_path / "two"], tmp_path / f"{i}.txt", **rank)
         for i, rank in enumerate(ranks(free_port()))
@@ -1582,7 +1582,7 @@ def test_two_processes_with_batches_in_parts_have_the_loss_of_one_with_whole_bat
 
 @needs_proc
 def test_a_process_that_dies_ends_all_and_the_same_command_completes(mini, tmp_path):
-    path = written(tmp_path, **jaguar_kit.merge(SHARED, {"train": {"epochs": 10, "patience": 0}}))
+    path = written(tmp_path, **jaguar_kit.merge_settings(SHARED, {"train": {"epochs": 10, "patience": 0}}))
     line = [path, "--data", mini, "--device", "cpu", "--gpus", 2, "--out", tmp_path / "out"]
     said, place = tmp_path / "said.txt", place_of(tmp_path / "out", mini)
     process = started(line, said)

@@ -114,7 +114,7 @@ def test_a_backbone_that_was_replaced_while_a_run_was_interrupted_is_refused(min
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_pictures_are_normalised_as_the_run_normalised_them(whole, frozen, learned, mini, tmp_path):
+def test_images_are_normalised_as_the_run_normalised_them(whole, frozen, learned, mini, tmp_path):
     """Also where the backbone lies in the run's own weights, and timm would give another mean and std."""
     place = learned if whole else frozen[0]
     changes = {"model": {"freeze": not whole, "weights": None if whole else str(frozen[1])}}
@@ -298,18 +298,18 @@ def test_a_finished_run_is_not_joined_by_runs_on_other_weights(what, frozen, min
         quiet(run_recipe, recipe_of(**changes, seeds=[1, 2]), data=mini, out=tmp_path / "runs")
 
 
-def test_pictures_that_a_checkpoint_was_trained_on_validate_nothing_unseen(mini, tmp_path, capsys):
+def test_images_that_a_checkpoint_was_trained_on_validate_nothing_unseen(mini, tmp_path, capsys):
     model = {"pretrained": False, "freeze": False}
     first = quiet(run_recipe, recipe_of(model=model, data={"split": "all"}), data=mini, out=tmp_path)
     place = first.folder / "default" / "seed42"
     second = quiet(
         run_recipe, recipe_of(name="b", model=model, checkpoint=str(place), train={"epochs": 0}), mini, tmp_path
     )
-    assert "the checkpoint was trained on 12 of 12 validation pictures" in capsys.readouterr().out
+    assert "the checkpoint was trained on 12 of 12 validation images" in capsys.readouterr().out
     kept = np.load(second.folder / "default" / "seed42" / "validation.npz")
     assert set(kept["paths"]) <= set(kept["trained"])
     table = jaguar_kit.load_competition(mini).train
-    assert not identify.held_out_pictures(second.folder / "default" / "seed42", table).any()
+    assert not identify.held_out_images(second.folder / "default" / "seed42", table).any()
 
 
 @pytest.mark.parametrize("recipe", [{"loss": {"name": "arcface", "margin": 0.4, "scale": 16}}, {"train": {"lr": 0.5}}])

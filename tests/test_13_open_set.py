@@ -208,7 +208,7 @@ def test_rows_with_nothing_allowed_have_no_identity():
     assert scores.tolist() == [[-math.inf, -math.inf], [1, -math.inf]]
 
 
-def test_the_best_picture_of_an_identity_tells_not_their_mean():
+def test_the_best_image_of_an_identity_tells_not_their_mean():
     found, scores = nearest_identities(torch.tensor([[0.9, -1.0, 0.5, 0.5]]), ["a", "a", "b", "b"], 2)
     assert found.tolist() == [["a", "b"]]
     np.testing.assert_allclose(scores, [[0.9, 0.5]], rtol=1e-6)
@@ -449,7 +449,7 @@ COLUMNS = ["image_id", "identity", "path", "date", "orientation", "species", "sp
 
 
 def album(root, known=4, queries=3):
-    """A small folder in AnimalCLEF's layout: pictures 1, 2, ... of two species; even rows of the database are pairs."""
+    """A small folder in AnimalCLEF's layout: images 1, 2, ... of two species; even rows of the database are pairs."""
     rows = []
     for i in range(1, 2 * known + queries + 1):
         database = i <= 2 * known
@@ -499,7 +499,7 @@ def only(split):
     return lambda root: write_metadata(root, metadata(root).query(f"split == '{split}'"))
 
 
-def without_pictures(root):
+def without_images(root):
     for name in ("02", "10"):
         (root / "images" / f"{name}.png").unlink()
 
@@ -524,7 +524,7 @@ FAULTS = {
         "identity: given for 1 queries",
         "10",
     ),
-    "pictures missing": (without_pictures, "metadata.csv", "path: 2 pictures", "images/02.png", "images/10.png"),
+    "images missing": (without_images, "metadata.csv", "path: 2 images", "images/02.png", "images/10.png"),
     "image_id twice": (with_cell(3, "image_id", "1"), "metadata.csv", "image_id: more than one row for 1"),
     "a path upwards": (with_cell(0, "path", "../01.png"), "metadata.csv", "path: '../01.png'"),
     "a path upwards within": (with_cell(0, "path", "images/../../a.png"), "metadata.csv", "path: 'images/../../a.png'"),
@@ -584,11 +584,11 @@ def test_columns_that_nothing_needs_may_be_missing_or_more(tmp_path):
     assert train.weather[0] == "rain"
 
 
-def test_identities_with_one_picture_are_noted(tmp_path):
+def test_identities_with_one_image_are_noted(tmp_path):
     root = album(tmp_path / "data")
     with_cell(0, "identity", "alone")(root)
     (note,) = load_competition(root).notes
-    assert "2 identities have one picture and stay in training: alone, lynx0" in note
+    assert "2 identities have one image and stay in training: alone, lynx0" in note
 
 
 def test_the_solution_is_read_in_the_order_of_the_queries(tmp_path):
@@ -643,7 +643,7 @@ def test_the_mini_dataset_is_an_open_set_of_three_species(open_mini):
         assert (~known & of_species).any()
     species_of = train.groupby("identity").species.nunique()
     assert (species_of == 1).all()
-    assert any("one picture" in note for note in competition.notes)
+    assert any("one image" in note for note in competition.notes)
 
 
 def test_the_sample_submission_is_valid(open_mini):
@@ -655,8 +655,8 @@ def test_the_sample_submission_is_valid(open_mini):
 def test_salamanders_are_drawn_turned_as_their_orientation_tells(open_mini):
     table = metadata(open_mini)
     for row in table.groupby("orientation").head(4).itertuples():
-        with Image.open(open_mini / row.path) as picture:
-            assert (picture.height > picture.width) == (row.orientation == "top")
+        with Image.open(open_mini / row.path) as image:
+            assert (image.height > image.width) == (row.orientation == "top")
     assert set(table.species[table.orientation == "top"]) == {"salamander"}
 
 
@@ -675,14 +675,14 @@ def test_the_same_arguments_draw_the_same_files_and_others_do_not(tmp_path):
 
 
 @pytest.mark.parametrize("images", [54, 55, 56])
-def test_as_many_pictures_are_drawn_as_were_asked_for(images, tmp_path, monkeypatch):
+def test_as_many_images_are_drawn_as_were_asked_for(images, tmp_path, monkeypatch):
     monkeypatch.setattr(jaguar_kit, "draw_animal", lambda *_: Image.new("RGBA", (6, 4)))
     root = make_mini_dataset(tmp_path / "mini", identities=6, images=images, layout="animalclef")
-    assert len(metadata(root)) == images, "`images` counts training and test pictures together"
+    assert len(metadata(root)) == images, "`images` counts training and test images together"
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_every_known_individual_has_several_pictures_in_the_database(seed, tmp_path, monkeypatch):
+def test_every_known_individual_has_several_images_in_the_database(seed, tmp_path, monkeypatch):
     monkeypatch.setattr(jaguar_kit, "draw_animal", lambda *_: Image.new("RGBA", (6, 4)))
     monkeypatch.setattr(jaguar_kit, "draw_coat", lambda *_: None)
     competition = load_competition(
@@ -693,7 +693,7 @@ def test_every_known_individual_has_several_pictures_in_the_database(seed, tmp_p
 
 
 @pytest.mark.parametrize(("identities", "images"), [(9, 80), (6, 53), (5, 100), (2, 100)])
-def test_too_few_pictures_or_identities_are_refused(identities, images, tmp_path):
+def test_too_few_images_or_identities_are_refused(identities, images, tmp_path):
     with pytest.raises(KitError, match="too few") as error:
         make_mini_dataset(tmp_path / "mini", identities=identities, images=images, layout="animalclef")
     assert "expected at least" in str(error.value)
@@ -711,7 +711,7 @@ def test_an_unknown_layout_is_refused_and_another_one_not_drawn_over(tmp_path):
         make_mini_dataset(tmp_path / "old", 6, 72, layout="animalclef")
 
 
-# pictures turned by their orientation
+# images turned by their orientation
 
 
 def as_square(pixels, size):
@@ -720,7 +720,7 @@ def as_square(pixels, size):
 
 @pytest.mark.parametrize(("degrees", "quarters"), [(90, 1), (180, 2), (270, 3), (-90, 3), (360, 0)])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_stored_pixels_are_those_of_a_picture_turned_by_hand(degrees, quarters, channels, tmp_path):
+def test_stored_pixels_are_those_of_an_image_turned_by_hand(degrees, quarters, channels, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (24, 36, channels), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     store = jaguar_kit.open_store(tmp_path, ["a.png", "a.png"], 16, cache=tmp_path / "cache", turns=[degrees, 0])
@@ -730,7 +730,7 @@ def test_stored_pixels_are_those_of_a_picture_turned_by_hand(degrees, quarters, 
             np.testing.assert_array_equal(stored[..., 3], as_square(expected[..., 3], 16))
 
 
-def test_a_slanting_turn_keeps_the_whole_picture(tmp_path):
+def test_a_slanting_turn_keeps_the_whole_image(tmp_path):
     Image.new("RGB", (30, 30), "white").save(tmp_path / "a.png")
     store = jaguar_kit.open_store(tmp_path, ["a.png"], 40, cache=tmp_path / "cache", turns=[45])
     stored = store.pixels[0]
@@ -757,13 +757,13 @@ def test_a_recipe_turns_database_and_queries_by_their_label(open_mini):
     turned = np.flatnonzero(np.array(labels) == "top")
     assert turned.min() < len(competition.train) <= turned.max()
     for place in (turned.min(), turned.max(), labels.index("right")):
-        with Image.open(open_mini / competition.paths[place]) as picture:
-            pixels = np.rot90(np.asarray(picture.convert("RGB")), 3 if labels[place] == "top" else 0)
+        with Image.open(open_mini / competition.paths[place]) as image:
+            pixels = np.rot90(np.asarray(image.convert("RGB")), 3 if labels[place] == "top" else 0)
         np.testing.assert_array_equal(store.pixels[place], as_square(pixels, 32))
 
 
 def test_an_unknown_orientation_is_refused_with_a_suggestion(open_mini):
-    with pytest.raises(KitError, match=r"data\.turn\.topp: no picture has this orientation; did you mean 'top'\?"):
+    with pytest.raises(KitError, match=r"data\.turn\.topp: no image has this orientation; did you mean 'top'\?"):
         jaguar_kit.turns_of(load_competition(open_mini), {"topp": 90.0})
 
 
@@ -777,7 +777,7 @@ def test_a_table_without_orientations_can_not_be_turned(mini):
 
 
 def database(counts, seed=0):
-    """A table of the database in mixed order, from {species: pictures of each identity}, with an index of its own."""
+    """A table of the database in mixed order, from {species: images of each identity}, with an index of its own."""
     rows = [(f"{s}{i:02d}", s) for s, of_species in counts.items() for i, n in enumerate(of_species) for _ in range(n)]
     table = pd.DataFrame(rows, columns=["identity", "species"]).sample(frac=1, random_state=seed)
     return table.assign(filename=[f"{i}.png" for i in range(len(table))])
@@ -843,7 +843,7 @@ def test_without_species_all_identities_are_one_pool():
 
 @pytest.mark.parametrize("pool", [[5, 5], [5, 5, 1], [5]])
 def test_too_few_identities_of_a_species_are_refused(pool):
-    with pytest.raises(KitError, match=r"data\.split: open_set needs three identities with two pictures or more"):
+    with pytest.raises(KitError, match=r"data\.split: open_set needs three identities with two images or more"):
         split(database({"lynx": [9] * 9, "turtle": pool}))
 
 
@@ -988,7 +988,7 @@ RUNS = {
 
 
 def run(folder, out, **changes):
-    with jaguar_kit.silent():
+    with jaguar_kit.quiet():
         return jaguar_kit.run_recipe(recipe_from_dict(tiny_recipe(**changes)), data=folder, out=out, device="cpu")
 
 
@@ -1192,7 +1192,7 @@ REFUSED = {
         {"open_set": {"decide": "softmax"}, "data": {"split": "stratified"}},
         "open_set.threshold",
     ),
-    "softmax of pictures compared": ({"open_set": {"decide": "softmax"}, "loss": "triplet"}, "open_set.decide"),
+    "softmax of images compared": ({"open_set": {"decide": "softmax"}, "loss": "triplet"}, "open_set.decide"),
     "a threshold above one": ({"open_set": {"threshold": 1.5}}, "open_set.threshold"),
     "another decision": ({"open_set": {"decide": "votes"}}, "open_set.decide"),
     "an unknown setting": ({"open_set": {"treshold": 0.5}}, "did you mean 'threshold'?"),

@@ -7,13 +7,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import slow
-from jaguar_kit import Component, Likeness, connected_groups, curate, duplicate_pairs, keep_sharpest, pair_decisions
+from jaguar_kit import (
+    Component,
+    PairSimilarity,
+    connected_groups,
+    curate,
+    duplicate_pairs,
+    keep_sharpest,
+    pair_decisions,
+)
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 
-def smooth_picture(seed, side=64):
-    """A random picture without fine detail, uint8 (side, side, 3)."""
+def smooth_image(seed, side=64):
+    """A random image without fine detail, uint8 (side, side, 3)."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3)).astype(np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC))
 
@@ -33,15 +41,15 @@ def gray_of(pixel):
     return 0.299 * float(pixel[0]) + 0.587 * float(pixel[1]) + 0.114 * float(pixel[2])
 
 
-def slow_quality(picture):
-    """Sharpness, brightness, contrast, foreground and ratio of one picture, pixel by pixel."""
-    side = len(picture)
-    inside = [(y, x) for y in range(side) for x in range(side) if picture.shape[2] == 3 or picture[y, x, 3] > 127]
+def slow_quality(image):
+    """Sharpness, brightness, contrast, foreground and ratio of one image, pixel by pixel."""
+    side = len(image)
+    inside = [(y, x) for y in range(side) for x in range(side) if image.shape[2] == 3 or image[y, x, 3] > 127]
     inside = inside or [(y, x) for y in range(side) for x in range(side)]
 
     def gray(y, x):  # mirrored at the border, the border itself not repeated
         y, x = (abs(v) if v < side else 2 * (side - 1) - v for v in (y, x))
-        return gray_of(picture[y, x])
+        return gray_of(image[y, x])
 
     laplacian = [gray(y - 1, x) + gray(y + 1, x) + gray(y, x - 1) + gray(y, x + 1) - 4 * gray(y, x) for y, x in inside]
     levels = [gray(y, x) for y, x in inside]
@@ -56,19 +64,19 @@ def test_quality_follows_from_a_loop_over_pixels(channels):
 
 
 def test_an_empty_mask_counts_as_none():
-    picture = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 4)).astype(np.uint8)
-    picture[..., 3] = 0
-    told = jaguar_kit.quality_signals(picture)
-    pd.testing.assert_frame_equal(told, jaguar_kit.quality_signals(picture[..., :3]))
+    image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 4)).astype(np.uint8)
+    image[..., 3] = 0
+    told = jaguar_kit.quality_signals(image)
+    pd.testing.assert_frame_equal(told, jaguar_kit.quality_signals(image[..., :3]))
 
 
 def test_what_is_behind_the_animal_does_not_count():
-    picture = np.zeros((1, 12, 12, 4), np.uint8)
-    picture[0, 4:8, 4:8] = (100, 100, 100, 255)
-    other = picture.copy()
+    image = np.zeros((1, 12, 12, 4), np.uint8)
+    image[0, 4:8, 4:8] = (100, 100, 100, 255)
+    other = image.copy()
     other[0, 0, 0] = (255, 0, 255, 0)
-    pd.testing.assert_frame_equal(jaguar_kit.quality_signals(picture), jaguar_kit.quality_signals(other))
-    told = jaguar_kit.quality_signals(picture).iloc[0]
+    pd.testing.assert_frame_equal(jaguar_kit.quality_signals(image), jaguar_kit.quality_signals(other))
+    told = jaguar_kit.quality_signals(image).iloc[0]
     assert told.brightness == pytest.approx(100)
     assert told.contrast == pytest.approx(0)
     assert told.ratio == pytest.approx(16 / 128)
@@ -106,26 +114,26 @@ def test_uniqueness_is_the_mean_distance_to_the_three_nearest(count):
 @pytest.fixture(scope="module")
 def likeness():
     """0 and 1 are equal, 2 has a little noise; 4 is 3 shifted by a pixel; 5 and 6 stand alone."""
-    first, second = smooth_picture(0), smooth_picture(1)
+    first, second = smooth_image(0), smooth_image(1)
     noise = np.random.default_rng(9).integers(-3, 4, first.shape)
     noisy = np.clip(first.astype(int) + noise, 0, 255).astype(np.uint8)
-    pixels = [first, first, noisy, second, np.roll(second, 1, axis=1), smooth_picture(2), smooth_picture(3)]
+    pixels = [first, first, noisy, second, np.roll(second, 1, axis=1), smooth_image(2), smooth_image(3)]
     centres = np.eye(5)[[0, 0, 0, 1, 1, 2, 3]]
     vectors = slow.unit_rows(centres + 0.03 * np.random.default_rng(0).normal(size=centres.shape))
     vectors[1] = vectors[0]
-    return Likeness(np.stack(pixels), vectors @ vectors.T)
+    return PairSimilarity(np.stack(pixels), vectors @ vectors.T)
 
 
 ALIKE = {(0, 1), (0, 2), (1, 2), (3, 4)}
 
 
-@pytest.mark.parametrize("name", jaguar_kit.names("duplicates"))
-def test_every_method_finds_the_pictures_made_alike(name, likeness):
+@pytest.mark.parametrize("name", jaguar_kit.registered("duplicates"))
+def test_every_method_finds_the_images_made_alike(name, likeness):
     pairs = duplicate_pairs(build(name), likeness, np.full(7, "a"))
     assert set(map(tuple, pairs)) == ({(0, 1)} if name == "exact_hash" else ALIKE)
 
 
-@pytest.mark.parametrize("name", jaguar_kit.names("duplicates"))
+@pytest.mark.parametrize("name", jaguar_kit.registered("duplicates"))
 def test_pairs_lie_above_the_diagonal_once(name, likeness):
     pairs = duplicate_pairs(build(name), likeness, np.full(7, "a"), "across")
     assert (pairs[:, 0] < pairs[:, 1]).all()
@@ -149,7 +157,7 @@ def test_hash_distance_counts_bits(likeness):
 @pytest.mark.parametrize("threshold", [-0.5, 0.0, 0.3, 0.7])
 def test_embedding_pairs_are_those_above_the_threshold(threshold):
     vectors = unit_vectors(12, 3)
-    likeness = Likeness(np.zeros((12, 8, 8, 3), np.uint8), vectors @ vectors.T)
+    likeness = PairSimilarity(np.zeros((12, 8, 8, 3), np.uint8), vectors @ vectors.T)
     pairs = duplicate_pairs(build("embedding", threshold=threshold), likeness, np.arange(12), "across")
     expected = {(i, j) for i in range(12) for j in range(i + 1, 12) if vectors[i] @ vectors[j] > threshold}
     assert set(map(tuple, pairs)) == expected
@@ -159,7 +167,7 @@ def test_embedding_pairs_are_those_above_the_threshold(threshold):
 def test_knn_graph_wants_both_near_each_other(k):
     vectors = unit_vectors(12, 3)
     cosines = vectors @ vectors.T
-    likeness = Likeness(np.zeros((12, 8, 8, 3), np.uint8), cosines)
+    likeness = PairSimilarity(np.zeros((12, 8, 8, 3), np.uint8), cosines)
 
     def near(i, j):
         return j in sorted((o for o in range(12) if o != i), key=lambda o: -cosines[i, o])[:k]
@@ -192,7 +200,9 @@ def slow_clusters(cosines, threshold):
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
 def test_clustering_is_average_linkage(threshold):
     vectors = unit_vectors(12, 3)
-    same = build("clustering", threshold=threshold)(Likeness(np.zeros((12, 8, 8, 3), np.uint8), vectors @ vectors.T))
+    same = build("clustering", threshold=threshold)(
+        PairSimilarity(np.zeros((12, 8, 8, 3), np.uint8), vectors @ vectors.T)
+    )
     assert {tuple(np.flatnonzero(row)) for row in same} == slow_clusters(vectors @ vectors.T, threshold)
 
 
@@ -201,7 +211,7 @@ def test_hashes_find_the_bursts_of_the_mini_dataset(mini):
     views = pd.read_csv(mini / "views.csv").set_index("path").loc[train.path]
     bursts = jaguar_kit.column_groups(views.burst)
     store = jaguar_kit.open_store(mini, list(train.path), 128)
-    likeness = Likeness(store.pixels, np.eye(len(train)))
+    likeness = PairSimilarity(store.pixels, np.eye(len(train)))
     pairs = duplicate_pairs(build("perceptual_hash"), likeness, train.identity.to_numpy(str))
     told = jaguar_kit.recovered(pairs, bursts)
     truth = {(i, j) for j in range(len(bursts)) for i in range(j) if bursts[i] == bursts[j]}
@@ -268,7 +278,7 @@ def test_without_pairs_above_there_is_no_false_discovery_rate():
 
 @pytest.fixture(scope="module")
 def case():
-    """Signals, vectors and identities of 20 pictures: 12 of a (0 and 1 equal, 2 blurred), 4 of b (12 odd), 4 of c."""
+    """Signals, vectors and identities of 20 images: 12 of a (0 and 1 equal, 2 blurred), 4 of b (12 odd), 4 of c."""
     names = np.array(list("a" * 12 + "bbbb" + "cccc"))
     vectors = np.zeros((20, 23))
     for i, name in enumerate(names):
@@ -300,7 +310,7 @@ def test_the_least_valuable_of_an_identity_go(case, curated):
     names, signals = case[2], curated.signals
     left = [i for i in range(20) if curated.reason[i] in ("", "too many") and names[i] == "a"]
 
-    def rank(column, i):  # the share of pictures that are not above it; ties share the mean of their places
+    def rank(column, i):  # the share of images that are not above it; ties share the mean of their places
         below = sum(signals[column][j] < signals[column][i] for j in left)
         alike = sum(signals[column][j] == signals[column][i] for j in left)
         return (below + (alike + 1) / 2) / len(left)
@@ -333,7 +343,7 @@ def test_low_contrast_is_bad_quality_too(case):
     assert set(np.flatnonzero(done.reason == "quality")) == {2, 7}
 
 
-def test_pictures_of_two_identities_are_no_duplicates_of_each_other(case):
+def test_images_of_two_identities_are_no_duplicates_of_each_other(case):
     signals, vectors, names = case
     vectors = vectors.copy()
     vectors[16] = vectors[13]

@@ -1,4 +1,4 @@
-"""Submissions: joined by picture names, mapped into [0, 1] without new ties, and checked before they count."""
+"""Submissions: joined by image names, mapped into [0, 1] without new ties, and checked before they count."""
 
 import itertools
 import math
@@ -15,7 +15,7 @@ from jaguar_kit import KitError, validate_submission, write_submission
 
 PROPERTY = settings(deadline=None, max_examples=40)
 NAMES = ["a.png", "b.png", "c.png", "d.png"]
-# A similarity of its own for every pair, asymmetric: [row of the query, column of the picture in the gallery]
+# A similarity of its own for every pair, asymmetric: [row of the query, column of the image in the gallery]
 SIMILARITY = (np.arange(16, dtype=np.float32).reshape(4, 4) - 8) / 16
 
 
@@ -59,7 +59,7 @@ def assert_submission(path, pairs, similarity=SIMILARITY):
 # writing
 
 
-def test_each_pair_gets_the_similarity_of_its_two_pictures(place):
+def test_each_pair_gets_the_similarity_of_its_two_images(place):
     assert write_submission(place, SIMILARITY, NAMES, table()) == place
     assert_submission(place, table())
 
@@ -89,13 +89,13 @@ def test_pair_may_stand_in_several_rows(place):
     assert_submission(place, pairs)
 
 
-def test_pictures_may_come_in_any_order(place):
+def test_images_may_come_in_any_order(place):
     order = [2, 0, 3, 1]
     write_submission(place, SIMILARITY[np.ix_(order, order)], [NAMES[i] for i in order], table())
     assert_submission(place, table())
 
 
-def test_pictures_that_the_table_does_not_name_are_left_out(place):
+def test_images_that_the_table_does_not_name_are_left_out(place):
     pairs = table(names=["d.png", "b.png"])
     write_submission(place, SIMILARITY, NAMES, pairs)
     assert_submission(place, pairs)
@@ -312,20 +312,20 @@ def test_wrong_shape_is_refused(tmp_path, shape):
 
 @pytest.mark.parametrize("column", ["query_image", "gallery_image"])
 @pytest.mark.parametrize("form", [pd.DataFrame.copy, as_categories])
-def test_picture_without_a_similarity_is_refused_by_name(tmp_path, column, form):
+def test_image_without_a_similarity_is_refused_by_name(tmp_path, column, form):
     pairs = table().replace({column: {"b.png": "stranger.png"}})
     assert_refused(tmp_path / "out", f"{column}.*stranger.png", pairs=form(pairs))
 
 
 @pytest.mark.parametrize("column", ["query_image", "gallery_image"])
 @pytest.mark.parametrize("form", [pd.DataFrame.copy, as_categories])
-def test_row_without_a_picture_is_refused(tmp_path, column, form):
+def test_row_without_an_image_is_refused(tmp_path, column, form):
     pairs = table()
     pairs.loc[3, column] = None
     assert_refused(tmp_path / "out", column, pairs=form(pairs))
 
 
-def test_two_pictures_of_one_name_are_refused(tmp_path):
+def test_two_images_of_one_name_are_refused(tmp_path):
     assert_refused(tmp_path / "out", "b.png", names=["a.png", "b.png", "b.png", "d.png"], pairs=table(names=NAMES[:2]))
 
 

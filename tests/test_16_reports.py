@@ -195,13 +195,13 @@ def test_gains_are_counted_against_the_untrained():
 
 def test_nothing_is_claimed_when_nothing_was_validated():
     table = table_of(first={1: math.nan}, second={1: math.nan})
-    assert told_of(table) == ["Nothing was validated: all pictures were trained on."]
+    assert told_of(table) == ["Nothing was validated: all images were trained on."]
 
 
 def test_reliance_is_told_beside_chance():
     table = table_of(first=THREE).assign(**{"map@swap": 0.3, "map@background_only": 0.25, "map@chance": 0.2})
     assert told_of(table)[-1] == (
-        "Reliance on background: first has mAP 0.5100, 0.3000 behind the backgrounds of other pictures, 0.2500 from "
+        "Reliance on background: first has mAP 0.5100, 0.3000 behind the backgrounds of other images, 0.2500 from "
         "the background alone (chance 0.2000); it loses 0.2100."
     )
 
@@ -216,7 +216,7 @@ def report_of(folder, table=None, **settings):
     return (folder / "report.html").read_text(), (folder / "report.md").read_text()
 
 
-def test_a_page_stands_alone_and_its_pictures_exist(tmp_path):
+def test_a_page_stands_alone_and_its_images_exist(tmp_path):
     page, told = report_of(tmp_path)
     linked = re.findall(r"!\[.*?\]\((.*?)\)", told)
     assert linked
@@ -235,11 +235,11 @@ def test_signs_with_a_meaning_are_shown_as_they_are(tmp_path):
     page.note(SIGNS)
     page.bullets([SIGNS])
     page.table(pd.DataFrame({"name": [SIGNS]}), SIGNS)
-    page.picture("tile", jaguar_kit.tiles([None], [SIGNS]), SIGNS)
+    page.image("tile", jaguar_kit.tiles([None], [SIGNS]), SIGNS)
     page.code(SIGNS)
     written = page.write(tmp_path).read_text()
     assert "<b>" not in written
-    assert written.count("_a &lt;b&gt; &amp; $x^2$ | c") == 13  # title, name and all blocks; a picture has it twice
+    assert written.count("_a &lt;b&gt; &amp; $x^2$ | c") == 13  # title, name and all blocks; an image has it twice
     assert "empty" not in written
     rows = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("|")]
     assert rows == ["| name |", "| --- |", "| _a <b> & $x^2$ \\| c |"]
@@ -342,7 +342,7 @@ def assert_drawn(figure):
     assert isinstance(figure, Figure)
     page = Page("figures")
     page.figure("one", figure, "")
-    assert Image.open(io.BytesIO(page.pictures["one"])).width > 100
+    assert Image.open(io.BytesIO(page.images["one"])).width > 100
 
 
 def test_curves_have_the_mean_and_a_band_of_seeds_of_unequal_length():
@@ -431,7 +431,7 @@ def test_identical_runs_are_named_as_such():
     compared = compare_variants(table, logs=logs)
     assert list(compared.verdict) == ["identical", "higher"]
     told = findings(summarise(table, logs, recipe_of()), compared, table)
-    assert any("same - first: identical runs; what varies changed nothing on these pictures." in line for line in told)
+    assert any("same - first: identical runs; what varies changed nothing on these images." in line for line in told)
 
 
 def test_equal_scores_of_other_runs_are_not_identical():
@@ -447,7 +447,7 @@ def test_reliance_is_found_whatever_the_background_s_settings(settings):
     summary = summarise(table, logs_of(table), recipe_of())
     assert summary.reliance[0] == pytest.approx(np.mean(list(THREE.values())) - 0.3)
     told = " ".join(findings(summary, pd.DataFrame(columns=["variant"]), table))
-    assert "0.3000 behind the backgrounds of other pictures, 0.2500 from the background alone (chance 0.2000)" in told
+    assert "0.3000 behind the backgrounds of other images, 0.2500 from the background alone (chance 0.2000)" in told
 
 
 def test_a_background_is_not_taken_for_another_of_a_longer_name():
@@ -458,11 +458,11 @@ def test_published_figures_stand_apart_from_other_data(tmp_path):
     _, told = report_of(tmp_path, published={"second": "0.8888"})
     assert "published" not in columns_of(told, "## Results")
     assert columns_of(told, "### Published by others") == {"published by others": ["second"], "value": ["0.8888"]}
-    assert "on other pictures than these: not to be compared" in told
+    assert "on other images than these: not to be compared" in told
 
 
 @pytest.mark.parametrize(
-    ("pictures", "identities", "slug", "same"),
+    ("images", "identities", "slug", "same"),
     [
         (1895, 31, "jaguar-re-id", True),
         (1894, 31, "jaguar-re-id", False),
@@ -472,8 +472,8 @@ def test_published_figures_stand_apart_from_other_data(tmp_path):
         (1895, 31, "another", False),
     ],
 )
-def test_published_figures_belong_to_data_of_their_number(pictures, identities, slug, same):
-    train = pd.DataFrame({"identity": [f"cat{i % identities}" for i in range(pictures)]})
+def test_published_figures_belong_to_data_of_their_number(images, identities, slug, same):
+    train = pd.DataFrame({"identity": [f"cat{i % identities}" for i in range(images)]})
     competition = jaguar_kit.Competition(None, train, None, train.iloc[:0], None)
     assert jaguar_kit.published_on(competition, slug) == same
 
@@ -489,9 +489,9 @@ DEGENERATE = {
     "one wide": np.random.default_rng(0).normal(size=(12, 1)),
     "huge": np.random.default_rng(0).normal(size=(12, 8)) * 1e30,
     "tiny": np.random.default_rng(0).normal(size=(12, 8)) * 1e-30,
-    "two pictures": np.random.default_rng(0).normal(size=(2, 8)),
-    "three pictures": np.random.default_rng(0).normal(size=(3, 8)),
-    "one picture": np.ones((1, 8)),
+    "two images": np.random.default_rng(0).normal(size=(2, 8)),
+    "three images": np.random.default_rng(0).normal(size=(3, 8)),
+    "one image": np.ones((1, 8)),
 }
 
 

@@ -105,10 +105,10 @@ def test_the_test_map_follows_from_the_submission(finished, mini):
 
 def test_the_report_is_self_contained(finished):
     page = finished.report.read_text()
-    pictures = sorted(p.name for p in (finished.folder / "figures").iterdir())
-    assert page.count("data:image/png;base64,") == len(pictures) == 6
+    images = sorted(p.name for p in (finished.folder / "figures").iterdir())
+    assert page.count("data:image/png;base64,") == len(images) == 6
     told = (finished.folder / "report.md").read_text()
-    assert all(f"figures/{name}" in told for name in pictures)
+    assert all(f"figures/{name}" in told for name in images)
     assert "://" not in page
     assert f"{finished.table['map'][0]:.4f}" in page
 
@@ -142,20 +142,20 @@ def test_other_data_never_mixes_with_a_result(finished, mini, tmp_path):
     other = shutil.copytree(mini, tmp_path / mini.name)
     table = pd.read_csv(other / "train.csv").iloc[1:]
     table.to_csv(other / "train.csv", index=False)
-    with pytest.raises(jaguar_kit.KitError, match="other pictures or labels"):
+    with pytest.raises(jaguar_kit.KitError, match="other images or labels"):
         run_recipe(recipe_of(), data=other, out=finished.folder.parent)
 
 
 def test_the_other_round_is_other_data(finished, mini, tmp_path):
     other = jaguar_kit.make_mini_dataset(tmp_path / mini.name, identities=6, images=72, seed=0, round=2)
-    with pytest.raises(jaguar_kit.KitError, match="other pictures or labels"):
+    with pytest.raises(jaguar_kit.KitError, match="other images or labels"):
         run_recipe(recipe_of(), data=other, out=finished.folder.parent)
 
 
-def test_a_picture_that_is_skipped_does_not_make_the_data_others(mini, tmp_path):
+def test_an_image_that_is_skipped_does_not_make_the_data_others(mini, tmp_path):
     data = Path(shutil.copytree(mini, tmp_path / "data"))
-    picture = data / "train" / "train" / "train_0003.png"
-    picture.write_bytes(picture.read_bytes()[:200])
+    image = data / "train" / "train" / "train_0003.png"
+    image.write_bytes(image.read_bytes()[:200])
     recipe = recipe_of(data={"bad_images": "skip"}, train={"epochs": 1})
     first = run_recipe(recipe, data=data, out=tmp_path)
     assert run_recipe(recipe, data=data, out=tmp_path).table.equals(first.table)
@@ -275,7 +275,7 @@ def test_variants_and_seeds_each_get_a_folder_and_a_row(mini, tmp_path):
     assert list(result.table.epochs) == [1, 1, 2, 2]
 
 
-def test_folds_validate_every_picture_once_and_share_a_submission(mini, tmp_path):
+def test_folds_validate_every_image_once_and_share_a_submission(mini, tmp_path):
     recipe = recipe_of(data={"split": {"name": "kfold", "folds": 3}}, train={"epochs": 1})
     place = run_recipe(recipe, data=mini, out=tmp_path).folder / "default" / "seed42"
     kept = np.load(place / "oof_similarity.npz")
@@ -287,7 +287,7 @@ def test_folds_validate_every_picture_once_and_share_a_submission(mini, tmp_path
     assert metrics_of(place)["map"] == pytest.approx(np.mean(told))
 
 
-def test_frozen_features_are_extracted_once_and_train_as_whole_pictures_do(mini, tmp_path, monkeypatch):
+def test_frozen_features_are_extracted_once_and_train_as_whole_images_do(mini, tmp_path, monkeypatch):
     frozen = {"model": {"freeze": True}, "augment": [], "train": {"epochs": 2}}
     cached = run_recipe(recipe_of(**frozen), data=mini, out=tmp_path / "cached")
     monkeypatch.setattr(jaguar_kit.Preparation, "fixed", False)
@@ -300,7 +300,7 @@ DRAWN = {"model": {"freeze": True}, "train": {"epochs": 5}}  # a frozen backbone
 
 @pytest.fixture
 def seen(tmp_path, monkeypatch):
-    """How many pictures went through a frozen backbone at a time, with nothing in the cache at first."""
+    """How many images went through a frozen backbone at a time, with nothing in the cache at first."""
     monkeypatch.setenv(jaguar_kit.CACHE_VARIABLE, str(tmp_path / "cache"))
     counts, pooled = [], jaguar_kit.NativePooling.features
 
@@ -312,7 +312,7 @@ def seen(tmp_path, monkeypatch):
     return counts
 
 
-def test_random_pictures_go_through_a_frozen_backbone_each_epoch_others_once(seen, mini, tmp_path):
+def test_random_images_go_through_a_frozen_backbone_each_epoch_others_once(seen, mini, tmp_path):
     result = run_recipe(recipe_of(**DRAWN), data=mini, out=tmp_path)
     training, test = (len(list((mini / part / part).glob("*.png"))) for part in ("train", "test"))
     validation = len(np.load(result.folder / "default" / "seed42" / "validation.npz")["labels"])
@@ -326,13 +326,13 @@ def test_kept_views_go_through_the_backbone_once_for_all_runs_of_a_seed(random, 
     result = run_recipe(recipe, data=mini, out=tmp_path)
     training, test = (len(list((mini / part / part).glob("*.png"))) for part in ("train", "test"))
     assert sum(seen) == training + test + 2 * training
-    assert "narrow, wide saw 2 random views of each training picture, in turn" in result.report.read_text()
+    assert "narrow, wide saw 2 random views of each training image, in turn" in result.report.read_text()
     for variant in variants:
         losses = pd.read_csv(result.folder / variant / "seed42" / "log.csv").train_loss[1:]
         assert losses.nunique() == len(losses)
 
 
-def test_views_of_pictures_on_which_nothing_is_random_are_the_pictures(seen, mini, tmp_path):
+def test_views_of_images_on_which_nothing_is_random_are_the_images(seen, mini, tmp_path):
     plain = {**DRAWN, "augment": []}
     once = run_recipe(recipe_of(**plain), data=mini, out=tmp_path / "once")
     told = len(seen)
@@ -366,7 +366,7 @@ def test_an_interrupted_run_on_kept_views_ends_as_if_nothing_had_been(mini, tmp_
     assert all(torch.equal(learned[key], expected[key]) for key in expected)
 
 
-def test_views_of_a_backbone_that_learns_or_of_mixed_pictures_are_refused():
+def test_views_of_a_backbone_that_learns_or_of_mixed_images_are_refused():
     with pytest.raises(jaguar_kit.KitError, match=r"train\.views: 4 .* learns \(model\.freeze: false\)"):
         recipe_of(train={"views": 4})
     with pytest.raises(jaguar_kit.KitError, match=r"train\.views: 4 .* mixed \(mixup\) \(expected train\.views: 0\)"):
@@ -442,14 +442,14 @@ def spoil_column(folder, recipe):
     table.write_text(table.read_text().replace("ground_truth", "label"))
 
 
-def spoil_pictures(folder, recipe):
+def spoil_images(folder, recipe):
     for name in ("train_0001.png", "train_0002.png"):
         (folder / "train" / "train" / name).unlink()
 
 
 def spoil_broken(folder, recipe):
-    picture = folder / "train" / "train" / "train_0003.png"
-    picture.write_bytes(picture.read_bytes()[:200])
+    image = folder / "train" / "train" / "train_0003.png"
+    image.write_bytes(image.read_bytes()[:200])
 
 
 def spoil_duplicate(folder, recipe):
@@ -472,8 +472,8 @@ def spoil_test_pair(folder, recipe):
 
 
 def spoil_masks(folder, recipe):
-    for picture in folder.glob("*/*/*.png"):
-        Image.open(picture).convert("RGB").save(picture)
+    for image in folder.glob("*/*/*.png"):
+        Image.open(image).convert("RGB").save(image)
 
 
 def spoil_number(folder, recipe):
@@ -494,12 +494,12 @@ def spoil_folder(folder, recipe):
 
 FAULTS = [
     (spoil_column, [], r"train\.csv: column 'ground_truth' is missing"),
-    (spoil_pictures, [], r"2 pictures are not in .*: train_0001\.png, train_0002\.png"),
-    (spoil_broken, [], r"1 pictures can't be read: .*train_0003\.png.*data\.bad_images: skip"),
+    (spoil_images, [], r"2 images are not in .*: train_0001\.png, train_0002\.png"),
+    (spoil_broken, [], r"1 images can't be read: .*train_0003\.png.*data\.bad_images: skip"),
     (spoil_duplicate, [], r"filename: more than one row for train_0001\.png"),
     (spoil_empty, [], r"train\.csv: has no rows"),
-    (spoil_escape, [], r"'\.\./\.\./secret\.png' is not a picture inside"),
-    (spoil_test_pair, [], r"test\.csv: 1 pictures are not in .*test_9999\.png"),
+    (spoil_escape, [], r"'\.\./\.\./secret\.png' is not an image inside"),
+    (spoil_test_pair, [], r"test\.csv: 1 images are not in .*test_9999\.png"),
     (spoil_masks, [], r"background: 'black' needs masks"),
     (spoil_number, [], r"tiny\.yaml: seed: \[1\] is not a whole number"),
     (spoil_setting, [], r"tiny\.yaml: train\.batchsize: there is no such setting; did you mean 'batch_size'"),
@@ -587,7 +587,7 @@ def test_folders_without_results_are_told_in_one_line(count, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-# which pictures train and validate
+# which images train and validate
 
 
 def kept_of(result, variant="default", seed=42):
@@ -608,7 +608,7 @@ def test_a_subset_trains_alone_or_changes_the_split_too(mini, tmp_path):
     result = run_recipe(recipe, data=mini, out=tmp_path / "out")
     assert kept_of(result, "training") == kept_of(result, "full")
     assert kept_of(result, "all") <= set(listed.filename)
-    assert f"{len(listed)} of {len(train)} training pictures (training)" in result.report.read_text()
+    assert f"{len(listed)} of {len(train)} training images (training)" in result.report.read_text()
     competition = jaguar_kit.load_competition(mini)
     opened = {c.variant: jaguar_kit.open_data(c.recipe, competition) for c in jaguar_kit.expand(recipe)}
     assert len(opened["all"].competition.train) == len(listed)
@@ -623,7 +623,7 @@ def test_a_subset_with_an_unknown_name_is_told_in_one_line(tiny, mini, tmp_path,
     assert jaguar_kit.main(jaguar_kit.run_command, [str(a) for a in argv]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1
-    assert "listed.csv: filename: 1 are no training pictures: nobody.png" in told
+    assert "listed.csv: filename: 1 are no training images: nobody.png" in told
     assert not (tmp_path / "out").exists()
 
 
@@ -640,7 +640,7 @@ def test_other_backgrounds_are_measured_and_reliance_reported(mini, tmp_path):
     row = pd.read_csv(result.folder / "results.csv").iloc[0]
     assert 0 < row["map@chance"] < 1
     told = (result.folder / "report.md").read_text()
-    assert f"{row['map@swap']:.4f} behind the backgrounds of other pictures" in told
+    assert f"{row['map@swap']:.4f} behind the backgrounds of other images" in told
     assert f"it loses {row['map'] - row['map@swap']:.4f}" in told
     assert "| reliance |" in told
 
@@ -657,7 +657,7 @@ def test_a_variant_trains_on_what_curation_left(mini, tmp_path):
     assert len(removed)
     assert removed.reason.notna().all()
     assert kept_of(result, "curated") <= set(curated)
-    assert f"{len(curated)} of {len(train)} training pictures (all)" in result.report.read_text()
+    assert f"{len(curated)} of {len(train)} training images (all)" in result.report.read_text()
 
 
 # search
@@ -753,8 +753,8 @@ def test_an_ensemble_is_what_its_formula_says(kind, mini, tmp_path):
     ("changes", "words"),
     [
         ({"ensemble": "mean", "data": {"split": {"name": "kfold", "folds": 2}}}, "without folds"),
-        ({"ensemble": "mean", "variants": {"a": {}, "b": {"data": {"size": 40}}}}, "same pictures"),
-        ({"ensemble": "calibrated", "data": {"split": "all"}}, "needs validation pictures"),
+        ({"ensemble": "mean", "variants": {"a": {}, "b": {"data": {"size": 40}}}}, "same images"),
+        ({"ensemble": "calibrated", "data": {"split": "all"}}, "needs validation images"),
     ],
 )
 def test_an_ensemble_of_what_does_not_fit_together_is_refused(changes, words, mini, tmp_path):

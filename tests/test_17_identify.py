@@ -41,11 +41,11 @@ RECIPE = {
 
 
 class Place:
-    """Weights, a catalogue of the first four cats, and queries: copies of known pictures, and pictures of strangers."""
+    """Weights, a catalogue of the first four cats, and queries: copies of known images, and images of strangers."""
 
     def __init__(self, root: Path):
         self.data = make_mini_dataset(root / "data", identities=6, images=120)
-        with jaguar_kit.silent():
+        with jaguar_kit.quiet():
             result = jaguar_kit.run_recipe(recipe_from_dict(RECIPE), data=self.data, out=root / "runs", device="cpu")
         self.weights = result.folder / "default" / "seed42"
         competition = load_competition(self.data)
@@ -55,7 +55,7 @@ class Place:
         copies = self.known.groupby("identity").head(3)
         self.queries = root / "queries"
         self.truth = {}  # identity of each query, NEW for strangers
-        self.copy_of = {}  # the picture of the catalogue that a query is a copy of
+        self.copy_of = {}  # the image of the catalogue that a query is a copy of
         for rows, below in (
             (copies, "copies/of known"),
             (train[train.identity.isin(STRANGERS)], "strangers"),
@@ -88,7 +88,7 @@ def place(tmp_path_factory):
 def told(place, tmp_path_factory):
     """The folder of the answers to all queries by the catalogue's folder, and the table that was returned."""
     out = tmp_path_factory.mktemp("answers") / "new" / "out"
-    with jaguar_kit.silent():
+    with jaguar_kit.quiet():
         answers = place.identify(out)
     return out, answers
 
@@ -145,12 +145,12 @@ def test_the_answer_is_the_best_identity_from_one_threshold_on(told):
     assert_by_one_threshold(answers)
 
 
-def test_copies_of_known_pictures_are_recognised(told, place):
+def test_copies_of_known_images_are_recognised(told, place):
     _, answers = told
     answers = answers.set_index("query")
-    for query, picture in place.copy_of.items():
+    for query, image in place.copy_of.items():
         assert answers.answer[query] == place.truth[query]
-        assert answers.match_1[query] == picture
+        assert answers.match_1[query] == image
 
 
 def test_strangers_are_found_and_known_ones_named(told, place):
@@ -213,7 +213,7 @@ def test_every_query_stands_on_the_page_beside_its_matches(place, tmp_path, monk
 
     monkeypatch.setattr(identify_tool, "match_row", match_row)
     monkeypatch.setattr(identify_tool, "match_sheet", match_sheet)
-    with jaguar_kit.silent():
+    with jaguar_kit.quiet():
         answers = place.identify(tmp_path / "out").set_index("query")
     assert sorted(query for query, _ in rows) == sorted(place.truth)
     on_sheets = [(row, taken) for shown, all_taken in sheets for row, taken in zip(shown, all_taken)]
@@ -236,7 +236,7 @@ def test_every_query_stands_on_the_page_beside_its_matches(place, tmp_path, monk
 
 
 def held_out_of(place):
-    """How many pictures of the catalogue the run did not train on, from what it left behind."""
+    """How many images of the catalogue the run did not train on, from what it left behind."""
     labels = np.load(place.weights / "validation.npz")["labels"]
     return int(np.isin(labels, place.known.identity).sum())
 
@@ -263,9 +263,9 @@ def test_confidence_is_fitted_on_what_was_held_out_where_that_is_enough(alone, p
         identify_tool, "confidence_of", lambda guesses, *a: (fitted_on.append(guesses), fit(guesses, *a))[1]
     )
     weights = place.weights
-    if alone:  # without the run's list of pictures
+    if alone:  # without the run's list of images
         weights = shutil.copy(place.weights / "weights.safetensors", tmp_path / "alone.safetensors")
-    with jaguar_kit.silent():
+    with jaguar_kit.quiet():
         answers = identify(weights, place.catalogue, place.queries, tmp_path / "out", "cpu")
     page = (tmp_path / "out" / "report.md").read_text()
     asked = {Path(name).name for name in fitted_on[0].image_id}
@@ -273,26 +273,26 @@ def test_confidence_is_fitted_on_what_was_held_out_where_that_is_enough(alone, p
         assert TOO_SURE in page
         assert asked == set(place.known.filename)
     else:
-        assert f"{held_out_of(place)} pictures of the catalogue that the training of these weights left out" in page
+        assert f"{held_out_of(place)} images of the catalogue that the training of these weights left out" in page
         assert TOO_SURE not in page
         images = set(np.load(place.weights / "validation.npz")["images"])
         assert asked == images & set(place.known.filename)
     assert_by_one_threshold(answers)
 
 
-def test_pictures_that_were_held_out_are_known_by_their_names(place, tmp_path):
+def test_images_that_were_held_out_are_known_by_their_names(place, tmp_path):
     images = set(np.load(place.weights / "validation.npz")["images"])
     for weights in (place.weights, place.weights / "weights.safetensors"):
-        found = identify_tool.held_out_pictures(weights, place.known)
+        found = identify_tool.held_out_images(weights, place.known)
         assert found.tolist() == [name in images for name in place.known.filename]
         assert found.sum() == held_out_of(place)
-    assert not identify_tool.held_out_pictures(tmp_path, place.known).any()  # where nothing tells
+    assert not identify_tool.held_out_images(tmp_path, place.known).any()  # where nothing tells
 
 
-def test_pictures_that_were_held_out_are_known_by_their_numbers_in_metadata_too(tmp_path):
+def test_images_that_were_held_out_are_known_by_their_numbers_in_metadata_too(tmp_path):
     np.savez(tmp_path / "validation.npz", images=["17", "4", "3"], labels=["a", "b", "c"])
     table = pd.DataFrame({"filename": ["3", "4", "17"], "path": ["i/00003.jpg", "i/00004.jpg", "i/00017.jpg"]})
-    found = identify_tool.held_out_pictures(tmp_path, table.assign(identity=["another", "b", "a"]))
+    found = identify_tool.held_out_images(tmp_path, table.assign(identity=["another", "b", "a"]))
     assert found.tolist() == [False, True, True]
 
 
@@ -301,7 +301,7 @@ def test_pictures_that_were_held_out_are_known_by_their_numbers_in_metadata_too(
 
 @pytest.fixture
 def csv_catalogue(place, tmp_path):
-    """write(columns) -> a CSV of the catalogue in mixed order, pictures below its own folder."""
+    """write(columns) -> a CSV of the catalogue in mixed order, images below its own folder."""
 
     def write(**columns):
         folder = tmp_path / "album"
@@ -321,7 +321,7 @@ def competition_of(place, folder):
     return folder
 
 
-def same_pictures(match):
+def same_images(match):
     return match.str.rpartition("/")[2]
 
 
@@ -335,18 +335,18 @@ def test_the_kind_of_catalogue_changes_no_answer(kind, place, told, csv_catalogu
         if kind != "csv":
             table = table.set_axis(["filename", "ground_truth"], axis=1)
         table.to_csv(catalogue, index=False)
-    with jaguar_kit.silent():
+    with jaguar_kit.quiet():
         answers = place.identify(tmp_path / "out", catalogue)
     expected = told[1]
     assert answers["query"].equals(expected["query"])
     np.testing.assert_allclose(answers.confidence_1, expected.confidence_1, atol=0.01)
     assert (answers.identity_1 == expected.identity_1).mean() > 0.97  # but for ties
-    assert (same_pictures(answers.match_1) == same_pictures(expected.match_1)).mean() > 0.97
+    assert (same_images(answers.match_1) == same_images(expected.match_1)).mean() > 0.97
     assert_by_one_threshold(answers)
 
 
 def test_the_flank_is_that_of_the_best_match(place, csv_catalogue, tmp_path):
-    with jaguar_kit.silent():
+    with jaguar_kit.quiet():
         answers = place.identify(tmp_path / "out", csv_catalogue())
     flank = place.known.set_index("path").flank[answers.match_1].to_numpy()
     assert answers.flank.tolist() == np.where(answers.answer == NEW, "", flank).tolist()
@@ -356,7 +356,7 @@ def test_the_flank_is_that_of_the_best_match(place, csv_catalogue, tmp_path):
 
 def test_a_catalogue_in_the_layout_of_an_open_set_is_read_with_its_orientation(place, tmp_path):
     data = make_mini_dataset(tmp_path / "three", identities=6, images=54, layout="animalclef")
-    with jaguar_kit.silent():
+    with jaguar_kit.quiet():
         answers = place.identify(tmp_path / "out", data)
     assert "fitted on the catalogue." in (tmp_path / "out" / "report.md").read_text()  # the weights know none of these
     train = load_competition(data).train.set_index("path")
@@ -369,7 +369,7 @@ def test_queries_of_a_csv_are_answered_in_its_order(place, told, tmp_path):
     wanted = sorted(place.truth)[::-2]
     pd.DataFrame({"path": wanted, "note": "seen"}).to_csv(place.queries / "some.csv", index=False)
     try:
-        with jaguar_kit.silent():
+        with jaguar_kit.quiet():
             answers = place.identify(tmp_path / "out", queries=place.queries / "some.csv")
     finally:
         (place.queries / "some.csv").unlink()
@@ -426,8 +426,8 @@ def test_broken_photographs_are_told_and_left_out(place, told, tmp_path, capsys)
     (catalogue / "cat01" / "empty.jpg").write_bytes(b"")
     answers = place.identify(tmp_path / "out", catalogue, queries)
     said = capsys.readouterr().out
-    assert f"2 pictures in {queries} can't be read and are left out: a broken.jpg, strangers/cut.png" in said
-    assert f"1 pictures in {catalogue} can't be read and are left out: cat01/empty.jpg" in said
+    assert f"2 images in {queries} can't be read and are left out: a broken.jpg, strangers/cut.png" in said
+    assert f"1 images in {catalogue} can't be read and are left out: cat01/empty.jpg" in said
     expected = told[1]
     assert answers["query"].tolist() == expected["query"].tolist()
     np.testing.assert_allclose(answers.confidence_1, expected.confidence_1, atol=1e-3)
@@ -438,7 +438,7 @@ def test_where_every_query_is_recognised_there_is_nobody_to_group(place, tmp_pat
     queries = tmp_path / "queries"
     shutil.copytree(place.queries / "copies", queries)
     try:
-        with jaguar_kit.silent():
+        with jaguar_kit.quiet():
             answers = place.identify(tmp_path / "out", queries=queries)
     except ValueError as error:
         pytest.fail(f"a traceback, when no query is new: {error}")
@@ -452,20 +452,20 @@ def test_one_stranger_alone_is_new_and_in_no_group(place, told, tmp_path):
     least = answers.sort_values("confidence_1")["query"].iloc[0]
     (tmp_path / "queries").mkdir()
     shutil.copy(place.queries / least, tmp_path / "queries" / "one.png")
-    with jaguar_kit.silent():
+    with jaguar_kit.quiet():
         (row,) = place.identify(tmp_path / "out", queries=tmp_path / "queries").itertuples()
     assert (row.query, row.answer, row.group) == ("one.png", NEW, "")
 
 
 def test_a_catalogue_of_two_individuals_is_enough(place, told, tmp_path):
     two = place.folder_of(place.known[place.known.identity.isin(["cat00", "cat01"])], tmp_path / "two")
-    with jaguar_kit.silent():
+    with jaguar_kit.quiet():
         answers = place.identify(tmp_path / "out", two)
     assert set(answers.identity_1) == {"cat00", "cat01"}
     assert_by_one_threshold(answers)
 
 
-def test_pictures_without_masks_are_compared_with_a_warning(place, tmp_path, capsys):
+def test_images_without_masks_are_compared_with_a_warning(place, tmp_path, capsys):
     for folder, names in ((place.catalogue, "catalogue"), (place.queries, "queries")):
         for path in folder.rglob("*.png"):
             to = (tmp_path / names / path.relative_to(folder)).with_suffix(".jpg")
@@ -484,7 +484,7 @@ def test_pictures_without_masks_are_compared_with_a_warning(place, tmp_path, cap
 def test_weights_that_tell_nobody_apart_still_have_falling_confidence(seed, place, tmp_path):
     changes = {"seed": seed, "train": {"epochs": 1, "lr": 1e-6}, "data": {"size": 16}, "model": {"input_size": 32}}
     recipe = recipe_from_dict(jaguar_kit.merge_recipe(RECIPE, changes))
-    with jaguar_kit.silent():
+    with jaguar_kit.quiet():
         result = jaguar_kit.run_recipe(recipe, data=place.data, out=tmp_path / "runs", device="cpu")
         weights = result.folder / "default" / f"seed{seed}"
         try:
@@ -522,13 +522,13 @@ def empty_folder(place, tmp_path):
 
 def only_texts(place, tmp_path):
     (tmp_path / "texts").mkdir()
-    (tmp_path / "texts" / "a.txt").write_text("no picture")
+    (tmp_path / "texts" / "a.txt").write_text("no image")
     return tmp_path / "texts"
 
 
 def only_broken(place, tmp_path):
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "a.jpg").write_bytes(b"no picture")
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"no image")
     return tmp_path / "broken"
 
 
@@ -552,7 +552,7 @@ def individuals(*names, broken=False, count=None):
         folder = place.folder_of(rows.groupby("identity").head(count or len(rows)), tmp_path / "few")
         if broken:
             (folder / "other").mkdir()
-            (folder / "other" / "a.jpg").write_bytes(b"no picture")
+            (folder / "other" / "a.jpg").write_bytes(b"no image")
         return folder
 
     return write
@@ -574,16 +574,16 @@ def foreign_weights(place, tmp_path):
 
 
 REFUSALS = {
-    "queries: an empty folder": ("queries", empty_folder, "empty", "has no pictures"),
-    "queries: no pictures": ("queries", only_texts, "texts", "has no pictures"),
+    "queries: an empty folder": ("queries", empty_folder, "empty", "has no images"),
+    "queries: no images": ("queries", only_texts, "texts", "has no images"),
     "queries: no folder": ("queries", missing("gone"), "gone", "there is no such folder"),
     "queries: no CSV": ("queries", missing("gone.csv"), "gone.csv", "there is no such file"),
-    "queries: nothing readable": ("queries", only_broken, "broken", "none of its 1 pictures can be read"),
-    "queries: a CSV without path": ("queries", csv_of("picture\na.png\n"), "table.csv", "column 'path' is missing"),
+    "queries: nothing readable": ("queries", only_broken, "broken", "none of its 1 images can be read"),
+    "queries: a CSV without path": ("queries", csv_of("image\na.png\n"), "table.csv", "column 'path' is missing"),
     "queries: a CSV without rows": ("queries", csv_of("path\n"), "table.csv", "has no rows"),
-    "queries: a CSV of what is not there": ("queries", csv_of("path\na.png\nc.png\n"), "path: 1 pictures", "c.png"),
+    "queries: a CSV of what is not there": ("queries", csv_of("path\na.png\nc.png\n"), "path: 1 images", "c.png"),
     "queries: a path upwards": ("queries", csv_of("path\n../a.png\n"), "table.csv: path", "'../a.png'"),
-    "queries: a picture": ("queries", file_of("a.jpg", b""), "a.jpg", "there is no such folder"),
+    "queries: an image": ("queries", file_of("a.jpg", b""), "a.jpg", "there is no such folder"),
     "catalogue: an empty folder": ("catalogue", empty_folder, "empty", "has neither train.csv nor folders"),
     "catalogue: no folder": ("catalogue", missing("gone"), "gone", "there is no such folder"),
     "catalogue: no CSV": ("catalogue", missing("gone.csv"), "gone.csv", "there is no such file"),
@@ -595,10 +595,10 @@ REFUSALS = {
         "identity: empty",
         "b.png",
     ),
-    "catalogue: a picture twice": ("catalogue", csv_of("path,identity\na.png,p\na.png,q\n"), "table.csv", "a.png"),
+    "catalogue: an image twice": ("catalogue", csv_of("path,identity\na.png,p\na.png,q\n"), "table.csv", "a.png"),
     "catalogue: one individual": ("catalogue", individuals("cat00"), "few", "only one identity, 'cat00'"),
     "catalogue: one individual that can be read": ("catalogue", individuals("cat00", broken=True), "few", "identit"),
-    "catalogue: one picture of each": (
+    "catalogue: one image of each": (
         "catalogue",
         individuals("cat00", "cat01", "cat02", count=1),
         "few",
@@ -717,13 +717,13 @@ def test_groups_are_those_of_average_linkage(size, seed, threshold):
             assert [name == names[i] for name in names] == together.tolist()
 
 
-# the catalogue's pictures as queries
+# the catalogue's images as queries
 
 
-def album(identities, embeddings, pictures=None, **columns):
+def album(identities, embeddings, images=None, **columns):
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (len(identities), 32, 32, 3), np.uint8)
-    pixels = noise if pictures is None else noise[pictures]
+    pixels = noise if images is None else noise[images]
     table = pd.DataFrame({"path": [f"{i}.jpg" for i in range(len(identities))], "identity": identities, **columns})
     vectors = torch.tensor(np.asarray(embeddings), dtype=torch.float32)
     store = jaguar_kit.ImageStore(pixels, "key")
@@ -747,7 +747,7 @@ def slow_leave_one_out(identities, embeddings, twins, asked):
 
 
 def left_out(catalogue, asked=None):
-    """Guesses for all pictures of a catalogue, or for those asked for by their places."""
+    """Guesses for all images of a catalogue, or for those asked for by their places."""
     size = len(catalogue.table)
     wanted = np.isin(np.arange(size), range(size) if asked is None else asked)
     return identify_tool.leave_one_out(catalogue, jaguar_kit.build("geometry", "cosine"), wanted)
@@ -760,7 +760,7 @@ BURSTS = ["1", "1", "2", "3", "3", "3", "", "", "", "4"]
 @pytest.mark.parametrize(("column", "answerable"), [(None, 9), ("burst", 6), ("sighting", 6)])
 @pytest.mark.parametrize("asked", [range(10), [1, 4, 8, 9]], ids=["all", "some"])
 @pytest.mark.parametrize("seed", range(2))
-def test_each_picture_is_asked_for_with_and_without_its_identity(column, answerable, asked, seed):
+def test_each_image_is_asked_for_with_and_without_its_identity(column, answerable, asked, seed):
     embeddings = np.random.default_rng(seed).normal(size=(10, 4))
     twins = {i: set() for i in range(10)}
     if column:
@@ -776,9 +776,9 @@ def test_each_picture_is_asked_for_with_and_without_its_identity(column, answera
 def test_near_duplicates_are_not_matched_with_each_other():
     embeddings = np.random.default_rng(0).normal(size=(6, 4))
     embeddings[1] = embeddings[0]
-    told = left_out(album(list("aabbcc"), embeddings, pictures=[0, 0, 2, 3, 4, 5]))  # the first two are one picture
+    told = left_out(album(list("aabbcc"), embeddings, images=[0, 0, 2, 3, 4, 5]))  # the first two are one image
     assert told.image_id[told.known].tolist() == ["2.jpg", "3.jpg", "4.jpg", "5.jpg"]
-    told = left_out(album(list("aabbcc"), embeddings, pictures=[0, 1, 2, 0, 4, 5]))  # of two individuals: no twins
+    told = left_out(album(list("aabbcc"), embeddings, images=[0, 1, 2, 0, 4, 5]))  # of two individuals: no twins
     assert told.known.sum() == 6
 
 
@@ -825,7 +825,7 @@ def test_the_threshold_has_the_best_score_on_the_catalogue():
     assert math.isfinite(threshold)
 
 
-def test_pictures_of_one_date_are_twins():
+def test_images_of_one_date_are_twins():
     told = left_out(album(list("aabb"), np.eye(4) + 0.1, date=["1", "1", "1", "2"]))
     assert told.image_id[told.known].tolist() == ["2.jpg", "3.jpg"]
 
@@ -843,7 +843,7 @@ def test_photographs_of_the_catalogue_itself_are_no_queries(place, tmp_path, cap
         place.identify(tmp_path / "none", place.catalogue, place.catalogue)
 
 
-def test_a_competitions_folder_asks_for_its_test_pictures(place):
+def test_a_competitions_folder_asks_for_its_test_images(place):
     root, asked, _ = identify_tool.load_queries(place.data)
     assert root == place.data
     assert asked.path.tolist() == load_competition(place.data).test.path.tolist()
@@ -858,14 +858,14 @@ def test_earlier_answers_are_no_photographs(tmp_path):
 
 
 def test_embeddings_are_kept_for_the_next_photographs(place, tmp_path, monkeypatch):
-    with jaguar_kit.silent():
+    with jaguar_kit.quiet():
         first = place.identify(tmp_path / "first")
         monkeypatch.setattr(identify_tool, "embed", None)
         again = place.identify(tmp_path / "again")
     pd.testing.assert_frame_equal(first, again)
 
 
-def test_individuals_with_one_picture_each_are_refused_before_work(place, tmp_path):
+def test_individuals_with_one_image_each_are_refused_before_work(place, tmp_path):
     alone = place.folder_of(place.known.drop_duplicates("identity"), tmp_path / "alone")
-    with pytest.raises(KitError, match="every individual has one picture"):
+    with pytest.raises(KitError, match="every individual has one image"):
         place.identify(tmp_path / "out", alone)

@@ -96,7 +96,7 @@ def test_a_search_that_was_interrupted_draws_what_it_would_have_drawn(call, whol
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_trial_that_ended_but_was_not_told_of_is_not_run_again(moment, whole, mini, tmp_path, monkeypatch):
     """Killed between a trial's results and the file that tells of it, before or after that took its place."""
-    write, run, ran = jaguar_kit.write_json, jaguar_kit.run_cell, []
+    write, run, ran = jaguar_kit.write_json, jaguar_kit.execute_run, []
 
     def killed(path, value):
         if Path(path).name == "trial.json" and Path(path).parent.name == "space2":
@@ -110,11 +110,11 @@ def test_a_trial_that_ended_but_was_not_told_of_is_not_run_again(moment, whole, 
         with pytest.raises(KeyboardInterrupt):
             quiet(recipe_of(), data=mini, out=tmp_path)
 
-    def counted(cell, pictures, place, *more):
+    def counted(cell, images, place, *more):
         ran.append(place.name)
-        return run(cell, pictures, place, *more)
+        return run(cell, images, place, *more)
 
-    monkeypatch.setattr(jaguar_kit, "run_cell", counted)
+    monkeypatch.setattr(jaguar_kit, "execute_run", counted)
     assert trials_of(quiet(recipe_of(), data=mini, out=tmp_path).folder) == whole
     assert not {"space0", "space1"} & set(ran)
     assert whole[2]["state"] == "PRUNED" or "space2" not in ran

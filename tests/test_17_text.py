@@ -44,7 +44,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def album(tmp_path_factory):
-    """A folder with a folder of five pictures for each of the names."""
+    """A folder with a folder of five images for each of the names."""
     root, rng = tmp_path_factory.mktemp("of words") / "ägypten 🐆", np.random.default_rng(0)
     for number, name in enumerate(NAMES):
         (root / name.strip()).mkdir(parents=True)
@@ -88,9 +88,9 @@ def test_identify_answers_with_these_names(run, album, tmp_path):
     for name in NAMES[:3]:
         path = queries / f"{name.strip()}.png"
         path.parent.mkdir(exist_ok=True)
-        picture = np.asarray(Image.open(next((album / name.strip()).glob("*.png")))).copy()
-        picture[0, 0] = 0
-        Image.fromarray(picture).save(path)
+        image = np.asarray(Image.open(next((album / name.strip()).glob("*.png")))).copy()
+        image[0, 0] = 0
+        Image.fromarray(image).save(path)
     answers = identify.identify(run[0] / "default" / "seed42", album, queries, tmp_path / "out", device="cpu")
     assert set(answers["query"]) == {f"{name.strip()}.png" for name in NAMES[:3]}
     known = {jaguar_kit.clean_label(name) for name in NAMES}

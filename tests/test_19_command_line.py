@@ -86,7 +86,7 @@ def test_list_tells_every_short_name_with_its_architecture(capsys):
 @pytest.mark.parametrize("kind", KINDS)
 def test_list_of_one_kind_tells_nothing_else(kind, capsys):
     listed = paragraphs(told(capsys, "list", kind))
-    assert [name for _, name in listed] == jaguar_kit.names(kind)
+    assert [name for _, name in listed] == jaguar_kit.registered(kind)
     assert {k for k, _ in listed} == {kind}
 
 
@@ -112,7 +112,7 @@ def test_list_of_an_unknown_kind_is_refused_in_one_line(capsys):
 # sheet
 
 
-def test_sheet_draws_a_row_for_each_picture_and_a_column_for_each_view(write_recipe, tmp_path, capsys):
+def test_sheet_draws_a_row_for_each_image_and_a_column_for_each_view(write_recipe, tmp_path, capsys):
     out = tmp_path / "sheet.png"
     assert str(out) in told(capsys, "sheet", str(write_recipe(RECIPE)), "--out", str(out))
     with Image.open(out) as sheet:
@@ -121,7 +121,7 @@ def test_sheet_draws_a_row_for_each_picture_and_a_column_for_each_view(write_rec
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".png"] == ["sheet.png"]
 
 
-def test_sheet_shows_what_the_recipe_makes_of_its_pictures(write_recipe, tmp_path, capsys, mini):
+def test_sheet_shows_what_the_recipe_makes_of_its_images(write_recipe, tmp_path, capsys, mini):
     sheets = []
     for number, override in enumerate(("background=gray", "background=gray", "background=black")):
         out = tmp_path / f"{number}.png"
@@ -376,7 +376,7 @@ def test_smoke_on_data_of_ones_own_needs_the_masks_that_the_recipe_needs(mini, t
         Image.open(mini / row.path).convert("RGB").save(target)
     path = tmp_path / "x.yaml"
     monkeypatch.setattr(jaguar_kit, "small_backbone", lambda: None)
-    for settings, words in (({"masks": "outlines"}, "there is no such folder"), ({}, "needs masks, but the pictures")):
+    for settings, words in (({"masks": "outlines"}, "there is no such folder"), ({}, "needs masks, but the images")):
         path.write_text(yaml.safe_dump({**TINY, "background": "black", "data": settings}))
         assert (
             jaguar_kit.main(argv=["run", str(path), "--smoke", "--data", str(data), "--out", str(tmp_path / "o")]) == 2
@@ -400,7 +400,7 @@ def test_a_sheet_writes_over_an_earlier_sheet_and_nothing_else(tmp_path, capsys)
     assert (tmp_path / "mine.txt").read_text() == "x"
 
 
-def test_a_sheet_turns_pictures_as_training_does(tmp_path, capsys):
+def test_a_sheet_turns_images_as_training_does(tmp_path, capsys):
     root = jaguar_kit.make_mini_dataset(tmp_path / "open", identities=6, images=60, layout="animalclef")
     path, seen = tmp_path / "x.yaml", []
     path.write_text(yaml.safe_dump({"name": "x", "data": {"size": 32, "turn": {"top": -90}}}))

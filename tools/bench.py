@@ -1,18 +1,18 @@
 """Measures the kit against other ways to do the same: python tools/bench.py retrieval (--help lists the commands).
 
-`augment` gives pictures a second through each policy: the kit's, a batch at a time, beside torchvision v2's, a picture
+`augment` gives images a second through each policy: the kit's, a batch at a time, beside torchvision v2's, an image
 at a time as in a DataLoader. Neither is checked against the other, since both draw at random; all cores are used.
 
 `train` times an epoch of head training on cached features, validation included, beside the usual loop of a DataLoader
-that loads a tensor file for each picture and one for its features; and a whole grid of 6 schedules x 5 seeds, up to 100
+that loads a tensor file for each image and one for its features; and a whole grid of 6 schedules x 5 seeds, up to 100
 epochs each, with its report, by the real command.
 
-`final` times training steps of the final recipe (ViT-L, 256 px, batch 32) on the GPU: the kit's from stored pictures,
-in the precision that it chooses, beside a plain loop in fp32 without TF32 on pictures that lie prepared on the GPU.
+`final` times training steps of the final recipe (ViT-L, 256 px, batch 32) on the GPU: the kit's from stored images,
+in the precision that it chooses, beside a plain loop in fp32 without TF32 on images that lie prepared on the GPU.
 Model FLOPs are torch's count for one batch, forward and backward; utilisation is their share of what a large matrix
 product reaches there in the same precision. It says what a step's time goes into, each part timed alone.
 
-`data` times warm reads of stored pictures beside one float32 tensor file for each, and cold decoding of large RGBA
+`data` times warm reads of stored images beside one float32 tensor file for each, and cold decoding of large RGBA
 PNGs on all cores beside one core.
 
 `retrieval` times the steps that follow the embeddings, for each N in --sizes:
@@ -27,7 +27,7 @@ some toolboxes have, for the ranking above all, were not used. pytorch-metric-le
 others and to take the mean per identity; it starts from embeddings, so its time includes the search for neighbours.
 It and faiss are measured where they are installed (`pip install .[bench]`).
 
-Data: seeded, N pictures of long-tailed identities, D = 256, float32; pictures whose order of neighbours would hang on
+Data: seeded, N images of long-tailed identities, D = 256, float32; images whose order of neighbours would hang on
 rounding are drawn again, since no two implementations need agree on those.
 
 Correctness comes first: each implementation is called once and compared with the reference, the first peer that runs at
@@ -35,7 +35,7 @@ that N; a difference over 1e-5 ends the benchmark with exit code 1. Then it is t
 longer than 20 s is not called again (marked *). Each has a fresh process with one thread to itself. Peak memory is what
 the first call needs beyond what was there before it, its result included.
 
-Letters for shapes: N pictures, D embedding, K neighbours.
+Letters for shapes: N images, D embedding, K neighbours.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-IDENTITIES = {371: 31, 2000: 100, 5000: 300}  # other sizes: one for every 15 pictures
+IDENTITIES = {371: 31, 2000: 100, 5000: 300}  # other sizes: one for every 15 images
 DIMENSIONS = 256
 SPREAD = 2.0  # standard deviation within an identity, that of the identities' centres being 1
 K1, K2, LAMBDA = 20, 6, 0.3  # of re-ranking
@@ -91,11 +91,11 @@ def nearly_tied(embeddings: np.ndarray, margin: float = 1e-6) -> np.ndarray:
 
 
 def clustered(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings (N, D) and labels (N,); the k-th identity has about 1/k as many pictures as the first."""
+    """Embeddings (N, D) and labels (N,); the k-th identity has about 1/k as many images as the first."""
     random = np.random.default_rng(size)
     identities = IDENTITIES.get(size, max(2, size // 15))
     shares = 1 / np.arange(1, identities + 1)
-    shares[-1] = 0  # the last has a single picture, which has no positive to find
+    shares[-1] = 0  # the last has a single image, which has no positive to find
     drawn = random.choice(identities, size - identities, p=shares / shares.sum())
     labels = random.permutation(np.concatenate([np.arange(identities), drawn]))
     centres = random.standard_normal((identities, DIMENSIONS))
@@ -116,7 +116,7 @@ def write_inputs(folder: Path, size: int) -> str:
         np.save(folder / f"{name}.npy", array)
     counts = np.bincount(labels)
     score = map_loop(arrays["similarity"], labels)
-    return f"N = {size}: {len(counts)} identities of {counts.min()} to {counts.max()} pictures, mAP {score:.4f}"
+    return f"N = {size}: {len(counts)} identities of {counts.min()} to {counts.max()} images, mAP {score:.4f}"
 
 
 def read_input(folder: Path, name: str) -> Any:
@@ -130,7 +130,7 @@ def read_input(folder: Path, name: str) -> Any:
 
 
 def all_pairs(images: list[str]) -> pd.DataFrame:
-    """The test table: every ordered pair of two pictures."""
+    """The test table: every ordered pair of two images."""
     query, gallery = np.nonzero(~np.eye(len(images), dtype=bool))
     columns = {"query_image": query, "gallery_image": gallery}
     named = {key: pd.Categorical.from_codes(codes, images) for key, codes in columns.items()}
@@ -517,7 +517,7 @@ def retrieval(options: argparse.Namespace) -> None:
 
 
 FEATURES, CATS = 675, 31  # cached features, identities
-HEADS = {"baseline": (1536, 384), "lbe09": (1024, 256)}  # length of a feature, and px of the picture it comes from
+HEADS = {"baseline": (1536, 384), "lbe09": (1024, 256)}  # length of a feature, and px of the image it comes from
 
 
 def head_run(epochs: int, width: int) -> tuple[Any, Any]:
@@ -549,14 +549,14 @@ def kit_epochs(folder: Path, epochs: int, width: int) -> float:
 
 
 def file_epochs(folder: Path, epochs: int, width: int, side: int) -> float:
-    """Seconds an epoch of a loop that reads two files for each picture and step; same head, loss and metric."""
+    """Seconds an epoch of a loop that reads two files for each image and step; same head, loss and metric."""
     import jaguar_kit as jk
     import torch
 
     trainer = head_run(epochs, width)
     task = trainer.task
     for i, feature in enumerate(task.source.features):
-        torch.save(torch.zeros(3, side, side), folder / f"picture{i}.pt")
+        torch.save(torch.zeros(3, side, side), folder / f"image{i}.pt")
         torch.save(feature.clone(), folder / f"feature{i}.pt")
 
     class Files(torch.utils.data.Dataset):
@@ -568,10 +568,8 @@ def file_epochs(folder: Path, epochs: int, width: int, side: int) -> float:
 
         def __getitem__(self, item: int) -> tuple:
             i = self.positions[item]
-            picture, feature = (
-                torch.load(folder / f"{kind}{i}.pt", weights_only=True) for kind in ("picture", "feature")
-            )
-            return picture, feature, task.labels[i]
+            image, feature = (torch.load(folder / f"{kind}{i}.pt", weights_only=True) for kind in ("image", "feature"))
+            return image, feature, task.labels[i]
 
     head, loss = trainer.embedder.head, trainer.loss
     training = torch.utils.data.DataLoader(Files(task.train), batch_size=64, shuffle=True)
@@ -602,7 +600,7 @@ SCHEDULES = {
 
 
 def grid_seconds(folder: Path) -> tuple[float, int, int]:
-    """Seconds of the grid by the real command once its features are cached, its runs, and its training pictures."""
+    """Seconds of the grid by the real command once its features are cached, its runs, and its training images."""
     import jaguar_kit as jk
 
     jk.save_backbone(folder / "convnext_base.safetensors", jk.create_backbone("convnext_base"), "convnext_base")
@@ -618,8 +616,8 @@ def grid_seconds(folder: Path) -> tuple[float, int, int]:
         told = subprocess.run(
             [sys.executable, jk.__file__, *command], check=True, capture_output=True, text=True
         ).stdout
-    pictures = next(int(line.split()[1]) for line in told.splitlines() if "training pictures" in line)
-    return time.perf_counter() - started, len(pd.read_csv(folder / "runs/grid/results.csv")), pictures
+    images = next(int(line.split()[1]) for line in told.splitlines() if "training images" in line)
+    return time.perf_counter() - started, len(pd.read_csv(folder / "runs/grid/results.csv")), images
 
 
 def train(options: argparse.Namespace) -> None:
@@ -630,13 +628,13 @@ def train(options: argparse.Namespace) -> None:
         for name, (width, side) in HEADS.items():
             kit = min(kit_epochs(fresh(folder, f"kit{i}"), 20, width) for i in range(options.repeat))
             files = min(file_epochs(fresh(folder, f"files{i}"), 2, width, side) for i in range(options.repeat))
-            print(f"head epoch, {FEATURES} features of {width}, pictures of {side} px ({name}), best of", end=" ")
+            print(f"head epoch, {FEATURES} features of {width}, images of {side} px ({name}), best of", end=" ")
             print(
                 f"{options.repeat}: kit {kit * 1e3:.1f} ms, files {files * 1e3:.0f} ms, {files / kit:.1f} x", flush=True
             )
         if not options.no_grid:
-            seconds, runs, pictures = grid_seconds(folder)
-            print(f"grid of {runs} runs on {pictures} training pictures' features of 1024, once: {seconds:.1f} s")
+            seconds, runs, images = grid_seconds(folder)
+            print(f"grid of {runs} runs on {images} training images' features of 1024, once: {seconds:.1f} s")
 
 
 def waiting(device: Any) -> Callable[[], None]:
@@ -650,7 +648,7 @@ def waiting(device: Any) -> Callable[[], None]:
 
 
 class Steps:
-    """Training steps of the final recipe on random pictures and weights, and their parts."""
+    """Training steps of the final recipe on random images and weights, and their parts."""
 
     def __init__(self, options: argparse.Namespace, plain: bool):
         import jaguar_kit as jk
@@ -670,9 +668,9 @@ class Steps:
         rng, count = np.random.default_rng(0), options.batch * options.steps
         pixels = rng.integers(0, 256, (count, options.side, options.side, 4), dtype=np.uint8)
         pixels[..., 3] = 255 * (np.abs(np.linspace(-1, 1, options.side)) < 0.7)  # the animal fills the middle
-        pictures = jk.Pictures(None, jk.ImageStore(pixels, key=""), None, [], "")
+        images = jk.Images(None, jk.ImageStore(pixels, key=""), None, [], "")
         labels, positions = torch.arange(count) % CATS, np.arange(count)
-        self.task = jk.make_task(recipe, embedder, pictures, labels, (positions, positions[:0]), self.device)
+        self.task = jk.make_task(recipe, embedder, images, labels, (positions, positions[:0]), self.device)
         self.trainer = jk.Trainer(recipe, embedder, loss, self.task)
         if plain:  # as torch comes, without TF32
             torch.set_float32_matmul_precision("highest")
@@ -686,7 +684,7 @@ class Steps:
         return self.seconds(lambda: self.trainer.train_epoch(1, 0, lambda: False))
 
     def forward_and_backward(self) -> None:
-        """In the trainer's precision, on pictures that are prepared; gradients add up."""
+        """In the trainer's precision, on images that are prepared; gradients add up."""
         import jaguar_kit as jk
 
         trainer = self.trainer
@@ -826,17 +824,17 @@ def data(options: argparse.Namespace) -> None:
 
         files = min(seconds_of(lambda: [load(b) for b in batches], []) for _ in range(options.repeat))
         on_disk = sum(p.stat().st_size for p in folder.glob("*.pt")), store.pixels.nbytes
-        print(f"warm reads of {len(store)} pictures of 256 px with masks, best of {options.repeat}: kit", end=" ")
+        print(f"warm reads of {len(store)} images of 256 px with masks, best of {options.repeat}: kit", end=" ")
         print(
-            f"{len(store) / kit:,.0f} pictures a second, float32 files {len(store) / files:,.0f} (without masks),",
+            f"{len(store) / kit:,.0f} images a second, float32 files {len(store) / files:,.0f} (without masks),",
             end=" ",
         )
         print(f"ratio {files / kit:.1f}; disk {on_disk[1] / 1e6:.0f} MB, files {on_disk[0] / 1e6:.0f} MB")
         noise = np.random.default_rng(0).normal(size=(2000, 3000)).cumsum(1)
-        picture = Image.fromarray((np.stack([noise, noise * 2, noise * 3, noise * 0 + 255], -1) % 256).astype(np.uint8))
+        image = Image.fromarray((np.stack([noise, noise * 2, noise * 3, noise * 0 + 255], -1) % 256).astype(np.uint8))
         large = [f"large{i}.png" for i in range(16)]
         for path in large:
-            picture.save(folder / path, compress_level=1)
+            image.save(folder / path, compress_level=1)
         one = min(seconds_of(jk.decode, [folder / large[0], None, 256, "squash", 4]) for _ in range(options.repeat))
         cold = min(
             seconds_of(jk.open_store, [folder, large, 256, "squash", None, "stop", folder / f"cold{i}"])
@@ -856,7 +854,7 @@ def data(options: argparse.Namespace) -> None:
 
 
 def torchvision_policies() -> dict[str, Any]:
-    """The kit's policies in torchvision v2, for float pictures (3, H, W)."""
+    """The kit's policies in torchvision v2, for float images (3, H, W)."""
     from torchvision.transforms import InterpolationMode, v2
 
     bilinear = InterpolationMode.BILINEAR  # as the kit's; torchvision's own is the nearest pixel
@@ -906,7 +904,7 @@ def augment(options: argparse.Namespace) -> None:
     device = jaguar_kit.pick_device(options.device)
     pixels = torch.randint(0, 256, (options.batch, 4, options.side, options.side), dtype=torch.uint8).to(device)
     wait = waiting(device)
-    print(f"{options.batch} pictures of {options.side} px on {device}, best of {options.repeat}; pictures a second")
+    print(f"{options.batch} images of {options.side} px on {device}, best of {options.repeat}; images a second")
     print(", ".join(f"{key} {value}" for key, value in machine(os.cpu_count() or 1).items()))
     print(f"{'policy':<30}{'kit':>8}{'torchvision':>13}{'ratio':>7}", flush=True)
     for name, steps in torchvision_policies().items():
@@ -917,12 +915,12 @@ def augment(options: argparse.Namespace) -> None:
         theirs = v2.Compose([step(options.side) if type(step).__name__ == "function" else step for step in steps])
 
         def kit(prepare: Any = prepare) -> None:
-            prepare.pictures(pixels, training=True)
+            prepare.images(pixels, training=True)
             wait()
 
         def peer(theirs: Any = theirs) -> None:
-            for picture in pixels[:, :3]:
-                theirs(picture.float() / 255)
+            for image in pixels[:, :3]:
+                theirs(image.float() / 255)
             wait()
 
         rates = []
@@ -952,16 +950,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     command.set_defaults(run=retrieval)
     size, count, sizes = partial(whole_number, least=2 * K1), partial(whole_number, least=1), [*IDENTITIES]
     add = command.add_argument
-    add("--sizes", type=size, nargs="+", default=sizes, metavar="N", help="numbers of pictures (371 2000 5000)")
+    add("--sizes", type=size, nargs="+", default=sizes, metavar="N", help="numbers of images (371 2000 5000)")
     add("--functions", choices=FUNCTIONS, nargs="+", default=[*FUNCTIONS], metavar="F", help="only these (all four)")
     add("--repeat", type=count, default=3, metavar="R", help="timed calls, the best of which counts (3)")
     add("--naive-limit", type=whole_number, default=2000, metavar="N", help="largest N to re-rank by loops (2000)")
     add("--json", type=output_file, metavar="FILE", help="file for the rows as JSON")
-    command = commands.add_parser("augment", help="pictures a second through each policy, beside torchvision v2")
+    command = commands.add_parser("augment", help="images a second through each policy, beside torchvision v2")
     command.set_defaults(run=augment)
     add = command.add_argument
-    add("--batch", type=count, default=32, metavar="B", help="pictures in a batch (32)")
-    add("--side", type=count, default=256, metavar="PX", help="side of a picture (256)")
+    add("--batch", type=count, default=32, metavar="B", help="images in a batch (32)")
+    add("--side", type=count, default=256, metavar="PX", help="side of an image (256)")
     add("--repeat", type=count, default=5, metavar="R", help="timed calls, the best of which counts (5)")
     add("--device", default="auto", help="auto, cpu or cuda")
     command = commands.add_parser("train", help="head epochs on cached features, and a whole grid")
@@ -974,13 +972,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     command.set_defaults(run=final)
     add = command.add_argument
     add("--backbone", default="dinov3_l", help="as in a recipe (dinov3_l)")
-    add("--batch", type=count, default=32, metavar="B", help="pictures in a batch (32)")
-    add("--side", type=count, default=256, metavar="PX", help="side of a picture (256)")
+    add("--batch", type=count, default=32, metavar="B", help="images in a batch (32)")
+    add("--side", type=count, default=256, metavar="PX", help="side of an image (256)")
     add("--steps", type=count, default=30, metavar="S", help="steps of an epoch (30)")
     add("--repeat", type=count, default=3, metavar="R", help="timed epochs, the best of which counts (3)")
     add("--device", default="cuda", help="cuda or cpu")
     add("-o", "--override", action="append", default=[], metavar="SETTING=VALUE", help="a setting of the recipe")
-    command = commands.add_parser("data", help="warm reads and cold decoding of pictures")
+    command = commands.add_parser("data", help="warm reads and cold decoding of images")
     command.set_defaults(run=data)
     command.add_argument(
         "--repeat", type=count, default=3, metavar="R", help="timed calls, the best of which counts (3)"

@@ -1,4 +1,4 @@
-"""What a recipe can name, and what it makes of pictures: python tools/describe.py list [KIND ...] | sheet RECIPE"""
+"""What a recipe can name, and what it makes of images: python tools/describe.py list [KIND ...] | sheet RECIPE"""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from jaguar_kit import (
     any_command,
     atomic,
     augmentation_sheet,
+    echo,
     expand,
     find_data,
     hints_of,
@@ -33,10 +34,9 @@ from jaguar_kit import (
     load_recipe,
     lookup,
     main,
-    names,
-    open_picture,
+    open_image,
     open_store,
-    say,
+    registered,
     settings_of,
     suggest,
     turns_of,
@@ -86,25 +86,25 @@ def list_command(argv: Sequence[str] | None = None) -> int:
     for kind in wanted:
         if kind not in ("backbone", *kinds):
             raise KitError(f"list: there is no kind of part '{kind}'; {suggest(kind, ('backbone', *kinds))}")
-        say(f"{kind}")
+        echo(f"{kind}")
         if kind == "backbone":
             for name, known in BACKBONES.items():
-                say(f"  {name:<30}{known.architecture}{f' of {known.hub}' if known.hub else ''}")
-            say(f"  {'...':<30}any of the {len(timm.list_models())} names that timm knows")
+                echo(f"  {name:<30}{known.architecture}{f' of {known.hub}' if known.hub else ''}")
+            echo(f"  {'...':<30}any of the {len(timm.list_models())} names that timm knows")
         else:
-            for name in names(kind):
-                say("\n".join(describe_part(kind, name)))
+            for name in registered(kind):
+                echo("\n".join(describe_part(kind, name)))
     return 0
 
 
 def sheet_command(argv: Sequence[str] | None = None) -> int:
     """`python -m jaguar_kit sheet RECIPE [--data DIR] [--out sheet.png] [-o dotted=value ...]`."""
     parser = argparse.ArgumentParser(
-        prog="jaguar_kit sheet", description="Draws what a recipe's background and augmentation make of its pictures."
+        prog="jaguar_kit sheet", description="Draws what a recipe's background and augmentation make of its images."
     )
     parser.add_argument("recipe", help="YAML file, such as recipes/final.yaml")
     parser.add_argument("--data", help="folder in the competition's layout, or of identity/*.jpg")
-    parser.add_argument("--out", default="sheet.png", help="picture to write (sheet.png)")
+    parser.add_argument("--out", default="sheet.png", help="image to write (sheet.png)")
     add_overrides(parser)
     given = parser.parse_args(argv)
     recipe = expand(load_recipe(given.recipe, given.overrides))[0].recipe
@@ -115,14 +115,14 @@ def sheet_command(argv: Sequence[str] | None = None) -> int:
     turns = [turn.get(path, 0.0) for path in shown]
     store = open_store(competition.root, shown, recipe.data.size, recipe.data.fit, recipe.data.masks, turns=turns)
     if recipe.background.build().needs_masks and not store.masked:
-        say(f"  note: background {recipe.background.name!r} needs masks, which these pictures lack: it stays")
+        echo(f"  note: background {recipe.background.name!r} needs masks, which these images lack: it stays")
     sheet = augmentation_sheet(store, recipe)
     check_own_sheet(Path(given.out))
     marked = PngInfo()
     marked.add_text("Software", f"jaguar_kit {__version__}")
     with atomic(given.out) as temporary:
         sheet.save(temporary, "PNG", pnginfo=marked)
-    say(f"  wrote {given.out}")
+    echo(f"  wrote {given.out}")
     return 0
 
 
@@ -134,9 +134,9 @@ def check_own_sheet(path: Path) -> None:
 
 def was_drawn_here(path: Path) -> bool:
     try:
-        with open_picture(path) as image:
+        with open_image(path) as image:
             return str(image.info.get("Software", "")).startswith("jaguar_kit")
-    except Exception:  # noqa: BLE001 - PIL raises nearly anything on what is no picture
+    except Exception:  # noqa: BLE001 - PIL raises nearly anything on what is no image
         return False
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaguar_kit import download_backbone, known_backbone, load_safetensors, main, save_backbone, say
+from jaguar_kit import download_backbone, echo, known_backbone, load_safetensors, main, save_backbone
 
 
 def fetch_backbone(name: str, out: str | Path) -> Path:
@@ -33,7 +33,7 @@ def fetch_command(argv: Sequence[str] | None = None) -> int:
         path = fetch_backbone(name, given.out)
         _, metadata = load_safetensors(path)
         told = ", ".join(f"{key} {metadata[key]}" for key in ("architecture", "source", "licence") if metadata.get(key))
-        say(f"  {path}: {told} ({path.stat().st_size:,} bytes)")
+        echo(f"  {path}: {told} ({path.stat().st_size:,} bytes)")
     return 0
 
 

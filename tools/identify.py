@@ -35,9 +35,9 @@ from jaguar_kit import (
     cache_dir,
     calibrate_matches,
     check_claim,
+    check_images,
     check_model,
     check_names,
-    check_pictures,
     claim,
     clean_labels,
     column_groups,
@@ -45,11 +45,14 @@ from jaguar_kit import (
     confident,
     cross_fitted_score,
     cut_batches,
+    device_name,
     differing_bits,
+    echo,
     embed,
     embedder_for,
     ends_alike,
     fingerprint,
+    first_few,
     fit_thresholds,
     guesses_table,
     in_precision,
@@ -70,13 +73,10 @@ from jaguar_kit import (
     recipe_from_dict,
     rows_at_a_time,
     save_tensors,
-    say,
-    scan_pictures,
+    scan_images,
     sheet,
-    shortly,
     similarity_matrix,
     threshold_figure,
-    told_device,
     weights_path,
     write_table,
 )
@@ -106,13 +106,13 @@ def load_catalogue(path: str | Path, masks: str | None = None) -> tuple[Path, pd
 
 
 def album_table(path: Path) -> pd.DataFrame:
-    """A CSV of pictures below its own folder, with a column path."""
+    """A CSV of images below its own folder, with a column path."""
     table = read_table(path, ())
     table = table if "path" in table else table.rename(columns={"filename": "path"})
     if "path" not in table:
         raise KitError(f"{path}: column 'path' is missing (expected path or filename; found {','.join(table.columns)})")
     check_names(path, "path", table.path)
-    check_pictures(path, "path", path.parent, table.path)
+    check_images(path, "path", path.parent, table.path)
     return table
 
 
@@ -122,18 +122,16 @@ def load_queries(path: str | Path) -> tuple[Path, pd.DataFrame, list[str]]:
     if path.suffix.lower() == ".csv":
         return path.parent, album_table(path), []
     if not path.is_dir():
-        raise KitError(f"--queries: {path}: there is no such folder (expected one with pictures, or a CSV with paths)")
+        raise KitError(f"--queries: {path}: there is no such folder (expected one with images, or a CSV with paths)")
     if (path / "train.csv").is_file() or (path / "metadata.csv").is_file():
         asked = load_competition(path).test
         if asked.empty:
-            raise KitError(f"--queries: {path}: its tables name no test pictures")
+            raise KitError(f"--queries: {path}: its tables name no test images")
         return path, asked, []
-    found = scan_pictures(path)
-    if not found.pictures:
-        raise KitError(
-            f"--queries: {path}: has no pictures that can be read here ({by_ending(found.unread) or 'empty'})"
-        )
-    return path, pd.DataFrame({"path": list(map(str, found.pictures))}), found.notes
+    found = scan_images(path)
+    if not found.images:
+        raise KitError(f"--queries: {path}: has no images that can be read here ({by_ending(found.unread) or 'empty'})")
+    return path, pd.DataFrame({"path": list(map(str, found.images))}), found.notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,17 +157,17 @@ def embed_album(
     masks = data.masks if data.masks and (root / data.masks).is_dir() else None
     store = open_store(root, list(table.path), data.size, data.fit, masks, "skip", turns=turns)
     if store.broken:
-        broken = shortly(list(table.path.iloc[list(store.broken)]))
-        notes.append(f"{len(store.broken)} pictures in {root} can't be read and are left out: {broken}")
+        broken = first_few(list(table.path.iloc[list(store.broken)]))
+        notes.append(f"{len(store.broken)} images in {root} can't be read and are left out: {broken}")
     if recipe.background.build().needs_masks and not store.masked:
         notes.append(f"the weights were trained with background {recipe.background.name}, but {root} has no masks")
     if data.turn and "orientation" not in table:
-        notes.append(f"the weights were trained on pictures turned by their orientation, which {root} does not tell")
+        notes.append(f"the weights were trained on images turned by their orientation, which {root} does not tell")
     rows = np.setdiff1d(np.arange(len(store)), store.broken)
     if not len(rows):
-        raise KitError(f"{root}: none of its {len(store)} pictures can be read")
+        raise KitError(f"{root}: none of its {len(store)} images can be read")
     for note in notes:
-        say(f"  note: {note}")
+        echo(f"  note: {note}")
     cfg, precision = embedder.backbone.pretrained_cfg, precision_of("auto", device)
     source = PixelSource(store, Preparation(recipe.background, (), size, cfg["mean"], cfg["std"]), device)
     network = in_precision(embedder, precision)
@@ -183,17 +181,17 @@ def embed_album(
     return Album(table.iloc[rows].reset_index(drop=True), store, rows, embeddings, tuple(notes))
 
 
-def held_out_pictures(weights: str | Path, table: pd.DataFrame) -> np.ndarray:
-    """Which pictures of a catalogue a run held out from its training, bool (N,), as the folder of its weights tells.
+def held_out_images(weights: str | Path, table: pd.DataFrame) -> np.ndarray:
+    """Which images of a catalogue a run held out from its training, bool (N,), as the folder of its weights tells.
 
-    A picture is known by its path, of which the catalogue may tell less or more folders, or by its bare name where no
-    picture that was trained on has the same.
+    An image is known by its path, of which the catalogue may tell less or more folders, or by its bare name where no
+    image that was trained on has the same.
     """
     file = weights_path(weights).parent / "validation.npz"
     if not file.is_file():
         return np.zeros(len(table), bool)
     kept = read_arrays(file, "images", "labels")
-    if "trained" not in kept:  # of an earlier version, which does not tell enough to know a picture by its bare name
+    if "trained" not in kept:  # of an earlier version, which does not tell enough to know an image by its bare name
         pairs = set(zip(kept["images"], kept["labels"]))
         known = zip(table.path, table.get("filename", table.path), table.identity)
         return np.array([(path, label) in pairs or (name, label) in pairs for path, name, label in known], bool)
@@ -210,13 +208,13 @@ def held_out_pictures(weights: str | Path, table: pd.DataFrame) -> np.ndarray:
     return np.array([held_out(path, identity) for path, identity in zip(table.path, table.identity)], bool)
 
 
-TWINS = ("burst", "sighting", "date")  # columns by which pictures of one identity were taken together
+TWINS = ("burst", "sighting", "date")  # columns by which images of one identity were taken together
 
 
 def leave_one_out(catalogue: Album, geometry: Geometry, asked: np.ndarray) -> pd.DataFrame:
-    """Guesses for pictures of the catalogue as queries: once among all others, once without their own identity.
+    """Guesses for images of the catalogue as queries: once among all others, once without their own identity.
 
-    asked: bool (N,), which of the catalogue's pictures. Pictures of one identity with the same burst, sighting or date
+    asked: bool (N,), which of the catalogue's images. Images of one identity with the same burst, sighting or date
     (columns of these names), and near-duplicates by perceptual hash, are not matched with each other, for a new
     photograph has no such twin there.
     """
@@ -244,7 +242,7 @@ def leave_one_out(catalogue: Album, geometry: Geometry, asked: np.ndarray) -> pd
 def group_new(similarity: np.ndarray, threshold: float) -> list[str]:
     """Names "new 1", "new 2", ... for queries (M, M) that resemble each other; "" for those that resemble none.
 
-    Average linkage: the likeness of their pictures, averaged over two groups, must reach `threshold`.
+    Average linkage: the likeness of their images, averaged over two groups, must reach `threshold`.
     """
     from sklearn.cluster import AgglomerativeClustering
 
@@ -268,7 +266,7 @@ def identify(
 
     weights: a run's folder or weights.safetensors. catalogue: a folder of identity/*.jpg, one in a competition's
     layout, or a CSV with path and identity. queries: a folder of photographs, or a CSV with path. Confidence is the
-    probability that a match is right, calibrated on the catalogue, each picture being asked for once with and once
+    probability that a match is right, calibrated on the catalogue, each image being asked for once with and once
     without its identity there; below the threshold with the best sqrt(BAKS x BAUS) the answer is `new_individual`. New
     ones that resemble each other are grouped. Unreadable photographs are told and left out. Returns the answers, a row
     for each query.
@@ -286,17 +284,17 @@ def identify(
         load_queries(queries),
     )
     for note in (*said, *more):
-        say(f"  note: {note}")
+        echo(f"  note: {note}")
     if not known.identity.duplicated().any():
         raise KitError(
-            f"{catalogue}: every individual has one picture, so that there is nothing to fit confidence on (expected "
-            "some individuals with two pictures or more)"
+            f"{catalogue}: every individual has one image, so that there is nothing to fit confidence on (expected "
+            "some individuals with two images or more)"
         )
     asked, notes = without_known(asked_root, asked, known_root, known)
     check_model(recipe)
     embedder = embedder_for(recipe)[0].to(chosen, memory_format=torch.channels_last).eval()
     individuals = known.identity.nunique()
-    say(f"{len(asked)} photographs against {len(known)} of {individuals} individuals on {told_device(chosen)}")
+    echo(f"{len(asked)} photographs against {len(known)} of {individuals} individuals on {device_name(chosen)}")
     there = embed_album(recipe, embedder, known_root, known, chosen, "embedding the catalogue")
     guesses, fitted_on = catalogue_guesses(weights, there, embedder.geometry, set(metadata["identities"]))
     calibrate, threshold = confidence_of(guesses, catalogue)
@@ -309,20 +307,20 @@ def identify(
     report, found = page.write(out), (answers.answer != NEW)
     write_table(out / "answers.csv", answers)  # last, for it says that all is there
     groups = answers.group[answers.group != ""].nunique()
-    say(f"  {found.sum()} recognised, {(~found).sum()} perhaps new ({groups} groups that may be one animal each)")
+    echo(f"  {found.sum()} recognised, {(~found).sum()} perhaps new ({groups} groups that may be one animal each)")
     for path in (out / "answers.csv", report):
-        say(f"  wrote {path}")
+        echo(f"  wrote {path}")
     return answers
 
 
 def without_known(
     root: Path, asked: pd.DataFrame, known_root: Path, known: pd.DataFrame
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The queries without pictures that are the catalogue's own, and what is to be said about those."""
+    """The queries without images that are the catalogue's own, and what is to be said about those."""
     there = {(known_root / path).resolve() for path in known.path}
     own = np.array([(root / path).resolve() in there for path in asked.path], bool)
     if own.all():
-        raise KitError(f"--queries: {root}: all of its {len(asked)} pictures are in the catalogue")
+        raise KitError(f"--queries: {root}: all of its {len(asked)} images are in the catalogue")
     notes = [f"{own.sum()} of the photographs are in the catalogue itself and are left out"] if own.any() else []
     return asked[~own].reset_index(drop=True), notes
 
@@ -330,16 +328,16 @@ def without_known(
 def catalogue_guesses(
     weights: str | Path, there: Album, geometry: Geometry, identities: set[str]
 ) -> tuple[pd.DataFrame, str]:
-    """Guesses for the catalogue's own pictures to fit confidence on, and in words which pictures they are.
+    """Guesses for the catalogue's own images to fit confidence on, and in words which images they are.
 
-    Where the weights were trained on some of its individuals, those pictures that were held out, if there are enough.
+    Where the weights were trained on some of its individuals, those images that were held out, if there are enough.
     """
-    learned, held_out = identities & set(there.table.identity), held_out_pictures(weights, there.table)
+    learned, held_out = identities & set(there.table.identity), held_out_images(weights, there.table)
     if learned and held_out.sum() >= LEAST_HELD_OUT:
         guesses = leave_one_out(there, geometry, held_out)
         if guesses.known.any():
             return guesses, (
-                f"{held_out.sum()} pictures of the catalogue that the training of these weights left out (of "
+                f"{held_out.sum()} images of the catalogue that the training of these weights left out (of "
                 "individuals that it did see, so that strangers are harder to tell than here)"
             )
     told = "the catalogue" + (
@@ -355,8 +353,8 @@ def confidence_of(guesses: pd.DataFrame, catalogue: str | Path) -> tuple[Calibra
     right = (guesses.truth == guesses.identity).to_numpy()
     if not right.any() or right.all() or not guesses.known.any() or guesses.known.all():
         raise KitError(
-            f"{catalogue}: nothing to fit confidence on: no picture is recognised among the others (expected several "
-            "identities, some with two pictures or more that are no twins, and weights that fit the species)"
+            f"{catalogue}: nothing to fit confidence on: no image is recognised among the others (expected several "
+            "identities, some with two images or more that are no twins, and weights that fit the species)"
         )
     calibrate = calibrate_matches(guesses.score, right)
     return calibrate, fit_thresholds(guesses.assign(score=calibrate(guesses.score)))[""]
@@ -393,7 +391,7 @@ def answer_queries(
 
 
 def flank_of(asked: pd.DataFrame, matches: pd.DataFrame, recognised: pd.Series) -> np.ndarray | None:
-    """The flank that a query shows: its own, where its table tells, else that of the picture it was recognised by.
+    """The flank that a query shows: its own, where its table tells, else that of the image it was recognised by.
 
     None where neither table has a column flank or orientation.
     """
@@ -408,7 +406,7 @@ SHOWN_QUERIES = 1000  # on a page
 
 MOST_GROUPED = 5000  # new ones that are compared with each other
 
-LEAST_HELD_OUT = 30  # pictures to fit confidence on, where the weights were trained on the others
+LEAST_HELD_OUT = 30  # images to fit confidence on, where the weights were trained on the others
 
 
 def identify_page(
@@ -436,13 +434,13 @@ def identify_page(
     if not math.isnan(honest["score"]):
         page.note(
             f"What to expect, by thresholds fitted on the other half of the individuals ({guesses.known.sum()} "
-            f"pictures): of known individuals' photographs {honest['baks']:.0%} are named rightly, of new ones' "
+            f"images): of known individuals' photographs {honest['baks']:.0%} are named rightly, of new ones' "
             f"{honest['baus']:.0%} are told to be new (means over individuals)."
         )
     page.figure(
         "confidence",
         threshold_figure(guesses, {"": threshold}, fixed=()),
-        "The catalogue's pictures as queries. Left, by the least confidence of an answer: share of known individuals "
+        "The catalogue's images as queries. Left, by the least confidence of an answer: share of known individuals "
         "named rightly, of unknown ones told to be new, and the geometric mean of both; right, how sure answers are.",
     )
     order = answers.assign(new=answers.answer == NEW, alone=answers.group == "")
@@ -459,12 +457,12 @@ def identify_page(
                 [match_row(there, new, answers.loc[row]) for row in rows], [not new_ones] * len(rows)
             )
             name = f"{'new' if new_ones else 'recognised'}-{number + 1:03d}"
-            page.picture(name, shown_rows, f"{', '.join(answers['query'].loc[rows])}, each with its best matches.")
+            page.image(name, shown_rows, f"{', '.join(answers['query'].loc[rows])}, each with its best matches.")
     return page
 
 
 def match_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], taken: Sequence[bool]) -> bytes:
-    """A JPEG with a row for each query: its picture, then its best matches, each with a line of text under it.
+    """A JPEG with a row for each query: its image, then its best matches, each with a line of text under it.
 
     taken: whether the first match is the answer, which a green frame tells; else the query has a red one.
     """

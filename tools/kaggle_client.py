@@ -24,15 +24,15 @@ from jaguar_kit import (
     check_manifest,
     check_submission_values,
     check_unique,
+    echo,
     file_sha256,
     one_line,
     progress,
+    quiet,
     read_json,
     read_manifest,
     read_table,
-    remove,
-    say,
-    silent,
+    remove_path,
     validate_answers,
 )
 from kernels import check_kernel
@@ -86,7 +86,7 @@ def kaggle_api() -> Any:
             "Kaggle: no credentials in KAGGLE_API_TOKEN, in KAGGLE_USERNAME and KAGGLE_KEY, or in "
             f"{Path.home()}/.kaggle/kaggle.json; make a token at https://www.kaggle.com/settings and put it there"
         )
-    with told_by_kaggle("signing in"), silent():
+    with told_by_kaggle("signing in"), quiet():
         try:
             from kaggle.api.kaggle_api_extended import KaggleApi
         except ModuleNotFoundError as error:
@@ -195,7 +195,7 @@ def upload_package(
     if not create:
         check_replaced(listed_files(api, dataset), read_manifest(folder), drop)
     try:
-        with told_by_kaggle(f"uploading {dataset}"), silent():
+        with told_by_kaggle(f"uploading {dataset}"), quiet():
             if create:
                 reply = api.dataset_create_new(str(folder), quiet=True, convert_to_csv=False)
             else:
@@ -224,7 +224,7 @@ def await_dataset(api: Any, dataset: str, folder: Path, patience: Patience) -> N
     wanted = {name: facts["bytes"] for name, facts in read_manifest(folder).items()}
     wanted["manifest.json"] = (folder / "manifest.json").stat().st_size
     ready, complaint = math.inf, "it is not ready"
-    say(f"  uploaded {len(wanted)} files to {dataset}; waiting until they are ready")
+    echo(f"  uploaded {len(wanted)} files to {dataset}; waiting until they are ready")
     for _ in questions(patience, f"{dataset} to be ready"):
         status = patiently(partial(dataset_status, api, dataset), patience)
         if status in ("failed", "deleted"):
@@ -233,7 +233,7 @@ def await_dataset(api: Any, dataset: str, folder: Path, patience: Patience) -> N
             complaint = listing_fault(patiently(partial(listed_files, api, dataset), patience), wanted)
             complaint = complaint or patiently(partial(manifest_fault, api, dataset, folder), patience)
             if not complaint:
-                say(f"  {dataset}: ready, all {len(wanted)} files are there")
+                echo(f"  {dataset}: ready, all {len(wanted)} files are there")
                 return
             ready = min(ready, time.monotonic())
             if time.monotonic() - ready > patience.stale:
@@ -277,7 +277,7 @@ def manifest_fault(api: Any, dataset: str, folder: Path) -> str:
     """Whether the version that Kaggle serves is that of `folder`, by its manifest."""
     import tempfile
 
-    with tempfile.TemporaryDirectory() as place, told_by_kaggle(f"reading {dataset}"), silent():
+    with tempfile.TemporaryDirectory() as place, told_by_kaggle(f"reading {dataset}"), quiet():
         api.dataset_download_file(dataset, "manifest.json", path=place, force=True, quiet=True)
         came = [path.read_bytes() for path in Path(place).iterdir()]
     return "" if came == [(folder / "manifest.json").read_bytes()] else "Kaggle still serves an earlier version"
@@ -291,7 +291,7 @@ def push_kernel(folder: str | Path) -> tuple[str, int]:
     folder = Path(folder)
     metadata = check_kernel(folder)
     api = kaggle_api()
-    with told_by_kaggle(f"pushing {folder}"), silent():
+    with told_by_kaggle(f"pushing {folder}"), quiet():
         reply = api.kernels_push(str(folder))
     if reply is None or reply.error:
         raise KaggleError(f"Kaggle: pushing {folder}: {one_line(reply.error) if reply else 'no reply'}")
@@ -311,7 +311,7 @@ def push_kernel(folder: str | Path) -> tuple[str, int]:
         )
     if not reply.version_number:
         raise KaggleError(f"Kaggle: pushing {folder}: no version came of it; look at {reply.url}")
-    say(f"  pushed {metadata['id']} version {reply.version_number}: {reply.url}")
+    echo(f"  pushed {metadata['id']} version {reply.version_number}: {reply.url}")
     return metadata["id"], int(reply.version_number)
 
 
@@ -321,7 +321,7 @@ def session_begun(api: Any, kernel: str) -> float | None:
 
     with tempfile.TemporaryDirectory() as place:
         try:
-            with told_by_kaggle(f"output of {kernel}"), silent():
+            with told_by_kaggle(f"output of {kernel}"), quiet():
                 api.kernels_output(kernel, place, file_pattern=r"^run\.json$", force=True, quiet=True)
         except KaggleError as error:
             if error.code in (403, 404):  # so it tells a kernel that was never pushed
@@ -367,14 +367,14 @@ def await_kernel(kernel: str, before: float | None, patience: Patience | None = 
         reply = patiently(ask, patience)
         status, passed = reply.status.name, time.monotonic() - begun
         if status != told or time.monotonic() - heard > 600:
-            say(f"  {kernel}: {status.lower().replace('_', ' ')} after {passed / 60:.0f} min")
+            echo(f"  {kernel}: {status.lower().replace('_', ' ')} after {passed / 60:.0f} min")
             told, heard = status, time.monotonic()
         if status in ("QUEUED", "RUNNING", "NEW_SCRIPT"):
             seen = True
             with suppress(KaggleError):  # the log is a help, no more
                 lines = log_lines(api, kernel) if status == "RUNNING" else []
                 for line in lines[shown:]:
-                    say(f"    {line}")
+                    echo(f"    {line}")
                 shown = max(shown, len(lines))
             continue
         if status == "COMPLETE" and not seen and not math.isnan(before or 0):
@@ -394,7 +394,7 @@ def await_kernel(kernel: str, before: float | None, patience: Patience | None = 
 
 
 def download_output(api: Any, kernel: str, folder: Path) -> None:
-    with told_by_kaggle(f"output of {kernel}"), silent():
+    with told_by_kaggle(f"output of {kernel}"), quiet():
         api.kernels_output(kernel, str(folder), force=True, quiet=True)
 
 
@@ -408,9 +408,9 @@ def fetch_output(kernel: str, out: str | Path) -> Path:
         temporary.mkdir()
         patiently(partial(download_output, api, kernel, temporary), Patience(failures=2, every=5))
         check_output(temporary, kernel)
-        remove(out)
+        remove_path(out)
     for path in sorted(p for p in out.iterdir()):
-        say(f"  wrote {path}")
+        echo(f"  wrote {path}")
     return out
 
 
@@ -469,7 +469,7 @@ def submit_file(path: str | Path, competition: str, message: str) -> None:
     path = Path(path)
     check_submission_file(path)
     api = kaggle_api()
-    with told_by_kaggle(f"submitting to {competition}"), silent():
+    with told_by_kaggle(f"submitting to {competition}"), quiet():
         reply = api.competition_submit(str(path), message, competition, quiet=True)
     tell_submission(reply, competition, path)
 
@@ -477,7 +477,7 @@ def submit_file(path: str | Path, competition: str, message: str) -> None:
 def submit_kernel(kernel: str, version: int, competition: str, message: str) -> None:
     """Submits submission.csv of a kernel's version, as code competitions want it; KaggleError unless Kaggle took it."""
     api = kaggle_api()
-    with told_by_kaggle(f"submitting to {competition}"), silent():
+    with told_by_kaggle(f"submitting to {competition}"), quiet():
         reply = api.competition_submit_code("submission.csv", message, competition, kernel, version, quiet=True)
     tell_submission(reply, competition, kernel)
 
@@ -486,4 +486,4 @@ def tell_submission(reply: Any, competition: str, what: str | Path) -> None:
     said = one_line(getattr(reply, "message", "") or "")
     if not getattr(reply, "ref", 0) and "success" not in said.lower():
         raise KaggleError(f"Kaggle: {competition} did not take {what}: {said or 'no reason was given'}")
-    say(f"  submitted {what} to {competition}: {said}")
+    echo(f"  submitted {what} to {competition}: {said}")

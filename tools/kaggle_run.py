@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jaguar_kit import KitError, NonNegative, convert, main, read_json, say
+from jaguar_kit import KitError, NonNegative, convert, echo, main, read_json
 from kaggle_client import (
     KaggleError,
     Patience,
@@ -84,7 +84,7 @@ def push_command(argv: Sequence[str] | None = None) -> int:
             submit_output(out, kernel, version if given.code_competition else 0, metadata, given.message)
         failed = read_json(out / "run.json").get("failed") if given.fetch else None
         for place, reason in (failed or {}).items():
-            say(f"  {place} failed there: {reason}")
+            echo(f"  {place} failed there: {reason}")
         return 1 if failed else 0
     except KaggleError as error:
         if error.code >= 429 or "no connection" in str(error):

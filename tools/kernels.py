@@ -17,6 +17,7 @@ from jaguar_kit import (
     DataConfig,
     KitError,
     Recipe,
+    echo,
     expand,
     load_recipe,
     main,
@@ -24,7 +25,6 @@ from jaguar_kit import (
     read_json,
     recipe_in_short,
     recipe_to_dict,
-    say,
     without_passwords,
     write_text,
 )
@@ -327,13 +327,13 @@ def kernels_command(argv: Sequence[str] | None = None) -> int:
     if given.check:
         faults = kernel_faults(given.kernels, given.recipes)
         for fault in faults:
-            say(f"  {fault}")
-        say(f"{len(faults)} files are out of date; run tools/kernels.py" if faults else "kernels and recipes agree")
+            echo(f"  {fault}")
+        echo(f"{len(faults)} files are out of date; run tools/kernels.py" if faults else "kernels and recipes agree")
         return 1 if faults else 0
     changed = write_kernels(given.kernels, given.recipes, given.user, given.competition, given.dataset)
     for path in changed:
-        say(f"  wrote {path}")
-    say(f"{len(changed)} files written" if changed else "nothing to do: kernels and recipes agree")
+        echo(f"  wrote {path}")
+    echo(f"{len(changed)} files written" if changed else "nothing to do: kernels and recipes agree")
     return 0
 
 

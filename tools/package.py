@@ -15,14 +15,14 @@ from jaguar_kit import (
     KitError,
     __version__,
     atomic,
+    echo,
     file_facts,
     folder_bytes,
     load_recipe,
     main,
     open_safetensors,
     progress,
-    remove,
-    say,
+    remove_path,
     weights_path,
     write_json,
 )
@@ -72,7 +72,7 @@ def package_kit(
         facts = {name: file_facts(temporary / name) for name, _ in files}
         versions = {"python": sys.version.split()[0], "torch": torch.__version__, "timm": timm.__version__}
         write_json(temporary / "manifest.json", {"jaguar_kit": __version__, "packaged_with": versions, "files": facts})
-        remove(out)
+        remove_path(out)
     return out
 
 
@@ -156,12 +156,12 @@ def package_command(argv: Sequence[str] | None = None) -> int:
     out = Path(given.out or f"dist/{slug}")
     out = package_kit(out, given.user, given.weights, given.wheels, slug, given.weights_only)
     for path in sorted(out.iterdir()):
-        say(f"  wrote {path} ({path.stat().st_size:,} bytes)")
-    say(f"{given.user}/{slug}: {len(list(out.iterdir())) - 1} files to upload, {folder_bytes(out):,} bytes")
+        echo(f"  wrote {path} ({path.stat().st_size:,} bytes)")
+    echo(f"{given.user}/{slug}: {len(list(out.iterdir())) - 1} files to upload, {folder_bytes(out):,} bytes")
     if given.create or given.update:
         upload_package(out, given.create, given.message, drop=given.drop)
     else:
-        say(f"upload it: tools/package.py with --create (the next time: --update), or kaggle datasets create -p {out}")
+        echo(f"upload it: tools/package.py with --create (the next time: --update), or kaggle datasets create -p {out}")
     return 0
 
 

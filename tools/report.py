@@ -18,13 +18,13 @@ from jaguar_kit import (
     claim,
     compare_variants,
     damaged,
+    echo,
     main,
     mean_interval,
     read_own_table,
     read_record,
     recipe_from_dict,
     run_recipe,
-    say,
     variants_figure,
 )
 
@@ -87,7 +87,7 @@ def report_command(argv: Sequence[str] | None = None) -> int:
     if len(given.folders) == 1:
         remake_report(given.folders[0])
     else:
-        say(f"  wrote {compare_experiments(given.folders, given.out or 'runs/comparison')}")
+        echo(f"  wrote {compare_experiments(given.folders, given.out or 'runs/comparison')}")
     return 0
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "11e59f2aabd071f72a414344060ea3637e268374f3a6962802f2e188dd5fd189"  # of its jaguar_kit.py
+MODULE = "8dabdff98640c1ed86aa9e0ac4fb0a8b75179903a619df0eb334143202f46d0e"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -28,9 +28,9 @@ name: animalclef25_retrieval
 question: How far does a metric head on the frozen MegaDescriptor go, with nearest neighbours and calibrated
   scores?
 intervention: Nothing varies.
-protocol: 'A tenth of the identities of each species held out whole, of the other identities'' pictures
-  a fifth; each query is compared with the training pictures of its species; sqrt(BAKS x BAUS) with a
-  threshold for each species, fitted on the held-out identities, cross-fitted over halves of the identities.
+protocol: 'A tenth of the identities of each species held out whole, of the other identities'' images
+  a fifth; each query is compared with the training images of its species; sqrt(BAKS x BAUS) with a threshold
+  for each species, fitted on the held-out identities, cross-fitted over halves of the identities.
 
   '
 data:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "11e59f2aabd071f72a414344060ea3637e268374f3a6962802f2e188dd5fd189"  # of its jaguar_kit.py
+MODULE = "8dabdff98640c1ed86aa9e0ac4fb0a8b75179903a619df0eb334143202f46d0e"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -25,8 +25,8 @@ import jaguar_kit  # noqa: E402
 OVERRIDES = []  # such as "train.epochs=3"
 RECIPE = """
 name: eda01
-question: What are the pictures like, how unequal are the identities, and does the split keep their proportions?
-intervention: Nothing varies and nothing is trained; the pictures are measured.
+question: What are the images like, how unequal are the identities, and does the split keep their proportions?
+intervention: Nothing varies and nothing is trained; the images are measured.
 protocol: 'Sharpness is the variance of the Laplacian, brightness the mean and contrast the standard deviation
   of gray values, all on the animal''s own pixels; the ratio is the animal''s area to the background''s.
 

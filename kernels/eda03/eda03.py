@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "11e59f2aabd071f72a414344060ea3637e268374f3a6962802f2e188dd5fd189"  # of its jaguar_kit.py
+MODULE = "8dabdff98640c1ed86aa9e0ac4fb0a8b75179903a619df0eb334143202f46d0e"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -25,10 +25,10 @@ import jaguar_kit  # noqa: E402
 OVERRIDES = []  # such as "train.epochs=3"
 RECIPE = """
 name: eda03
-question: Which pictures are near-duplicates, and does the similarity of embeddings tell identities apart?
-intervention: The threshold on the cosine of two pictures' embeddings (0.90, 0.95, 0.99), and the method.
-protocol: 'Frozen backbone, no head. All pairs of training pictures; ROC and FDR of "same identity" by
-  cosine; near-duplicates by exact hash, perceptual hash, SSIM, embedding, clustering, kNN graph and hybrids,
+question: Which images are near-duplicates, and does the similarity of embeddings tell identities apart?
+intervention: The threshold on the cosine of two images' embeddings (0.90, 0.95, 0.99), and the method.
+protocol: 'Frozen backbone, no head. All pairs of training images; ROC and FDR of "same identity" by cosine;
+  near-duplicates by exact hash, perceptual hash, SSIM, embedding, clustering, kNN graph and hybrids,
   within identities or across.
 
   '

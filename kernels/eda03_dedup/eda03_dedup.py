@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "11e59f2aabd071f72a414344060ea3637e268374f3a6962802f2e188dd5fd189"  # of its jaguar_kit.py
+MODULE = "8dabdff98640c1ed86aa9e0ac4fb0a8b75179903a619df0eb334143202f46d0e"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -27,11 +27,11 @@ RECIPE = """
 name: eda03_dedup
 question: Does it help to train without near-duplicates, how strict should one be, and within identities
   or across?
-hypothesis: Near-duplicates add little; leaving them out costs little mAP and saves time, until good pictures
+hypothesis: Near-duplicates add little; leaving them out costs little mAP and saves time, until good images
   go too.
-intervention: Which near-duplicates leave the training pictures; the validation pictures stay the same.
-protocol: 'The baseline''s head on the training pictures that are left; every variant is validated on
-  the same pictures, so that only training differs. Of each group of near-duplicates the sharpest stays.
+intervention: Which near-duplicates leave the training images; the validation images stay the same.
+protocol: 'The baseline''s head on the training images that are left; every variant is validated on the
+  same images, so that only training differs. Of each group of near-duplicates the sharpest stays.
 
   '
 data:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "11e59f2aabd071f72a414344060ea3637e268374f3a6962802f2e188dd5fd189"  # of its jaguar_kit.py
+MODULE = "8dabdff98640c1ed86aa9e0ac4fb0a8b75179903a619df0eb334143202f46d0e"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -25,19 +25,19 @@ import jaguar_kit  # noqa: E402
 OVERRIDES = []  # such as "train.epochs=3"
 RECIPE = """
 name: eda04
-question: Is a smaller, cleaner training set as good as all pictures?
+question: Is a smaller, cleaner training set as good as all images?
 hypothesis: Curation saves time; whether it costs mAP depends on what it takes away.
-intervention: Training pictures, all or curated.
+intervention: Training images, all or curated.
 protocol: '(1) near-duplicates, cosine above 0.95 within an identity, keep the sharpest; (2) below the
   5th percentile of sharpness or contrast; (3) below the 1st percentile of representativeness; (4) at
-  most mean + 1 sd pictures of an identity, kept by 0.5 rank(representativeness) + 0.3 rank(uniqueness)
+  most mean + 1 sd images of an identity, kept by 0.5 rank(representativeness) + 0.3 rank(uniqueness)
   + 0.2 rank(sharpness).
 
   '
 published:
   full: 0.7798 (epoch 35 of 45, 2.9 min)
   curated: 0.7130 (epoch 24 of 34, 1.5 min)
-  pictures: 1895 -> 1216 -> 1121 -> 1116 -> 1053 (871 pairs; thresholds 11.53, 27.54, 0.3331, cap 95)
+  images: 1895 -> 1216 -> 1121 -> 1116 -> 1053 (871 pairs; thresholds 11.53, 27.54, 0.3331, cap 95)
   means before and after: sharpness 85.10/118.88, contrast 49.07/50.99, representativeness .6648/.6986,
     uniqueness .2831/.3801
 data:
@@ -54,13 +54,13 @@ analysis:
 - curation
 variants:
   full:
-    why: all pictures
+    why: all images
   curated:
-    why: 'the study''s protocol: split and validated among the curated pictures'
+    why: 'the study''s protocol: split and validated among the curated images'
     data:
       subset: analysis/curated.csv
   curated_training:
-    why: the curated ones of the full training pictures, validated on the full validation set
+    why: the curated ones of the full training images, validated on the full validation set
     data:
       subset: analysis/curated.csv
       subset_applies_to: training
