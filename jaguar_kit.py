@@ -22,7 +22,8 @@ The way from a recipe to a report, by the nouns that one must know:
     [RunFolder] --finish_experiment--> Page --write--> report.html          beside results.csv and figures
 
 What a recipe names is a Component of the REGISTRY: a function that is called with its settings, or a Part, a class
-whose annotated fields are its settings. Grid decides what runs, where and when; RunFolder alone knows a run's files.
+whose annotated fields are its settings. RunQueue decides what runs, and when; RunFolder reads a run's files and tells
+its state: new, begun, failed, stopped, done.
 
 A section uses only what stands above it:
 
@@ -76,7 +77,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
-from dataclasses import InitVar, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from datetime import timedelta
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
@@ -111,7 +112,7 @@ __all__ = [
     "on_kaggle", "find_mounted", "pick_device", "cache_dir", "atomic",
     # 4. Data
     "Competition", "load_competition", "make_mini_dataset", "ImageStore", "open_store", "read_image",
-    "perceptual_hashes", "find_bursts",
+    "perceptual_hashes", "find_bursts", "find_data",
     # 5. Background and augmentation
     "Background", "Preparation",
     # 6. Backbones and heads
@@ -141,7 +142,7 @@ __all__ = [
     # 16. Plots and reports
     "Page", "contact_sheet", "augmentation_sheet", "summarise", "compare_variants", "write_report",
     # 17. Experiments
-    "Result", "find_data", "run_recipe", "small_backbone",
+    "Result", "run_recipe", "small_backbone",
     # 18. Kaggle
     "run_kernel", "begin_kernel",
     "leave_results",
@@ -232,7 +233,6 @@ Positive = Annotated[float, Range(above=0)]
 NonNegative = Annotated[float, Range(low=0)]
 Fraction = Annotated[float, Range(low=0, high=1)]
 Angle = Annotated[float, Range(low=0, high=math.pi / 2)]  # radians
-Span = Annotated[tuple[Positive, Positive], Rising()]
 Zoom = Annotated[float, Range(low=0.1, high=10)]
 ZoomSpan = Annotated[tuple[Zoom, Zoom], Rising()]
 FractionSpan = Annotated[tuple[Fraction, Fraction], Rising()]
@@ -270,15 +270,22 @@ def lookup(kind: str, name: str, where: str = "") -> Callable:
     return REGISTRY[kind, name]
 
 
-def settings_of(kind: str, name: str) -> dict[str, Any]:
-    """The settings of a registered part with their defaults."""
-    parameters = inspect.signature(lookup(kind, name)).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in SUPPLIED}
+@cache
+def parameters_of(factory: Callable) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(factory).parameters
 
 
+@cache
 def hints_of(factory: Callable) -> dict[str, Any]:
+    """Types of the parameters of a function, or of the fields of a class."""
     target = factory.__init__ if inspect.isclass(factory) else factory
     return typing.get_type_hints(target, include_extras=True)
+
+
+def settings_of(kind: str, name: str) -> dict[str, Any]:
+    """The settings of a registered part with their defaults."""
+    parameters = parameters_of(lookup(kind, name)).values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in SUPPLIED}
 
 
 def build(kind: str, name: str, **settings: Any) -> Any:
@@ -288,8 +295,7 @@ def build(kind: str, name: str, **settings: Any) -> Any:
     64.0
     """
     factory = lookup(kind, name)
-    parameters = inspect.signature(factory).parameters
-    hints = hints_of(factory)
+    parameters, hints = parameters_of(factory), hints_of(factory)
     for key in settings:
         if key not in parameters:
             raise KitError(f"{kind} {name}: unknown setting '{key}'; {suggest(key, parameters)}")
@@ -315,7 +321,7 @@ class Component:
 
     def build(self, **supplied: Any) -> Any:
         """Builds the part from its settings and from what it asks for of that which the kit supplies."""
-        wanted = inspect.signature(lookup(self.kind, self.name)).parameters
+        wanted = parameters_of(lookup(self.kind, self.name))
         return build(self.kind, self.name, **self.settings, **{k: v for k, v in supplied.items() if k in wanted})
 
     def __call__(self, *arguments: Any) -> Any:
@@ -445,12 +451,9 @@ def convert_scalar(value: Any, hint: type, where: str) -> Any:
     raise KitError(f"{where}: {value!r} is not {EXAMPLES.get(hint, getattr(hint, '__name__', hint))}")
 
 
-def is_part(hint: Any) -> bool:
-    return typing.get_origin(hint) is Annotated and typing.get_args(hint)[0] is Component
-
-
 def convert_list(value: Any, arguments: tuple, where: str) -> tuple:
-    if isinstance(value, (str, Mapping)) and is_part(arguments[0]):
+    part = typing.get_origin(arguments[0]) is Annotated and typing.get_args(arguments[0])[0] is Component
+    if isinstance(value, (str, Mapping)) and part:
         value = [value]  # one part may stand for a list of one
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise KitError(f"{where}: {value!r} is not a list (example: [1, 2])")
@@ -466,7 +469,7 @@ def convert_section(value: Any, section: type, where: str) -> Any:
         return value
     if not isinstance(value, Mapping):
         raise KitError(f"{where}: {value!r} is not a section (expected 'key: value' lines)")
-    hints = typing.get_type_hints(section, include_extras=True)
+    hints = {key: hint for key, hint in hints_of(section).items() if key != "return"}
     prefix = where if where.endswith(": ") else f"{where}."  # "recipes/x.yaml: " or "recipes/x.yaml: train"
     for key in value:
         if key not in hints:
@@ -742,23 +745,6 @@ def without_passwords(value: Any) -> Any:
     return without_secrets(value) if isinstance(value, str) else value
 
 
-def recipe_in_short(recipe: Recipe) -> dict:
-    """What of the recipe is not the default, as plain YAML values of which `recipe_from_dict` makes it again."""
-
-    def plain(value: Any, default: Any) -> Any:
-        if isinstance(value, Component):
-            known = settings_of(value.kind, value.name)
-            own = {key: plain(v, None) for key, v in value.settings.items() if v != known[key]}
-            return {"name": value.name, **own} if own else value.name
-        if is_dataclass(value):
-            base = default if isinstance(default, type(value)) else type(value)()
-            pairs = [(f.name, getattr(value, f.name), getattr(base, f.name)) for f in fields(value)]
-            return {name: plain(own, usual) for name, own, usual in pairs if own != usual}
-        return [plain(v, None) for v in value] if isinstance(value, tuple) else value
-
-    return {"name": recipe.name, **plain(recipe, Recipe(name=recipe.name))}
-
-
 def recipe_from_dict(raw: Mapping, where: str = "recipe") -> Recipe:
     """Checks plain values and makes a Recipe of them.
 
@@ -793,7 +779,7 @@ def check_parts(recipe: Recipe, where: str) -> None:
             f"{where}soup: {list(recipe.soup)} is averaged with a checkpoint, but there is none (set checkpoint)"
         )
     geometry = recipe.model.geometry.build()
-    if geometry.hyperbolic != (recipe.loss.name == "hyperbolic_arcface"):
+    if geometry.hyperbolic != getattr(lookup("loss", recipe.loss.name), "hyperbolic", False):
         raise KitError(
             f"{where}loss: '{recipe.loss.name}' and model.geometry '{recipe.model.geometry.name}' are of two spaces "
             "(expected hyperbolic_arcface with poincare or lorentz, every other loss with the others)"
@@ -1039,9 +1025,10 @@ def smoke(recipe: Recipe, weights: str | Path | None = None, masks: bool = False
         column += ["train.epochs=0"]
     own = [f"model.pretrained={str(trained).lower()}", f"model.weights={json.dumps(str(weights) if trained else None)}"]
     settings = [text for text in SMOKE_SETTINGS if not (masks and text.startswith("data.masks="))]
-    for text in [*settings, *own, *column]:
-        small = override(small, text, name)
-    return small
+    changed, texts = recipe_to_dict(small), (*settings, *own, *column)
+    for text in texts:
+        changed = merge_recipe(changed, parse_override(text))
+    return recipe_from_dict({**changed, "overrides": [*small.overrides, *texts]}, name)
 
 
 def shrink_stages(settings: dict, size: int) -> None:
@@ -1536,110 +1523,93 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in formats)
 
 
-@dataclass(frozen=True)
-class Scan:
-    """What lies below a folder: its images, and in words all that was left out or not read."""
+class FolderScan:
+    """What lies below a folder, in folders that are links too: its images, and in `notes` all that was not read.
 
-    images: list[Path]  # relative to the folder, in order
-    notes: list[str]
-    unread: Mapping[str, Mapping[str, int]]  # by folder at the top, how many other files by their ending
-
-
-def scan_images(root: Path, leave_out: Sequence[str] = ()) -> Scan:
-    """Finds all images below a folder, in folders that are links too.
-
-    Hidden files, folders of results, litter of systems, and `leave_out` (paths below root) are left out. Whatever is
-    not read is counted in the notes. KitError on names that are no text.
+    Hidden files, folders of results, litter of systems, and `leave_out` (paths below root) are left out. KitError on
+    names that are no text.
     """
-    suffixes, away = image_suffixes(), {os.path.realpath(root / path) for path in leave_out}
-    images, left, linked, broken, unread, seen = [], {}, [], [], {}, set()
-    for folder, folders, files in walk_links_last(root):
-        place, here, status = Path(folder), Path(folder).relative_to(root), os.stat(folder)
-        check_decoded(place, [*folders, *files])
-        if here != Path() and any(name in files for name in RESULTS):
-            left[f"{here} (results of this kit)"] = 0
-            folders.clear()
-            continue
-        if (status.st_dev, status.st_ino) in seen:
-            broken.append(str(here))
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        linked += [str(here)] if here != Path() and place.is_symlink() else []
-        within = bool(here.parts)
-        for name in [n for n in folders if is_litter(place / n, within) or os.path.realpath(place / n) in away]:
-            left[str(here / name)] = sum(len(names) for _, _, names in os.walk(place / name))
-            folders.remove(name)
+
+    def __init__(self, root: Path, leave_out: Sequence[str] = ()):
+        self.root, self.images = root, []  # paths relative to the root, in order
+        self.unread: dict[str, dict[str, int]] = {}  # by folder at the top, how many other files by their ending
+        self.left: dict[str, int] = {}  # folders that are left out, and how many files are in them
+        self.linked: list[str] = []  # links to folders
+        self.dead_links: list[str] = []  # links that lead nowhere, or where a folder was read already
+        away, seen = {os.path.realpath(root / path) for path in leave_out}, set()
+        for folder, folders, files in self.walk():
+            here, status = folder.relative_to(root), os.stat(folder)
+            if here != Path() and any(name in files for name in RESULTS):
+                self.left[f"{here} (results of this kit)"] = 0
+                folders.clear()
+            elif (status.st_dev, status.st_ino) in seen:
+                self.dead_links.append(str(here))
+                folders.clear()
+            else:
+                seen.add((status.st_dev, status.st_ino))
+                self.read(folder, here, folders, files, away)
+        self.images.sort()
+
+    def walk(self) -> Iterator[tuple[Path, list[str], list[str]]]:
+        """os.walk that goes into links to folders too, after all real folders, so that a link stands for none."""
+
+        def refuse(error: OSError) -> None:
+            raise KitError(f"{error.filename}: can't be read: {error.strerror}; make it readable, or move it away")
+
+        waiting = [str(self.root)]
+        while waiting:
+            for folder, folders, files in os.walk(waiting.pop(0), onerror=refuse):
+                odd = next((name for name in (*folders, *files) if re.search("[\ud800-\udfff]", name)), None)
+                if odd is not None:  # no table and no page could tell it
+                    raise KitError(f"{folder}: the name {os.fsencode(odd)!r} is not UTF-8; rename it (convmv does)")
+                yield Path(folder), folders, files
+                waiting += [path for path in (os.path.join(folder, name) for name in folders) if os.path.islink(path)]
+
+    def read(self, folder: Path, here: Path, folders: list[str], files: list[str], away: set[str]) -> None:
+        self.linked += [str(here)] if here != Path() and folder.is_symlink() else []
+        for name in list(folders):
+            litter = name.startswith(".") or name.lower() in LITTER or name.lower().endswith(".lrdata")
+            masks = bool(here.parts) and MASKS.fullmatch(name) is not None
+            if litter or masks or os.path.realpath(folder / name) in away:
+                self.left[str(here / name)] = sum(len(names) for _, _, names in os.walk(folder / name))
+                folders.remove(name)
         folders.sort()
-        top = here.parts[0] if here.parts else ""
-        counts = unread.setdefault(top, {})
+        counts = self.unread.setdefault(here.parts[0] if here.parts else "", {})
         for name in sorted(n for n in files if not n.startswith(".") and (here.parts or n != "views.csv")):
             kind = Path(name).suffix.lower() or "without ending"
-            if kind in suffixes and (place / name).is_file():
-                images.append(here / name)
+            if kind in image_suffixes() and (folder / name).is_file():
+                self.images.append(here / name)
                 continue
-            broken += [str(here / name)] if (place / name).is_symlink() and not (place / name).exists() else []
+            lost = (folder / name).is_symlink() and not (folder / name).exists()
+            self.dead_links += [str(here / name)] if lost else []
             counts[kind] = counts.get(kind, 0) + 1
-    return Scan(sorted(images), notes_on_scan(root, left, linked, broken, unread), unread)
 
+    def others(self, *tops: str) -> str:
+        """How many files that are no images there are of each ending, in words; in all folders, or these at the top."""
+        kinds: dict[str, int] = {}
+        for counts in (counts for top, counts in self.unread.items() if not tops or top in tops):
+            for kind, count in counts.items():
+                kinds[kind] = kinds.get(kind, 0) + count
+        return one_line(", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items(), key=lambda item: -item[1])), 400)
 
-def walk_links_last(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """os.walk that goes into links to folders too, after all real folders, so that a link stands for none of them."""
-    waiting = [str(root)]
-    while waiting:
-        for folder, folders, files in os.walk(waiting.pop(0), onerror=refuse_unreadable):
-            yield folder, folders, files
-            waiting += [path for path in (os.path.join(folder, name) for name in folders) if os.path.islink(path)]
-
-
-def is_litter(folder: Path, within: bool) -> bool:
-    """Whether a folder holds what no person put there as images; `within` another, masks too."""
-    name = folder.name
-    kinds = name.startswith(".") or name.lower() in LITTER or name.lower().endswith(".lrdata")
-    return kinds or (within and MASKS.fullmatch(name) is not None)
-
-
-def refuse_unreadable(error: OSError) -> None:
-    raise KitError(f"{error.filename}: can't be read: {error.strerror}; make it readable, or move it away")
-
-
-def check_decoded(folder: Path, names_there: Iterable[str]) -> None:
-    """Refuses names that are not UTF-8, which no table and no page could tell."""
-    for name in names_there:
-        if re.search("[\ud800-\udfff]", name):
-            raise KitError(f"{folder}: the name {os.fsencode(name)!r} is not UTF-8; rename it (convmv does)")
-
-
-def by_ending(unread: Mapping[str, Mapping[str, int]]) -> str:
-    """How many files that are no images there are of each ending, in words."""
-    kinds: dict[str, int] = {}
-    for kind, count in itertools.chain.from_iterable(counts.items() for counts in unread.values()):
-        kinds[kind] = kinds.get(kind, 0) + count
-    return one_line(", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items(), key=lambda item: -item[1])), 400)
-
-
-def notes_on_scan(
-    root: Path, left: Mapping[str, int], linked: list[str], broken: list[str], unread: Mapping[str, Mapping[str, int]]
-) -> list[str]:
-    notes, others = [], by_ending(unread)
-    if others:
-        hint = "; pip install pillow-heif reads .heic" if re.search(r"\.hei[cf]\b", others) else ""
-        notes.append(f"{root}: files that are no images that can be read here: {others}{hint}")
-    if left:
-        listed = [f"{name} ({count} files)" if count else name for name, count in left.items()]
-        notes.append(f"{root}: {len(left)} folders hold no data and are left out: {first_few(listed)}")
-    if linked:
-        notes.append(f"{root}: {len(linked)} links to folders were followed: {first_few(sorted(linked))}")
-    if broken:
-        notes.append(
-            f"{root}: {len(broken)} links lead nowhere, or where a folder was read already: {first_few(sorted(broken))}"
-        )
-    return notes
-
-
-def images_below(folder: Path) -> list[Path]:
-    """Paths of all images in a folder and its folders, relative to it and in order."""
-    return scan_images(folder).images
+    @property
+    def notes(self) -> list[str]:
+        root, notes, others = self.root, [], self.others()
+        if others:
+            hint = "; pip install pillow-heif reads .heic" if re.search(r"\.hei[cf]\b", others) else ""
+            notes.append(f"{root}: files that are no images that can be read here: {others}{hint}")
+        if self.left:
+            listed = first_few([f"{name} ({count} files)" if count else name for name, count in self.left.items()])
+            notes.append(f"{root}: {len(self.left)} folders hold no data and are left out: {listed}")
+        if self.linked:
+            listed = first_few(sorted(self.linked))
+            notes.append(f"{root}: {len(self.linked)} links to folders were followed: {listed}")
+        if self.dead_links:
+            listed = first_few(sorted(self.dead_links))
+            notes.append(
+                f"{root}: {len(self.dead_links)} links lead nowhere, or where a folder was read already: {listed}"
+            )
+        return notes
 
 
 def check_images(table: Path, column: str, root: Path, paths: Iterable[str]) -> None:
@@ -1655,7 +1625,7 @@ def unlisted_images(root: Path, part: str, listed: Iterable[str]) -> list[str]:
     if folder is None:
         return []
     known = {os.path.normpath(root / path) for path in listed}
-    return [str(path) for path in images_below(folder) if os.path.normpath(folder / path) not in known]
+    return [str(path) for path in FolderScan(folder).images if os.path.normpath(folder / path) not in known]
 
 
 def load_competition(root: str | Path, masks: str | None = None) -> Competition:
@@ -1940,7 +1910,7 @@ def is_nobody(name: str) -> bool:
 
 def load_folders(root: Path, masks: str | None = None) -> Competition:
     """A plain folder with a folder of images for each individual; what no individual is called is left out, aloud."""
-    found = scan_images(root, [masks] if masks else [])
+    found = FolderScan(root, [masks] if masks else [])
     of_folder: dict[str, list[Path]] = {}
     for path in found.images:
         of_folder.setdefault(path.parts[0] if len(path.parts) > 1 else "", []).append(path)
@@ -1957,11 +1927,11 @@ def load_folders(root: Path, masks: str | None = None) -> Competition:
             f"{root}: folders called like splits, masks or cameras are no individuals and are left out: {listed}"
         )
     if not of_folder:
-        others = f"; there are {by_ending(found.unread)}" if by_ending(found.unread) else ""
+        others = f"; there are {found.others()}" if found.others() else ""
         raise KitError(f"{root}: has neither train.csv nor folders of images (identity/*.jpg){others}")
     without = [name for name in found.unread if name and name not in of_folder and not is_nobody(name)]
     if without:
-        listed = first_few([f"{name} ({by_ending({name: found.unread[name]}) or 'empty'})" for name in sorted(without)])
+        listed = first_few([f"{name} ({found.others(name) or 'empty'})" for name in sorted(without)])
         notes.append(f"{root}: {len(without)} folders have no image that can be read: {listed}")
     if loose:
         notes.append(
@@ -2097,7 +2067,7 @@ class ImageStore:
 
     pixels: np.ndarray  # uint8 (M, S, S, 3 or 4), of all that were decoded
     key: str  # changes with the images, their order, the size and the fit
-    broken: tuple[int, ...] = ()  # positions of unreadable images, stored black
+    unreadable: tuple[int, ...] = ()  # positions of unreadable images, stored black
     rows: np.ndarray | None = None  # where in `pixels` these N images are; None: all, in order
 
     def __len__(self) -> int:
@@ -2111,7 +2081,7 @@ class ImageStore:
         return map(self.__getitem__, range(len(self)))
 
     @property
-    def masked(self) -> bool:
+    def has_masks(self) -> bool:
         return self.pixels.shape[3] == 4
 
     def subset(self, positions: np.ndarray) -> ImageStore:
@@ -2152,7 +2122,7 @@ def mask_paths(root: Path, paths: Sequence[str], masks: str | None) -> list[Path
     if not folder.is_dir():
         raise KitError(f"data.masks: {folder}: there is no such folder")
     by_stem: dict[str, Path] = {}
-    for p in images_below(folder):
+    for p in FolderScan(folder).images:
         other = by_stem.setdefault(p.with_suffix("").as_posix(), folder / p)
         if other != folder / p:
             raise KitError(f"data.masks: {folder}: {p} and {other.name} are both the mask of one image; remove one")
@@ -2179,7 +2149,7 @@ def open_store(
     """The images at `paths` below `root`, decoded once in parallel into the cache and memory-mapped from there.
 
     The cache is keyed by names, file sizes and modification times, so a changed image is decoded anew. Unreadable
-    images stop the run with all their names, or with bad_images="skip" are stored black and listed in `.broken`.
+    images stop the run with all their names, or with bad_images="skip" are stored black and listed in `.unreadable`.
     turns: degrees counter-clockwise by which each image is turned first; none where it is empty.
     """
     root = Path(root)
@@ -2197,7 +2167,7 @@ def open_store(
         told = {"root": str(root), "size": size, "fit": fit, "broken": faults, "crc32": checksums_of(target)}
         write_json(target.with_suffix(".json"), told)
     if faults and bad_images == "stop":
-        raise unreadable(paths, faults)
+        raise unreadable_error(paths, faults)
     return ImageStore(np.load(target, mmap_mode="c"), key, tuple(map(int, faults)))  # as torch wants it: writable
 
 
@@ -2221,7 +2191,7 @@ def stored_faults(target: Path) -> dict[str, str] | None:
     return None
 
 
-def unreadable(paths: Sequence[str | Path], faults: Mapping[str, str]) -> KitError:
+def unreadable_error(paths: Sequence[str | Path], faults: Mapping[str, str]) -> KitError:
     listed = first_few([f"{paths[int(i)]} ({fault})" for i, fault in faults.items()])
     return KitError(
         f"{len(faults)} images can't be read: {listed}; mend them, or leave them out with data.bad_images: skip"
@@ -2263,7 +2233,7 @@ def write_store(
             found = progress(pool.map(put, range(len(images))), "decoding images", len(images))
             faults = {str(i): fault for i, fault in enumerate(found) if fault is not None}
             if faults and bad_images == "stop":
-                raise unreadable(images, faults)
+                raise unreadable_error(images, faults)
             pixels.flush()
     return faults
 
@@ -2274,7 +2244,7 @@ def write_store(
 EXPERIMENT, ANSWERS, COMPARISON = MARKED = ("an experiment", "answers", "a comparison")  # what markers say
 
 
-def check_claim(folder: Path, holds: str) -> None:
+def refuse_other_contents(folder: Path, holds: str) -> None:
     """Refuses to write results where something else lies already; a result of the same kind is gone on with."""
     marker, known = folder / MARKER, "experiment.json" if holds == EXPERIMENT else None
     told = marker.read_text(encoding="utf-8", errors="replace").strip() if marker.is_file() else ""
@@ -2292,7 +2262,7 @@ def check_claim(folder: Path, holds: str) -> None:
 
 def claim(folder: Path, holds: str) -> None:
     """Marks a folder by the results that it holds, so that nothing takes it for data or writes over it."""
-    check_claim(folder, holds)
+    refuse_other_contents(folder, holds)
     if not (folder / MARKER).is_file() or (folder / MARKER).read_bytes().strip() != holds.encode():
         write_text(folder / MARKER, f"{holds}\n")
 
@@ -2607,39 +2577,36 @@ def draw_scene(rng: np.random.Generator, colours: tuple, size: tuple[int, int]) 
     return np.clip(scene, 0, 1).astype(np.float32)
 
 
+VIEW = {  # how a burst sees an animal: pose, place, light, blur and what stands before it; how each value is drawn
+    "turn": ("normal", 0, 0.10),
+    "zoom": ("uniform", 0.8, 1.3),
+    "yaw": ("uniform", 0.72, 1.0),
+    "x": ("normal", 0, 0.10),
+    "y": ("normal", 0, 0.06),
+    "stride": ("uniform", -0.12, 0.16),
+    "sway": ("uniform", -0.15, 0.25),
+    "gain": ("uniform", 0.6, 1.35),
+    "warmth": ("normal", 0, 0.07),
+    "shade": ("normal", 0, 0.25),
+    "blur": ("uniform", 0, 0.9),
+    "leaves": ("integers", 0, 4),
+    "leaf_seed": ("integers", 0, 1 << 30),
+    "scene_x": ("uniform", 0, 1),
+    "scene_y": ("uniform", 0, 1),
+    "width": ("integers", 150, 230),
+    "height": ("integers", 112, 150),
+}
+JITTER = {"turn": 0.008, "x": 0.012, "y": 0.008, "stride": 0.01}  # standard deviations from one image to the next
+
+
 def draw_view(rng: np.random.Generator) -> dict[str, float]:
-    """How one burst sees an animal: pose, place, light, blur and what stands before it."""
-    return {
-        "turn": rng.normal(0, 0.10),
-        "zoom": rng.uniform(0.8, 1.3),
-        "yaw": rng.uniform(0.72, 1.0),
-        "x": rng.normal(0, 0.10),
-        "y": rng.normal(0, 0.06),
-        "stride": rng.uniform(-0.12, 0.16),
-        "sway": rng.uniform(-0.15, 0.25),
-        "gain": rng.uniform(0.6, 1.35),
-        "warmth": rng.normal(0, 0.07),
-        "shade": rng.normal(0, 0.25),
-        "blur": rng.uniform(0, 0.9),
-        "leaves": int(rng.integers(0, 4)),
-        "leaf_seed": int(rng.integers(1 << 30)),
-        "scene_x": rng.uniform(),
-        "scene_y": rng.uniform(),
-        "width": int(rng.integers(150, 230)),
-        "height": int(rng.integers(112, 150)),
-    }
+    return {key: getattr(rng, kind)(low, high) for key, (kind, low, high) in VIEW.items()}
 
 
 def jitter_view(rng: np.random.Generator, view: Mapping[str, float]) -> dict[str, float]:
     """The next image of a burst: nearly the same view."""
-    return {
-        **view,
-        "turn": view["turn"] + rng.normal(0, 0.008),
-        "x": view["x"] + rng.normal(0, 0.012),
-        "y": view["y"] + rng.normal(0, 0.008),
-        "stride": view["stride"] + rng.normal(0, 0.01),
-        "gain": view["gain"] * (1 + rng.normal(0, 0.015)),
-    }
+    moved = {key: view[key] + rng.normal(0, spread) for key, spread in JITTER.items()}
+    return {**view, **moved, "gain": view["gain"] * (1 + rng.normal(0, 0.015))}
 
 
 def draw_animal(
@@ -2652,7 +2619,7 @@ def draw_animal(
     """An RGBA image of an animal in a scene: alpha is its visible mask, RGB keeps the scene around it."""
     from scipy.ndimage import gaussian_filter, map_coordinates
 
-    width, height = 2 * view["width"], 2 * view["height"]  # drawn at twice the size, for smooth edges
+    width, height = 2 * int(view["width"]), 2 * int(view["height"])  # drawn at twice the size, for smooth edges
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     x, y = (x / width - 0.5 - view["x"]) * facing, (y / height - 0.48 - view["y"]) * height / width
     cos, sin, reach = math.cos(view["turn"]), math.sin(view["turn"]), 2.5 / view["zoom"]
@@ -2670,10 +2637,8 @@ def draw_animal(
     image = image * view["gain"] * (1 + view["warmth"] * np.array([1, 0, -1]))
     image = gaussian_filter(np.clip(image, 0, 1), (2 * view["blur"], 2 * view["blur"], 0))
     rgba = np.dstack([image * 255, visible * 255.0]).astype(np.uint8)
-    half = [
-        Image.fromarray(rgba[..., c]).resize((view["width"], view["height"]), Image.Resampling.BOX) for c in range(4)
-    ]
-    return Image.merge("RGBA", half)
+    shrunk = [Image.fromarray(rgba[..., c]).resize((width // 2, height // 2), Image.Resampling.BOX) for c in range(4)]
+    return Image.merge("RGBA", shrunk)
 
 
 def long_tail(identities: int, images: int, least: int = 6) -> np.ndarray:
@@ -2921,6 +2886,174 @@ def write_mini_tables(root: Path, views: pd.DataFrame) -> None:
     pairs[["row_id"]].assign(similarity=0.5).to_csv(root / "sample_submission.csv", index=False)
 
 
+# the data of a run
+
+
+def find_data(recipe: Recipe, data: str | Path | None = None) -> Path:
+    """The data folder: the one given, the recipe's, the competition's Kaggle mount, or the mini-dataset."""
+    given = data if data is not None else recipe.data.root
+    if given is not None:
+        return Path(given)
+    mounted = [p.parent for p in find_mounted("train.csv") if (p.parent / "test.csv").is_file()]
+    mounted += [p.parent for p in find_mounted("metadata.csv")]
+    named = [p for p in mounted if recipe.data.competition in p.parts]
+    if mounted and not named:
+        others = first_few(list(map(str, mounted)))
+        raise KitError(
+            f"{recipe.name}: the competition {recipe.data.competition} is not attached, but {others} is (attach it, or "
+            "name the folder that is meant in data.root)"
+        )
+    if len(named) > 1:
+        raise KitError(
+            f"data.root: several mounts could be the data: {', '.join(map(str, named))}; name one in data.root"
+        )
+    if named:
+        return named[0]
+    if on_kaggle():
+        raise KitError(
+            f"{recipe.name}: no train.csv and test.csv (or metadata.csv) under {KAGGLE_INPUT}; attach the competition "
+            f"{recipe.data.competition} (its rules must have been accepted)"
+        )
+    if recipe.data.mini is None:
+        raise KitError(
+            f"{recipe.name}: no data: give its folder with --data DIR (train.csv and test.csv, or metadata.csv), "
+            f"or try the recipe on synthetic images with --smoke"
+        )
+    mini = recipe.data.mini
+    kind = f"round{mini.round}" if mini.layout == "jaguar" else mini.layout
+    root = cache_dir() / "mini" / f"{mini.identities}x{mini.images}-seed{mini.seed}-{kind}"
+    try:
+        return make_mini_dataset(root, **asdict(mini))
+    except KitError:
+        remove_path(root)  # damaged: it is drawn anew
+        return make_mini_dataset(root, **asdict(mini))
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """The data of a run: its tables, its decoded images, and its splits."""
+
+    competition: Competition
+    store: ImageStore
+    at_size: Callable[[int], ImageStore]  # the same images in squares of another size
+    splits: list[tuple[np.ndarray, np.ndarray]]
+    fingerprints: tuple[str, str]  # of the data as they were found, unreadable images included
+
+
+def data_key(recipe: Recipe) -> str:
+    """Runs with the same key share their images and splits."""
+    return fingerprint(asdict(recipe.data), recipe.background.name)
+
+
+def subset_path(subset: str, folder: Path | None) -> Path:
+    """Where a list of images lies: below the result folder, or anywhere."""
+    below = (folder or Path()) / subset
+    return below if below.is_file() else Path(subset)
+
+
+def data_fingerprints(recipe: Recipe, competition: Competition, folder: Path | None) -> tuple[str, str]:
+    """Change with the data and their masks, and with the list of those that are used: as told now, and by 0.1.0."""
+    masks, subset = [], []
+    if recipe.data.masks is not None:
+        found = mask_paths(competition.root, competition.paths, recipe.data.masks)
+        masks.append([(str(path), file_sample(path)) for path in found if path is not None])
+    if recipe.data.subset is not None:
+        path = subset_path(recipe.data.subset, folder)
+        subset.append(file_sha256(path) if path.is_file() else "not there yet")
+    now, earlier = competition.fingerprint, competition.earlier_fingerprint
+    return (
+        fingerprint(now, *masks, *subset) if masks or subset else now,
+        fingerprint(earlier, *subset) if subset else earlier,
+    )
+
+
+def turns_of(competition: Competition, turn: Mapping[str, float]) -> list[float]:
+    """Degrees by which each image of the store is turned, by its label in the column orientation; [] for none."""
+    if not turn:
+        return []
+    if "orientation" not in competition.train:
+        raise KitError(f"data.turn: {competition.root}: its tables have no column orientation")
+    labels = [*competition.train.orientation, *competition.test.get("orientation", [""] * len(competition.test))]
+    unknown = [label for label in turn if label not in labels]
+    if unknown:
+        raise KitError(f"data.turn.{unknown[0]}: no image has this orientation; {suggest(unknown[0], set(labels))}")
+    return [turn.get(label, 0.0) for label in labels]
+
+
+def listed_in(subset: Path, train: pd.DataFrame) -> np.ndarray:
+    """Which training images a list names, bool (N,)."""
+    wanted = set(read_table(subset, ("filename",)).filename)
+    unknown = sorted(wanted - set(train.filename))
+    if unknown:
+        raise KitError(f"{subset}: filename: {len(unknown)} are no training images: {', '.join(unknown[:10])}")
+    return train.filename.isin(wanted).to_numpy()
+
+
+def open_data(recipe: Recipe, competition: Competition, folder: Path | None = None) -> Images:
+    """Decodes (or finds) the images and splits them; unreadable ones leave the table with `bad_images: skip`.
+
+    `folder` is where data.subset is looked for first.
+    """
+    data, paths, root = recipe.data, competition.paths, competition.root
+    found_as = data_fingerprints(recipe, competition, folder)
+    sized = partial(open_store, root, paths, fit=data.fit, masks=data.masks, bad_images=data.bad_images)
+    sized = partial(sized, turns=turns_of(competition, data.turn))
+    store = sized(data.size)
+    if recipe.background.build().needs_masks and not store.has_masks:
+        name = recipe.background.name
+        found = f"background: {name!r} needs masks, but the images in {root} have no alpha"
+        if data.unmasked == "stop":
+            raise KitError(
+                f"{found}; name the masks' folder in data.masks, or set background: original or data.unmasked: keep"
+            )
+        competition = replace(competition, notes=(*competition.notes, f"{found}: it stays as it is"))
+    broken, positions = [paths[i] for i in store.unreadable], None
+    keep, left_in, notes = ~competition.train.path.isin(broken).to_numpy(), None, []
+    if broken:
+        notes.append(f"{len(broken)} unreadable images left out (test images count as black): {first_few(broken)}")
+    if data.subset is not None:
+        path = subset_path(data.subset, folder)
+        listed = listed_in(path, competition.train)
+        notes.append(f"{path}: {listed.sum()} of {len(listed)} training images ({data.subset_applies_to})")
+        keep, left_in = (keep & listed, None) if data.subset_applies_to == "all" else (keep, listed)
+    if notes:
+        positions = np.r_[np.flatnonzero(keep), np.arange(len(keep), len(store))]
+        competition = replace(
+            competition, train=competition.train[keep].reset_index(drop=True), notes=(*competition.notes, *notes)
+        )
+
+    def at_size(size: int) -> ImageStore:
+        return sized(size) if positions is None else sized(size).subset(positions)
+
+    store = at_size(data.size)
+    hashes = partial(perceptual_hashes, store.subset(np.arange(len(competition.train))))
+    column = data.split.settings.get("column")
+    untold = int((competition.train[column].fillna("") == "").sum()) if column in competition.train else 0
+    if untold:
+        note = f"{untold} of {len(competition.train)} training images have no {column}; each counts as one of its own"
+        competition = replace(competition, notes=(*competition.notes, note))
+    splits = data.split.build(train=competition.train, hashes=hashes, split_seed=data.split_seed)
+    if left_in is not None:
+        splits = [(rows[left_in[keep][rows]], held_out) for rows, held_out in splits]
+    for split in splits:
+        check_split(*split, competition.train.identity, data.split.name)
+    return Images(competition, store, at_size, splits, found_as)
+
+
+def check_split(train: np.ndarray, validation: np.ndarray, identity: pd.Series, name: str) -> None:
+    if len(train) < 2 or not (name == "all" or identity.iloc[validation].duplicated().any()):
+        raise KitError(
+            f"data.split: {len(train)} training and {len(validation)} validation images; validation needs at "
+            "least one identity with two images (more images, or a larger data.split.validation)"
+        )
+
+
+def load_competitions(specs: Sequence[RunSpec], data: str | Path | None) -> dict[str, Competition]:
+    """The data of every run by its `data_key`, each folder read once."""
+    load = cache(load_competition)
+    return {data_key(spec.recipe): load(find_data(spec.recipe, data), spec.recipe.data.masks) for spec in specs}
+
+
 # 5. Background and augmentation
 # ----------------------------------------------------------------------------------------------------------------------
 
@@ -2942,7 +3075,7 @@ class Background(Part):
         return alpha * rgb + (1 - alpha) * self.paint(rgb, alpha)
 
 
-def masked_mean(rgb: Tensor, weight: Tensor) -> Tensor:
+def weighted_mean_colour(rgb: Tensor, weight: Tensor) -> Tensor:
     """Mean colours (B, 3, 1, 1) of images (B, 3, H, W), each pixel by its weight (B, 1, H, W)."""
     return (rgb * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp(min=1e-6)
 
@@ -2953,7 +3086,7 @@ def spread_colours(rgb: Tensor, weight: Tensor, radius: float) -> Tensor:
     kernel = 2 * max(1, min(round(3 * sigma), min(rgb.shape[-2:]) - 1)) + 1
     blurred = gaussian_blur2d(torch.cat([rgb * weight, weight], 1), (kernel, kernel), (sigma, sigma), "replicate")
     faint = 1e-3  # where nothing that counts is near, the colours fade into their mean
-    return ((blurred[:, :3] + faint * masked_mean(rgb, weight)) / (blurred[:, 3:] + faint)).clamp(0, 1)
+    return ((blurred[:, :3] + faint * weighted_mean_colour(rgb, weight)) / (blurred[:, 3:] + faint)).clamp(0, 1)
 
 
 Radius = Annotated[float, Range(low=0.005, high=0.3)]  # share of the side
@@ -2991,7 +3124,7 @@ class MeanColourBackground(Background):
     """The animal's own mean colour around it."""
 
     def paint(self, rgb: Tensor, alpha: Tensor) -> Tensor:
-        return masked_mean(rgb, alpha)
+        return weighted_mean_colour(rgb, alpha)
 
 
 @register("background", "blur")
@@ -3259,10 +3392,6 @@ def flat_steps(modules: Iterable[nn.Module]) -> list[nn.Module]:
     return [step for m in modules for step in (flat_steps(m) if type(m) is nn.Sequential else [m])]
 
 
-def moves_pixels(step: nn.Module) -> bool:
-    return isinstance(step, kornia_augmentation.GeometricAugmentationBase2D) or getattr(step, "moves", False)
-
-
 class Preparation:
     """Turns stored pixels into what a backbone takes, on the pixels' own device.
 
@@ -3281,7 +3410,9 @@ class Preparation:
     ):
         self.background = background.build()
         steps = flat_steps(a.build() for a in augment)
-        self.moving = list(itertools.takewhile(moves_pixels, steps))
+        geometric = kornia_augmentation.GeometricAugmentationBase2D
+        moves = (isinstance(step, geometric) or getattr(step, "moves", False) for step in steps)
+        self.moving = [step for step, _ in itertools.takewhile(lambda pair: pair[1], zip(steps, moves))]
         self.changing = steps[len(self.moving) :]
         self.input_size, self.mean, self.std = input_size, tuple(mean), tuple(std)
         self.scaling = torch.tensor((self.mean, self.std)).view(2, 1, 3, 1, 1)
@@ -3477,11 +3608,11 @@ class GeMPooling(Pooling):
 class GeMBatchNormPooling(Pooling):
     """Generalised mean with a learnable exponent, then batch norm, which sees a whole batch."""
 
-    backbone: InitVar[nn.Module]
+    num_features: int  # of the backbone
     p: GeMExponent = 3.0
 
-    def __post_init__(self, backbone: nn.Module) -> None:
-        self.reduce = nn.Sequential(GeM(self.p), nn.BatchNorm1d(backbone.num_features))
+    def __post_init__(self) -> None:
+        self.reduce = nn.Sequential(GeM(self.p), nn.BatchNorm1d(self.num_features))
 
     def pool(self, features: Tensor) -> Tensor:
         return self.reduce[0](full_precision(features))
@@ -4180,7 +4311,7 @@ def build_embedder(model: ModelConfig | Mapping | str, backbone: nn.Module | Non
     model = convert({"backbone": model} if isinstance(model, str) else model, ModelConfig, "model")
     if backbone is None:
         backbone = load_backbone(model.backbone, model.input_size, model.pretrained, model.weights)
-    pooling = model.pooling.build(backbone=backbone)
+    pooling = model.pooling.build(num_features=backbone.num_features)
     head = model.head.build(in_features=pooling.width(backbone))
     embedder = Embedder(backbone, pooling, head, model.freeze, model.geometry.build())
     if model.train_blocks and not model.freeze:
@@ -4468,6 +4599,7 @@ class HyperbolicArcFace(ArcFace):
     torch.Size([4, 3])
     """
 
+    hyperbolic = True
     geometry: Geometry = field(default_factory=lambda: Poincare())
 
     def __post_init__(self) -> None:
@@ -4839,7 +4971,8 @@ def count_at_least(block: Tensor, values: Tensor) -> Tensor:
         return total - torch.searchsorted(ascending(block), values)
     low, high = values[:, :1], values[:, -1:]
     centre, scale = (low + high) / 2, 65530 / (high - low).clamp(min=1e-30)
-    codes, wanted = (codes_around(x, centre, scale) for x in (block, values))
+    # int16 codes, which never fall where values rise
+    codes, wanted = (((x - centre).mul_(scale)).clamp_(-32768, 32767).to(torch.int16) for x in (block, values))
     codes.numpy().sort(axis=1, kind="stable")
     after = torch.searchsorted(codes, wanted, right=True)
     shared = codes.gather(1, (after - 2).clamp_(min=0)) == wanted
@@ -4849,11 +4982,6 @@ def count_at_least(block: Tensor, values: Tensor) -> Tensor:
     for row, column in np.argwhere(shared.numpy()).tolist():
         exact[row, column] = np.count_nonzero(entries[row] >= numbers[row, column])
     return counts
-
-
-def codes_around(values: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
-    """int16 codes of (values - centre) * scale, which never fall where values (R, N) rise."""
-    return ((values - centre).mul_(scale)).clamp_(-32768, 32767).to(torch.int16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -5538,7 +5666,7 @@ class Retrieval:
 
 @register("postprocess", "auto")
 def auto_step(state: Retrieval) -> Retrieval:
-    """The simplest steps whose gain on the validation images exceeds the bootstrap noise, as one of many tries."""
+    """Stands for the simplest steps whose gain exceeds the bootstrap noise, which `choose_steps` finds."""
     raise AssertionError("auto is resolved on the validation images before any step is taken")
 
 
@@ -6189,7 +6317,7 @@ def any_rank(*flags: bool) -> list[bool]:
     return told.bool().tolist()
 
 
-# what a run is made of
+# versions of weights, layers that learn, and the state of a checkpoint
 
 
 def pack_state(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
@@ -6427,7 +6555,7 @@ class Trainer:
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)  # the learned tensors of the best epoch
     average: dict[str, Tensor] = field(default_factory=dict)  # moving average of the learned tensors, where asked for
-    partial: dict[str, Any] = field(default_factory=dict)  # sums over the steps of an epoch that is not over
+    epoch_so_far: dict[str, Any] = field(default_factory=dict)  # sums over the steps of an epoch that is not over
     seconds: float = 0.0  # spent, over all sessions
     stopped: str = ""  # why training ended before its time
 
@@ -6529,15 +6657,12 @@ class Trainer:
         """
         self.embedder.train()
         self.loss.train()
-        source, every, batches = (
-            self.task.stages[stage].of_epoch(epoch),
-            self.recipe.train.accumulate,
-            self.batches(epoch),
-        )
-        if not self.partial:
+        source, batches = self.task.stages[stage].of_epoch(epoch), self.batches(epoch)
+        every = self.recipe.train.accumulate  # batches to a step
+        if not self.epoch_so_far:
             start = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"], "step": 0}
-            self.partial = {**start, "sums": torch.zeros(0, 3, dtype=torch.float64), "new": [], "norms": []}
-        sums, begun, waiting, images = self.partial, time.monotonic(), 0.0, 0
+            self.epoch_so_far = {**start, "sums": torch.zeros(0, 3, dtype=torch.float64), "new": [], "norms": []}
+        sums, begun, waiting, images = self.epoch_so_far, time.monotonic(), 0.0, 0
         ahead = batches[sums["step"] :]
         reading, bar = read_ahead(source, [self.to_read(source, b) for b in ahead]), progress(ahead, f"epoch {epoch}")
         while sums["step"] < len(batches):
@@ -6556,7 +6681,7 @@ class Trainer:
         bar.close()
         self.check_losses()
         self.synchronise()
-        spent, self.partial = time.monotonic() - begun, {}
+        spent, self.epoch_so_far = time.monotonic() - begun, {}
         sizes = torch.tensor([len(b) for b in batches[: sums["step"]]], dtype=torch.float64)
         agreeing, paired = sums["sums"][:, 1:].sum(0).tolist()
         return {
@@ -6730,7 +6855,7 @@ class Trainer:
 
         It is raised too where fp16 gives no gradients that could be used.
         """
-        sums, fp16 = self.partial, self.scaler.is_enabled()
+        sums, fp16 = self.epoch_so_far, self.scaler.is_enabled()
         if not sums or not sums["new"]:
             return
         values = torch.stack(sums["new"]).cpu()
@@ -6864,10 +6989,14 @@ class Trainer:
             self.restore(own)
 
     def save(self, path: Path) -> None:
-        state = {
-            name: getattr(self, name) for name in ("best", "average", "history", "partial", "seconds", "micro_batch")
+        kept = ("best", "average", "history", "seconds", "micro_batch")
+        state: dict[str, Any] = {name: getattr(self, name) for name in kept}
+        state |= {
+            "learned": self.live(),
+            "partial": self.epoch_so_far,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
         }
-        state |= {"learned": self.live(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
         state["schedule"] = self.schedule.scheduler.state_dict()
         state["backbone"] = backbone_sha256(self.embedder.backbone) if self.embedder.frozen else ""
         tensors: dict[str, Tensor] = {}
@@ -6905,7 +7034,7 @@ class Trainer:
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         self.average = {key: value.to(self.device) for key, value in state["average"].items()}
-        self.best, self.history, self.partial = state["best"], state["history"], state["partial"]
+        self.best, self.history, self.epoch_so_far = state["best"], state["history"], state["partial"]
         self.seconds = state["seconds"]
         sizes = [size for size in (self.micro_batch, state["micro_batch"]) if size]
         self.micro_batch = min(sizes, default=None)  # what was found to fit, or less where the recipe says so
@@ -7835,24 +7964,40 @@ img { max-width: 100%; } pre { background: #f6f6f4; padding: 1em; overflow-x: au
 """
 
 
-PAGE_COLUMNS = (  # results.csv has them all
-    "variant",
-    "seed",
-    "map",
-    "untrained",
-    "map_postprocessed",
-    "test_map",
-    "test_map_postprocessed",
-    "accuracy",
-    "open_set",
-    "test_open_set",
-    "top1",
-    "pair_auc",
-    "best_epoch",
-    "epochs",
-    "seconds",
-    "trainable",
-)
+@dataclass(frozen=True)
+class Column:
+    """A column of the tables of results."""
+
+    meaning: str = ""
+    of_runs: bool = True  # whether the page's table of runs shows it; results.csv has all
+    averaged: bool = False  # whether the summary has its mean over seeds
+
+
+COLUMNS = {
+    "variant": Column(),
+    "seed": Column(),
+    "n": Column("seeds", of_runs=False),
+    "map": Column("identity-balanced mAP on the validation images, each a query against all others"),
+    "sd": Column("standard deviation over seeds", of_runs=False),
+    "low": Column("lower end of the 95 % interval of the mean (Student)", of_runs=False),
+    "high": Column("upper end", of_runs=False),
+    "published": Column("measured by others, on images of the same number", of_runs=False),
+    "untrained": Column("mAP before training"),
+    "map_postprocessed": Column("mAP after post-processing", averaged=True),
+    "test_map": Column("mAP on the test images", averaged=True),
+    "test_map_postprocessed": Column("the same after post-processing", averaged=True),
+    "accuracy": Column("of the classifier, where the loss has one", averaged=True),
+    "open_set": Column("sqrt(BAKS x BAUS), cross-fitted", averaged=True),
+    "test_open_set": Column("sqrt(BAKS x BAUS) on the test", averaged=True),
+    "top1": Column("share of queries whose nearest image shows their identity", averaged=True),
+    "pair_auc": Column("area under the ROC curve of pairs", averaged=True),
+    "best_epoch": Column("whose weights are kept"),
+    "epochs": Column(),
+    "loss_variance": Column("of the training loss over the last ten epochs", of_runs=False),
+    "reliance": Column("mAP lost where other images' backgrounds stand behind the animals", of_runs=False),
+    "seconds": Column(),
+    "trainable": Column("parameters that learn"),
+}
 
 
 def new_figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
@@ -8066,7 +8211,7 @@ def variants_figure(summary: pd.DataFrame) -> Any:
     low, high = (summary.get(c, pd.Series(math.nan, summary.index)) for c in ("low", "high"))
     errors = np.nan_to_num(np.stack([summary["map"] - low, high - summary["map"]]))
     values = dict(zip(summary.variant, summary["map"]))
-    return bars_figure(values, "validation mAP (identity-balanced)", 3, errors)
+    return bars_figure(values, "validation mAP (identity-balanced)", 3, errors if errors.any() else None)
 
 
 def similarity_figure(similarity: np.ndarray, labels: np.ndarray) -> Any:
@@ -8145,6 +8290,7 @@ def map_figure(embeddings: np.ndarray, labels: np.ndarray) -> Any | None:
     if not first[:, 0].std() > 0:
         return None
     first *= 1e-4 / first[:, 0].std()
+    vectors = vectors / np.abs(vectors).max()  # so that no square overflows or vanishes
     perplexity = min(30, (len(vectors) - 1) / 3)
     places = TSNE(perplexity=perplexity, init=first.astype(np.float32), random_state=0).fit_transform(vectors)
     figure, ax = new_figure(8, 6)
@@ -8263,10 +8409,6 @@ PUBLISHED_ON = {  # training images and identities of what published figures wer
 }
 
 
-def published_rows(published: Mapping[str, Any]) -> pd.DataFrame:
-    return pd.DataFrame({"published by others": list(published), "value": [str(v) for v in published.values()]})
-
-
 # pages
 
 
@@ -8316,9 +8458,12 @@ class Page:
             self.note(note)
 
     def figure(self, name: str, figure: Any, caption: str) -> None:
-        buffer = io.BytesIO()
+        buffer, layout = io.BytesIO(), figure.get_layout_engine()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing")  # names in scripts that the font lacks become boxes
+            if layout is not None:  # once, where saving would do it twice
+                layout.execute(figure)
+                figure.set_layout_engine("none")
             figure.savefig(buffer, format="png", dpi=110)
         self.image(name, buffer.getvalue(), caption)
 
@@ -8392,7 +8537,7 @@ def summarise(
                 "low": low,
                 "high": high,
                 "published": str(recipe.published.get(variant, "")) if comparable else "",
-                **{c: runs[c].mean() for c in runs if c in AVERAGED or c.startswith("map@")},
+                **{c: runs[c].mean() for c in runs if c.startswith("map@") or (c in COLUMNS and COLUMNS[c].averaged)},
                 **divergence_of(own, recipe.divergence),
                 "best_epoch": runs.best_epoch.mean(),
                 "epochs": runs.epochs.mean(),
@@ -8428,16 +8573,6 @@ def reliance_of(runs: pd.DataFrame) -> dict[str, float]:
 
 
 MEASURED = ("grad_norm", "images_per_second", "embedding_norm", "distance_to_rim")  # in every epoch
-AVERAGED = (
-    "accuracy",
-    "open_set",
-    "test_open_set",
-    "map_postprocessed",
-    "test_map",
-    "test_map_postprocessed",
-    "top1",
-    "pair_auc",
-)
 
 
 def divergence_of(logs: Sequence[pd.DataFrame], rule: Divergence | None) -> dict[str, Any]:
@@ -8598,19 +8733,10 @@ def report_results(
     page.heading("Findings")
     page.bullets(findings(summary, compared, table))
     page.heading("Results")
-    page.table(
-        summary,
-        "map: identity-balanced mAP on the validation images, each a query against all others, mean over n seeds; "
-        "accuracy: of the classifier, where the loss has one; open_set: sqrt(BAKS x BAUS), cross-fitted; "
-        "sd: standard deviation; low, high: 95 % interval of the mean (Student); best_epoch: whose weights are kept; "
-        "loss_variance: of the training loss over the last ten epochs."
-        + (" What is published was measured by others, on images of the same number." if "published" in summary else "")
-        + (
-            f" diverged: runs whose best mAP up to epoch {recipe.divergence.epoch} is below {recipe.divergence.map}."
-            if recipe.divergence
-            else ""
-        ),
-    )
+    meanings = [f"{name}: {COLUMNS[name].meaning}" for name in summary if name in COLUMNS and COLUMNS[name].meaning]
+    if (rule := recipe.divergence) is not None:
+        meanings.append(f"diverged: runs whose best mAP up to epoch {rule.epoch} is below {rule.map}")
+    page.table(summary, f"Means over seeds. {'; '.join(meanings)}.")
     if several:
         caption = "Mean validation mAP, with its 95 % interval where there are several seeds."
         page.figure("map", variants_figure(summary), caption)
@@ -8628,13 +8754,15 @@ def report_results(
         report_published(page, others, comparable)
     report_curves(page, table, logs)
     page.heading("Runs", 3)
-    page.table(table[[c for c in PAGE_COLUMNS if c in table]], "results.csv has more columns.")
+    shown = [name for name, column in COLUMNS.items() if column.of_runs and name in table]
+    page.table(table[shown], "results.csv has more columns.")
 
 
 def report_published(page: Page, published: Mapping[str, Any], comparable: bool) -> None:
     page.heading("Published by others", 3)
     data = "on images of the same number" if comparable else "on other images than these: not to be compared"
-    page.table(published_rows(published), f"Measured by somebody else, {data}; not ours.")
+    rows = {"published by others": list(published), "value": [str(value) for value in published.values()]}
+    page.table(pd.DataFrame(rows), f"Measured by somebody else, {data}; not ours.")
 
 
 def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFrame]) -> None:
@@ -8808,8 +8936,9 @@ def read_own_table(path: Path, remedy: str = MEND_RUN) -> pd.DataFrame:
 class RunFolder:
     """The folder of a run, or of one of its folds: what its files tell, and so its state.
 
-    New, begun (recipe.yaml), failed (failed.json), stopped by train.max_hours, or finished (metrics.json). What is
-    read is checked; KitError names a damaged file and the remedy.
+    Begun: recipe.yaml is there; failed: failed.json, too; finished: metrics.json. A run that is finished may have been
+    stopped by train.max_hours, and goes on where its checkpoint is left; else it is done. What is read is checked;
+    KitError names a damaged file and the remedy.
     """
 
     path: Path
@@ -8824,7 +8953,7 @@ class RunFolder:
         return self.finished and "stopped" in self.metrics()
 
     @property
-    def over(self) -> bool:
+    def done(self) -> bool:
         """Whether nothing is left to train: finished, and not merely stopped by train.max_hours."""
         return self.finished and not (self.stopped and any(self.path.rglob("checkpoint.safetensors")))
 
@@ -8946,171 +9075,6 @@ def differing_settings(then: Recipe | Mapping, now: Recipe | Mapping) -> list[tu
     return [(key, old, new) for key, old, new in both if old != new]
 
 
-def find_data(recipe: Recipe, data: str | Path | None = None) -> Path:
-    """The data folder: the one given, the recipe's, the competition's Kaggle mount, or the mini-dataset."""
-    given = data if data is not None else recipe.data.root
-    if given is not None:
-        return Path(given)
-    mounted = [p.parent for p in find_mounted("train.csv") if (p.parent / "test.csv").is_file()]
-    mounted += [p.parent for p in find_mounted("metadata.csv")]
-    named = [p for p in mounted if recipe.data.competition in p.parts]
-    if mounted and not named:
-        others = first_few(list(map(str, mounted)))
-        raise KitError(
-            f"{recipe.name}: the competition {recipe.data.competition} is not attached, but {others} is (attach it, or "
-            "name the folder that is meant in data.root)"
-        )
-    if len(named) > 1:
-        raise KitError(
-            f"data.root: several mounts could be the data: {', '.join(map(str, named))}; name one in data.root"
-        )
-    if named:
-        return named[0]
-    if on_kaggle():
-        raise KitError(
-            f"{recipe.name}: no train.csv and test.csv (or metadata.csv) under {KAGGLE_INPUT}; attach the competition "
-            f"{recipe.data.competition} (its rules must have been accepted)"
-        )
-    if recipe.data.mini is None:
-        raise KitError(
-            f"{recipe.name}: no data: give its folder with --data DIR (train.csv and test.csv, or metadata.csv), "
-            f"or try the recipe on synthetic images with --smoke"
-        )
-    mini = recipe.data.mini
-    kind = f"round{mini.round}" if mini.layout == "jaguar" else mini.layout
-    root = cache_dir() / "mini" / f"{mini.identities}x{mini.images}-seed{mini.seed}-{kind}"
-    try:
-        return make_mini_dataset(root, **asdict(mini))
-    except KitError:
-        remove_path(root)  # damaged: it is drawn anew
-        return make_mini_dataset(root, **asdict(mini))
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """The data of a run: its tables, its decoded images, and its splits."""
-
-    competition: Competition
-    store: ImageStore
-    at_size: Callable[[int], ImageStore]  # the same images in squares of another size
-    splits: list[tuple[np.ndarray, np.ndarray]]
-    fingerprints: tuple[str, str]  # of the data as they were found, unreadable images included
-
-
-def data_key(recipe: Recipe) -> str:
-    """Runs with the same key share their images and splits."""
-    return fingerprint(asdict(recipe.data), recipe.background.name)
-
-
-def subset_path(subset: str, folder: Path | None) -> Path:
-    """Where a list of images lies: below the result folder, or anywhere."""
-    below = (folder or Path()) / subset
-    return below if below.is_file() else Path(subset)
-
-
-def data_fingerprints(recipe: Recipe, competition: Competition, folder: Path | None) -> tuple[str, str]:
-    """Change with the data and their masks, and with the list of those that are used: as told now, and by 0.1.0."""
-    masks, subset = [], []
-    if recipe.data.masks is not None:
-        found = mask_paths(competition.root, competition.paths, recipe.data.masks)
-        masks.append([(str(path), file_sample(path)) for path in found if path is not None])
-    if recipe.data.subset is not None:
-        path = subset_path(recipe.data.subset, folder)
-        subset.append(file_sha256(path) if path.is_file() else "not there yet")
-    now, earlier = competition.fingerprint, competition.earlier_fingerprint
-    return (
-        fingerprint(now, *masks, *subset) if masks or subset else now,
-        fingerprint(earlier, *subset) if subset else earlier,
-    )
-
-
-def turns_of(competition: Competition, turn: Mapping[str, float]) -> list[float]:
-    """Degrees by which each image of the store is turned, by its label in the column orientation; [] for none."""
-    if not turn:
-        return []
-    if "orientation" not in competition.train:
-        raise KitError(f"data.turn: {competition.root}: its tables have no column orientation")
-    labels = [*competition.train.orientation, *competition.test.get("orientation", [""] * len(competition.test))]
-    unknown = [label for label in turn if label not in labels]
-    if unknown:
-        raise KitError(f"data.turn.{unknown[0]}: no image has this orientation; {suggest(unknown[0], set(labels))}")
-    return [turn.get(label, 0.0) for label in labels]
-
-
-def listed_in(subset: Path, train: pd.DataFrame) -> np.ndarray:
-    """Which training images a list names, bool (N,)."""
-    wanted = set(read_table(subset, ("filename",)).filename)
-    unknown = sorted(wanted - set(train.filename))
-    if unknown:
-        raise KitError(f"{subset}: filename: {len(unknown)} are no training images: {', '.join(unknown[:10])}")
-    return train.filename.isin(wanted).to_numpy()
-
-
-def open_data(recipe: Recipe, competition: Competition, folder: Path | None = None) -> Images:
-    """Decodes (or finds) the images and splits them; unreadable ones leave the table with `bad_images: skip`.
-
-    `folder` is where data.subset is looked for first.
-    """
-    data, paths, root = recipe.data, competition.paths, competition.root
-    found_as = data_fingerprints(recipe, competition, folder)
-    sized = partial(open_store, root, paths, fit=data.fit, masks=data.masks, bad_images=data.bad_images)
-    sized = partial(sized, turns=turns_of(competition, data.turn))
-    store = sized(data.size)
-    if recipe.background.build().needs_masks and not store.masked:
-        name = recipe.background.name
-        found = f"background: {name!r} needs masks, but the images in {root} have no alpha"
-        if data.unmasked == "stop":
-            raise KitError(
-                f"{found}; name the masks' folder in data.masks, or set background: original or data.unmasked: keep"
-            )
-        competition = replace(competition, notes=(*competition.notes, f"{found}: it stays as it is"))
-    broken, positions = [paths[i] for i in store.broken], None
-    keep, left_in, notes = ~competition.train.path.isin(broken).to_numpy(), None, []
-    if broken:
-        notes.append(f"{len(broken)} unreadable images left out (test images count as black): {first_few(broken)}")
-    if data.subset is not None:
-        path = subset_path(data.subset, folder)
-        listed = listed_in(path, competition.train)
-        notes.append(f"{path}: {listed.sum()} of {len(listed)} training images ({data.subset_applies_to})")
-        keep, left_in = (keep & listed, None) if data.subset_applies_to == "all" else (keep, listed)
-    if notes:
-        positions = np.r_[np.flatnonzero(keep), np.arange(len(keep), len(store))]
-        competition = replace(
-            competition, train=competition.train[keep].reset_index(drop=True), notes=(*competition.notes, *notes)
-        )
-
-    def at_size(size: int) -> ImageStore:
-        return sized(size) if positions is None else sized(size).subset(positions)
-
-    store = at_size(data.size)
-    hashes = partial(perceptual_hashes, store.subset(np.arange(len(competition.train))))
-    column = data.split.settings.get("column")
-    untold = int((competition.train[column].fillna("") == "").sum()) if column in competition.train else 0
-    if untold:
-        note = f"{untold} of {len(competition.train)} training images have no {column}; each counts as one of its own"
-        competition = replace(competition, notes=(*competition.notes, note))
-    splits = data.split.build(train=competition.train, hashes=hashes, split_seed=data.split_seed)
-    if left_in is not None:
-        splits = [(rows[left_in[keep][rows]], held_out) for rows, held_out in splits]
-    for split in splits:
-        check_split(*split, competition.train.identity, data.split.name)
-    return Images(competition, store, at_size, splits, found_as)
-
-
-def check_split(train: np.ndarray, validation: np.ndarray, identity: pd.Series, name: str) -> None:
-    if len(train) < 2 or not (name == "all" or identity.iloc[validation].duplicated().any()):
-        raise KitError(
-            f"data.split: {len(train)} training and {len(validation)} validation images; validation needs at "
-            "least one identity with two images (more images, or a larger data.split.validation)"
-        )
-
-
-def load_competitions(specs: Sequence[RunSpec], data: str | Path | None) -> dict[str, Competition]:
-    """The data of every run by its `data_key`, each folder read once."""
-    load = cache(load_competition)
-    return {data_key(spec.recipe): load(find_data(spec.recipe, data), spec.recipe.data.masks) for spec in specs}
-
-
 def check_model(recipe: Recipe) -> None:
     """Refuses an unknown backbone, and weights or a checkpoint that are not there, before any work."""
     known_backbone(recipe.model.backbone)
@@ -9125,6 +9089,12 @@ def check_model(recipe: Recipe) -> None:
             check_model(with_backbone(recipe, part.settings["against"]))
 
 
+@lru_cache(maxsize=8)
+def backbone_without_memory(name: str, input_size: int | None) -> nn.Module:
+    with torch.device("meta"):
+        return create_backbone(name, input_size)
+
+
 def check_buildable(recipe: Recipe) -> None:
     """Refuses a model, or learning rates by layer, that can't be made as the recipe has it; takes no memory for it."""
     model = recipe.model
@@ -9134,7 +9104,8 @@ def check_buildable(recipe: Recipe) -> None:
             known_backbone(part.settings["against"])
     try:
         with torch.device("meta"):
-            embedder = build_embedder(replace(model, pretrained=False))
+            backbone = backbone_without_memory(model.backbone, model.input_size)
+            embedder = build_embedder(replace(model, pretrained=False), backbone)
             if not model.freeze:
                 backbone_groups(embedder, recipe.train.lr, recipe.train.layer_decay)
     except (RuntimeError, NotImplementedError, TypeError):  # some old models can't be made without memory
@@ -9204,7 +9175,7 @@ def run_recipe(
     check_run_options(data, out, jobs, gpus)
     named = recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}"
     folder = folder or Path(out or "runs") / named
-    check_claim(folder, EXPERIMENT)
+    refuse_other_contents(folder, EXPERIMENT)
     with distributed(device) as chosen, nothing_left_on_error(folder):
         specs = [search_baseline(recipe)] if recipe.search else expand(recipe)
         check_ensemble(recipe, specs)
@@ -9220,16 +9191,25 @@ def run_recipe(
             run_in_processes(recipe, data, out, device, force, together)
             force = False
         echo(f"{recipe.name}: {len(specs)} run{'s' * (len(specs) > 1)} on {device_name(chosen)}")
-        deadline, analyses = deadline_of(recipe, begun), []
+        analyses, deadline = [], begun + 3600 * (recipe.train.max_hours or math.inf)
+        if on_kaggle():  # whose clock runs since the session began
+            deadline = min(deadline, begun + 3600 * KAGGLE_HOURS - session_age())
         if rank() == 0 and not report_only:
             claim(folder, EXPERIMENT)
         with first_process_first():
             for competition in {id(c): c for c in competitions.values()}.values():
-                tell_data(competition)
+                train, test = competition.train, competition.test
+                echo(
+                    f"  {competition.root}: {len(train)} training images of {len(competition.identities)} identities, "
+                    f"{len(test)} test images"
+                )
             if recipe.analysis:
                 whole = replace(recipe, data=replace(recipe.data, subset=None))
                 everything = open_data(whole, competitions[data_key(specs[0].recipe)])
-                analyses = analyses_of(recipe, folder, everything, chosen)
+                context = AnalysisContext(recipe, everything, folder / "analysis", chosen)
+                for part in recipe.analysis:
+                    echo(f"  analysis: {part.name}")
+                    analyses.append(part(context))
             if recipe.search:
                 images_of = partial(images_for, data=data, folder=folder)
                 until = deadline - 0.15 * (deadline - begun)  # the best is trained afterwards
@@ -9242,8 +9222,9 @@ def run_recipe(
         if not report_only:
             told = {"recipe": without_passwords(recipe_to_dict(recipe))}
             told["data"] = None if data is None else str(Path(data).resolve())
-            write_first(folder / "experiment.json", told)
-        grid = Grid(specs, opened, folder, chosen, force, deadline, data)
+            if rank() == 0:
+                write_json(folder / "experiment.json", told)
+        grid = RunQueue(specs, opened, folder, chosen, force, deadline, data)
         done_elsewhere = report_only or (together > 1 and world_size() == 1)
         failed = grid.failures() if done_elsewhere else grid.run(jobs)
         if rank() > 0:
@@ -9258,12 +9239,6 @@ def check_run_options(data: str | Path | None, out: str | Path | None, jobs: int
         convert(number, Count | None, name)
     for name, path in {"--data": data, "--out": out}.items():
         convert(None if path is None else str(path), PathText | None, name)
-
-
-def deadline_of(recipe: Recipe, begun: float) -> float:
-    """When a run that began at `begun` must end, by time.monotonic(); Kaggle's clock runs since its session began."""
-    asked = begun + 3600 * (recipe.train.max_hours or math.inf)
-    return min(asked, begun + 3600 * KAGGLE_HOURS - session_age()) if on_kaggle() else asked
 
 
 @contextmanager
@@ -9310,18 +9285,6 @@ def processes_for(recipe: Recipe, specs: Sequence[RunSpec], device: torch.device
     return asked or 1
 
 
-def write_first(path: Path, value: Any) -> None:
-    if rank() == 0:
-        write_json(path, value)
-
-
-def tell_data(competition: Competition) -> None:
-    echo(
-        f"  {competition.root}: {len(competition.train)} training images of {len(competition.identities)} "
-        f"identities, {len(competition.test)} test images"
-    )
-
-
 def images_for(recipe: Recipe, data: str | Path | None, folder: Path) -> Images:
     """The images of a recipe; runs that differ in nothing that matters to them share them."""
     plain = {key: recipe_to_dict(recipe)[key] for key in ("name", "data", "background")}
@@ -9363,7 +9326,7 @@ def opened_once(recipe: str, data: str | Path | None, folder: Path) -> Images:
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class RunQueue:
     """All runs of an experiment, and what they share."""
 
     specs: Sequence[RunSpec]
@@ -9379,7 +9342,7 @@ class Grid:
 
     def unfinished(self) -> list[RunSpec]:
         """The runs that are to be made."""
-        return [spec for spec in self.specs if self.force or not self.run_folder(spec).over]
+        return [spec for spec in self.specs if self.force or not self.run_folder(spec).done]
 
     def failures(self) -> dict[str, str]:
         """Why, by folder, for the runs that failed."""
@@ -9427,8 +9390,8 @@ class Grid:
                 changed = not self.force and there.changed(spec.recipe, images.fingerprints)
                 if self.force or (changed and (spec.derived or there.failure)):
                     there.set_aside()
-            over, failure = from_first_process((there.over, there.failure))
-            if over:
+            done, failure = from_first_process((there.done, there.failure))
+            if done:
                 echo(f"  {spec.folder}: finished before")
                 if rank() == 0:
                     remove_path(there.path / "checkpoint.safetensors")  # of a process that was killed as it finished
@@ -9489,13 +9452,13 @@ def run_alone(
     """One run in a process of its own, which keeps the images for the next; why it failed, if it did."""
     torch.set_num_threads(threads)
     spec = specs[number]
-    if number and time.monotonic() > deadline and not RunFolder(folder / spec.folder).over:
+    if number and time.monotonic() > deadline and not RunFolder(folder / spec.folder).done:
         echo(f"  {spec.folder}: not begun, for train.max_hours is over")
         return ""
     key = data_key(spec.recipe)
     first = next(c for c in specs if data_key(c.recipe) == key)
     opened = {key: images_for(first.recipe, data, folder)}
-    return Grid(specs, opened, folder, torch.device(device), force, deadline, data).run_or_tell(spec, number + 1)
+    return RunQueue(specs, opened, folder, torch.device(device), force, deadline, data).run_or_tell(spec, number + 1)
 
 
 # several processes
@@ -9663,7 +9626,7 @@ def execute_run(
             return
         for number, split in enumerate(splits):
             fold = place / f"fold{number}"
-            if not from_first_process(RunFolder(fold).over):
+            if not from_first_process(RunFolder(fold).done):
                 echo(f"    fold {number + 1} of {len(splits)}")
                 fold.mkdir(exist_ok=True)
                 run_split(recipe, images, split, fold, device, deadline, watch if number == 0 else None)
@@ -9762,7 +9725,7 @@ def write_results(
         metrics.update(write_test_results(competition, trainer, steps, place))
     asked = recipe.open_set is not None or recipe.data.split.name == "open_set"
     if competition.open_set or (asked and len(labels)):
-        metrics["open_set"] = judge_open_set(trainer, images, identities, embeddings, place)
+        metrics["open_set"] = OpenSetJudge(trainer, competition, identities).judge(embeddings, place)
     if recipe.test_backgrounds and len(labels):
         metrics["other_backgrounds"] = map_on_backgrounds(trainer, labels)
     save_weights(place / "weights.safetensors", trainer, identities, {m: metrics[m] for m in METRICS}, trained)
@@ -9785,102 +9748,6 @@ def check_open_set(recipe: Recipe, competition: Competition) -> None:
             f"{recipe.name}: open_set.threshold: null is fitted in validation, but data.split all has none (expected a "
             "number that another run fitted)"
         )
-
-
-Guess = Callable[..., pd.DataFrame]  # (embeddings, rows of a table, positions of the gallery) -> guesses
-
-
-def guesser(trainer: Trainer, competition: Competition, identities: Sequence[str]) -> Guess:
-    """Names each query by the recipe's way: the most probable class, or the most similar image of a gallery."""
-    config = trainer.recipe.open_set or OpenSet()
-
-    @cache  # validation and test compare with parts of it
-    def database() -> Tensor:
-        return trainer.embed(np.arange(len(competition.train)))
-
-    def guess(queries: Tensor, rows: pd.DataFrame, gallery: np.ndarray, without_own: bool = False) -> pd.DataFrame:
-        species = rows.get("species", "")
-        if config.decide == "softmax":
-            logits = class_logits(trainer.loss, queries.to(trainer.device))
-            score, best = logits.detach().softmax(1).max(1)
-            names_there = np.asarray(identities, str)[best.cpu().numpy()]
-            return guesses_table(rows.filename, species, names_there, score.cpu().numpy().astype(np.float64))
-        there = competition.train.iloc[gallery]
-        allowed = allowed_answers(rows, there, without_own)
-        similarity = similarity_matrix(queries, database()[gallery], trainer.embedder.geometry)
-        best, score = nearest_identities(similarity, there.identity, allowed=allowed)
-        return guesses_table(rows.filename, species, best[:, 0], score[:, 0])
-
-    return guess
-
-
-def validation_guesses(
-    guess: Guess, train: pd.DataFrame, task: Task, embeddings: Tensor, config: OpenSet
-) -> tuple[pd.DataFrame, str]:
-    """Raw guesses for the validation queries, with their truth, and in words who the unknown among them are."""
-    rows = train.iloc[task.validation]
-    table = guess(embeddings, rows, task.train)
-    table["truth"] = rows.identity.to_numpy(str)
-    table["known"] = rows.identity.isin(set(train.identity.iloc[task.train])).to_numpy()
-    if not table.known.all():
-        return table, "Unknown individuals are identities that were held out whole."
-    if config.decide == "softmax":
-        return table, "No identity was held out, so that there are no unknown individuals to find."
-    absent = guess(embeddings, rows, task.train, without_own=True)
-    absent = absent.assign(truth=table.truth + LEFT_OUT, known=False)
-    return pd.concat([table, absent[absent.identity != ""]], ignore_index=True), (
-        "No identity was held out whole: each query stands for an unknown one too, its own identity left out of the "
-        "gallery, which flatters a model that was trained on it."
-    )
-
-
-def judge_open_set(
-    trainer: Trainer, images: Images, identities: Sequence[str], embeddings: Tensor, place: Path
-) -> dict[str, Any]:
-    """Fits thresholds on the validation queries, answers the test's, writes both tables and the submission.
-
-    The gallery is the training part in validation, the whole database for the test.
-    """
-    competition, config, task = images.competition, trainer.recipe.open_set or OpenSet(), trainer.task
-    guess = guesser(trainer, competition, identities)
-    told: dict[str, Any] = {"decide": config.decide}
-    calibrate, thresholds = as_they_are, {"": config.threshold}
-    if len(task.validation):
-        validation, told["unknown"] = validation_guesses(guess, competition.train, task, embeddings, config)
-        calibrate, told["confidence"] = calibrator_of(validation, config)
-        raw, validation["score"] = validation.score, confident(calibrate, validation.score)
-        per_species = config.threshold is None and one_for_each(validation, config)
-        thresholds = thresholds if config.threshold is not None else fit_thresholds(validation, per_species)
-        told["similarity" if config.decide == "nearest" else "probability"] = on_raw_scale(validation, raw, thresholds)
-        if config.threshold is not None:
-            told["given"] = score_guesses(validation, thresholds)
-        else:
-            told["fitted"] = score_guesses(validation, thresholds)
-            told["cross_fitted"] = cross_fitted_score(validation, per_species)
-        told["fixed"] = {str(fixed): score_guesses(validation, {"": fixed}) for fixed in SOURCE_THRESHOLDS}
-        write_table(place / "validation_guesses.csv", validation.assign(answer=answers_of(validation, thresholds)))
-    told["thresholds"] = thresholds
-    if competition.open_set and len(competition.test):
-        positions = len(competition.train) + np.arange(len(competition.test))
-        queries = trainer.embed(positions)
-        test = guess(queries, competition.test, np.sort(np.r_[task.train, task.validation]))
-        told.update(answer_test(competition, test.assign(score=confident(calibrate, test.score)), thresholds, place))
-    return told
-
-
-def answer_test(
-    competition: Competition, test: pd.DataFrame, thresholds: Mapping[str, float], place: Path
-) -> dict[str, Any]:
-    """Writes the test's guesses and the submission; their scores where a solution is known."""
-    test = test.assign(answer=answers_of(test, thresholds))
-    write_table(place / "test_guesses.csv", test)
-    write_answers(place / "submission.csv", test.image_id, test.answer, set(competition.train.identity))
-    if competition.solution is None:
-        return {}
-    test = test.assign(truth=competition.solution.to_numpy(str))
-    test["known"] = test.truth.isin(set(competition.train.identity))
-    fixed = {str(fixed): score_guesses(test, {"": fixed}) for fixed in SOURCE_THRESHOLDS}
-    return {"test": score_guesses(test, thresholds), "test_fixed": fixed}
 
 
 def as_they_are(scores: Any) -> np.ndarray:
@@ -9906,14 +9773,118 @@ def allowed_answers(queries: pd.DataFrame, gallery: pd.DataFrame, without_own: b
     return allowed
 
 
-def calibrator_of(validation: pd.DataFrame, config: OpenSet) -> tuple[Callable[[Any], np.ndarray], str]:
-    """From raw scores to confidence, and what that is in words; probabilities stay as they are."""
-    right = (validation.truth == validation.identity).to_numpy()
-    if config.decide == "softmax":
-        return as_they_are, "the largest softmax probability"
-    if right.all() or not right.any() or config.threshold is not None:
-        return as_they_are, "the similarity of the most similar image"
-    return calibrate_matches(validation.score, right), "the calibrated probability that the best match is right"
+@dataclass(frozen=True, eq=False)
+class OpenSetJudge:
+    """Names the queries of an open set, or says that nobody knows them, by the recipe's way and fitted thresholds."""
+
+    trainer: Trainer
+    competition: Competition
+    identities: Sequence[str]  # that were learned
+
+    @property
+    def config(self) -> OpenSet:
+        return self.trainer.recipe.open_set or OpenSet()
+
+    @cached_property
+    def database(self) -> Tensor:
+        """Embeddings of all training images; validation and test compare with parts of it."""
+        return self.trainer.embed(np.arange(len(self.competition.train)))
+
+    def guess(
+        self, queries: Tensor, rows: pd.DataFrame, gallery: np.ndarray, without_own: bool = False
+    ) -> pd.DataFrame:
+        """The most probable class of each query (N, D), or the identity of the most similar image of the gallery.
+
+        rows: of the queries' table; gallery: positions; without_own: as if the query's own identity were not there.
+        """
+        species = rows.get("species", "")
+        if self.config.decide == "softmax":
+            logits = class_logits(self.trainer.loss, queries.to(self.trainer.device))
+            score, best = logits.detach().softmax(1).max(1)
+            named = np.asarray(self.identities, str)[best.cpu().numpy()]
+            return guesses_table(rows.filename, species, named, score.cpu().numpy().astype(np.float64))
+        there = self.competition.train.iloc[gallery]
+        similarity = similarity_matrix(queries, self.database[gallery], self.trainer.embedder.geometry)
+        allowed = allowed_answers(rows, there, without_own)
+        best, score = nearest_identities(similarity, there.identity, allowed=allowed)
+        return guesses_table(rows.filename, species, best[:, 0], score[:, 0])
+
+    def validation(self, embeddings: Tensor) -> tuple[pd.DataFrame, str]:
+        """Raw guesses for the validation queries, with their truth, and in words who the unknown among them are."""
+        train, task = self.competition.train, self.trainer.task
+        rows = train.iloc[task.validation]
+        table = self.guess(embeddings, rows, task.train)
+        table["truth"] = rows.identity.to_numpy(str)
+        table["known"] = rows.identity.isin(set(train.identity.iloc[task.train])).to_numpy()
+        if not table.known.all():
+            return table, "Unknown individuals are identities that were held out whole."
+        if self.config.decide == "softmax":
+            return table, "No identity was held out, so that there are no unknown individuals to find."
+        absent = self.guess(embeddings, rows, task.train, without_own=True)
+        absent = absent.assign(truth=table.truth + LEFT_OUT, known=False)
+        return pd.concat([table, absent[absent.identity != ""]], ignore_index=True), (
+            "No identity was held out whole: each query stands for an unknown one too, its own identity left out of "
+            "the gallery, which flatters a model that was trained on it."
+        )
+
+    def calibration(self, table: pd.DataFrame) -> tuple[Callable[[Any], np.ndarray], str]:
+        """From raw scores to confidence, and what that is in words; probabilities stay as they are."""
+        right = (table.truth == table.identity).to_numpy()
+        if self.config.decide == "softmax":
+            return as_they_are, "the largest softmax probability"
+        if right.all() or not right.any() or self.config.threshold is not None:
+            return as_they_are, "the similarity of the most similar image"
+        return calibrate_matches(table.score, right), "the calibrated probability that the best match is right"
+
+    def per_species(self, table: pd.DataFrame) -> bool:
+        """Whether each species has a threshold of its own; auto: when that is better for identities not seen."""
+        if self.config.thresholds != "auto":
+            return self.config.thresholds == "per_species"
+        one, each = (cross_fitted_score(table, per_species)["score"] for per_species in (False, True))
+        return each > one
+
+    def judge(self, embeddings: Tensor, place: Path) -> dict[str, Any]:
+        """Fits thresholds on the validation queries, answers the test's, writes both tables and the submission.
+
+        The gallery is the training part in validation, the whole database for the test. embeddings: of the validation
+        images (N, D).
+        """
+        config, competition, task = self.config, self.competition, self.trainer.task
+        found: dict[str, Any] = {"decide": config.decide}
+        calibrate, thresholds = as_they_are, {"": config.threshold}
+        if len(task.validation):
+            table, found["unknown"] = self.validation(embeddings)
+            calibrate, found["confidence"] = self.calibration(table)
+            raw, table["score"] = table.score, confident(calibrate, table.score)
+            if config.threshold is None:
+                thresholds = fit_thresholds(table, per_species := self.per_species(table))
+                found["fitted"] = score_guesses(table, thresholds)
+                found["cross_fitted"] = cross_fitted_score(table, per_species)
+            else:
+                found["given"] = score_guesses(table, thresholds)
+            found["similarity" if config.decide == "nearest" else "probability"] = on_raw_scale(table, raw, thresholds)
+            found["fixed"] = {str(fixed): score_guesses(table, {"": fixed}) for fixed in SOURCE_THRESHOLDS}
+            write_table(place / "validation_guesses.csv", table.assign(answer=answers_of(table, thresholds)))
+        found["thresholds"] = thresholds
+        if competition.open_set and len(competition.test):
+            queries = self.trainer.embed(len(competition.train) + np.arange(len(competition.test)))
+            test = self.guess(queries, competition.test, np.sort(np.r_[task.train, task.validation]))
+            test["score"] = confident(calibrate, test.score)
+            found.update(self.answer_test(test, thresholds, place))
+        return found
+
+    def answer_test(self, test: pd.DataFrame, thresholds: Mapping[str, float], place: Path) -> dict[str, Any]:
+        """Writes the test's guesses and the submission; their scores where a solution is known."""
+        known, solution = set(self.competition.train.identity), self.competition.solution
+        test = test.assign(answer=answers_of(test, thresholds))
+        write_table(place / "test_guesses.csv", test)
+        write_answers(place / "submission.csv", test.image_id, test.answer, known)
+        if solution is None:
+            return {}
+        test = test.assign(truth=solution.to_numpy(str))
+        test["known"] = test.truth.isin(known)
+        fixed = {str(fixed): score_guesses(test, {"": fixed}) for fixed in SOURCE_THRESHOLDS}
+        return {"test": score_guesses(test, thresholds), "test_fixed": fixed}
 
 
 def on_raw_scale(validation: pd.DataFrame, raw: pd.Series, thresholds: Mapping[str, float]) -> dict[str, float]:
@@ -9925,14 +9896,6 @@ def on_raw_scale(validation: pd.DataFrame, raw: pd.Series, thresholds: Mapping[s
         ends = ([float(taken.min())] if len(taken) else []) + ([float(left.max())] if len(left) else [])
         told[species] = float(np.mean(ends)) if ends else math.nan
     return told
-
-
-def one_for_each(validation: pd.DataFrame, config: OpenSet) -> bool:
-    """Whether each species has a threshold of its own; auto: when that is better for identities that it did not see."""
-    if config.thresholds != "auto":
-        return config.thresholds == "per_species"
-    one, each = (cross_fitted_score(validation, per_species)["score"] for per_species in (False, True))
-    return each > one
 
 
 def map_on_backgrounds(trainer: Trainer, labels: np.ndarray) -> dict[str, float]:
@@ -10070,19 +10033,15 @@ def combine_folds(competition: Competition, place: Path, folds: int, geometry: G
         raw = np.mean([similarity_matrix(test["embeddings"], geometry=geometry) for test in tests], 0)
         facts.update(submit(competition, fused, raw if "postprocess" in told[0] else None, place))
     if "open_set" in told[0]:
-        facts["open_set"] = mean_open_set([t["open_set"] for t in told])
+        kinds = [kind for kind in ("given", "fitted", "cross_fitted") if kind in told[0]["open_set"]]
+        scores = {kind: pd.DataFrame([t["open_set"][kind] for t in told]) for kind in kinds}
+        facts["open_set"] = {kind: table.mean().to_dict() for kind, table in scores.items()}
     if "other_backgrounds" in told[0]:
         behind = pd.DataFrame([t["other_backgrounds"] for t in told]).mean()
         facts["other_backgrounds"] = {name: float(value) for name, value in behind.items()}
     if "map_postprocessed" in told[0]:
         facts["map_postprocessed"] = float(np.mean([t["map_postprocessed"] for t in told]))
     write_json(place / "metrics.json", {**metrics, "per_identity": by_identity.to_dict(), **facts})
-
-
-def mean_open_set(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means over folds of the scores of an open set."""
-    kinds = [kind for kind in ("given", "fitted", "cross_fitted") if kind in told[0]]
-    return {kind: pd.DataFrame([fold[kind] for fold in told]).mean().to_dict() for kind in kinds}
 
 
 def check_ensemble(recipe: Recipe, specs: Sequence[RunSpec]) -> None:
@@ -10141,10 +10100,14 @@ def report_ensemble(told: Mapping[str, Any]) -> Page:
     return page
 
 
-def results_table(specs: Sequence[RunSpec], folder: Path) -> pd.DataFrame:
+OPEN_SET_COLUMNS = {"given": "open_set", "cross_fitted": "open_set", "test": "test_open_set"}
+
+
+def runs_table(specs: Sequence[RunSpec], folder: Path) -> pd.DataFrame:
     rows = []
     for spec in specs:
         told = RunFolder(folder / spec.folder).metrics()
+        open_set = told.get("open_set", {})
         rows.append(
             {
                 "variant": spec.variant,
@@ -10154,7 +10117,7 @@ def results_table(specs: Sequence[RunSpec], folder: Path) -> pd.DataFrame:
                 "untrained": told["untrained"]["map"],
                 **{m: told[m] for m in METRICS if m in told and m != "map"},
                 **{m: told[m] for m in MAPS if m in told},
-                **open_set_columns(told.get("open_set")),
+                **{column: open_set[kind]["score"] for kind, column in OPEN_SET_COLUMNS.items() if kind in open_set},
                 **{f"map@{name}": value for name, value in told.get("other_backgrounds", {}).items()},
                 "best_epoch": told["best_epoch"],
                 "epochs": told["epochs"],
@@ -10164,11 +10127,6 @@ def results_table(specs: Sequence[RunSpec], folder: Path) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def open_set_columns(told: Mapping[str, Any] | None) -> dict[str, float]:
-    names_of = {"given": "open_set", "cross_fitted": "open_set", "test": "test_open_set"}
-    return {column: told[key]["score"] for key, column in names_of.items() if told and key in told}
 
 
 @dataclass(frozen=True, eq=False)
@@ -10268,9 +10226,9 @@ class AnalysisContext:
 
 
 @register("analysis", "characteristics")
-def characteristics(study: AnalysisContext) -> Page:
+def characteristics(context: AnalysisContext) -> Page:
     """Counts by identity, proportions of the split, and histograms of quality."""
-    train, (rows, held_out), page = study.train, study.images.splits[0], Page()
+    train, (rows, held_out), page = context.train, context.images.splits[0], Page()
     counts = train.identity.value_counts()
     parts = {"all": counts, "training": train.identity.iloc[rows].value_counts()}
     parts["validation"] = train.identity.iloc[held_out].value_counts()
@@ -10284,7 +10242,7 @@ def characteristics(study: AnalysisContext) -> Page:
         f"between {table['validation share'].min():.1%} and {table['validation share'].max():.1%}."
     )
     page.figure("counts", counts_figure(table), "Images of each identity, split into training and validation.")
-    signals = study.signals
+    signals = context.signals
     page.figure("quality", histograms_figure({"all images": signals}), "Quality on the animal's own pixels.")
     described = signals.describe(percentiles=[0.05, 0.5, 0.95]).T.assign(skewness=signals.skew())
     described.insert(0, "signal", described.index)
@@ -10295,7 +10253,7 @@ def characteristics(study: AnalysisContext) -> Page:
 
 @register("analysis", "duplicates")
 def duplicates(
-    study: AnalysisContext,
+    context: AnalysisContext,
     thresholds: tuple[CosineRange, ...] = (0.90, 0.95, 0.99),
     against: str | None = None,
     threshold: CosineRange = 0.95,
@@ -10305,26 +10263,26 @@ def duplicates(
     `thresholds` of the cosine are compared, `threshold` is that of the methods that take one; `against` names a second
     backbone, whose weights are never the file in model.weights.
     """
-    similarity, identities, page = (study.embeddings @ study.embeddings.T).numpy(), study.identities, Page()
-    likeness = PairSimilarity(study.pixels, similarity)
+    similarity, identities, page = (context.embeddings @ context.embeddings.T).numpy(), context.identities, Page()
+    likeness = PairSimilarity(context.pixels, similarity)
     methods = {name: Component("duplicates", name) for name in registered("duplicates")}
     for name in ("embedding", "clustering", "knn_graph", "hybrid"):
         methods[name] = replace(methods[name], settings={"threshold": threshold})
     for value in thresholds:
         methods[f"embedding_{value:g}"] = Component("duplicates", "embedding", {"threshold": value})
-    truth = column_groups(study.train.burst) if "burst" in study.train else None
+    truth = column_groups(context.train.burst) if "burst" in context.train else None
     rows, groups = [], {}
     runs = [(name, part, "within") for name, part in methods.items()]
     for name, part, scope in [*runs, ("embedding_across", methods["embedding"], "across")]:
         pairs = duplicate_pairs(part, likeness, identities, scope)
         groups[name] = connected_groups(pairs, len(identities))
-        kept = keep_sharpest(groups[name], study.signals.sharpness.to_numpy())
-        study.keep(f"kept-{name}", study.train.loc[kept, ["filename", "identity"]])
+        kept = keep_sharpest(groups[name], context.signals.sharpness.to_numpy())
+        context.keep(f"kept-{name}", context.train.loc[kept, ["filename", "identity"]])
         found = {"method": name, "scope": scope, "pairs": len(pairs), "kept": int(kept.sum())}
         found["across identities"] = int((identities[pairs[:, 0]] != identities[pairs[:, 1]]).sum())
         rows.append({**found, **(recovered(pairs, truth) if truth is not None else {})})
     table = pd.DataFrame(rows)
-    study.keep("duplicates", table)
+    context.keep("duplicates", table)
     page.heading("Near-duplicates")
     bursts = "; precision and recall: of the pairs within the data's own column burst." if truth is not None else "."
     page.table(
@@ -10333,11 +10291,11 @@ def duplicates(
         f"stays{bursts}",
     )
     for name in ("perceptual_hash", "embedding"):
-        if (largest := groups_sheet(study, groups[name])) is not None:
+        if (largest := groups_sheet(context, groups[name])) is not None:
             page.image(f"groups-{name}", largest, f"The largest groups that {name} finds, a row for each.")
-    models = {study.recipe.model.backbone: similarity}
+    models = {context.recipe.model.backbone: similarity}
     if against is not None:
-        other = study.embeddings_of(with_backbone(study.recipe, against))
+        other = context.embeddings_of(with_backbone(context.recipe, against))
         models[against] = (other @ other.T).numpy()
     page.heading("Does the cosine tell identities apart?", 3)
     for model, values in models.items():
@@ -10362,17 +10320,17 @@ def recovered(pairs: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 @register("analysis", "curation")
 def curation(
-    study: AnalysisContext,
+    context: AnalysisContext,
     duplicate: CosineRange = 0.95,
     quality: Annotated[float, Range(low=0, high=50)] = 5.0,
     typical: Annotated[float, Range(low=0, high=50)] = 1.0,
 ) -> Page:
     """The four stages of `curate`; writes curated.csv for data.subset, and why each other image went."""
-    similarity, page = (study.embeddings @ study.embeddings.T).numpy(), Page()
-    done = curate(study.signals, similarity, study.identities, duplicate, quality, typical)
-    train = study.train.assign(reason=done.reason)
-    study.keep("curated", train.loc[done.kept, ["filename", "identity"]])
-    study.keep("removed", train.loc[~done.kept, ["filename", "identity", "reason"]])
+    similarity, page = (context.embeddings @ context.embeddings.T).numpy(), Page()
+    done = curate(context.signals, similarity, context.identities, duplicate, quality, typical)
+    train = context.train.assign(reason=done.reason)
+    context.keep("curated", train.loc[done.kept, ["filename", "identity"]])
+    context.keep("removed", train.loc[~done.kept, ["filename", "identity", "reason"]])
     signals = done.signals[["sharpness", "contrast", "representativeness", "uniqueness"]]
     before, after = signals.mean(), signals[done.kept].mean()
     means = pd.DataFrame({"signal": signals.columns, "before": before.to_numpy(), "after": after.to_numpy()})
@@ -10386,35 +10344,26 @@ def curation(
     counts["validation"] = counts["all"] - counts.training
     page.figure("curation-counts", counts_figure(counts, ("kept", "removed")), "Images of each identity.")
     shown = np.where(done.kept, "kept", done.reason.astype(str))
-    page.figure("curation-map", map_figure(study.embeddings.numpy(), shown), "All images, by what became of them.")
+    page.figure("curation-map", map_figure(context.embeddings.numpy(), shown), "All images, by what became of them.")
     for name in done.stages.stage:
         gone = np.flatnonzero(done.reason == name)[:24]
         if len(gone):
-            removed = tiles(study.thumbnails(gone), [study.identities[i] for i in gone])
+            removed = tiles(context.thumbnails(gone), [context.identities[i] for i in gone])
             page.image(f"removed-{name.replace(' ', '-')}", removed, f"Removed: {name}.")
     best = done.signals.value[done.kept].nlargest(24).index
-    captions = [f"{study.identities[i]} {done.signals.value[i]:.2f}" for i in best]
-    page.image("most-valuable", tiles(study.thumbnails(best), captions), "The most valuable images that stay.")
+    captions = [f"{context.identities[i]} {done.signals.value[i]:.2f}" for i in best]
+    page.image("most-valuable", tiles(context.thumbnails(best), captions), "The most valuable images that stay.")
     return page
 
 
-def groups_sheet(study: AnalysisContext, groups: np.ndarray, rows: int = 6, columns: int = 8) -> Image.Image | None:
+def groups_sheet(context: AnalysisContext, groups: np.ndarray, rows: int = 6, columns: int = 8) -> Image.Image | None:
     """The largest groups, a row for each; None where all images stand alone."""
     members = [np.flatnonzero(groups == g) for g in np.unique(groups)]
     largest = sorted((m for m in members if len(m) > 1), key=len, reverse=True)[:rows]
     if not largest:
         return None
-    names_of, thumbnails = study.train.filename, study.thumbnails
+    names_of, thumbnails = context.train.filename, context.thumbnails
     return sheet([[Tile(*pair) for pair in zip(thumbnails(own[:columns]), names_of.iloc[own])] for own in largest])
-
-
-def analyses_of(recipe: Recipe, folder: Path, images: Images, device: torch.device) -> list[Page]:
-    """What the recipe's analyses have to say. Their lists and tables go to folder/analysis/."""
-    study, pages = AnalysisContext(recipe, images, folder / "analysis", device), []
-    for part in recipe.analysis:
-        echo(f"  analysis: {part.name}")
-        pages.append(part(study))
-    return pages
 
 
 # search
@@ -10633,7 +10582,7 @@ def run_trial(
     except KitError as error:
         return states.FAIL, None, f"can't run: {error}"
     try:
-        if there.over:  # and was killed before that was written down
+        if there.done:  # and was killed before that was written down
             for row in there.log().to_dict("records")[1:]:
                 trial.report(float(row["map"]), int(row["epoch"]))
         else:
@@ -10706,7 +10655,7 @@ def finish_experiment(
     specs = [spec for spec in specs if RunFolder(folder / spec.folder).finished]
     if not specs and not analyses:
         raise TrainingFailed(next(iter(failed.values()), f"{folder}: no run is finished there"))
-    table = results_table(specs, folder)
+    table = runs_table(specs, folder)
     logs = {f"{c.variant}/seed{c.recipe.seed}": RunFolder(folder / c.folder).log() for c in specs}
     best = median_runs(table) if len(table) else []
     details = [run_details(specs[i], opened[data_key(specs[i].recipe)], folder) for i in best[:SHOWN]]
@@ -10815,13 +10764,6 @@ def module_sha256() -> str:
 # in a kernel
 
 
-def go_offline() -> None:
-    """Tells the libraries that look for a network, or report home, not to; processes started later heed it too."""
-    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
-        os.environ[variable] = "1"
-    os.environ["WANDB_MODE"] = "offline"
-
-
 def working_folder() -> Path:
     return KAGGLE_WORKING if on_kaggle() else Path.cwd()
 
@@ -10868,7 +10810,9 @@ def begin_kernel(name: str, competition: str = DataConfig().competition) -> Path
 
     competition: the slug of what the output is for. Returns the path of run.json.
     """
-    go_offline()
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        os.environ[variable] = "1"  # processes that are started later heed it too
+    os.environ["WANDB_MODE"] = "offline"
     kit = Path(__file__).resolve().parent
     if (kit / "manifest.json").is_file():
         check_manifest(kit)

@@ -13,6 +13,15 @@ from hypothesis import strategies as st
 from jaguar_kit import KitError, Range, convert
 
 
+def refusal(value: object, hint: Any) -> str:
+    """The line with which a value of a setting x is refused; empty when it is taken."""
+    try:
+        convert(value, hint, "x")
+    except KitError as error:
+        return str(error)
+    return ""
+
+
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> dict:
     """A copy of the registry that a test may add to."""
@@ -89,10 +98,9 @@ def test_numbers_may_be_whole_or_written_as_text(value, expected):
     assert type(number) is float
 
 
-@pytest.mark.parametrize("value", ["fast", "", None, True, False, math.nan, math.inf, "nan", "-inf", [1], {"a": 1}])
-def test_what_is_no_finite_number_is_refused(value):
-    with pytest.raises(KitError, match=r"^lr: .* is not a number \(example: 5e-4\)$"):
-        convert(value, float, "lr")
+def test_what_is_no_finite_number_is_refused():
+    for value in ("fast", "", None, True, False, math.nan, math.inf, "nan", "-inf", [1], {"a": 1}):
+        assert refusal(value, float) == f"x: {value!r} is not a number (example: 5e-4)", repr(value)
 
 
 def test_a_whole_number_too_large_for_a_float_is_refused():
@@ -100,22 +108,19 @@ def test_a_whole_number_too_large_for_a_float_is_refused():
         convert(10**400, float, "lr")
 
 
-@pytest.mark.parametrize("value", [True, False, 1.0, "32", None, [1]])
-def test_only_whole_numbers_are_whole_numbers(value):
-    with pytest.raises(KitError, match="is not a whole number"):
-        convert(value, int, "epochs")
-
-
-@pytest.mark.parametrize("value", [0, 1, "true", "yes", None, 0.0])
-def test_only_true_and_false_are_bools(value):
-    with pytest.raises(KitError, match="is not true or false"):
-        convert(value, bool, "freeze")
-
-
-@pytest.mark.parametrize("value", [7, 1.5, True, None, ["a"]])
-def test_only_text_is_text(value):
-    with pytest.raises(KitError, match="is not text"):
-        convert(value, str, "name")
+@pytest.mark.parametrize(
+    ("hint", "others", "words"),
+    [
+        (int, [True, False, 1.0, "32", None, [1]], "is not a whole number (example: 32)"),
+        (bool, [0, 1, "true", "yes", None, 0.0], "is not true or false"),
+        (str, [7, 1.5, True, None, ["a"]], "is not text (quote it if it looks like a number)"),
+        (Literal[1, 2], [True, 1.0, "1", [1], {}], "is not known"),
+        (tuple[int, ...], ["12", 12, {"a": 1}], "is not a list (example: [1, 2])"),
+    ],
+)
+def test_values_of_another_type_are_refused(hint, others, words):
+    for value in others:
+        assert refusal(value, hint).startswith(f"x: {value!r} {words}"), repr(value)
 
 
 def test_values_of_the_right_type_stay_as_they_are():
@@ -158,12 +163,6 @@ def test_literal_suggests_the_nearest_choice():
         convert("padd", Literal["pad", "crop"], "fit")
 
 
-@pytest.mark.parametrize("value", [True, 1.0, "1", [1], {}])
-def test_literal_of_whole_numbers_takes_only_whole_numbers(value):
-    with pytest.raises(KitError, match="is not known"):
-        convert(value, Literal[1, 2], "round")
-
-
 def test_lists_become_tuples_with_every_value_converted():
     assert convert([1, "2e0"], tuple[float, float], "x") == (1.0, 2.0)
     assert convert([], tuple[int, ...], "x") == ()
@@ -173,12 +172,6 @@ def test_lists_become_tuples_with_every_value_converted():
 def test_list_errors_name_the_position():
     with pytest.raises(KitError, match=r"^seeds\[1\]: 'b' is not a whole number"):
         convert([1, "b"], tuple[int, ...], "seeds")
-
-
-@pytest.mark.parametrize("value", ["12", 12, {"a": 1}])
-def test_what_is_no_list_is_refused(value):
-    with pytest.raises(KitError, match="is not a list"):
-        convert(value, tuple[int, ...], "seeds")
 
 
 def test_lists_of_a_fixed_length_are_counted():
@@ -242,17 +235,11 @@ def test_settings_leave_out_what_the_kit_supplies():
     assert not {"embedding_dim", "num_identities"} & settings.keys()
 
 
-@pytest.mark.parametrize(("kind", "name"), sorted(jk.REGISTRY))
-def test_every_default_is_a_value_that_its_own_annotation_allows(kind, name):
-    hints = jk.hints_of(jk.REGISTRY[kind, name])
-    for key, default in jk.settings_of(kind, name).items():
-        assert key in hints, f"{kind} {name}: {key} has no type"
-        assert convert(default, hints[key], key) == default
-
-
-@pytest.mark.parametrize(("kind", "name"), sorted(jk.REGISTRY))
-def test_every_part_tells_what_it_does(kind, name):
-    assert jk.REGISTRY[kind, name].__doc__
+def test_every_default_is_a_value_that_its_own_annotation_allows():
+    for kind, name in sorted(jk.REGISTRY):
+        hints = jk.hints_of(jk.REGISTRY[kind, name])
+        for key, default in jk.settings_of(kind, name).items():
+            assert convert(default, hints[key], key) == default, f"{kind} {name}: {key}"
 
 
 # build
@@ -353,7 +340,6 @@ def test_component_can_not_set_what_the_kit_supplies():
         jk.component("loss", {"name": "arcface", "num_identities": 3}, "loss")
 
 
-def test_component_of_another_kind_is_refused():
-    hint = Annotated[jk.Component, "loss"]
-    with pytest.raises(KitError, match="loss"):
-        convert(jk.Component("head", "linear"), hint, "loss")
+def test_component_of_another_kind_is_refused_even_where_both_kinds_have_its_name():
+    with pytest.raises(KitError, match="names no mix"):
+        convert(jk.Component("head", "none"), Annotated[jk.Component, "mix"], "train.mix")

@@ -574,9 +574,9 @@ def test_store_holds_the_images_in_order(tmp_path):
     paths = [paint(tmp_path / f"{i}.png", colour).name for i, colour in enumerate(colours)]
     store = open_store(tmp_path, paths[::-1], 16)
     assert (store.pixels.shape, store.pixels.dtype, len(store)) == ((20, 16, 16, 3), np.uint8, 20)
-    assert not store.masked
+    assert not store.has_masks
     assert [tuple(store.pixels[i, 8, 8]) for i in range(20)] == colours[::-1]
-    assert store.broken == ()
+    assert store.unreadable == ()
 
 
 def test_store_reads_batches_as_tensors(tmp_path):
@@ -615,7 +615,7 @@ def test_rgb_stays_under_alpha_0_when_resized(tmp_path):
 def test_images_without_alpha_are_opaque_beside_those_with(tmp_path):
     paths = [paint(tmp_path / "a.png").name, paint(tmp_path / "b.png", (1, 2, 3, 9), mode="RGBA").name]
     store = open_store(tmp_path, paths, 16)
-    assert store.masked
+    assert store.has_masks
     assert store.read([0, 1])[:, 3, 8, 8].tolist() == [255, 9]
 
 
@@ -700,7 +700,7 @@ def test_unreadable_images_can_be_skipped(with_broken):
     root, paths = with_broken
     for _ in range(2):
         store = open_store(root, paths, 16, bad_images="skip")
-        assert store.broken == (0, 2, 4)
+        assert store.unreadable == (0, 2, 4)
         assert not store.pixels[[0, 2, 4]].any()
         assert store.pixels[[1, 3]].all()
 
@@ -718,7 +718,7 @@ def test_a_mended_image_is_read(with_broken):
     open_store(root, paths, 16, bad_images="skip")
     for name in ("0.jpg", "2.jpg", "4.jpg"):
         paint(root / name, (90, 90, 90))
-    assert open_store(root, paths, 16).broken == ()
+    assert open_store(root, paths, 16).unreadable == ()
 
 
 def test_images_that_are_gone_are_listed(tmp_path):

@@ -62,7 +62,7 @@ def test_broken_metadata_make_no_image_unreadable(exif, turned, tmp_path):
     image = Image.new("RGB", (60, 20), (200, 10, 10))
     image.save(tmp_path / "x.jpg", exif=exif)
     assert read_image(tmp_path / "x.jpg")[0].size == ((20, 60) if turned else (60, 20))
-    assert not open_store(tmp_path, ["x.jpg"], 16).broken
+    assert not open_store(tmp_path, ["x.jpg"], 16).unreadable
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -90,7 +90,7 @@ def test_no_image_starts_another_program(name, tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(a))
     (tmp_path / name).write_bytes(EPS)
     store = open_store(tmp_path, [name], 16, bad_images="skip")
-    assert store.broken == (0,)
+    assert store.unreadable == (0,)
     assert not started
     assert ".eps" not in jaguar_kit.image_suffixes()
 
@@ -119,7 +119,7 @@ def test_signed_values_show_their_range_and_no_values_are_told(tmp_path):
     Image.fromarray(np.linspace(-3000, -1001, 4096).reshape(64, 64).astype(np.int32)).save(tmp_path / "x.tif")
     assert np.asarray(read_image(tmp_path / "x.tif")[0])[..., 0].std() > 30
     Image.fromarray(np.full((9, 9), np.nan, np.float32)).save(tmp_path / "y.tif")
-    assert open_store(tmp_path, ["y.tif"], 16, bad_images="skip").broken == (0,)
+    assert open_store(tmp_path, ["y.tif"], 16, bad_images="skip").unreadable == (0,)
 
 
 def test_a_pipe_is_no_image(tmp_path):

@@ -636,6 +636,7 @@ def test_auto_demands_more_the_more_it_tries(monkeypatch):
     assert asked == pytest.approx([0.95])
 
 
+@pytest.mark.slow
 def test_auto_finds_gains_in_noise_in_one_of_twenty_choices_at_most():
     """Embeddings without any structure: whatever a step brings is chance."""
     found, tries = 0, 40

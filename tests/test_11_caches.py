@@ -170,7 +170,7 @@ def test_a_record_of_faults_that_lies_is_not_believed(folder, own_cache):
     open_store(folder, ["a.png"], 32)
     (record,) = (own_cache / "pictures").glob("*.json")
     record.write_text(json.dumps({**json.loads(record.read_text()), "broken": {"x": "no position"}}))
-    assert open_store(folder, ["a.png"], 32).broken == ()
+    assert open_store(folder, ["a.png"], 32).unreadable == ()
 
 
 def test_intact_files_are_not_made_again(folder, own_cache, monkeypatch):

@@ -1039,7 +1039,7 @@ def test_a_checkpoint_holds_an_epoch_that_is_not_over(tmp_path, monkeypatch, cap
     later = head_run()
     later.load(tmp_path / "checkpoint.safetensors")
     assert [row["epoch"] for row in later.history] == [0, 1]
-    assert (later.partial["epoch"], later.partial["step"]) == (2, 1)
+    assert (later.epoch_so_far["epoch"], later.epoch_so_far["step"]) == (2, 1)
     trained_head(tmp_path)
     assert f"going on after epoch 1 from {tmp_path}" in capsys.readouterr().out
 

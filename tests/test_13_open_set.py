@@ -1321,6 +1321,7 @@ def test_a_fitted_threshold_is_told_on_the_scale_on_which_it_can_be_given(finish
     assert (answers == guesses_in(finished("nearest"), "test").answer).mean() > 0.95
 
 
+@pytest.mark.slow
 def test_a_threshold_that_was_fitted_beats_every_fixed_one_on_unseen_queries(tmp_path):
     """The fixed ones are for sure answers, which a small network never gives."""
     data = make_mini_dataset(tmp_path / "data", identities=18, images=450, seed=5, layout="animalclef")

@@ -574,7 +574,7 @@ def test_time_counts_from_the_session_s_beginning(age, hours, left, on_kaggle, m
         deadlines.append(grid.deadline - jaguar_kit.time.monotonic())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jaguar_kit.Grid, "run", run_cells)
+    monkeypatch.setattr(jaguar_kit.RunQueue, "run", run_cells)
     monkeypatch.setenv(jaguar_kit.SESSION_VARIABLE, str(jaguar_kit.time.time() - age))
     recipe = jaguar_kit.recipe_from_dict({**TINY, "train": {**TINY["train"], "max_hours": hours}})
     with pytest.raises(KeyboardInterrupt):

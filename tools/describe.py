@@ -114,7 +114,7 @@ def sheet_command(argv: Sequence[str] | None = None) -> int:
     turn = dict(zip(competition.paths, turns_of(competition, recipe.data.turn)))
     turns = [turn.get(path, 0.0) for path in shown]
     store = open_store(competition.root, shown, recipe.data.size, recipe.data.fit, recipe.data.masks, turns=turns)
-    if recipe.background.build().needs_masks and not store.masked:
+    if recipe.background.build().needs_masks and not store.has_masks:
         echo(f"  note: background {recipe.background.name!r} needs masks, which these images lack: it stays")
     sheet = augmentation_sheet(store, recipe)
     check_own_sheet(Path(given.out))

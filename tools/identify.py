@@ -22,6 +22,7 @@ from jaguar_kit import (
     RED,
     Calibrator,
     Embedder,
+    FolderScan,
     Geometry,
     ImageStore,
     KitError,
@@ -31,10 +32,8 @@ from jaguar_kit import (
     Recipe,
     Tile,
     allowed_answers,
-    by_ending,
     cache_dir,
     calibrate_matches,
-    check_claim,
     check_images,
     check_model,
     check_names,
@@ -71,9 +70,9 @@ from jaguar_kit import (
     read_arrays,
     read_table,
     recipe_from_dict,
+    refuse_other_contents,
     rows_at_a_time,
     save_tensors,
-    scan_images,
     sheet,
     similarity_matrix,
     threshold_figure,
@@ -128,9 +127,9 @@ def load_queries(path: str | Path) -> tuple[Path, pd.DataFrame, list[str]]:
         if asked.empty:
             raise KitError(f"--queries: {path}: its tables name no test images")
         return path, asked, []
-    found = scan_images(path)
+    found = FolderScan(path)
     if not found.images:
-        raise KitError(f"--queries: {path}: has no images that can be read here ({by_ending(found.unread) or 'empty'})")
+        raise KitError(f"--queries: {path}: has no images that can be read here ({found.others() or 'empty'})")
     return path, pd.DataFrame({"path": list(map(str, found.images))}), found.notes
 
 
@@ -156,14 +155,14 @@ def embed_album(
     turns = [data.turn.get(label, 0.0) for label in table.get("orientation", ())]
     masks = data.masks if data.masks and (root / data.masks).is_dir() else None
     store = open_store(root, list(table.path), data.size, data.fit, masks, "skip", turns=turns)
-    if store.broken:
-        broken = first_few(list(table.path.iloc[list(store.broken)]))
-        notes.append(f"{len(store.broken)} images in {root} can't be read and are left out: {broken}")
-    if recipe.background.build().needs_masks and not store.masked:
+    if store.unreadable:
+        broken = first_few(list(table.path.iloc[list(store.unreadable)]))
+        notes.append(f"{len(store.unreadable)} images in {root} can't be read and are left out: {broken}")
+    if recipe.background.build().needs_masks and not store.has_masks:
         notes.append(f"the weights were trained with background {recipe.background.name}, but {root} has no masks")
     if data.turn and "orientation" not in table:
         notes.append(f"the weights were trained on images turned by their orientation, which {root} does not tell")
-    rows = np.setdiff1d(np.arange(len(store)), store.broken)
+    rows = np.setdiff1d(np.arange(len(store)), store.unreadable)
     if not len(rows):
         raise KitError(f"{root}: none of its {len(store)} images can be read")
     for note in notes:
@@ -274,7 +273,7 @@ def identify(
     out = Path(out)
     if (out / "answers.csv").exists():
         raise KitError(f"{out}: holds answers already; choose a new --out, so that nothing is overwritten")
-    check_claim(out, ANSWERS)
+    refuse_other_contents(out, ANSWERS)
     chosen = pick_device(device)
     _, metadata = load_weights(weights)
     recipe = recipe_from_dict(metadata["recipe"], str(weights))

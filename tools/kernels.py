@@ -7,13 +7,14 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jaguar_kit
 import yaml
 from jaguar_kit import (
+    Component,
     DataConfig,
     KitError,
     Recipe,
@@ -23,8 +24,8 @@ from jaguar_kit import (
     main,
     module_sha256,
     read_json,
-    recipe_in_short,
     recipe_to_dict,
+    settings_of,
     without_passwords,
     write_text,
 )
@@ -93,6 +94,23 @@ import jaguar_kit  # noqa: E402
 
 def kernel_slug(name: str) -> str:
     return "jaguar-kit-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def recipe_in_short(recipe: Recipe) -> dict:
+    """What of the recipe is not the default, as plain YAML values of which `recipe_from_dict` makes it again."""
+
+    def plain(value: Any, default: Any) -> Any:
+        if isinstance(value, Component):
+            known = settings_of(value.kind, value.name)
+            own = {key: plain(v, None) for key, v in value.settings.items() if v != known[key]}
+            return {"name": value.name, **own} if own else value.name
+        if is_dataclass(value):
+            base = default if isinstance(default, type(value)) else type(value)()
+            pairs = [(f.name, getattr(value, f.name), getattr(base, f.name)) for f in fields(value)]
+            return {name: plain(own, usual) for name, own, usual in pairs if own != usual}
+        return [plain(v, None) for v in value] if isinstance(value, tuple) else value
+
+    return {"name": recipe.name, **plain(recipe, Recipe(name=recipe.name))}
 
 
 def kernel_script(recipe: Recipe) -> str:

@@ -14,7 +14,6 @@ from jaguar_kit import (
     KitError,
     Page,
     Result,
-    check_claim,
     claim,
     compare_variants,
     damaged,
@@ -24,6 +23,7 @@ from jaguar_kit import (
     read_own_table,
     read_record,
     recipe_from_dict,
+    refuse_other_contents,
     run_recipe,
     variants_figure,
 )
@@ -45,7 +45,7 @@ def remake_report(folder: str | Path, device: str = "auto") -> Result:
 def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
     """A page over several experiments: every variant of each, and differences paired by seed to the first of all."""
     tables = []
-    check_claim(Path(out), COMPARISON)
+    refuse_other_contents(Path(out), COMPARISON)
     for folder in map(Path, folders):
         if not (folder / "results.csv").is_file():
             raise KitError(f"{folder}: has no results.csv (expected the folder of an experiment with finished runs)")
