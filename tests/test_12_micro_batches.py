@@ -86,8 +86,10 @@ def test_parts_have_loss_and_gradients_of_the_whole_batch(loss, size):
 def test_parts_of_several_batches_to_a_step_weigh_as_the_batches_do():
     whole, parts = run_of("supcon", accumulate=2), run_of("supcon", accumulate=2, micro_batch=2)
     torch.testing.assert_close(backward(*parts, batches=2), backward(*whole, batches=2), rtol=1e-5, atol=1e-5)
-    for name, gradient in gradients(whole[0]).items():
-        torch.testing.assert_close(gradients(parts[0])[name], gradient, rtol=1e-5, atol=1e-5, msg=name)
+    one, other = gradients(whole[0]), gradients(parts[0])
+    largest = max(float(gradient.abs().max()) for gradient in one.values())
+    for name in one:
+        torch.testing.assert_close(other[name], one[name], rtol=1e-5, atol=1e-5 * max(largest, 1), msg=name)
 
 
 @pytest.mark.parametrize("pooling", ["gem", "gem_bn"])
