@@ -278,8 +278,9 @@ def parameters_of(factory: Callable) -> Mapping[str, inspect.Parameter]:
 @cache
 def hints_of(factory: Callable) -> dict[str, Any]:
     """Types of the parameters of a function, or of the fields of a class."""
-    target = factory.__init__ if inspect.isclass(factory) else factory
-    return typing.get_type_hints(target, include_extras=True)
+    hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory, include_extras=True)
+    hints.pop("return", None)
+    return hints
 
 
 def settings_of(kind: str, name: str) -> dict[str, Any]:
@@ -469,7 +470,7 @@ def convert_section(value: Any, section: type, where: str) -> Any:
         return value
     if not isinstance(value, Mapping):
         raise KitError(f"{where}: {value!r} is not a section (expected 'key: value' lines)")
-    hints = {key: hint for key, hint in hints_of(section).items() if key != "return"}
+    hints = hints_of(section)
     prefix = where if where.endswith(": ") else f"{where}."  # "recipes/x.yaml: " or "recipes/x.yaml: train"
     for key in value:
         if key not in hints:
@@ -564,6 +565,10 @@ class TrainConfig:
     max_hours: Positive | None = None  # time for the whole experiment; null: none, on Kaggle 11.5
     checkpoint_minutes: NonNegative = 10.0  # longest time between checkpoints within an epoch; 0: only between epochs
     track: Literal["none", "tensorboard", "wandb"] = "none"  # where the log goes besides log.csv
+
+    @property
+    def mixes(self) -> bool:
+        return self.mix.name != "none"
 
 
 @dataclass(frozen=True)
@@ -804,12 +809,12 @@ def check_parts(recipe: Recipe, where: str) -> None:
             f"{where}{blind}: {watched[blind]} needs a loss with a class for each identity, such as cross_entropy; "
             f"'{recipe.loss.name}' compares images"
         )
-    if recipe.train.mix.name != "none" and not loss.per_sample:
+    if recipe.train.mixes and not loss.per_sample:
         raise KitError(
             f"{where}train.mix: '{recipe.train.mix.name}' needs a loss on single images, such as arcface; "
             f"'{recipe.loss.name}' looks at pairs"
         )
-    if recipe.train.views and (not recipe.model.freeze or recipe.train.mix.name != "none"):
+    if recipe.train.views and (not recipe.model.freeze or recipe.train.mixes):
         found = (
             f"has its images mixed ({recipe.train.mix.name})" if recipe.model.freeze else "learns (model.freeze: false)"
         )
@@ -3280,9 +3285,13 @@ class ResizedCrop(Part):
     area: FractionSpan = (0.5, 1.0)
     ratio: ZoomSpan = (0.75, 1.3333)
 
+    @staticmethod
+    @cache
+    def crop(size: tuple[int, int], area: tuple[float, float], ratio: tuple[float, float]) -> nn.Module:
+        return kornia_augmentation.RandomResizedCrop(size, scale=area, ratio=ratio, p=1.0)
+
     def forward(self, images: Tensor) -> Tensor:
-        size = tuple(images.shape[-2:])
-        return kornia_augmentation.RandomResizedCrop(size, scale=self.area, ratio=self.ratio, p=1.0)(images)
+        return self.crop(tuple(images.shape[-2:]), self.area, self.ratio)(images)
 
 
 @register("augmentation", "colour_jitter")
@@ -6550,6 +6559,7 @@ class Trainer:
     recipe: Recipe
     embedder: Embedder
     loss: nn.Module
+    optimizer: torch.optim.Optimizer
     task: Task
     deadline: float = math.inf  # by time.monotonic()
     history: list[dict[str, float]] = field(default_factory=list)
@@ -6559,12 +6569,15 @@ class Trainer:
     seconds: float = 0.0  # spent, over all sessions
     stopped: str = ""  # why training ended before its time
 
-    def __post_init__(self) -> None:
-        """The optimizer holds all that learns: head, pooling, loss, and what of the backbone does."""
-        config, embedder = self.recipe.train, self.embedder
-        head = [*embedder.head.parameters(), *embedder.pooling.parameters(), *self.loss.parameters()]
+    @staticmethod
+    def make_optimizer(config: TrainConfig, embedder: Embedder, loss: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of all that learns: head, pooling, loss, and what of the backbone does."""
+        head = [*embedder.head.parameters(), *embedder.pooling.parameters(), *loss.parameters()]
         groups = [{"params": head}, *backbone_groups(embedder, config.lr * config.backbone_lr, config.layer_decay)]
-        self.optimizer = config.optimizer.build(parameters=groups, lr=config.lr, weight_decay=config.weight_decay)
+        return config.optimizer.build(parameters=groups, lr=config.lr, weight_decay=config.weight_decay)
+
+    def __post_init__(self) -> None:
+        config = self.recipe.train
         epochs = sum(stage.epochs for stage in stages_of(config))
         steps = epochs * math.ceil(len(self.batches(1)) / config.accumulate)
         self.schedule = config.schedule.build(optimizer=self.optimizer, epochs=epochs, steps=steps, lr=config.lr)
@@ -6785,7 +6798,7 @@ class Trainer:
             vectors = [gather_rows(pooled, part.total) if shared else pooled for (pooled, _), part in zip(seen, parts)]
         starts = np.cumsum([0, *(part.total for part in parts)])
         mixed = []
-        if self.mixes:  # partners are counted within a part
+        if self.recipe.train.mixes:  # partners are counted within a part
             partners = [own[0] + int(start) for (_, own), start in zip(seen, starts)]
             mixed = [torch.cat(partners), torch.cat([own[1] for _, own in seen])]
         pooled = torch.cat(vectors).requires_grad_()
@@ -6806,10 +6819,6 @@ class Trainer:
                     self.pool(source, part)[0].backward(gradient)
         put_back(buffers)
         return loss, agrees
-
-    @property
-    def mixes(self) -> bool:
-        return self.recipe.train.mix.name != "none"
 
     def split_parameters(self, source: Source) -> list[nn.Parameter]:
         """What sees only this process's part of a batch, so that its gradients are added up over processes."""
@@ -6836,7 +6845,7 @@ class Trainer:
         """Pooled vectors (B, D) of a part, and partners and shares (B,) where its images are mixed."""
         seed_everything(*part.seeds, *([rank()] if rank() else []))  # each process draws for its own images
         inputs, mixed = source.prepare(part.images, training=True), []
-        if self.mixes:
+        if self.recipe.train.mixes:
             inputs, *mixed = self.recipe.train.mix(inputs)
         with mixed_precision(inputs.device, self.precision):
             pool = self.embedder.pooled if isinstance(source, PixelSource) else self.embedder.pooling.pool
@@ -9103,8 +9112,8 @@ def check_buildable(recipe: Recipe) -> None:
         if part.settings.get("against"):
             known_backbone(part.settings["against"])
     try:
+        backbone = backbone_without_memory(model.backbone, model.input_size)
         with torch.device("meta"):
-            backbone = backbone_without_memory(model.backbone, model.input_size)
             embedder = build_embedder(replace(model, pretrained=False), backbone)
             if not model.freeze:
                 backbone_groups(embedder, recipe.train.lr, recipe.train.layer_decay)
@@ -9224,9 +9233,9 @@ def run_recipe(
             told["data"] = None if data is None else str(Path(data).resolve())
             if rank() == 0:
                 write_json(folder / "experiment.json", told)
-        grid = RunQueue(specs, opened, folder, chosen, force, deadline, data)
+        queue = RunQueue(specs, opened, folder, chosen, force, deadline, data)
         done_elsewhere = report_only or (together > 1 and world_size() == 1)
-        failed = grid.failures() if done_elsewhere else grid.run(jobs)
+        failed = queue.failures() if done_elsewhere else queue.run(jobs)
         if rank() > 0:
             return Result(folder, pd.DataFrame(), folder / "report.html")
         used = [images.competition for images in opened.values()] or competitions.values()
@@ -9269,9 +9278,7 @@ KAGGLE_OUTPUT = 19.5e9  # bytes, of the 20 GB that are saved
 
 def processes_for(recipe: Recipe, specs: Sequence[RunSpec], device: torch.device, asked: int | None) -> int:
     """How many processes to start that share the batches: those asked for, or one for each GPU; 1 under torchrun."""
-    alone = (
-        "a search" if recipe.search else "train.mix" if any(c.recipe.train.mix.name != "none" for c in specs) else ""
-    )
+    alone = "a search" if recipe.search else "train.mix" if any(spec.recipe.train.mixes for spec in specs) else ""
     if alone and max(asked or 1, world_size()) > 1:
         raise KitError(f"{recipe.name}: {alone} runs in one process (expected --gpus 1, and no torchrun)")
     frozen = all(spec.recipe.model.freeze for spec in specs)
@@ -9346,8 +9353,8 @@ class RunQueue:
 
     def failures(self) -> dict[str, str]:
         """Why, by folder, for the runs that failed."""
-        reasons = {spec.folder: self.run_folder(spec).failure for spec in self.specs}
-        return {name: why for name, why in reasons.items() if why and not RunFolder(self.folder / name).finished}
+        folders = {spec.folder: self.run_folder(spec) for spec in self.specs}
+        return {name: there.failure for name, there in folders.items() if there.failure and not there.finished}
 
     def run(self, jobs: int | None) -> dict[str, str]:
         """Runs what is not finished; why by folder for the runs that failed."""
@@ -9373,7 +9380,7 @@ class RunQueue:
         """Why no further run fits what Kaggle saves of a session; "" where it does."""
         if not on_kaggle():
             return ""
-        weights = [self.folder / spec.folder / "weights.safetensors" for spec in self.specs]
+        weights = [self.run_folder(spec).path / "weights.safetensors" for spec in self.specs]
         largest = max((path.stat().st_size for path in weights if path.is_file()), default=0)
         needed = 9 * largest  # a checkpoint holds the weights four times, and is replaced by another before it goes
         full = folder_bytes(KAGGLE_WORKING) + needed > KAGGLE_OUTPUT
@@ -9661,9 +9668,10 @@ def run_split(
     sizes = {"embedding_dim": embedder.embedding_dim, "num_identities": len(identities), "counts": counts}
     loss = recipe.loss.build(**sizes, geometry=embedder.geometry).to(device)
     labels = torch.from_numpy(codes)
+    optimizer = Trainer.make_optimizer(recipe.train, embedder, loss)  # before the long extraction of features
     with first_process_first():
         task = make_task(recipe, embedder, images, labels, split, device)
-    trainer = Trainer(recipe, embedder, loss, task, deadline)
+    trainer = Trainer(recipe, embedder, loss, optimizer, task, deadline)
     if tensors:
         take_over_classes(trainer, tensors, known == identities)
     try:
@@ -9945,7 +9953,7 @@ def make_task(
 
     def trained_on(size: int | None) -> Source:
         own = pixels if size in (None, recipe.data.size) else replace(pixels, store=images.at_size(size))
-        if not embedder.frozen or recipe.train.mix.name != "none":
+        if not embedder.frozen or recipe.train.mixes:
             return own
         if prepare.fixed:
             return features(own)

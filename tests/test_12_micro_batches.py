@@ -47,7 +47,9 @@ def run_of(loss="triplet", backbone="test_vit", dtype=torch.float32, **settings)
     prepare = jaguar_kit.Preparation(recipe.background, (), size, (0.5,) * 3, (0.5,) * 3)
     source = jaguar_kit.PixelSource(jaguar_kit.ImageStore(pixels, "x"), prepare, torch.device("cpu"))
     task = jaguar_kit.Task(source, source, (source,), LABELS, np.arange(12), np.arange(0))
-    trainer = jaguar_kit.Trainer(recipe, embedder, built, task)
+    trainer = jaguar_kit.Trainer(
+        recipe, embedder, built, jaguar_kit.Trainer.make_optimizer(recipe.train, embedder, built), task
+    )
     trainer.embedder.train()
     trainer.loss.train()
     return trainer, task

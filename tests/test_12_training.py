@@ -128,7 +128,9 @@ def head_run(seed: int = 1, **train):
     source = jaguar_kit.FeatureSource(features, torch.device("cpu"))
     sources = (source,) * len(jaguar_kit.stages_of(recipe.train))
     task = jaguar_kit.Task(None, source, sources, labels, rows[:TRAINED], rows[TRAINED:])
-    return jaguar_kit.Trainer(recipe, embedder, loss, task)
+    return jaguar_kit.Trainer(
+        recipe, embedder, loss, jaguar_kit.Trainer.make_optimizer(recipe.train, embedder, loss), task
+    )
 
 
 def trained_head(folder: Path, **settings):
@@ -303,6 +305,16 @@ def test_an_unknown_optimizer_suggests_the_nearest():
         head_run(optimizer="adamv")
 
 
+def test_an_optimizer_that_can_not_be_made_is_told_before_features_are_extracted(mini, tmp_path, monkeypatch):
+    def refused(parameters, lr, weight_decay):
+        raise KitError("train.optimizer: a package is missing")
+
+    monkeypatch.setitem(jaguar_kit.REGISTRY, ("optimizer", "adam"), refused)
+    monkeypatch.setattr(jaguar_kit, "cached_features", lambda *_, **__: pytest.fail("features were extracted"))
+    with pytest.raises(KitError, match="a package is missing"):
+        run_recipe(recipe_of(train={"optimizer": "adam"}), data=mini, out=tmp_path)
+
+
 def test_a_setting_that_an_optimizer_lacks_is_refused():
     with pytest.raises(KitError, match=r"train\.optimizer\.momentum: optimizer 'adam' has no such setting"):
         head_run(optimizer={"name": "adam", "momentum": 0.9})
@@ -326,7 +338,9 @@ def pixel_trainer(seed: int = 0, train=None, **model):
     loss = recipe.loss.build(embedding_dim=embedder.embedding_dim, num_identities=CATS)
     rows, labels = np.arange(8), torch.arange(8) % CATS
     task = jaguar_kit.Task(None, None, (), labels, rows, rows[:0])
-    trainer = jaguar_kit.Trainer(recipe, embedder, loss, task)
+    trainer = jaguar_kit.Trainer(
+        recipe, embedder, loss, jaguar_kit.Trainer.make_optimizer(recipe.train, embedder, loss), task
+    )
     return trainer, torch.randn(8, 3, 32, 32), torch.arange(8) % CATS
 
 

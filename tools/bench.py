@@ -536,7 +536,7 @@ def head_run(epochs: int, width: int) -> tuple[Any, Any]:
     train, validation = np.sort(order[: FEATURES * 4 // 5]), np.sort(order[FEATURES * 4 // 5 :])
     source = jk.FeatureSource(features, torch.device("cpu"))
     task = jk.Task(None, source, (source,), labels, train, validation)
-    return jk.Trainer(recipe, embedder, loss, task)
+    return jk.Trainer(recipe, embedder, loss, jk.Trainer.make_optimizer(recipe.train, embedder, loss), task)
 
 
 def kit_epochs(folder: Path, epochs: int, width: int) -> float:
@@ -671,7 +671,8 @@ class Steps:
         images = jk.Images(None, jk.ImageStore(pixels, key=""), None, [], "")
         labels, positions = torch.arange(count) % CATS, np.arange(count)
         self.task = jk.make_task(recipe, embedder, images, labels, (positions, positions[:0]), self.device)
-        self.trainer = jk.Trainer(recipe, embedder, loss, self.task)
+        optimizer = jk.Trainer.make_optimizer(recipe.train, embedder, loss)
+        self.trainer = jk.Trainer(recipe, embedder, loss, optimizer, self.task)
         if plain:  # as torch comes, without TF32
             torch.set_float32_matmul_precision("highest")
             torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = False

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "e4930db3d86804e459943ee0cf3f96456c537b59acec8b89da5be90364265f40"  # of its jaguar_kit.py
+MODULE = "8c4c92dd8feb6915144f490dc28df992ab24ebe01424088c25ace4de75fc7808"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
