@@ -1,8 +1,10 @@
-"""The module as a whole: its table of contents, its order, and what importing it does."""
+"""The module as a whole: its table of contents, its order, what importing it does, and what it can do alone."""
 
 import ast
 import doctest
+import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import jaguar_kit
+import pytest
 
 SOURCE = Path(jaguar_kit.__file__).read_text(encoding="utf-8")
 TREE = ast.parse(SOURCE)
@@ -89,9 +92,10 @@ def test_every_default_of_a_registered_part_passes_its_own_check():
         assert {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in given.items()} == settings
 
 
-IMPORT_AUDIT = """
-import sys, threading
+ALONE = """
+import pathlib, sys, threading
 import kornia.augmentation, numpy, pandas, safetensors.torch, timm, torch, yaml, PIL.Image, PIL.ImageDraw, PIL.ImageOps
+LOADED = set(sys.modules)
 before = threading.active_count()
 opened = []
 def hook(event, arguments):
@@ -106,16 +110,41 @@ assert not opened, opened
 assert threading.active_count() == before
 assert not torch.cuda.is_initialized()
 heavy = {"matplotlib.pyplot", "optuna", "kaggle", "sklearn", "scipy.ndimage"} & set(sys.modules)
-print("HEAVY", sorted(heavy - LOADED), file=sys.stderr)
+print("HEAVY", sorted(heavy - LOADED), flush=True)
+assert pathlib.Path(jaguar_kit.__file__).parent == pathlib.Path.cwd()
+root = jaguar_kit.make_mini_dataset("mini", identities=4, images=40)
+recipe = jaguar_kit.recipe_from_dict({"name": "alone", "data": {"size": 32}, "train": {"epochs": 1, "batch_size": 8},
+    "model": {"backbone": "test_resnet", "pretrained": False, "input_size": 32, "freeze": False}})
+result = jaguar_kit.run_recipe(recipe, data=root)
+assert result.report.is_file()
+print("TRAINED", flush=True)
+sys.exit(jaguar_kit.main(argv=["list"]))
 """
 
 
-def test_import_is_quiet_and_opens_nothing():
-    script = IMPORT_AUDIT.replace("before =", "LOADED = set(sys.modules)\nbefore =", 1)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
-    assert done.stderr.splitlines()[-1] == "HEAVY []"
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """An empty folder with the module alone, and the process that imported it there, made data, trained and listed."""
+    folder = tmp_path_factory.mktemp("alone")
+    shutil.copy(jaguar_kit.__file__, folder)
+    env = {**os.environ, "PYTHONPATH": str(folder)}
+    words = [sys.executable, "-c", ALONE]
+    return folder, subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def test_import_is_quiet_and_opens_nothing(alone):
+    assert alone[1].stdout.startswith("HEAVY []\n"), alone[1].stderr
+
+
+def test_the_module_alone_in_an_empty_folder_makes_data_and_trains(alone):
+    assert alone[1].stdout.splitlines()[-1] == "TRAINED", alone[1].stderr
+
+
+def test_commands_of_tools_say_that_they_need_them(alone):
+    folder, done = alone
+    needed = f"needs {folder / 'tools'}, which is not there (expected the whole repository)"
+    assert done.stderr.splitlines()[-1] == f"error: jaguar_kit list: {needed}"
+    assert done.returncode == 2
 
 
 WITH_EXAMPLES = ("6. ", "7. ", "8. ", "9. ", "10. ")  # models, losses, samplers, metrics, retrieval

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -69,9 +70,8 @@ def test_a_byte_order_mark_is_no_fault(tmp_path):
 # error lines
 
 
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
+def test_error_line_names_file_setting_value_and_expectation(write_recipe):
+    for text, line in (
         ("train: {lr: fast}", "train.lr: 'fast' is not a number (example: 5e-4)"),
         ("train: {lr: 0}", "train.lr: 0.0 is out of range (expected above 0)"),
         ("train: {epochs: 2.5}", "train.epochs: 2.5 is not a whole number (example: 32)"),
@@ -88,10 +88,7 @@ def test_a_byte_order_mark_is_no_fault(tmp_path):
         ("loss: {margn: 1}", "loss.margn: loss 'arcface' has no such setting; did you mean 'margin'?"),
         ("augment: 3", "augment: 3 is not a list (example: [1, 2])"),
         ("augment: [flip, flop]", "augment[1]: there is no augmentation 'flop'; did you mean 'flip'?"),
-        (
-            "augment: [{name: affine, scale: [1]}]",
-            "augment[0].scale: [1] has 1 values, expected 2",
-        ),
+        ("augment: [{name: affine, scale: [1]}]", "augment[0].scale: [1] has 1 values, expected 2"),
         ("seeds: [0, x]", "seeds[1]: 'x' is not a whole number (example: 32)"),
         ("seeds: 3", "seeds: 3 is not a list (example: [1, 2])"),
         ("model: {freeze: 1}", "model.freeze: 1 is not true or false"),
@@ -103,11 +100,9 @@ def test_a_byte_order_mark_is_no_fault(tmp_path):
         ("grid: {train.lr: 3}", "grid.train.lr: 3 is not a list of values (example: [256, 512])"),
         ("grid: {train.lr: []}", "grid.train.lr: [] is not a list of values (example: [256, 512])"),
         ("grid: {train.lrx: [3]}", "train.lrx: there is no such setting; did you mean 'lr'?"),
-    ],
-)
-def test_error_line_names_file_setting_value_and_expectation(write_recipe, text, line):
-    path = write_recipe(text)
-    assert fails(path) == f"{path}: {line}"
+    ):
+        path = write_recipe(text)
+        assert fails(path) == f"{path}: {line}"
 
 
 def test_a_name_that_can_name_no_folder_is_refused(write_recipe):
@@ -580,28 +575,27 @@ def test_there_are_recipes():
     assert "quickstart" in {path.stem for path in RECIPES}
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_asks_a_question_round_trips_and_has_a_small_version(path):
-    recipe = load_recipe(path)
-    assert recipe.name == path.stem
-    assert recipe.question
-    plain, short = recipe_to_dict(recipe), yaml.safe_dump(kernels.recipe_in_short(recipe), sort_keys=False)
-    whole = yaml.safe_dump(plain, sort_keys=False)
-    assert len(short) < len(whole)
-    assert yaml.load(whole, jk.StrictLoader) == plain
-    for again in (plain, yaml.safe_load(short)):
-        assert recipe_to_dict(recipe_from_dict(again, str(path))) == plain
-    epochs = 0 if recipe.analysis and not recipe.train.epochs else 2
-    for cell in expand(jk.smoke(recipe)):
-        assert (cell.recipe.model.backbone, cell.recipe.train.epochs) == ("test_resnet", epochs)
+def test_every_recipe_asks_a_question_round_trips_and_has_a_small_version():
+    for path in RECIPES:
+        recipe = load_recipe(path)
+        assert recipe.name == path.stem
+        assert recipe.question, path
+        plain, short = recipe_to_dict(recipe), yaml.safe_dump(kernels.recipe_in_short(recipe), sort_keys=False)
+        whole = yaml.safe_dump(plain, sort_keys=False)
+        assert len(short) < len(whole), path
+        assert yaml.load(whole, jk.StrictLoader) == plain, path
+        for again in (plain, yaml.safe_load(short)):
+            assert recipe_to_dict(recipe_from_dict(again, str(path))) == plain, path
+        epochs = 0 if recipe.analysis and not recipe.train.epochs else 2
+        for cell in expand(jk.smoke(recipe)):
+            assert (cell.recipe.model.backbone, cell.recipe.train.epochs) == ("test_resnet", epochs), path
 
 
 # values that would be fatal later
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
+def test_what_would_be_fatal_later_is_refused_at_once(write_recipe):
+    for text, words in (
         ("published: {a: 2024-01-01}", r"published\.a: .* is a date \(expected .*quote it"),
         ("published: {a: 2024-01-01 10:00:00}", r"published\.a: .* is a datetime"),
         ("published: {a: !!binary aGVsbG8=}", r"published\.a: .* is a bytes"),
@@ -638,13 +632,10 @@ def test_every_recipe_asks_a_question_round_trips_and_has_a_small_version(path):
             "make 10,201 runs",
         ),
         ("soup: [a]", "there is none"),
-    ],
-)
-def test_what_would_be_fatal_later_is_refused_at_once(text, words, write_recipe):
-    with pytest.raises(KitError, match=words) as error:
-        load_recipe(write_recipe(text))
-    assert len(str(error.value)) < 1700
-    assert "\n" not in str(error.value)
+    ):
+        line = fails(write_recipe(text))
+        assert re.search(words, line), text
+        assert len(line) < 1700, text
 
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -368,44 +368,35 @@ def test_triplet_follows_the_formula_between_embeddings_that_nearly_agree(mining
         assert_follows(loss, slow("triplet", mining=mining), points, SEVERAL, f"spread {spread}")
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("cross_entropy", {"label_smoothing": 0.1}),
-        ("cross_entropy", {"label_smoothing": 0.5}),
-        ("cosface", {"margin": 0.0, "scale": 16.0}),
-        ("cosface", {"margin": 0.6, "scale": 30.0}),
-        ("sphereface", {"margin": 1.0}),
-        ("sphereface", {"margin": 2.0, "scale": 8.0}),
-        ("sphereface", {"margin": 3.7, "scale": 8.0}),
-        ("subcenter_arcface", {"margin": 0.3, "scale": 16.0, "subcenters": 1}),
-        ("subcenter_arcface", {"margin": 0.3, "scale": 16.0, "subcenters": 4}),
-        ("adaface", {"margin": 0.6, "scale": 16.0, "h": 1.0}),
-        ("hyperbolic_arcface", {"margin": 0.0, "scale": 16.0}),
-        ("hyperbolic_arcface", {"margin": 1.5, "scale": 8.0}),
-        ("triplet", {"mining": "semi_hard"}),
-        ("triplet", {"mining": "semi_hard", "margin": 0.05}),
-        ("triplet", {"mining": "semi_hard", "margin": 1.0}),
-        ("triplet", {"margin": 0.05}),
-        ("triplet", {"margin": 1.0}),
-        ("cross_entropy_triplet", {"label_smoothing": 0.0, "triplet_weight": 1.5, "margin": 0.5}),
-        ("circle", {"margin": 0.4, "scale": 16.0}),
-        ("circle", {"margin": 0.1, "scale": 2.0}),
-        ("supcon", {"temperature": 0.05}),
-        ("supcon", {"temperature": 1.0}),
-        ("proxy_anchor", {"margin": 0.0, "scale": 8.0}),
-        ("proxy_anchor", {"margin": 0.3, "scale": 16.0}),
-        ("sum", {"parts": [{"name": "supcon", "temperature": 0.5}], "weights": [3.0]}),
-        ("sum", {"parts": [{"name": "circle"}, {"name": "cosface", "margin": 0.1}], "weights": [0.25, 2.0]}),
+SETTINGS = {
+    "cross_entropy": [{"label_smoothing": 0.1}, {"label_smoothing": 0.5}],
+    "cosface": [{"margin": 0.0, "scale": 16.0}, {"margin": 0.6, "scale": 30.0}],
+    "sphereface": [{"margin": 1.0}, {"margin": 2.0, "scale": 8.0}, {"margin": 3.7, "scale": 8.0}],
+    "subcenter_arcface": [{"margin": 0.3, "scale": 16.0, "subcenters": count} for count in (1, 4)],
+    "adaface": [{"margin": 0.6, "scale": 16.0, "h": 1.0}],
+    "hyperbolic_arcface": [{"margin": 0.0, "scale": 16.0}, {"margin": 1.5, "scale": 8.0}],
+    "triplet": [
+        *({"mining": "semi_hard", "margin": margin} for margin in (0.3, 0.05, 1.0)),
+        *({"margin": margin} for margin in (0.05, 1.0)),
     ],
-    ids=str,
-)
-def test_every_setting_has_its_place_in_the_formula(name, settings):
+    "cross_entropy_triplet": [{"label_smoothing": 0.0, "triplet_weight": 1.5, "margin": 0.5}],
+    "circle": [{"margin": 0.4, "scale": 16.0}, {"margin": 0.1, "scale": 2.0}],
+    "supcon": [{"temperature": 0.05}, {"temperature": 1.0}],
+    "proxy_anchor": [{"margin": 0.0, "scale": 8.0}, {"margin": 0.3, "scale": 16.0}],
+    "sum": [
+        {"parts": [{"name": "supcon", "temperature": 0.5}], "weights": [3.0]},
+        {"parts": [{"name": "circle"}, {"name": "cosface", "margin": 0.1}], "weights": [0.25, 2.0]},
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_has_its_place_in_the_formula(name):
     labels = LABELS["one alone, one missing"]
-    loss = build(name, seed=1, **settings)
-    for pull in (0.0, 0.7):
+    for settings, pull in itertools.product(SETTINGS[name], (0.0, 0.7)):
+        loss = build(name, seed=1, **settings)
         points = random_points(loss, labels, pull, seed=1)
-        assert_follows(loss, slow(name, **settings), points, labels, f"pull {pull}")
+        assert_follows(loss, slow(name, **settings), points, labels, f"{settings}, pull {pull}")
 
 
 def test_defaults_are_those_of_the_formula():
@@ -480,8 +471,7 @@ def library():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the library's own
 @pytest.mark.parametrize(
-    "name",
-    ["arcface", "cosface", "sphereface", "subcenter_arcface", "triplet", "circle", "supcon", "proxy_anchor"],
+    "name", ["arcface", "cosface", "sphereface", "subcenter_arcface", "triplet", "circle", "supcon", "proxy_anchor"]
 )
 def test_loss_and_gradient_are_those_of_pytorch_metric_learning(library, name):
     loss = build(name, **({"margin": 3.0} if name == "sphereface" else {}))
@@ -666,11 +656,7 @@ def test_semi_hard_takes_the_farthest_negative_when_none_is_beyond_the_positive(
 
 def test_batch_hard_takes_the_farthest_positive_and_the_nearest_negative():
     points = on_circle(0.0, 0.2, 0.7, -0.4, 2.0)
-    terms = [
-        0.3 + chord(0.7) - chord(0.4),
-        0.3 + chord(0.5) - chord(0.6),
-        0.3 + chord(0.7) - chord(1.1),
-    ]
+    terms = [0.3 + chord(0.7) - chord(0.4), 0.3 + chord(0.5) - chord(0.6), 0.3 + chord(0.7) - chord(1.1)]
     value = backward(build("triplet"), points, [0, 0, 0, 1, 2])[0]
     assert float(value) == pytest.approx(sum(max(term, 0) for term in terms) / 3, rel=1e-5)
 
@@ -683,17 +669,13 @@ def test_triplet_counts_anchors_without_a_violation_too(mining):
     assert not gradient.any()
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [("triplet", {}), ("triplet", {"mining": "semi_hard"}), ("circle", {}), ("supcon", {})],
-    ids=str,
-)
-def test_nothing_to_compare_with_is_a_loss_of_zero(name, settings):
-    loss = build(name, **settings)
-    for labels in [[*range(5)], [3]] + ([[2] * 6] if name != "supcon" else []):
-        value, gradient = backward(loss, random_points(loss, labels), labels)
-        assert float(value) == 0, labels
-        assert not gradient.any(), labels
+def test_nothing_to_compare_with_is_a_loss_of_zero():
+    for name, settings in (("triplet", {}), ("triplet", {"mining": "semi_hard"}), ("circle", {}), ("supcon", {})):
+        loss = build(name, **settings)
+        for labels in [[*range(5)], [3]] + ([[2] * 6] if name != "supcon" else []):
+            value, gradient = backward(loss, random_points(loss, labels), labels)
+            assert float(value) == 0, (name, settings, labels)
+            assert not gradient.any(), (name, settings, labels)
 
 
 def test_supcon_of_one_identity_is_not_zero():
@@ -701,22 +683,18 @@ def test_supcon_of_one_identity_is_not_zero():
     assert_follows(loss, slow("supcon"), random_points(loss, [2] * 6), [2] * 6)
 
 
-@pytest.mark.parametrize(
-    ("name", "settings", "other", "other_settings"),
-    [
+def test_two_losses_coincide():
+    for name, settings, other, other_settings in (
         ("sphereface", {"margin": 1.0, "scale": 64.0}, "cosface", {"margin": 0.0}),
         ("arcface", {"margin": 0.0}, "cosface", {"margin": 0.0}),
         ("cross_entropy_triplet", {"triplet_weight": 0.0, "label_smoothing": 0.0}, "cross_entropy", {}),
         ("sum", {"parts": [{"name": "cosface"}], "weights": [1.0]}, "cosface", {}),
         ("sum", {"parts": ["triplet"], "weights": [1.0]}, "triplet", {}),
-    ],
-    ids=str,
-)
-def test_two_losses_coincide(name, settings, other, other_settings):
-    first, second = build(name, **settings), build(other, **other_settings)
-    points = random_points(first, SEVERAL)
-    for actual, expected in zip(backward(first, points, SEVERAL), backward(second, points, SEVERAL)):
-        assert_near(actual, expected)
+    ):
+        first, second = build(name, **settings), build(other, **other_settings)
+        points = random_points(first, SEVERAL)
+        for actual, expected in zip(backward(first, points, SEVERAL), backward(second, points, SEVERAL)):
+            assert_near(actual, expected, about=f"{name} {settings} and {other}")
 
 
 def test_one_subcenter_is_arcface():
@@ -839,27 +817,27 @@ def test_equal_embeddings_and_any_labels_give_a_finite_loss_and_gradient(name):
         assert_finite(loss, random_points(loss, labels), labels, labels)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_order_of_images_does_not_matter(name):
-    loss = build(name)
-    points, labels = random_points(loss, SEVERAL), torch.tensor(SEVERAL)
-    value, gradient = backward(loss, points, labels)
-    order = torch.as_tensor(np.random.default_rng(3).permutation(len(points)))
-    other_value, other_gradient = backward(loss, points[order], labels[order])
-    assert_near(other_value, value, 1e-6)
-    assert_near(other_gradient, gradient[order])
+def test_order_of_images_does_not_matter():
+    for name in NAMES:
+        loss = build(name)
+        points, labels = random_points(loss, SEVERAL), torch.tensor(SEVERAL)
+        value, gradient = backward(loss, points, labels)
+        order = torch.as_tensor(np.random.default_rng(3).permutation(len(points)))
+        other_value, other_gradient = backward(loss, points[order], labels[order])
+        assert_near(other_value, value, 1e-6, name)
+        assert_near(other_gradient, gradient[order], about=name)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_autocast_computes_in_full_precision(name):
-    loss = build(name)
-    points = random_points(loss, SEVERAL).bfloat16()
-    expected, expected_gradient = backward(loss, points.float(), SEVERAL)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value, gradient = backward(loss, points, SEVERAL)
-    assert value.dtype == torch.float32
-    assert_near(value, expected, 1e-3)
-    assert_near(gradient, expected_gradient, 1e-2)  # itself in bfloat16
+def test_autocast_computes_in_full_precision():
+    for name in NAMES:
+        loss = build(name)
+        points = random_points(loss, SEVERAL).bfloat16()
+        expected, expected_gradient = backward(loss, points.float(), SEVERAL)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value, gradient = backward(loss, points, SEVERAL)
+        assert value.dtype == torch.float32, name
+        assert_near(value, expected, 1e-3, name)
+        assert_near(gradient, expected_gradient, 1e-2, name)  # itself in bfloat16
 
 
 def test_parameters_and_buffers_move_with_the_loss():
@@ -922,16 +900,15 @@ def test_losses_that_compare_images_with_each_other_do_not_claim_to_look_at_one(
     assert build("sum", parts=[{"name": "cosface"}, {"name": "arcface"}], weights=[1.0, 2.0]).per_sample
 
 
-@pytest.mark.parametrize("name", SINGLES)
-def test_loss_on_single_images_is_the_mean_of_theirs_weighted_by_their_shares(name):
-    for settings in ({}, {"beta": 0.9, "counts": COUNTS}):
+def test_loss_on_single_images_is_the_mean_of_theirs_weighted_by_their_shares():
+    for name, settings in itertools.product(SINGLES, ({}, {"beta": 0.9, "counts": COUNTS})):
         loss = build(name, **settings)
         points, labels = random_points(loss, SEVERAL), torch.tensor(SEVERAL)
         shares = torch.linspace(0, 1, len(SEVERAL))
         alone = [loss(points[i : i + 1], labels[i : i + 1]) for i in range(len(SEVERAL))]
         shared = mean([share * term for share, term in zip(shares, alone)])
-        assert_near(loss(points, labels), mean(alone), about=settings)
-        assert_near(loss(points, labels, shares), shared, about=settings)
+        assert_near(loss(points, labels), mean(alone), about=f"{name} {settings}")
+        assert_near(loss(points, labels, shares), shared, about=f"{name} {settings}")
 
 
 # Settings.
@@ -995,9 +972,10 @@ def test_arrays_and_lists_are_taken_as_tensors_are():
         assert float(loss(embeddings.tolist(), labels).detach()) == pytest.approx(expected), name
 
 
-@pytest.mark.parametrize(
-    ("embeddings", "labels", "words"),
-    [
+def test_what_is_no_batch_is_one_line():
+    built = {"embedding_dim": 4, "num_identities": 3, "counts": [2, 2, 2]}
+    losses = {name: jaguar_kit.build("loss", name, **built) for name in EVERY}
+    for embeddings, labels, words in (
         (np.zeros(4), [0], "embeddings: .* of shape"),
         (np.zeros((2, 4, 1)), [0, 1], "embeddings: .* of shape"),
         (np.zeros((2, 4), int), [0, 1], "expected numbers with a point"),
@@ -1011,14 +989,11 @@ def test_arrays_and_lists_are_taken_as_tensors_are():
         (np.zeros((2, 4)), ["a", "b"], "expected numbers"),
         (None, None, "expected numbers"),
         ([[1.0, 2.0], [1.0]], [0, 1], "expected numbers"),
-    ],
-)
-def test_what_is_no_batch_is_one_line(embeddings, labels, words):
-    for name in EVERY:
-        loss = jaguar_kit.build("loss", name, embedding_dim=4, num_identities=3, counts=[2, 2, 2])
-        line = refusal(loss, embeddings, labels)
-        assert re.match(rf"loss: .*{words}", line), name
-        assert "\n" not in line, name
+    ):
+        for name, loss in losses.items():
+            line = refusal(loss, embeddings, labels)
+            assert re.match(rf"loss: .*{words}", line), f"{name}, {embeddings!r}, {labels!r}: {line}"
+            assert "\n" not in line, name
 
 
 def test_embeddings_of_another_width_are_one_line():
@@ -1034,19 +1009,16 @@ def test_sizes_that_there_are_not_are_one_line():
         assert refusal(jaguar_kit.build, "loss", "arcface", **given).startswith(f"loss: {next(iter(sizes))}: "), sizes
 
 
-@pytest.mark.parametrize(
-    ("model", "words"),
-    [
+def test_a_model_that_is_none_is_one_line():
+    for model, words in (
         (3, "model: 3 is not a section"),
         (None, "model: None is not a section"),
         ("resnet5", r"model\.backbone: timm .* has no 'resnet5'"),
         ({"backbon": "x"}, r"model\.backbon: there is no such setting; did you mean 'backbone'"),
         ({"backbone": "test_resnet", "pretrained": False, "head": "linea"}, "did you mean 'linear'"),
-    ],
-)
-def test_a_model_that_is_none_is_one_line(model, words):
-    with pytest.raises(KitError, match=words):
-        jaguar_kit.build_embedder(model)
+    ):
+        with pytest.raises(KitError, match=words):
+            jaguar_kit.build_embedder(model)
 
 
 def test_a_model_is_built_of_plain_settings_too():

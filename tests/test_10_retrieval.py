@@ -1,5 +1,7 @@
 """Section 10: similarities, expansion, re-ranking, calibration, fusion and the steps of a recipe."""
 
+import itertools
+
 import jaguar_kit
 import numpy as np
 import pytest
@@ -101,18 +103,22 @@ def assert_close(got, expected):
     np.testing.assert_allclose(np.asarray(got), expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("k", [1, 3, 50])
-@pytest.mark.parametrize("alpha", [0.0, 1.0, 3.0])
-def test_query_expansion_is_that_of_the_slow_loops(k, alpha):
-    embeddings = vectors(20)
-    expected = slow.query_expansion(embeddings, k, alpha)
-    assert_close(jaguar_kit.query_expansion(embeddings, k, alpha), expected)
-    assert_close(jaguar_kit.query_expansion(torch.from_numpy(embeddings).float(), k, alpha), expected)
+def test_query_expansion_is_that_of_the_slow_loops():
+    for k in (1, 3, 50):
+        for alpha in (0.0, 1.0, 3.0):
+            embeddings = vectors(20)
+            expected = slow.query_expansion(embeddings, k, alpha)
+            assert_close(jaguar_kit.query_expansion(embeddings, k, alpha), expected)
+            assert_close(jaguar_kit.query_expansion(torch.from_numpy(embeddings).float(), k, alpha), expected)
 
 
-@pytest.mark.parametrize("count", [2, 5, 30])
 @pytest.mark.parametrize(("k1", "k2"), [(20, 6), (1, 1), (5, 3), (7, 1), (5, 9), (60, 2)])
-def test_re_ranking_is_that_of_the_slow_loops(count, k1, k2):
+def test_re_ranking_is_that_of_the_slow_loops(k1, k2):
+    for count in (2, 5, 30):
+        check_re_ranking(count, k1, k2)
+
+
+def check_re_ranking(count, k1, k2):
     embeddings = vectors(count, 4) + 2 * vectors(count, 4, seed=1)[np.arange(count) // 4]  # clusters of four
     similarity = slow.cosines(embeddings)
     expected = slow.k_reciprocal_rerank(similarity, k1, k2, 0.3)
@@ -120,11 +126,11 @@ def test_re_ranking_is_that_of_the_slow_loops(count, k1, k2):
     assert_close(jaguar_kit.k_reciprocal_rerank(similarity=similarity, k1=k1, k2=k2), expected)
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
-def test_re_ranking_weighs_the_original_distance(weight):
-    embeddings = vectors(25)
-    expected = slow.k_reciprocal_rerank(slow.cosines(embeddings), 6, 3, weight)
-    assert_close(jaguar_kit.k_reciprocal_rerank(embeddings, k1=6, k2=3, lambda_value=weight), expected)
+def test_re_ranking_weighs_the_original_distance():
+    for weight in (0.0, 0.3, 1.0):
+        embeddings = vectors(25)
+        expected = slow.k_reciprocal_rerank(slow.cosines(embeddings), 6, 3, weight)
+        assert_close(jaguar_kit.k_reciprocal_rerank(embeddings, k1=6, k2=3, lambda_value=weight), expected)
 
 
 @pytest.mark.parametrize("queries", [1, 8, 24])
@@ -148,11 +154,11 @@ def test_re_ranking_orders_ties_like_the_slow_loops(count, seed, k1, k2):
     assert_close(jaguar_kit.k_reciprocal_rerank(similarity=similarity, k1=k1, k2=k2), expected)
 
 
-@pytest.mark.parametrize("count", [1, 2, 10])
-@pytest.mark.parametrize("seed", range(2))
-def test_images_that_are_all_alike_stay_all_alike(count, seed):
-    embeddings = np.repeat(vectors(1, 7, seed), count, axis=0).astype(np.float32)
-    np.testing.assert_allclose(jaguar_kit.k_reciprocal_rerank(embeddings), np.ones((count, count)), atol=1e-5)
+def test_images_that_are_all_alike_stay_all_alike():
+    for count in (1, 2, 10):
+        for seed in range(2):
+            embeddings = np.repeat(vectors(1, 7, seed), count, axis=0).astype(np.float32)
+            np.testing.assert_allclose(jaguar_kit.k_reciprocal_rerank(embeddings), np.ones((count, count)), atol=1e-5)
 
 
 @PROPERTY
@@ -194,10 +200,10 @@ def test_what_is_no_number_is_refused_everywhere():
             function(embeddings)
 
 
-@pytest.mark.parametrize("wrong", [{"k1": 0}, {"k2": 0}, {"lambda_value": 1.5}, {"queries": 7}])
-def test_re_ranking_refuses_what_it_can_not_do(wrong):
-    with pytest.raises(KitError, match="k_reciprocal_rerank"):
-        jaguar_kit.k_reciprocal_rerank(similarity=np.eye(7), **wrong)
+def test_re_ranking_refuses_what_it_can_not_do():
+    for wrong in ({"k1": 0}, {"k2": 0}, {"lambda_value": 1.5}, {"queries": 7}):
+        with pytest.raises(KitError, match="k_reciprocal_rerank"):
+            jaguar_kit.k_reciprocal_rerank(similarity=np.eye(7), **wrong)
 
 
 def test_re_ranking_helps_where_neighbours_tell_more_than_pairs():
@@ -283,21 +289,22 @@ def test_top_k_in_another_geometry_is_that_of_its_distance(space):
         assert_close(values[i], row[best])
 
 
-@pytest.mark.parametrize("k", [1, 3, 50])
-@pytest.mark.parametrize("alpha", [0.0, 3.0])
 @pytest.mark.parametrize("space", slow.SPACES)
-def test_query_expansion_in_another_geometry_is_that_of_the_slow_loops(space, alpha, k):
-    embeddings = in_a_ball()
-    expected = slow.space_average_with_nearest(embeddings, k, lambda rank, s: max(s, 0.0) ** alpha, space)
-    assert_close(jaguar_kit.query_expansion(embeddings, k, alpha, jaguar_kit.build("geometry", space)), expected)
+def test_query_expansion_in_another_geometry_is_that_of_the_slow_loops(space):
+    embeddings, geometry = in_a_ball(), jaguar_kit.build("geometry", space)
+    for k, alpha in itertools.product((1, 3, 50), (0.0, 3.0)):
+        weigh = lambda rank, s, alpha=alpha: max(s, 0.0) ** alpha  # noqa: E731
+        expected = slow.space_average_with_nearest(embeddings, k, weigh, space)
+        assert_close(jaguar_kit.query_expansion(embeddings, k, alpha, geometry), expected)
 
 
-@pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("space", slow.SPACES)
-def test_database_augmentation_in_another_geometry_is_that_of_the_slow_loops(space, k):
-    embeddings = in_a_ball()
-    expected = slow.space_average_with_nearest(embeddings, k, lambda rank, s: (k + 1 - rank) / (k + 1), space)
-    assert_close(jaguar_kit.database_augmentation(embeddings, k, jaguar_kit.build("geometry", space)), expected)
+def test_database_augmentation_in_another_geometry_is_that_of_the_slow_loops(space):
+    embeddings, geometry = in_a_ball(), jaguar_kit.build("geometry", space)
+    for k in (1, 3):
+        weigh = lambda rank, s, k=k: (k + 1 - rank) / (k + 1)  # noqa: E731
+        expected = slow.space_average_with_nearest(embeddings, k, weigh, space)
+        assert_close(jaguar_kit.database_augmentation(embeddings, k, geometry), expected)
 
 
 @pytest.mark.parametrize("space", slow.SPACES)
@@ -545,25 +552,24 @@ def test_views_of_directions_are_averaged_as_ever(name):
 # arguments that would say nothing
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
+def test_re_ranking_ignores_no_argument():
+    for arguments, words in (
         ({"similarity": np.eye(7), "gallery": np.eye(7)}, r"gallery= says nothing with similarity="),
         ({"similarity": np.eye(7), "geometry": jaguar_kit.build("geometry", "euclidean")}, "geometry= says nothing"),
         ({"embeddings": np.eye(7), "gallery": np.eye(7), "queries": 3}, "queries= says nothing with gallery="),
         ({"embeddings": np.eye(7), "similarity": np.eye(7)}, "give either"),
         ({}, "give either"),
-    ],
-)
-def test_re_ranking_ignores_no_argument(arguments, words):
-    with pytest.raises(KitError, match=words):
-        jaguar_kit.k_reciprocal_rerank(**arguments)
+    ):
+        with pytest.raises(KitError, match=words):
+            jaguar_kit.k_reciprocal_rerank(**arguments)
 
 
-@pytest.mark.parametrize("k", [0, -1, 4, 9])
-def test_more_neighbours_than_there_are_are_refused(k):
-    with pytest.raises(KitError, match=rf"top_k: k: {k} is out of range \(expected 1 to 3, the size of the gallery\)"):
-        jaguar_kit.top_k(np.eye(3), np.eye(3), k)
+def test_more_neighbours_than_there_are_are_refused():
+    for k in (0, -1, 4, 9):
+        with pytest.raises(
+            KitError, match=rf"top_k: k: {k} is out of range \(expected 1 to 3, the size of the gallery\)"
+        ):
+            jaguar_kit.top_k(np.eye(3), np.eye(3), k)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.tensor, list])
@@ -576,20 +582,17 @@ def test_steps_by_name_work_on_plain_embeddings(kind):
     assert isinstance(got, torch.Tensor) == (kind is torch.tensor)
 
 
-@pytest.mark.parametrize(
-    ("steps", "words"),
-    [
+def test_steps_that_can_not_be_taken_are_one_line():
+    for steps, words in (
         (["tta"], "tta looks at the images again"),
         (["auto"], "auto needs labelled images"),
         (["k_reciprocal", "query_expansion"], "out of order"),
         (["k_recip"], "did you mean 'k_reciprocal'"),
         ([3], "names no postprocess"),
         (7, "is not a list"),
-    ],
-)
-def test_steps_that_can_not_be_taken_are_one_line(steps, words):
-    with pytest.raises(KitError, match=words):
-        jaguar_kit.postprocess(steps, np.eye(4))
+    ):
+        with pytest.raises(KitError, match=words):
+            jaguar_kit.postprocess(steps, np.eye(4))
 
 
 @pytest.mark.parametrize(

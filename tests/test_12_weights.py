@@ -24,6 +24,15 @@ TINY = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tensors this small only lose time to threads that wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def recipe_of(**changes):
     return recipe_from_dict(jaguar_kit.merge_recipe(TINY, changes))
 
@@ -160,18 +169,15 @@ def changed(place, target, **metadata):
     return str(target)
 
 
-@pytest.mark.parametrize(
-    ("what", "words"),
-    [
+def test_a_soup_of_what_does_not_belong_together_is_refused(learned, mini, tmp_path):
+    for what, words in (
         ({"identities": ["a", "b", "c", "d", "e", "f"]}, "other individuals"),
         ({"normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 32, 32]}}, "mean and std"),
         ({"backbone_sha256": "other"}, "hash"),
-    ],
-)
-def test_a_soup_of_what_does_not_belong_together_is_refused(what, words, learned, mini, tmp_path):
-    other = changed(learned, tmp_path / "other" / "weights.safetensors", **what)
-    with pytest.raises(KitError, match=rf"^soup: .*{words}"):
-        again(learned, mini, tmp_path / "out", model={"freeze": False}, soup=[other])
+    ):
+        other = changed(learned, tmp_path / "other" / "weights.safetensors", **what)
+        with pytest.raises(KitError, match=rf"^soup: .*{words}"):
+            again(learned, mini, tmp_path / "out", model={"freeze": False}, soup=[other])
     same = changed(learned, tmp_path / "same" / "weights.safetensors")
     result = again(learned, mini, tmp_path / "out", model={"freeze": False}, soup=[same])
     kept = np.load(result.folder / "default" / "seed42" / "validation.npz")
@@ -206,12 +212,12 @@ def tensors():
     return {key: value.clone() for key, value in jaguar_kit.create_backbone("test_resnet").state_dict().items()}
 
 
-@pytest.mark.parametrize("prefix", ["module.", "backbone.", "model.", "_orig_mod.", "model.backbone."])
-def test_names_behind_a_wrapping_are_taken_and_told(prefix, tensors, tmp_path, capsys):
-    save_file({f"{prefix}{key}": value for key, value in tensors.items()}, tmp_path / "x.safetensors")
-    backbone = model_of(tmp_path / "x.safetensors")
-    assert all(torch.equal(value, tensors[key]) for key, value in backbone.state_dict().items())
-    assert f"without the prefix '{prefix}'" in capsys.readouterr().out
+def test_names_behind_a_wrapping_are_taken_and_told(tensors, tmp_path, capsys):
+    for prefix in ("module.", "backbone.", "model.", "_orig_mod.", "model.backbone."):
+        save_file({f"{prefix}{key}": value for key, value in tensors.items()}, tmp_path / "x.safetensors")
+        backbone = model_of(tmp_path / "x.safetensors")
+        assert all(torch.equal(value, tensors[key]) for key, value in backbone.state_dict().items()), prefix
+        assert f"without the prefix '{prefix}'" in capsys.readouterr().out
 
 
 def test_a_folder_as_the_hub_leaves_it_is_found(tensors, tmp_path, monkeypatch):
@@ -228,34 +234,38 @@ def with_config(tensors, path, text):
     save_file(tensors, path, {"config": text})
 
 
-@pytest.mark.parametrize(
-    ("name", "write", "words"),
-    [
-        ("x.pth", lambda t, p: torch.save(t, p), "may run code when it is read"),
-        ("x.bin", lambda t, p: p.write_bytes(b"x"), "may run code when it is read"),
-        ("x.safetensors", lambda t, p: p.write_text("version https://git-lfs.github.com/spec/v1\noid"), "git lfs pull"),
-        ("x.safetensors", lambda t, p: save_file({k: v.to(torch.int8) for k, v in t.items()}, p), "quantised weights"),
-        ("x.safetensors", lambda t, p: save_file({k: v.to(torch.float8_e4m3fn) for k, v in t.items()}, p), "quantised"),
-        ("x.safetensors", lambda t, p: with_config(t, p, '{"mean": [NaN, 0, 0]}'), "metadata 'config'"),
-        ("x.safetensors", lambda t, p: save_file(t, p, {"format": "jaguar_kit 1"}), "expected it in `checkpoint`"),
-        ("x.safetensors", lambda t, p: with_config(t, p, "{"), "metadata 'config'"),
-        ("x.safetensors", lambda t, p: with_config(t, p, '{"mean": "half"}'), "metadata 'config'"),
-        ("x.safetensors", lambda t, p: with_config(t, p, '{"std": [0, 1, 1]}'), "metadata 'config'"),
-        (
-            "x.safetensors",
-            lambda t, p: save_file({k: v * torch.nan if v.is_floating_point() else v for k, v in t.items()}, p),
-            "not all of them are numbers",
-        ),
-        ("x.safetensors", lambda t, p: p.mkdir() or p.rmdir() or p.write_bytes(b""), "not a complete safetensors file"),
-        ("x.safetensors", lambda t, p: save_file({f"odd.{k}": v for k, v in t.items()}, p), "is missing"),
-    ],
-)
-def test_weights_that_are_none_are_told_with_advice(name, write, words, tensors, tmp_path):
-    write(tensors, tmp_path / name)
-    with pytest.raises(KitError, match=words) as error:
-        model_of(tmp_path / name)
-    assert str(tmp_path / name) in str(error.value)
-    assert "\n" not in str(error.value)
+def scaled(tensors, factor: float) -> dict:
+    return {key: value * factor if value.is_floating_point() else value for key, value in tensors.items()}
+
+
+def as_type(tensors, dtype: torch.dtype) -> dict:
+    return {key: value.to(dtype) for key, value in tensors.items()}
+
+
+NO_WEIGHTS = [
+    ("x.pth", lambda t, p: torch.save(t, p), "may run code when it is read"),
+    ("x.bin", lambda t, p: p.write_bytes(b"x"), "may run code when it is read"),
+    ("lfs.safetensors", lambda t, p: p.write_text("version https://git-lfs.github.com/spec/v1\noid"), "git lfs pull"),
+    ("int8.safetensors", lambda t, p: save_file(as_type(t, torch.int8), p), "quantised weights"),
+    ("fp8.safetensors", lambda t, p: save_file(as_type(t, torch.float8_e4m3fn), p), "quantised"),
+    ("nan.safetensors", lambda t, p: with_config(t, p, '{"mean": [NaN, 0, 0]}'), "metadata 'config'"),
+    ("run.safetensors", lambda t, p: save_file(t, p, {"format": "jaguar_kit 1"}), "expected it in `checkpoint`"),
+    ("cut.safetensors", lambda t, p: with_config(t, p, "{"), "metadata 'config'"),
+    ("word.safetensors", lambda t, p: with_config(t, p, '{"mean": "half"}'), "metadata 'config'"),
+    ("zero.safetensors", lambda t, p: with_config(t, p, '{"std": [0, 1, 1]}'), "metadata 'config'"),
+    ("sick.safetensors", lambda t, p: save_file(scaled(t, torch.nan), p), "not all of them are numbers"),
+    ("empty.safetensors", lambda t, p: p.write_bytes(b""), "not a complete safetensors file"),
+    ("odd.safetensors", lambda t, p: save_file({f"odd.{k}": v for k, v in t.items()}, p), "is missing"),
+]
+
+
+def test_weights_that_are_none_are_told_with_advice(tensors, tmp_path):
+    for name, write, words in NO_WEIGHTS:
+        write(tensors, tmp_path / name)
+        with pytest.raises(KitError, match=words) as error:
+            model_of(tmp_path / name)
+        assert str(tmp_path / name) in str(error.value)
+        assert "\n" not in str(error.value)
 
 
 def test_a_flipped_bit_in_trained_weights_is_told(learned, tmp_path):
@@ -312,8 +322,8 @@ def test_images_that_a_checkpoint_was_trained_on_validate_nothing_unseen(mini, t
     assert not identify.held_out_images(second.folder / "default" / "seed42", table).any()
 
 
-@pytest.mark.parametrize("recipe", [{"loss": {"name": "arcface", "margin": 0.4, "scale": 16}}, {"train": {"lr": 0.5}}])
-def test_a_soup_over_settings_is_what_soups_are_for(recipe, learned, mini, tmp_path):
-    raw = jaguar_kit.merge_recipe(jaguar_kit.load_weights(learned)[1]["recipe"], recipe)
+def test_a_soup_over_settings_is_what_soups_are_for(learned, mini, tmp_path):
+    others = {"loss": {"name": "arcface", "margin": 0.4, "scale": 16}, "train": {"lr": 0.5}}
+    raw = jaguar_kit.merge_recipe(jaguar_kit.load_weights(learned)[1]["recipe"], others)
     other = changed(learned, tmp_path / "other" / "weights.safetensors", recipe=raw)
     again(learned, mini, tmp_path / "out", model={"freeze": False}, soup=[other])

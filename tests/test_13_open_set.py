@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import jaguar_kit
 import numpy as np
@@ -38,6 +39,15 @@ PROPERTY = settings(deadline=None, max_examples=60)
 KNOWN, UNKNOWN = ("a", "b", "c"), ("x", "y")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tensors this small only lose time to threads that wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 # the references
 
 
@@ -61,11 +71,12 @@ def slow_open_set_score(truth, answer, known):
 
 def slow_score(guesses, thresholds):
     """The score of guesses, each taken where it reaches its species' threshold."""
-    answer = [
-        row.identity if row.score >= thresholds.get(row.species, thresholds.get("")) else NEW
-        for row in guesses.itertuples()
-    ]
-    return slow_open_set_score(list(guesses.truth), answer, set(guesses.truth[guesses.known]))["score"]
+    species, identity, score, truth, known = (
+        list(guesses[c]) for c in ("species", "identity", "score", "truth", "known")
+    )
+    rows = zip(species, identity, score)
+    answer = [name if value >= thresholds.get(of, thresholds.get("")) else NEW for of, name, value in rows]
+    return slow_open_set_score(truth, answer, {name for name, there in zip(truth, known) if there})["score"]
 
 
 def candidates(scores):
@@ -108,10 +119,10 @@ def guesses(draw, species=("",), least=2, most=10):
     return guesses_of(*rows)
 
 
-def assert_same_score(got, expected):
+def assert_same_score(got, expected, about=""):
     assert got.keys() == {"baks", "baus", "score"}
     for name in got:
-        assert got[name] == pytest.approx(expected[name], rel=1e-12, nan_ok=True), name
+        assert got[name] == pytest.approx(expected[name], rel=1e-12, nan_ok=True), f"{name} {about}"
 
 
 # the score
@@ -131,9 +142,8 @@ def test_the_score_is_that_of_the_slow_loops(pairs, known):
     assert_same_score(open_set_score(truth, answer, known), slow_open_set_score(truth, answer, known))
 
 
-@pytest.mark.parametrize(
-    ("truth", "answer", "known", "baks", "baus"),
-    [
+def test_the_score_of_cases_worked_by_hand():
+    for truth, answer, known, baks, baus in (
         ("a b x", f"a b {NEW}", "a b", 1, 1),  # all right
         ("a b x", f"{NEW} a b", "a b", 0, 0),  # all wrong
         ("a b", f"a {NEW}", "a b", 0.5, math.nan),  # none unknown, and a known one answered new
@@ -144,11 +154,10 @@ def test_the_score_is_that_of_the_slow_loops(pairs, known):
         ("a x x x y", f"a {NEW} {NEW} {NEW} a", "a", 1, 0.5),
         ("x", "x", "a", math.nan, 0),  # even its own name is wrong for one that nobody knows
         ("a x", "b y", "a", 0, 0),
-    ],
-)
-def test_the_score_of_cases_worked_by_hand(truth, answer, known, baks, baus):
-    told = open_set_score(truth.split(), answer.split(), known.split())
-    assert_same_score(told, {"baks": baks, "baus": baus, "score": math.sqrt(baks * baus)})
+    ):
+        told = open_set_score(truth.split(), answer.split(), known.split())
+        expected = {"baks": baks, "baus": baus, "score": math.sqrt(baks * baus)}
+        assert_same_score(told, expected, f"{truth} answered {answer}")
 
 
 def test_the_score_is_the_geometric_mean():
@@ -160,10 +169,10 @@ def test_without_queries_every_score_is_nan():
     assert all(math.isnan(value) for value in open_set_score([], [], ["a"]).values())
 
 
-@pytest.mark.parametrize(("truth", "answer"), [(["a"], ["a", "b"]), (["a", "b"], []), ([["a", "b"]], [["a", "b"]])])
-def test_each_query_needs_one_answer(truth, answer):
-    with pytest.raises(KitError, match=r"expected one (label )?for each"):
-        open_set_score(truth, answer, ["a"])
+def test_each_query_needs_one_answer():
+    for truth, answer in ((["a"], ["a", "b"]), (["a", "b"], []), ([["a", "b"]], [["a", "b"]])):
+        with pytest.raises(KitError, match=r"expected one (label )?for each"):
+            open_set_score(truth, answer, ["a"])
 
 
 def test_tables_are_compared_by_place_not_by_their_index():
@@ -284,11 +293,11 @@ def test_no_other_threshold_is_better(table):
     assert slow_score(table, fitted) == pytest.approx(max(slow_score(table, {"": t}) for t in candidates(table.score)))
 
 
-@pytest.mark.parametrize("score", [0.3, 0.5, 0.7, 0.9, 0.999])
-def test_scores_that_are_the_nearest_numbers_are_told_apart(score):
-    table = guesses_of(("", "a", np.nextafter(score, 1), "a"), ("", "a", score, "x"))
-    fitted = fit_thresholds(table)
-    assert jaguar_kit.score_guesses(table, fitted)["score"] == threshold_curve(table).score.max() == 1
+def test_scores_that_are_the_nearest_numbers_are_told_apart():
+    for score in (0.3, 0.5, 0.7, 0.9, 0.999):
+        table = guesses_of(("", "a", np.nextafter(score, 1), "a"), ("", "a", score, "x"))
+        fitted = fit_thresholds(table)
+        assert jaguar_kit.score_guesses(table, fitted)["score"] == threshold_curve(table).score.max() == 1, score
 
 
 @PROPERTY
@@ -359,32 +368,35 @@ def test_best_beside_is_the_best_given_the_others(table, eighths):
         assert found == now["cat"]  # the present one, on a tie
 
 
-@pytest.mark.parametrize(("truth", "kind"), [(["a", "b"], "known"), (["x", "y"], "unknown")])
-def test_a_threshold_needs_both_kinds_of_queries(truth, kind):
-    with pytest.raises(KitError, match=f"all 2 queries are of {kind} individuals; both kinds are needed"):
-        fit_thresholds(guesses_of(*[("", "a", 0.5, name) for name in truth]))
+def test_a_threshold_needs_both_kinds_of_queries():
+    for truth, kind in (("ab", "known"), ("xy", "unknown")):
+        with pytest.raises(KitError, match=f"all 2 queries are of {kind} individuals; both kinds are needed"):
+            fit_thresholds(guesses_of(*[("", "a", 0.5, name) for name in truth]))
 
 
 # the cross-fitted score
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_no_half_is_judged_by_a_threshold_of_its_own(seed):
+def test_no_half_is_judged_by_a_threshold_of_its_own():
     # Fitted on itself, each half would score 1; by the other half's threshold one of two is wrong in each.
     table = guesses_of(("", "a", 0.9, "a"), ("", "a", 0.8, "x"), ("", "b", 0.3, "b"), ("", "b", 0.2, "y"))
     assert jaguar_kit.score_guesses(table, fit_thresholds(table))["score"] == pytest.approx(math.sqrt(0.5))
-    assert_same_score(cross_fitted_score(table, seed=seed), {"baks": 0.5, "baus": 0.5, "score": 0.5})
+    for seed in range(6):
+        told = cross_fitted_score(table, seed=seed)
+        assert_same_score(told, {"baks": 0.5, "baus": 0.5, "score": 0.5}, f"seed {seed}")
 
 
-@pytest.mark.parametrize("per_species", [False, True])
-@pytest.mark.parametrize("seed", range(4))
-def test_halves_share_no_identity_and_each_is_judged_by_the_other(seed, per_species, monkeypatch):
+def animals_of_two_species(seed):
+    """Guesses for 15 queries of five known individuals and 8 of four unknown ones."""
     rng = np.random.default_rng(seed)
     truths = rng.permutation([*"abcde" * 3, *["x1", "x2", "x3", "y1"] * 2])
-    rows = [
-        (s, rng.choice(list("abcde")), r, t) for s, r, t in zip(rng.choice(["cat", "dog"], 23), rng.random(23), truths)
-    ]
-    table, fitted_on, judged = guesses_of(*rows), [], []
+    rows = zip(rng.choice(["cat", "dog"], 23), rng.random(23), truths)
+    return guesses_of(*[(s, rng.choice(list("abcde")), r, t) for s, r, t in rows])
+
+
+@pytest.mark.parametrize(("seed", "per_species"), [(0, False), (1, True), (2, False), (3, True)])
+def test_halves_share_no_identity_and_each_is_judged_by_the_other(seed, per_species, monkeypatch):
+    table, fitted_on, judged = animals_of_two_species(seed), [], []
     fit, answer = jaguar_kit.fit_thresholds, jaguar_kit.answers_of
     monkeypatch.setattr(jaguar_kit, "fit_thresholds", lambda t, *a: (fitted_on.append(t), fit(t, *a))[1])
     monkeypatch.setattr(jaguar_kit, "answers_of", lambda t, *a: (judged.append(t), answer(t, *a))[1])
@@ -404,13 +416,12 @@ def test_halves_share_no_identity_and_each_is_judged_by_the_other(seed, per_spec
     assert_same_score(told, slow_open_set_score(list(table.truth), answers, set("abcde")))
 
 
-@pytest.mark.parametrize("lacking", ["one known", "one unknown", "none unknown"])
-def test_a_half_that_lacks_a_kind_makes_the_score_nan(lacking):
-    known, unknown = {"one known": ("a", "xy"), "one unknown": ("ab", "x"), "none unknown": ("abc", "")}[lacking]
-    table = guesses_of(*[("", "a", i / 8, t) for i, t in enumerate([*known * 2, *unknown * 2])])
-    told = cross_fitted_score(table)
-    assert told.keys() == {"baks", "baus", "score"}
-    assert all(math.isnan(value) for value in told.values())
+def test_a_half_that_lacks_a_kind_makes_the_score_nan():
+    for known, unknown in (("a", "xy"), ("ab", "x"), ("abc", "")):
+        table = guesses_of(*[("", "a", i / 8, t) for i, t in enumerate([*known * 2, *unknown * 2])])
+        told = cross_fitted_score(table)
+        assert told.keys() == {"baks", "baus", "score"}
+        assert all(math.isnan(value) for value in told.values()), f"known {known}, unknown {unknown}"
 
 
 # confidence
@@ -515,9 +526,7 @@ def with_solution(*rows):
 
 
 FAULTS = {
-    **{f"no {c}": (without_column(c), "metadata.csv", c) for c in COLUMNS if c not in ("date", "dataset")},
     "unknown split": (with_cell(1, "split", "train"), "metadata.csv", "split: 'train'"),
-    "empty split": (with_cell(1, "split", ""), "metadata.csv", "split: ''"),
     "a query with an identity": (
         with_cell(9, "identity", "lynx0"),
         "metadata.csv",
@@ -526,10 +535,6 @@ FAULTS = {
     ),
     "images missing": (without_images, "metadata.csv", "path: 2 images", "images/02.png", "images/10.png"),
     "image_id twice": (with_cell(3, "image_id", "1"), "metadata.csv", "image_id: more than one row for 1"),
-    "a path upwards": (with_cell(0, "path", "../01.png"), "metadata.csv", "path: '../01.png'"),
-    "a path upwards within": (with_cell(0, "path", "images/../../a.png"), "metadata.csv", "path: 'images/../../a.png'"),
-    "an absolute path": (with_cell(0, "path", "/etc/passwd"), "metadata.csv", "path: '/etc/passwd'"),
-    "an empty path": (with_cell(0, "path", ""), "metadata.csv", "path: ''"),
     "no database": (only("query"), "metadata.csv", "split: no row is of the database"),
     "an empty identity": (with_cell(2, "identity", " "), "metadata.csv", "identity: empty for 3"),
     "one individual": (one_individual, "metadata.csv", "identity: only one identity, 'lynx0'"),
@@ -544,6 +549,28 @@ FAULTS = {
         "image_id: more than one row",
     ),
 }
+
+
+def refusal_of(change, root):
+    """The one line with which a changed album is refused."""
+    change(album(root))
+    with pytest.raises(KitError) as error:
+        load_competition(root)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_columns_that_are_missing_are_named(tmp_path):
+    for column in ("image_id", "identity", "path", "orientation", "species", "split"):
+        told = refusal_of(without_column(column), tmp_path / column)
+        assert f"metadata.csv: column '{column}' is missing" in told, column
+
+
+def test_cells_that_lead_nowhere_are_named(tmp_path):
+    cells = [("path", path) for path in ("../01.png", "images/../../a.png", "/etc/passwd", "")]
+    for number, (column, value) in enumerate([*cells, ("split", "")]):
+        told = refusal_of(with_cell(0, column, value), tmp_path / str(number))
+        assert f"{column}: {value!r}" in told, (column, value)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -607,30 +634,40 @@ def test_without_queries_the_database_is_all_there_is(tmp_path):
     assert len(competition.test) == 0
 
 
-@pytest.mark.parametrize("column", ["identity", "orientation", "species"])
-def test_what_decides_a_run_changes_the_fingerprint_of_the_data(column, tmp_path):
+def test_what_decides_a_run_changes_the_fingerprint_of_the_data(tmp_path):
     root = album(tmp_path / "data")
-    before = load_competition(root).fingerprint
-    table = metadata(root)
-    table.loc[[0, 2], column] = table.loc[[2, 0], column].to_numpy()  # exchanged: as many bytes as before
-    write_metadata(root, table)
-    assert load_competition(root).fingerprint != before, f"another {column} is taken for the same data"
+    before, table = load_competition(root).fingerprint, metadata(root)
+    for column in ("identity", "orientation", "species"):
+        other = table.copy()
+        other.loc[[0, 2], column] = table.loc[[2, 0], column].to_numpy()  # exchanged: as many bytes as before
+        write_metadata(root, other)
+        assert load_competition(root).fingerprint != before, f"another {column} is taken for the same data"
 
 
 # the mini-dataset
+
+IMAGES = 90
 
 
 @pytest.fixture(scope="module")
 def open_mini(tmp_path_factory):
     """The folder of a mini-dataset of an open set; it is shared, so only read it."""
-    return make_mini_dataset(tmp_path_factory.mktemp("open") / "mini", identities=9, images=150, layout="animalclef")
+    return make_mini_dataset(tmp_path_factory.mktemp("open") / "mini", identities=9, images=IMAGES, layout="animalclef")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Mini-datasets get their tables, and images of a few grey pixels."""
+    monkeypatch.setattr(jaguar_kit, "draw_animal", lambda *_: Image.new("RGBA", (6, 4)))
+    monkeypatch.setattr(jaguar_kit, "draw_coat", lambda *_: None)
+    monkeypatch.setattr(jaguar_kit, "draw_scene", lambda *_: None)
 
 
 def test_the_mini_dataset_is_an_open_set_of_three_species(open_mini):
     competition = load_competition(open_mini)
     train, test = competition.train, competition.test
     assert competition.open_set
-    assert len(train) + len(test) == 150
+    assert len(train) + len(test) == IMAGES
     assert set(train.columns) == {"filename", *COLUMNS[1:]}
     assert sorted(set(train.species)) == sorted(set(test.species)) == ["loggerhead turtle", "lynx", "salamander"]
     known = competition.solution.isin(competition.identities).to_numpy()
@@ -664,40 +701,37 @@ def everything_in(root):
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
-def test_the_same_arguments_draw_the_same_files_and_others_do_not(tmp_path):
-    drawn = [
-        everything_in(make_mini_dataset(tmp_path / name, identities=6, images=54, seed=seed, layout="animalclef"))
-        for name, seed in (("first", 0), ("again", 0), ("other", 1))
-    ]
-    assert drawn[0] == drawn[1]
-    assert drawn[0]["metadata.csv"] != drawn[2]["metadata.csv"]
-    assert set(drawn[0].values()).isdisjoint(v for k, v in drawn[2].items() if k.endswith(".jpg"))
-
-
-@pytest.mark.parametrize("images", [54, 55, 56])
-def test_as_many_images_are_drawn_as_were_asked_for(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(jaguar_kit, "draw_animal", lambda *_: Image.new("RGBA", (6, 4)))
-    root = make_mini_dataset(tmp_path / "mini", identities=6, images=images, layout="animalclef")
-    assert len(metadata(root)) == images, "`images` counts training and test images together"
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_every_known_individual_has_several_images_in_the_database(seed, tmp_path, monkeypatch):
-    monkeypatch.setattr(jaguar_kit, "draw_animal", lambda *_: Image.new("RGBA", (6, 4)))
-    monkeypatch.setattr(jaguar_kit, "draw_coat", lambda *_: None)
-    competition = load_competition(
-        make_mini_dataset(tmp_path / "mini", identities=6, images=54, seed=seed, layout="animalclef")
+def test_the_same_arguments_draw_the_same_files_and_others_do_not(open_mini, tmp_path, monkeypatch):
+    draw, number, blank = jaguar_kit.draw_animal, itertools.count(), Image.new("RGBA", (6, 4))
+    monkeypatch.setattr(jaguar_kit, "draw_animal", lambda *given: blank if next(number) % 6 else draw(*given))
+    first, again = (
+        everything_in(make_mini_dataset(tmp_path / name, identities=6, images=54, seed=1, layout="animalclef"))
+        for name in ("first", "again")
     )
-    counts = competition.train.groupby("species").identity.apply(lambda names: (names.value_counts() > 1).sum())
-    assert counts.tolist() == [2, 2, 2]
+    other = everything_in(open_mini)  # of another seed
+    assert first == again
+    assert first["metadata.csv"] != other["metadata.csv"]
+    assert set(first.values()).isdisjoint(v for k, v in other.items() if k.endswith(".jpg"))
 
 
-@pytest.mark.parametrize(("identities", "images"), [(9, 80), (6, 53), (5, 100), (2, 100)])
-def test_too_few_images_or_identities_are_refused(identities, images, tmp_path):
-    with pytest.raises(KitError, match="too few") as error:
-        make_mini_dataset(tmp_path / "mini", identities=identities, images=images, layout="animalclef")
-    assert "expected at least" in str(error.value)
-    assert not (tmp_path / "mini").exists()
+def test_as_many_images_are_drawn_as_were_asked_for(undrawn, tmp_path):
+    for images in (54, 55, 56):
+        root = make_mini_dataset(tmp_path / str(images), identities=6, images=images, layout="animalclef")
+        assert len(metadata(root)) == images, "`images` counts training and test images together"
+
+
+def test_every_known_individual_has_several_images_in_the_database(undrawn, tmp_path):
+    for seed in range(8):
+        root = make_mini_dataset(tmp_path / str(seed), identities=6, images=54, seed=seed, layout="animalclef")
+        names = load_competition(root).train.groupby("species").identity
+        assert names.apply(lambda own: (own.value_counts() > 1).sum()).tolist() == [2, 2, 2], f"seed {seed}"
+
+
+def test_too_few_images_or_identities_are_refused(tmp_path):
+    for identities, images in ((9, 80), (6, 53), (5, 100), (2, 100)):
+        with pytest.raises(KitError, match=r"too few .*expected at least"):
+            make_mini_dataset(tmp_path / "mini", identities=identities, images=images, layout="animalclef")
+        assert not (tmp_path / "mini").exists(), (identities, images)
 
 
 def test_an_unknown_layout_is_refused_and_another_one_not_drawn_over(tmp_path):
@@ -718,16 +752,17 @@ def as_square(pixels, size):
     return np.asarray(jaguar_kit.fit_square(Image.fromarray(np.ascontiguousarray(pixels)), size, "squash"))
 
 
-@pytest.mark.parametrize(("degrees", "quarters"), [(90, 1), (180, 2), (270, 3), (-90, 3), (360, 0)])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_stored_pixels_are_those_of_an_image_turned_by_hand(degrees, quarters, channels, tmp_path):
+def test_stored_pixels_are_those_of_an_image_turned_by_hand(channels, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (24, 36, channels), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    store = jaguar_kit.open_store(tmp_path, ["a.png", "a.png"], 16, cache=tmp_path / "cache", turns=[degrees, 0])
-    for stored, expected in zip(store.pixels, (np.rot90(pixels, quarters), pixels)):
-        np.testing.assert_array_equal(stored[..., :3], as_square(expected[..., :3], 16))
+    quarters = {90: 1, 180: 2, 270: 3, -90: 3, 360: 0, 0: 0}
+    store = jaguar_kit.open_store(tmp_path, ["a.png"] * 6, 16, cache=tmp_path / "cache", turns=[*quarters])
+    for stored, degrees in zip(store.pixels, quarters):
+        expected = np.rot90(pixels, quarters[degrees])
+        np.testing.assert_array_equal(stored[..., :3], as_square(expected[..., :3], 16), f"{degrees} degrees")
         if channels == 4:
-            np.testing.assert_array_equal(stored[..., 3], as_square(expected[..., 3], 16))
+            np.testing.assert_array_equal(stored[..., 3], as_square(expected[..., 3], 16), f"{degrees} degrees")
 
 
 def test_a_slanting_turn_keeps_the_whole_image(tmp_path):
@@ -795,38 +830,38 @@ def held_out_of(table, train, validation):
     return set(table.identity.iloc[validation]) - set(table.identity.iloc[train])
 
 
-@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("share", "expected"), [(0.1, (1, 2, 1)), (0.3, (3, 6, 1)), (0.5, (5, 10, 2))])
-def test_a_share_of_the_identities_of_each_species_is_held_out_whole(seed, share, expected):
+def test_a_share_of_the_identities_of_each_species_is_held_out_whole(share, expected):
     table = database(MANY)
-    train, validation = split(table, seed, unknown=share)
-    held_out = held_out_of(table, train, validation)
-    found = [sum(name.startswith(species) for name in held_out) for species in ("lynx", "turtle", "newt")]
-    assert tuple(found) == expected
-    assert table.identity.iloc[validation].isin(held_out).sum() == table.identity.isin(held_out).sum()
+    for seed in range(5):
+        train, validation = split(table, seed, unknown=share)
+        held_out = held_out_of(table, train, validation)
+        found = [sum(name.startswith(species) for name in held_out) for species in ("lynx", "turtle", "newt")]
+        assert tuple(found) == expected, f"seed {seed}"
+        assert table.identity.iloc[validation].isin(held_out).sum() == table.identity.isin(held_out).sum()
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_parts_are_disjoint_and_complete_and_singles_train(seed):
-    table = database(MANY, seed)
-    train, validation = split(table, seed)
-    assert sorted([*train, *validation]) == list(range(len(table)))
-    assert (np.diff(validation) > 0).all()
-    counts = table.identity.value_counts()
-    assert set(counts.index[counts == 1]) <= set(table.identity.iloc[train])
+def test_the_parts_are_disjoint_and_complete_and_singles_train():
+    for seed in range(5):
+        table = database(MANY, seed)
+        train, validation = split(table, seed)
+        assert sorted([*train, *validation]) == list(range(len(table))), f"seed {seed}"
+        assert (np.diff(validation) > 0).all()
+        counts = table.identity.value_counts()
+        assert set(counts.index[counts == 1]) <= set(table.identity.iloc[train])
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_other_identities_are_split_as_stratified_does(seed):
+def test_the_other_identities_are_split_as_stratified_does():
     table = database(MANY)
-    train, validation = split(table, seed, validation=0.25)
-    held_out = held_out_of(table, train, validation)
-    rest = np.flatnonzero(~table.identity.isin(held_out))
-    several = rest[(table.identity.iloc[rest].map(table.identity.value_counts()) > 1).to_numpy()]
-    fit, test = train_test_split(several, test_size=0.25, stratify=table.identity.iloc[several], random_state=seed)
-    others = validation[~table.identity.iloc[validation].isin(held_out).to_numpy()]
-    assert sorted(others) == sorted(test)
-    assert set(fit) <= set(train)
+    for seed in range(3):
+        train, validation = split(table, seed, validation=0.25)
+        held_out = held_out_of(table, train, validation)
+        rest = np.flatnonzero(~table.identity.isin(held_out))
+        several = rest[(table.identity.iloc[rest].map(table.identity.value_counts()) > 1).to_numpy()]
+        fit, test = train_test_split(several, test_size=0.25, stratify=table.identity.iloc[several], random_state=seed)
+        others = validation[~table.identity.iloc[validation].isin(held_out).to_numpy()]
+        assert sorted(others) == sorted(test), f"seed {seed}"
+        assert set(fit) <= set(train)
 
 
 def test_the_split_follows_its_seed():
@@ -841,10 +876,10 @@ def test_without_species_all_identities_are_one_pool():
     assert len(held_out_of(table, *split(table, unknown=0.2))) == 4
 
 
-@pytest.mark.parametrize("pool", [[5, 5], [5, 5, 1], [5]])
-def test_too_few_identities_of_a_species_are_refused(pool):
-    with pytest.raises(KitError, match=r"data\.split: open_set needs three identities with two images or more"):
-        split(database({"lynx": [9] * 9, "turtle": pool}))
+def test_too_few_identities_of_a_species_are_refused():
+    for pool in ([5, 5], [5, 5, 1], [5]):
+        with pytest.raises(KitError, match=r"data\.split: open_set needs three identities with two images or more"):
+            split(database({"lynx": [9] * 9, "turtle": pool}))
 
 
 def test_the_split_is_named_in_recipes():
@@ -865,16 +900,16 @@ def test_answers_come_back_as_they_were_written(tmp_path):
     assert validate_answers(path, IDS[::-1], NAMES) == {"rows": 5}  # the order is free
 
 
-@pytest.mark.parametrize("answer", ["lynx", "", "new individual", float("nan")])
-def test_an_answer_that_nobody_has_is_not_written(answer, tmp_path):
-    with pytest.raises(KitError, match=r"submission\.csv: image_id b: identity: .* is not known"):
-        write_answers(tmp_path / "submission.csv", ["a", "b"], ["lynx1", answer], ["lynx1", "lynx2"])
-    assert not list(tmp_path.iterdir())
+def test_an_answer_that_nobody_has_is_not_written(tmp_path):
+    for answer in ("lynx", "", "new individual", float("nan")):
+        with pytest.raises(KitError, match=r"submission\.csv: image_id b: identity: .* is not known"):
+            write_answers(tmp_path / "submission.csv", ["a", "b"], ["lynx1", answer], ["lynx1", "lynx2"])
+        assert not list(tmp_path.iterdir()), answer
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
+def test_each_fault_of_a_file_of_answers_is_named(tmp_path):
+    path = tmp_path / "submission.csv"
+    for text, told in (
         ("image_id,answer\na,p\nb,p\n", "columns image_id,answer (expected image_id,identity)"),
         ("identity,image_id\np,a\np,b\n", "columns identity,image_id"),
         ("image_id,identity,score\na,p,1\nb,p,1\n", "columns image_id,identity,score"),
@@ -884,16 +919,13 @@ def test_an_answer_that_nobody_has_is_not_written(answer, tmp_path):
         ("image_id,identity\na,p\nb,p\nc,p\n", "image_id c is no query"),
         ("image_id,identity\n", "has no rows"),
         ("image_id,identity\na,\nb,p\n", "image_id a: identity: '' is not known"),
-    ],
-)
-def test_each_fault_of_a_file_of_answers_is_named(text, told, tmp_path):
-    path = tmp_path / "submission.csv"
-    path.write_text(text)
-    with pytest.raises(KitError) as error:
-        validate_answers(path, ["a", "b"], ["p", "lynx_1"])
-    assert told in str(error.value)
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
+    ):
+        path.write_text(text)
+        with pytest.raises(KitError) as error:
+            validate_answers(path, ["a", "b"], ["p", "lynx_1"])
+        assert told in str(error.value)
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
 
 
 def test_a_file_of_answers_that_is_not_there_is_named(tmp_path):
@@ -987,8 +1019,21 @@ RUNS = {
 }
 
 
-def run(folder, out, **changes):
-    with jaguar_kit.quiet():
+def run(folder, out, detailed=False, **changes):
+    """The result of a recipe; what its report draws, which takes time, are at most the thresholds."""
+    figure, left_out = (
+        jaguar_kit.Page.figure,
+        ["report_curves", *([] if detailed else ["report_detail", "run_details"])],
+    )
+
+    def thresholds_only(page, name, *more):
+        if name.endswith("thresholds"):
+            figure(page, name, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jaguar_kit.Page, "figure", thresholds_only)
+        for part in left_out:
+            patch.setattr(jaguar_kit, part, lambda *_: None)
         return jaguar_kit.run_recipe(recipe_from_dict(tiny_recipe(**changes)), data=folder, out=out, device="cpu")
 
 
@@ -999,7 +1044,7 @@ def finished(open_mini, tmp_path_factory):
 
     def result(name):
         if name not in made:
-            made[name] = run(open_mini, out / name, **RUNS[name])
+            made[name] = run(open_mini, out / name, detailed=True, **RUNS[name])
         return made[name]
 
     return result
@@ -1023,7 +1068,7 @@ def retold(truth, answer, known):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_the_submission_is_valid(name, finished, open_mini):
+def test_the_submission_is_valid_and_follows_from_guesses_within_zero_and_one(name, finished, open_mini):
     competition = load_competition(open_mini)
     path = place_of(finished(name)) / "submission.csv"
     told = validate_answers(path, competition.test.filename, competition.identities)
@@ -1031,6 +1076,9 @@ def test_the_submission_is_valid(name, finished, open_mini):
     answers = pd.read_csv(path, dtype=str).set_index("image_id").identity
     guesses = guesses_in(finished(name), "test").set_index("image_id")
     assert answers.to_dict() == guesses.answer.to_dict()
+    for table in (guesses, guesses_in(finished(name), "validation")):
+        assert table.score.between(0, 1).all()
+        assert (table.identity != "").all()
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -1066,14 +1114,6 @@ def test_the_fitted_threshold_is_no_worse_than_any_fixed_one(name, finished):
     assert told["fitted"]["score"] >= max(score["score"] for score in told["fixed"].values())
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_guesses_are_scored_within_zero_and_one(name, finished):
-    for part in ("validation", "test"):
-        table = guesses_in(finished(name), part)
-        assert table.score.between(0, 1).all()
-        assert (table.identity != "").all()
-
-
 @pytest.mark.parametrize("name", ["nearest", "stratified"])
 def test_the_nearest_is_looked_for_within_the_species(name, finished, open_mini):
     train = load_competition(open_mini).train
@@ -1101,6 +1141,15 @@ def test_the_test_is_answered_from_the_whole_database(finished, open_mini):
     held_out = held_out_of(train, *split(train))
     assert held_out & set(guesses_in(finished("nearest"), "test").identity)
     assert not held_out & set(guesses_in(finished("softmax"), "test").identity)  # a class for what was learned only
+
+
+def test_softmax_names_the_most_probable_class(finished):
+    place, table = place_of(finished("softmax")), guesses_in(finished("softmax"), "validation")
+    tensors, told = jaguar_kit.load_weights(place)
+    embeddings = torch.from_numpy(np.load(place / "validation.npz")["embeddings"])
+    score, best = (embeddings @ tensors["loss.weight"].T + tensors["loss.bias"]).softmax(1).max(1)
+    assert table.identity.tolist() == [told["identities"][i] for i in best]
+    np.testing.assert_allclose(table.score, score, rtol=1e-4)
 
 
 def test_accuracy_is_the_share_of_known_queries_named_rightly(finished):
@@ -1132,7 +1181,7 @@ def test_where_no_identity_is_held_out_each_is_left_out_of_the_gallery_once(fini
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_the_report_tells_how_known_and_new_are_told_apart(name, finished):
+def test_the_report_tells_how_known_and_new_are_told_apart_and_the_honest_score(name, finished):
     result, told = finished(name), metrics_of(finished(name))["open_set"]
     page = (result.folder / "report.md").read_text()
     assert "### Known or new" in page
@@ -1146,12 +1195,7 @@ def test_the_report_tells_how_known_and_new_are_told_apart(name, finished):
     assert told["confidence"] in page
     assert (result.folder / "figures" / "run0-thresholds.png").is_file()
     assert "://" not in result.report.read_text()
-
-
-@pytest.mark.parametrize("name", RUNS)
-def test_the_table_of_runs_has_the_honest_score(name, finished):
-    told = metrics_of(finished(name))["open_set"]
-    row = pd.read_csv(finished(name).folder / "results.csv").iloc[0]
+    row = pd.read_csv(result.folder / "results.csv").iloc[0]
     assert row.open_set == pytest.approx(told["given" if name == "fixed" else "cross_fitted"]["score"])
     assert row.test_open_set == pytest.approx(told["test"]["score"])
 
@@ -1214,7 +1258,7 @@ def test_what_can_not_be_decided_is_refused_before_any_work(name, open_mini, wri
     assert not out.exists()
 
 
-def test_softmax_with_a_threshold_needs_nothing_held_out(open_mini, tmp_path):
+def test_softmax_with_a_threshold_needs_nothing_held_out_and_names_its_score(open_mini, tmp_path, capsys):
     changes = {"open_set": {"decide": "softmax", "threshold": 0.2}, "data": {"split": "stratified"}}
     result = run(open_mini, tmp_path, **changes)
     told, table = metrics_of(result)["open_set"], guesses_in(result, "validation")
@@ -1224,11 +1268,6 @@ def test_softmax_with_a_threshold_needs_nothing_held_out(open_mini, tmp_path):
     assert told["thresholds"] == {"": 0.2}
     assert math.isfinite(told["test"]["score"])
     assert "held out whole" not in told["unknown"], "it tells of identities held out whole, but there are none"
-
-
-def test_the_last_line_names_the_score_that_it_tells(open_mini, tmp_path, capsys):
-    changes = {"open_set": {"decide": "softmax", "threshold": 0.2}, "data": {"split": "stratified"}}
-    jaguar_kit.run_recipe(recipe_from_dict(tiny_recipe(**changes)), data=open_mini, out=tmp_path, device="cpu")
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "validation mAP" in line]
     assert line.endswith("on the test")
     assert "open-set" in line, f"what the test score is of is not told: {line}"
@@ -1348,3 +1387,6 @@ def test_thresholds_by_species_beat_one_for_unseen_animals_when_species_differ_i
                 rows.append(("", species, truth if known else "other", score, truth, known))
     table = pd.DataFrame(rows, columns=["image_id", "species", "identity", "score", "truth", "known"])
     assert cross_fitted_score(table, True)["score"] > cross_fitted_score(table, False)["score"] + 0.1
+    judge = SimpleNamespace(config=jaguar_kit.OpenSet(thresholds="auto"))
+    assert jaguar_kit.OpenSetJudge.per_species(judge, table), "auto takes what is better"
+    assert not jaguar_kit.OpenSetJudge.per_species(judge, table.assign(species="lynx"))

@@ -70,11 +70,11 @@ def test_rows_are_queries(place):
     assert read(place).similarity.tolist() == pytest.approx([(-5 / 16 + 1) / 2, (4 / 16 + 1) / 2])
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_table_may_come_in_any_order(place, seed):
-    pairs = table().sample(frac=1, random_state=seed)
-    write_submission(place, SIMILARITY, NAMES, pairs)
-    assert_submission(place, pairs)
+def test_table_may_come_in_any_order(place):
+    for seed in range(3):
+        pairs = table().sample(frac=1, random_state=seed)
+        write_submission(place, SIMILARITY, NAMES, pairs)
+        assert_submission(place, pairs)
 
 
 def test_table_need_not_be_complete(place):
@@ -122,12 +122,12 @@ def test_table_is_read_from_a_path(place, tmp_path):
         assert_submission(place, pairs)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_arrays_tensors_and_lists_are_written_alike(place, dtype):
-    array = SIMILARITY.astype(dtype)
-    for similarity in (array, torch.from_numpy(array), array.tolist()):
-        write_submission(place, similarity, NAMES, table())
-        assert_submission(place, table())
+def test_arrays_tensors_and_lists_are_written_alike(place):
+    for dtype in ("float16", "float32", "float64"):
+        array = SIMILARITY.astype(dtype)
+        for similarity in (array, torch.from_numpy(array), array.tolist()):
+            write_submission(place, similarity, NAMES, table())
+            assert_submission(place, table())
 
 
 def test_submission_of_a_competition_is_written_from_its_table(mini, place):
@@ -180,28 +180,24 @@ def test_row_ids_are_written_as_they_stand_in_the_table(place, tmp_path, form):
     assert_submission(place, pairs)
 
 
-@pytest.mark.parametrize("form", ["a,{}", 'a"{}', '"{}"'])
-def test_row_ids_may_hold_what_csv_must_quote(place, form):
-    pairs = table([form.format(i) for i in range(12)])
-    write_submission(place, SIMILARITY, NAMES, pairs)
-    assert_submission(place, pairs)
+def test_row_ids_may_hold_what_csv_must_quote(place):
+    for form in ("a,{}", 'a"{}', '"{}"'):
+        pairs = table([form.format(i) for i in range(12)])
+        write_submission(place, SIMILARITY, NAMES, pairs)
+        assert_submission(place, pairs)
 
 
-@pytest.mark.parametrize("dtype", ["int32", "int64", "uint16", "Int64", "object", "string", "category"])
-def test_row_ids_may_be_of_any_type(place, dtype):
-    pairs = table().astype({"row_id": dtype})
-    write_submission(place, SIMILARITY, NAMES, pairs)
-    assert_submission(place, pairs)
+def test_row_ids_may_be_of_any_type(place):
+    for dtype in ("int32", "int64", "uint16", "Int64", "object", "string", "category"):
+        pairs = table().astype({"row_id": dtype})
+        write_submission(place, SIMILARITY, NAMES, pairs)
+        assert_submission(place, pairs)
 
 
 # values
 
 # Below 2 ** -20 the steps between float32 numbers are finer than those of float64 around 1/2.
-COSINES = st.one_of(
-    st.just(0.0),
-    st.floats(2**-20, 1, width=32),
-    st.floats(-1, -(2**-20), width=32),
-)
+COSINES = st.one_of(st.just(0.0), st.floats(2**-20, 1, width=32), st.floats(-1, -(2**-20), width=32))
 
 
 def written_values(folder, values) -> np.ndarray:
@@ -377,9 +373,8 @@ def test_table_to_validate_against_may_be_a_path(tmp_path):
     assert validate(tmp_path, FIT, tmp_path / "test.csv")["rows"] == 4
 
 
-@pytest.mark.parametrize(
-    ("lines", "text"),
-    [
+def test_every_fault_is_named(tmp_path):
+    for lines, text in (
         (["row_id", "0", "1", "2", "3"], "expected row_id,similarity"),
         (["similarity", "0", "1", "0", "1"], "expected row_id,similarity"),
         (["id,similarity", *FIT[1:]], "expected row_id,similarity"),
@@ -402,13 +397,11 @@ def test_table_to_validate_against_may_be_a_path(tmp_path):
         ([*FIT[:4], "3,inf"], "row_id 3: similarity: 'inf'"),
         ([*FIT[:4], "3,high"], "row_id 3: similarity: 'high'"),
         ([*FIT[:4], "3,True"], "row_id 3: similarity: 'True'"),
-    ],
-)
-def test_every_fault_is_named(tmp_path, lines, text):
-    with pytest.raises(KitError, match=text) as caught:
-        validate(tmp_path, lines)
-    assert "checked.csv" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    ):
+        with pytest.raises(KitError, match=text) as caught:
+            validate(tmp_path, lines)
+        assert "checked.csv" in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_missing_submission_is_named(tmp_path):
@@ -441,20 +434,20 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
-@pytest.mark.parametrize("row", [0, 1500, 2449])
-def test_a_row_id_is_told_again_to_the_letter(form, row, tmp_path):
+def test_a_row_id_is_told_again_to_the_letter(tmp_path):
     """One odd id in 2,450 rows, the others plain numbers."""
-    names = [f"{i}.png" for i in range(50)]
-    pairs = list(itertools.permutations(names, 2))
-    ids = [str(i) for i in range(len(pairs))]
-    ids[row] = form.format(row + 1)
-    lines = [f"{i},{q},{g}" for i, (q, g) in zip(ids, pairs)]
-    (tmp_path / "test.csv").write_text("row_id,query_image,gallery_image\n" + "\n".join(lines) + "\n")
-    write_submission(tmp_path / "out.csv", np.eye(50), names, tmp_path / "test.csv")
-    written = [line.rpartition(",")[0] for line in (tmp_path / "out.csv").read_text().splitlines()[1:]]
-    assert written == ids
-    assert validate_submission(tmp_path / "out.csv", tmp_path / "test.csv") == {"rows": 2450}
+    for form in FORMS.values():
+        for row in (0, 1500, 2449):
+            names = [f"{i}.png" for i in range(50)]
+            pairs = list(itertools.permutations(names, 2))
+            ids = [str(i) for i in range(len(pairs))]
+            ids[row] = form.format(row + 1)
+            lines = [f"{i},{q},{g}" for i, (q, g) in zip(ids, pairs)]
+            (tmp_path / "test.csv").write_text("row_id,query_image,gallery_image\n" + "\n".join(lines) + "\n")
+            write_submission(tmp_path / "out.csv", np.eye(50), names, tmp_path / "test.csv")
+            written = [line.rpartition(",")[0] for line in (tmp_path / "out.csv").read_text().splitlines()[1:]]
+            assert written == ids
+            assert validate_submission(tmp_path / "out.csv", tmp_path / "test.csv") == {"rows": 2450}
 
 
 @pytest.mark.parametrize("ids", [[2**63, 2**63 + 1], [2**64 - 1, 0], [5, 4]])

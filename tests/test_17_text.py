@@ -1,11 +1,10 @@
 """Names and words of every language, through training, report, identify and kernels."""
 
-import json
+import io
 import os
 import subprocess
 import sys
 import unicodedata
-from pathlib import Path
 
 import identify
 import jaguar_kit
@@ -16,7 +15,6 @@ import tiny
 import yaml
 from PIL import Image
 
-ROOT = Path(jaguar_kit.__file__).parent
 NAMES = [
     "Zoë",
     unicodedata.normalize("NFD", "Ňuñez"),
@@ -56,16 +54,16 @@ def album(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(album, tmp_path_factory):
-    """A run on that folder, as a command of its own whose output is plain ASCII."""
+    """A run on that folder by the command, whose output is plain ASCII."""
     place = tmp_path_factory.mktemp("run")
     (place / "tiny.yaml").write_text(yaml.safe_dump(TINY, allow_unicode=True), encoding="utf-8")
     arguments = [place / "tiny.yaml", "--data", album, "--out", place / "runs"]
-    command = [sys.executable, ROOT / "tools" / "run_recipe.py", *arguments]
-    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=env)
-    assert done.returncode == 0, done.stderr
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", printed)
+        assert jaguar_kit.main(jaguar_kit.run_command, list(map(str, arguments))) == 0
     (folder,) = (place / "runs").iterdir()
-    return folder, done.stdout
+    return folder, printed.buffer.getvalue().decode("ascii")
 
 
 def test_every_individual_is_learned_under_its_own_name(run):
@@ -110,18 +108,29 @@ def test_words_of_a_recipe_survive_a_kernel(text):
     assert jaguar_kit.read_yaml(space["RECIPE"], "x")["question"] == text
 
 
-def test_words_of_a_recipe_reach_several_processes(album, tmp_path):
-    raw = {
-        **TINY,
-        "model": {**TINY["model"], "freeze": False},
-        "hypothesis": "🐆 \ud83d".encode("utf-8", "ignore").decode(),
-    }
-    recipe = jaguar_kit.recipe_from_dict(raw)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jaguar_kit, "write_report", lambda folder, *_, **__: folder / "report.html")
-        result = jaguar_kit.run_recipe(recipe, data=album, out=tmp_path, device="cpu", gpus=2)
-    told = json.loads((result.folder / "experiment.json").read_text(encoding="utf-8"))
-    assert told["recipe"]["hypothesis"] == "🐆 "
+def test_words_of_a_recipe_reach_several_processes(album, tmp_path, monkeypatch):
+    recipe = jaguar_kit.recipe_from_dict(
+        {
+            **TINY,
+            "model": {**TINY["model"], "freeze": False},
+            "hypothesis": "🐆 \ud83d".encode("utf-8", "ignore").decode(),
+        }
+    )
+    reached = []
+
+    class Process:
+        """One that reads the recipe that it is given, and is done."""
+
+        def __init__(self, command, env):
+            reached.append(jaguar_kit.load_recipe(command[command.index("run") + 1]))
+
+        def poll(self):
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    with pytest.raises(jaguar_kit.TrainingFailed, match="no run is finished"):
+        jaguar_kit.run_recipe(recipe, data=album, out=tmp_path, device="cpu", gpus=2)
+    assert [(told.hypothesis, told.question) for told in reached] == [("🐆 ", TINY["question"])] * 2
 
 
 def test_text_that_is_no_unicode_is_refused(tmp_path):
@@ -148,25 +157,28 @@ def test_folders_that_are_not_utf8_are_refused_before_any_work(option, album, tm
 LETTERS = {"latin": "Ž", "greek": "Ξ", "cyrillic": "Я", "arabic": "ع", "hebrew": "ש", "armenian": "Ա", "georgian": "ა"}
 
 
-@pytest.mark.parametrize("letter", LETTERS.values(), ids=LETTERS.keys())
-def test_sheets_have_the_letters_of_alphabets(letter):
+def test_sheets_have_the_letters_of_alphabets():
     """A letter is drawn, and not as the box that stands for what a font lacks."""
     font = jaguar_kit.sheet_font(24)
-    drawn, box = (bytes(font.getmask(text)) for text in (letter, "\U0010fffd"))
-    assert any(drawn)
-    assert drawn != box
+    box = bytes(font.getmask("\U0010fffd"))
+    for alphabet, letter in LETTERS.items():
+        drawn = bytes(font.getmask(letter))
+        assert any(drawn), alphabet
+        assert drawn != box, alphabet
 
 
-@pytest.mark.parametrize(
-    "text", ["short", "x" * 300, "a/very/long/path/to/IMG_0001.jpg" * 3, "", "雪豹" * 40, "two\nlines"]
-)
+CAPTIONS = ["short", "x" * 300, "a/very/long/path/to/IMG_0001.jpg" * 3, "", "雪豹" * 40, "two\nlines"]
+
+
 @pytest.mark.parametrize("width", [40, 120, 400])
-def test_long_captions_keep_their_beginning_and_their_end(text, width):
-    shown = jaguar_kit.shortened_to(text, width)
-    assert jaguar_kit.sheet_font(11).getlength(shown) <= width or len(shown) <= 3
-    if jaguar_kit.sheet_font(11).getlength(text.replace("\n", " ")) <= width:
-        assert shown == text.replace("\n", " ")
-    else:
-        head, _, tail = shown.partition("…")
-        assert text.startswith(head)
-        assert text.endswith(tail) or len(text) >= 300
+def test_long_captions_keep_their_beginning_and_their_end(width):
+    length = jaguar_kit.sheet_font(11).getlength
+    for text in CAPTIONS:
+        shown = jaguar_kit.shortened_to(text, width)
+        assert length(shown) <= width or len(shown) <= 3
+        if length(text.replace("\n", " ")) <= width:
+            assert shown == text.replace("\n", " ")
+        else:
+            head, _, tail = shown.partition("…")
+            assert text.startswith(head)
+            assert text.endswith(tail) or len(text) >= 300

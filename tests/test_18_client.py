@@ -226,15 +226,15 @@ def check_pushed(sent: dict, folder: Path) -> None:
     assert all(source.startswith("a-user/jaguar-kit-") for source in sent.get("kernelDataSources", []))
 
 
-@pytest.mark.parametrize("name", KERNELS)
-def test_every_kernel_arrives_as_its_folder_says(name, all_kernels, server, capsys):
-    slug = "a-user/jaguar-kit-" + name.replace("_", "-")
-    assert kaggle_client.push_kernel(all_kernels / name) == (slug, 1)
-    assert kaggle_client.push_kernel(all_kernels / name) == (slug, 2)
-    assert f"pushed {slug} version 2: https://www.kaggle.com/code/{slug}" in capsys.readouterr().out
-    first, second = server.calls("SaveKernel")
-    assert first == second
-    check_pushed(first, all_kernels / name)
+def test_every_kernel_arrives_as_its_folder_says(all_kernels, server, capsys):
+    for name in KERNELS:
+        slug = "a-user/jaguar-kit-" + name.replace("_", "-")
+        assert kaggle_client.push_kernel(all_kernels / name) == (slug, 1)
+        assert f"pushed {slug} version 1: https://www.kaggle.com/code/{slug}" in capsys.readouterr().out
+        check_pushed(server.calls("SaveKernel")[-1], all_kernels / name)
+    first = server.calls("SaveKernel")[0]
+    assert kaggle_client.push_kernel(all_kernels / KERNELS[0])[1] == 2
+    assert server.calls("SaveKernel")[-1] == first
 
 
 def test_kaggles_own_command_pushes_the_same(kernel, server, tmp_path):
@@ -247,27 +247,24 @@ def test_kaggles_own_command_pushes_the_same(kernel, server, tmp_path):
 SOURCES = {"Dataset": KIT, "Competition": COMPETITION, "Kernel": "a-user/jaguar-kit-nas", "Model": "a/b/c/d/1"}
 
 
-@pytest.mark.parametrize(("kind", "name"), SOURCES.items())
-def test_a_push_without_one_of_its_sources_is_no_success(kind, name, kernel, server, run):
-    server.push_reply = {f"invalid{kind}Sources": [name]}
-    ended = run(kaggle_run.push_command, kernel, "--wait", *QUICK)
-    assert_one_line(ended, f"{kind.lower()}_sources: {name}", "are the names right", "push again")
+def test_a_push_without_one_of_its_sources_is_no_success(kernel, server, run):
+    for kind, name in SOURCES.items():
+        server.push_reply = {f"invalid{kind}Sources": [name]}
+        ended = run(kaggle_run.push_command, kernel, "--wait", *QUICK)
+        assert_one_line(ended, f"{kind.lower()}_sources: {name}", "are the names right", "push again")
     assert server.calls("GetKernelSessionStatus") == []
 
 
-@pytest.mark.parametrize(
-    ("reply", "words"),
-    [
+def test_a_push_that_kaggle_answers_oddly_is_no_success(kernel, server, run):
+    for reply, words in (
         ({"error": "Maximum batch GPU session count of 2 reached."}, "session count of 2 reached"),
         ({"versionNumber": 0}, "no version came of it"),
         ({"url": "https://www.kaggle.com/code/a-user/jaguar-kit-final-2"}, "became another kernel"),
         ({"url": "https://www.kaggle.com/code/b-user/jaguar-kit-final"}, "became another kernel"),
         ({"invalidTags": ["cats"]}, "tags: cats"),
-    ],
-)
-def test_a_push_that_kaggle_answers_oddly_is_no_success(reply, words, kernel, server, run):
-    server.push_reply = reply
-    assert_one_line(run(kaggle_run.push_command, kernel), words)
+    ):
+        server.push_reply = reply
+        assert_one_line(run(kaggle_run.push_command, kernel), words)
 
 
 STATUSES = [
@@ -282,11 +279,12 @@ STATUSES = [
 ]
 
 
-@pytest.mark.parametrize(("how", "words"), STATUSES)
-def test_a_push_that_fails_says_why_and_what_to_do(how, words, kernel, server, run):
-    server.fail("SaveKernel", how)
-    ended = run(kaggle_run.push_command, kernel, "--wait", *QUICK)
-    assert_one_line(ended, f"Kaggle: pushing {kernel}: ", words)
+def test_a_push_that_fails_says_why_and_what_to_do(kernel, server, run):
+    for how, words in STATUSES:
+        server.failures.clear()
+        server.fail("SaveKernel", how)
+        ended = run(kaggle_run.push_command, kernel, "--wait", *QUICK)
+        assert_one_line(ended, f"Kaggle: pushing {kernel}: ", words)
     assert server.calls("GetKernelSessionStatus") == []
 
 
@@ -318,14 +316,12 @@ def test_a_kernel_is_pushed_awaited_fetched_and_submitted(kernel, server, run, o
     assert_nothing_left(tmp_path)
 
 
-def test_the_tool_does_the_same_for_a_code_competition(kernel, server, output, tmp_path):
+def test_the_same_goes_for_a_code_competition(kernel, server, run, output, tmp_path):
     server.next_session = Session(output=output())
     server.kernels[FINAL] = [{}, {}]
-    tool, end = ROOT / "tools" / "kaggle_run.py", ("--every", "0.05", "--stale", "1")
-    done = run_python(
-        server, tmp_path, tool, kernel, "--fetch", "out", "--submit", "--code-competition", "-m", "try 2", *end
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    asked = ("--fetch", tmp_path / "out", "--submit", "--code-competition", "-m", "try 2")
+    ended = run(kaggle_run.push_command, kernel, *asked, *QUICK)
+    assert (ended.code, ended.error) == (0, "")
     kaggle_client.check_output(tmp_path / "out", FINAL)
     assert server.submissions == [
         {
@@ -357,16 +353,6 @@ def test_an_interrupt_while_waiting_says_how_to_go_on(kernel, server, run, monke
     ended = run(kaggle_run.push_command, kernel, "--wait", *QUICK)
     assert ended.code == 130
     assert "--no-push" in ended.error
-
-
-@pytest.mark.parametrize(
-    "options",
-    [("-m", "words"), ("--code-competition",), ("--no-push", "--submit", "--code-competition", "-m", "words")],
-)
-def test_options_that_mean_nothing_together_are_refused(options, kernel, server, run):
-    ended = run(kaggle_run.push_command, kernel, *options)
-    assert_one_line(ended, "expected", code=2)
-    assert not server.requests
 
 
 def test_output_for_another_competition_is_not_submitted(kernel, server, run, output, tmp_path):
@@ -442,23 +428,18 @@ RECORDS = json.dumps([{"stream_name": "stderr", "time": 1.5, "data": "error: no 
 
 
 @pytest.mark.parametrize("state", ["ERROR", "CANCEL_ACKNOWLEDGED", "CANCEL_REQUESTED"])
-@pytest.mark.parametrize(
-    ("failure", "log", "words"),
-    [
+def test_a_session_that_did_not_end_well_is_told_with_its_reason(state, kernel, server, run, tmp_path):
+    for failure, log, words in (
         ("Your notebook was stopped", RECORDS, "Your notebook was stopped"),
         ("", RECORDS, "error: no jaguar_kit.py | bye"),
         ("", "first\nlast words", "first | last words"),
         ("", "", "its log is empty"),
-    ],
-)
-def test_a_session_that_did_not_end_well_is_told_with_its_reason(
-    state, failure, log, words, kernel, server, run, tmp_path
-):
-    server.next_session = Session(["RUNNING", state], log=log, failure=failure)
-    ended = run(kaggle_run.push_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
-    assert_one_line(ended, f"{FINAL}: ended as {state}: {words}")
-    assert server.submissions == []
-    assert_nothing_left(tmp_path, "out")
+    ):
+        server.next_session = Session(["RUNNING", state], log=log, failure=failure)
+        ended = run(kaggle_run.push_command, kernel, "--fetch", tmp_path / "out", "--submit", "-m", "mine", *QUICK)
+        assert_one_line(ended, f"{FINAL}: ended as {state}: {words}")
+        assert server.submissions == []
+        assert_nothing_left(tmp_path, "out")
 
 
 def test_a_session_that_fails_before_it_is_seen_running_is_told_too(kernel, server, run):
@@ -651,41 +632,40 @@ def test_a_file_goes_where_it_should(submission, server, capsys):
 REFUSED = {"message": "You must first accept the rules\nof this competition.", "ref": 0}
 
 
-@pytest.mark.parametrize(
-    ("name", "how", "words"),
-    [
-        ("StartSubmissionUpload", 403, "403 .*have the competition's rules been accepted"),
-        ("StartSubmissionUpload", 404, "404 .*is its name right"),
-        ("StartSubmissionUpload", "cut", "no connection"),
-        ("upload", 403, "did not take .*submission.csv: Could not submit to competition"),
-        ("upload", "cut", "did not take .*submission.csv: Could not submit to competition"),
-        ("CreateSubmission", 429, "429 .*try again in some minutes"),
-        ("CreateSubmission", 500, "500 .*Kaggle itself has a fault"),
-        ("CreateSubmission", REFUSED, "did not take .*: You must first accept the rules of this competition"),
-        ("CreateSubmission", {}, "did not take .*: no reason was given"),
-    ],
-)
-def test_a_file_that_kaggle_does_not_take_is_told(name, how, words, submission, server):
-    server.fail(name, how)
-    with pytest.raises(KaggleError, match=words):
-        kaggle_client.submit_file(submission, COMPETITION, "mine")
+NOT_TAKEN = [
+    ("StartSubmissionUpload", 403, "403 .*have the competition's rules been accepted"),
+    ("StartSubmissionUpload", 404, "404 .*is its name right"),
+    ("StartSubmissionUpload", "cut", "no connection"),
+    ("upload", 403, "did not take .*submission.csv: Could not submit to competition"),
+    ("upload", "cut", "did not take .*submission.csv: Could not submit to competition"),
+    ("CreateSubmission", 429, "429 .*try again in some minutes"),
+    ("CreateSubmission", 500, "500 .*Kaggle itself has a fault"),
+    ("CreateSubmission", REFUSED, "did not take .*: You must first accept the rules of this competition"),
+    ("CreateSubmission", {}, "did not take .*: no reason was given"),
+]
+
+
+def test_a_file_that_kaggle_does_not_take_is_told(submission, server):
+    for name, how, words in NOT_TAKEN:
+        server.failures.clear()
+        server.fail(name, how)
+        with pytest.raises(KaggleError, match=words):
+            kaggle_client.submit_file(submission, COMPETITION, "mine")
     assert server.submissions == []
 
 
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [
+def test_a_kernel_that_kaggle_does_not_take_is_told(server):
+    for how, words in (
         (403, "403 .*have the competition's rules been accepted"),
         (500, "500 .*Kaggle itself has a fault"),
         ("cut", "no connection"),
         (REFUSED, "did not take a-user/jaguar-kit-final: You must first accept"),
         ({}, "did not take a-user/jaguar-kit-final: no reason was given"),
-    ],
-)
-def test_a_kernel_that_kaggle_does_not_take_is_told(how, words, server):
-    server.fail("CreateCodeSubmission", how)
-    with pytest.raises(KaggleError, match=words):
-        kaggle_client.submit_kernel(FINAL, 3, COMPETITION, "mine")
+    ):
+        server.failures.clear()
+        server.fail("CreateCodeSubmission", how)
+        with pytest.raises(KaggleError, match=words):
+            kaggle_client.submit_kernel(FINAL, 3, COMPETITION, "mine")
     assert server.submissions == []
 
 
@@ -859,15 +839,18 @@ def test_an_upload_that_kaggle_refuses_is_told(name, how, words, package, server
     assert_nothing_left_but_uploads(package.parent)
 
 
-@pytest.mark.parametrize("how", [429, 500, "cut"])
 @pytest.mark.parametrize("name", ["GetDatasetStatus", "ListDatasetFiles", "DownloadDataset"])
-def test_waiting_for_a_dataset_survives_what_passes(name, how, package, server, capsys):
-    server.fail(name, how, times=2, after=3 if name == "GetDatasetStatus" else 0)
-    try:
-        kaggle_client.upload_package(package, create=True)
-    except KaggleError as error:
-        pytest.fail(f"the upload was done, but the wait for it ended: {error}")
-    assert "ready, all 2 files are there" in capsys.readouterr().out
+def test_waiting_for_a_dataset_survives_what_passes(name, package, server, capsys):
+    for how in (429, 500, "cut"):
+        server.failures.clear()
+        server.datasets.clear()
+        server.fail(name, how, times=2, after=3 if name == "GetDatasetStatus" else 0)
+        try:
+            kaggle_client.upload_package(package, create=True)
+        except KaggleError as error:
+            pytest.fail(f"{how}: the upload was done, but the wait for it ended: {error}")
+        assert "ready, all 2 files are there" in capsys.readouterr().out, how
+        assert [failure.times for _, failure in server.failures] == [0], how
 
 
 def test_after_a_failure_the_same_command_goes_through(package, server, capsys):
@@ -962,20 +945,20 @@ def test_a_notebook_for_another_version_of_the_module_is_not_pushed(all_kernels,
     assert server.requests == []
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
+def test_options_that_would_not_do_are_told_before_the_push(kernel, server, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for options, words in (
         (("--fetch", "new", "--submit"), "--submit: needs a few words about it (expected -m MESSAGE)"),
         (("--fetch", "new", "--submit", "-m", ""), "--submit: needs a few words about it"),
         (("--submit", "-m", "mine"), "--submit: what is submitted is checked first (expected --fetch DIR)"),
         (("--fetch", "kernels"), "--fetch: kernels: holds something already; choose a new folder"),
         (("--fetch", "kernels/final/final.py"), "--fetch: kernels/final/final.py: holds something already"),
         (("--wait", "--every", "-1"), "--every"),
-    ],
-)
-def test_options_that_would_not_do_are_told_before_the_push(options, words, kernel, server, run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert_one_line(run(kaggle_run.push_command, kernel, *options), words, code=2)
+        (("-m", "words"), "expected"),
+        (("--code-competition",), "expected"),
+        (("--no-push", "--submit", "--code-competition", "-m", "words"), "expected"),
+    ):
+        assert_one_line(run(kaggle_run.push_command, kernel, *options), words, code=2)
     assert server.requests == []
 
 
@@ -994,16 +977,15 @@ def test_a_kernel_without_a_competition_to_submit_to_is_told_before_the_push(
 
 
 @pytest.mark.parametrize("there", [(), ("KAGGLE_USERNAME",), ("KAGGLE_KEY",)])
-@pytest.mark.parametrize("command", ["push", "package"])
-def test_without_credentials_nothing_begins(command, there, kernel, weights, server, run, tmp_path, monkeypatch):
+def test_without_credentials_nothing_begins(there, kernel, weights, server, run, tmp_path, monkeypatch):
     for name in {"KAGGLE_USERNAME", "KAGGLE_KEY"} - {*there}:
         monkeypatch.delenv(name)
-    argv = {
-        "push": (kaggle_run.push_command, kernel, "--wait"),
-        "package": (package_tool.package_command, "--user", "a-user", "--out", tmp_path / "dist", "--create"),
-    }
-    ended = run(*argv[command])
-    assert_one_line(ended, "no credentials in KAGGLE_API_TOKEN", "https://www.kaggle.com/settings", code=2)
+    for command in (
+        (kaggle_run.push_command, kernel, "--wait"),
+        (package_tool.package_command, "--user", "a-user", "--out", tmp_path / "dist", "--create"),
+    ):
+        ended = run(*command)
+        assert_one_line(ended, "no credentials in KAGGLE_API_TOKEN", "https://www.kaggle.com/settings", code=2)
     assert server.requests == []
     assert_nothing_left(tmp_path, "dist")
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+import runpy
 import shutil
+import socket
 import subprocess
 import sys
 from importlib import metadata
@@ -73,19 +75,21 @@ def can_isolate() -> bool:
         return False
 
 
-def kaggle_session(place: Path, code_file: Path, smoke: bool = True) -> subprocess.CompletedProcess:
-    """Runs the code file, alone in a folder, with place/input mounted and place/working to write to."""
+def kaggle_session(place: Path, code_file: Path) -> subprocess.CompletedProcess:
+    """Runs the code file, alone in a folder and in few epochs, with place/input mounted, place/working to write to."""
     for name in ("root", "working", "src", "spy"):
         (place / name).mkdir()
-    alone = shutil.copy(code_file, place / "src")
+    alone = place / "src" / code_file.name
+    alone.write_text(code_file.read_text().replace("train.epochs=8", "train.epochs=2"))
+    small = jaguar_kit.small_backbone().parent  # the session need not train another
+    shutil.copytree(small, place / "cache" / small.relative_to(jaguar_kit.cache_dir()))
     (place / "session.sh").write_text(SESSION)
     (place / "spy" / "sitecustomize.py").write_text(NO_NETWORK)
-    kept = {k: v for k, v in os.environ.items() if k != jaguar_kit.CACHE_VARIABLE}
-    settings = {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "TMPDIR": str(place / "working"), "PYTHONPATH": str(place / "spy")}
-    settings["JAGUAR_KIT_SMOKE"] = str(int(smoke))
+    settings = {jaguar_kit.CACHE_VARIABLE: str(place / "cache"), "JAGUAR_KIT_SMOKE": "1"}
+    settings |= {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "TMPDIR": str(place / "working"), "PYTHONPATH": str(place / "spy")}
     runner = RUN_NOTEBOOK if code_file.suffix == ".ipynb" else RUN_SCRIPT
     command = ["unshare", "-rmn", "bash", place / "session.sh", place, sys.executable, alone, runner]
-    return subprocess.run(command, env={**kept, **settings}, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=False)
 
 
 def mount(place: Path, package: Path, mini: Path, layout: str = "flat mounts") -> None:
@@ -134,27 +138,29 @@ def test_package_refuses_pickled_and_damaged_weights(tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
     for name, words in (("model.pth", "only safetensors"), ("cut.safetensors", "not a complete safetensors")):
         with pytest.raises(KitError, match=words):
-            package_kit(tmp_path / "out", "a-user", [tmp_path / name])
+            package_kit(tmp_path / "out", "a-user", [tmp_path / name], weights_only=True)
     assert not (tmp_path / "out").exists()
 
 
-def test_package_replaces_an_earlier_one_and_nothing_else(tmp_path):
-    first = package_kit(tmp_path / "out", "a-user")
-    assert package_kit(tmp_path / "out", "b-user") == first
+def test_package_replaces_an_earlier_one_and_nothing_else(package, tmp_path):
+    weights = [package / "some_backbone.safetensors"]
+    first = package_kit(tmp_path / "out", "a-user", weights, weights_only=True)
+    assert package_kit(tmp_path / "out", "b-user", weights, weights_only=True) == first
     assert json.loads((first / "dataset-metadata.json").read_text())["id"] == "b-user/jaguar-kit"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(KitError, match="something other"):
-        package_kit(tmp_path / "mine", "a-user")
+        package_kit(tmp_path / "mine", "a-user", weights)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
 
 
 def test_a_damaged_package_is_named(package, tmp_path):
     copy = Path(shutil.copytree(package, tmp_path / "kit"))
-    with open(copy / "some_backbone.safetensors", "ab") as file:
-        file.write(b"x")
-    with pytest.raises(KitError, match=r"some_backbone\.safetensors: differs"):
-        jaguar_kit.check_manifest(copy)
+    whole = (copy / "some_backbone.safetensors").read_bytes()
+    for content in (whole + b"x", bytes(len(whole))):
+        (copy / "some_backbone.safetensors").write_bytes(content)
+        with pytest.raises(KitError, match=r"some_backbone\.safetensors: differs"):
+            jaguar_kit.check_manifest(copy)
     (copy / "some_backbone.safetensors").unlink()
     with pytest.raises(KitError, match=r"some_backbone\.safetensors: is missing"):
         jaguar_kit.check_manifest(copy)
@@ -167,66 +173,65 @@ def test_package_names_the_weights_of_runs_and_takes_wheels_of_pure_python(tmp_p
     wheel = tmp_path / "thing-1.0-py3-none-any.whl"
     wheel.write_bytes(b"PK")
     kit = package_kit(tmp_path / "kit", "a-user", [run], [wheel])
-    assert {"lbe11-default-seed7.safetensors", wheel.name} <= set(jaguar_kit.read_manifest(kit))
+    assert {"lbe11-default-seed7.safetensors", wheel.name, "jaguar_kit.py"} <= set(jaguar_kit.read_manifest(kit))
     alone = package_kit(tmp_path / "weights", "a-user", [run], slug="cat-weights", weights_only=True)
     assert set(jaguar_kit.read_manifest(alone)) == {"lbe11-default-seed7.safetensors"}
     assert json.loads((alone / "dataset-metadata.json").read_text())["id"] == "a-user/cat-weights"
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"user": "two words"}, "not a Kaggle user name"),
-        ({"user": "YOUR-KAGGLE-NAME"}, "stands for your own name"),
-        ({"slug": "kit"}, "can't name a dataset"),
-        ({"slug": "Jaguar_Kit"}, "can't name a dataset"),
-        ({"weights_only": True}, "no weights were given"),
-        ({"weights": ["bad:name.safetensors"]}, "no name for a file"),
-        ({"weights": [f"w{i}.safetensors" for i in range(40)]}, "a dataset takes 50"),
-        ({"wheels": ["thing-1.0-cp311-linux_x86_64.whl"]}, "not a wheel of pure Python"),
-        ({"weights": ["missing.safetensors"]}, "no such weights file"),
-    ],
-)
-def test_package_refuses_what_kaggle_would(change, words, tmp_path):
-    for name in (*change.get("weights", ()), *change.get("wheels", ())):
-        if name != "missing.safetensors":
-            save_file({"weight": torch.zeros(1)}, tmp_path / name)
-    given = {"user": "a-user", **change}
-    for key in ("weights", "wheels"):
-        given[key] = [tmp_path / name for name in given.get(key, ())]
-    with pytest.raises(KitError, match=words):
-        package_kit(tmp_path / "out", **given)
-    assert not (tmp_path / "out").exists()
+REFUSED = [
+    ({"user": "two words"}, "not a Kaggle user name"),
+    ({"user": "YOUR-KAGGLE-NAME"}, "stands for your own name"),
+    ({"slug": "kit"}, "can't name a dataset"),
+    ({"slug": "Jaguar_Kit"}, "can't name a dataset"),
+    ({"weights": []}, "no weights were given"),
+    ({"weights": ["bad:name.safetensors"]}, "no name for a file"),
+    ({"weights": [f"w{i}.safetensors" for i in range(50)]}, "a dataset takes 50"),
+    ({"wheels": ["thing-1.0-cp311-linux_x86_64.whl"]}, "not a wheel of pure Python"),
+    ({"weights": ["missing.safetensors"]}, "no such weights file"),
+]
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{}", "[]", '{"files": {"a": 1}}', '{"files": {"../a": {"bytes": 1, "sha256": ""}}}']
-)
-def test_a_wrong_manifest_is_named(text, tmp_path):
-    (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(KitError, match=r"manifest\.json: not the manifest of a packaged kit"):
-        jaguar_kit.check_manifest(tmp_path)
+def test_package_refuses_what_kaggle_would(tmp_path):
+    for change, words in REFUSED:
+        given = {"user": "a-user", "weights": ["w0.safetensors"], "wheels": [], "weights_only": True, **change}
+        for key in ("weights", "wheels"):
+            given[key] = [tmp_path / name for name in given[key]]
+            for path in given[key]:
+                if path.name != "missing.safetensors":
+                    save_file({"weight": torch.zeros(1)}, path)
+        with pytest.raises(KitError, match=words):
+            package_kit(tmp_path / "out", **given)
+        assert not (tmp_path / "out").exists(), words
+
+
+def test_a_wrong_manifest_is_named(tmp_path):
+    for text in ("", "{}", "[]", '{"files": {"a": 1}}', '{"files": {"../a": {"bytes": 1, "sha256": ""}}}'):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(KitError, match=r"manifest\.json: not the manifest of a packaged kit"):
+            print(text, jaguar_kit.check_manifest(tmp_path))
 
 
 # Kaggle's client
 
 
-@pytest.mark.parametrize("found", [None, "1.7.4.5", "2.2.1"])
-def test_a_client_that_is_not_there_or_too_old_is_told_before_anything_else(found, monkeypatch):
+def test_a_client_that_is_not_there_or_too_old_is_told_before_anything_else(monkeypatch):
     def version(name):
         if found is None:
             raise metadata.PackageNotFoundError(name)
         return found
 
     monkeypatch.setattr(metadata, "version", version)
-    with pytest.raises(KitError, match=rf"version 2\.2\.2 or later, found {found or 'none'} \(expected Python 3\.11"):
-        kaggle_client.kaggle_api()
+    for found in (None, "1.7.4.5", "2.2.1"):
+        words = rf"version 2\.2\.2 or later, found {found or 'none'} \(expected Python 3\.11"
+        with pytest.raises(KitError, match=words):
+            kaggle_client.kaggle_api()
 
 
-@pytest.mark.parametrize("found", ["2.2.2", "2.10.0", "2.2.4", "2.3.0b1"])
-def test_a_client_that_is_new_enough_will_do(found, monkeypatch):
-    monkeypatch.setattr(metadata, "version", lambda name: found)
-    kaggle_client.check_kaggle_client()
+def test_a_client_that_is_new_enough_will_do(monkeypatch):
+    for found in ("2.2.2", "2.10.0", "2.2.4", "2.3.0b1"):
+        monkeypatch.setattr(metadata, "version", lambda name, found=found: found)
+        kaggle_client.check_kaggle_client()
 
 
 # the folders of kernels
@@ -326,8 +331,12 @@ def test_texts_with_quotes_and_backslashes_survive_the_code_file():
     assert jaguar_kit.recipe_from_dict(jaguar_kit.read_yaml(names["RECIPE"], "carried")) == recipe
 
 
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda p: p.name)
-def test_kernel_metadata_is_what_kaggle_takes(kernel):
+def test_kernel_metadata_are_what_kaggle_takes():
+    for kernel in KERNELS:
+        check_metadata(kernel)
+
+
+def check_metadata(kernel: Path) -> None:
     metadata = json.loads((kernel / "kernel-metadata.json").read_text())
     owner, slug = metadata["id"].split("/")
     assert 5 <= len(slug) <= 50
@@ -347,11 +356,12 @@ def test_kernel_metadata_is_what_kaggle_takes(kernel):
 
 @pytest.fixture
 def on_kaggle(tmp_path, monkeypatch):
-    """Kaggle's folders below a temporary one, for what runs in this process."""
+    """Kaggle's folders below a temporary one, for what runs in this process; figures of reports stay undrawn."""
     for variable, name in (("KAGGLE_INPUT", "input"), ("KAGGLE_WORKING", "working"), ("KAGGLE_SCRATCH", "scratch")):
         (tmp_path / name).mkdir()
         monkeypatch.setattr(jaguar_kit, variable, tmp_path / name)
     monkeypatch.setattr(jaguar_kit.find_mounted, "__defaults__", (tmp_path / "input", 8))
+    monkeypatch.setattr(jaguar_kit.Page, "figure", lambda *_: None)
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
     for variable in (
         "HF_HUB_OFFLINE",
@@ -362,6 +372,33 @@ def on_kaggle(tmp_path, monkeypatch):
     ):
         monkeypatch.setenv(variable, "")
     return tmp_path
+
+
+@pytest.fixture
+def session_here(on_kaggle, monkeypatch, capsys):
+    """session_here(code file) -> exit code and what it said at its end, in this process, as if run from the mounts."""
+
+    def connect(self, address, connect=socket.socket.connect):
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            (on_kaggle / "working" / "connections").write_text(f"{address}\n")
+        return connect(self, address)
+
+    def run(code_file: Path, smoke: bool = True) -> tuple[int, str]:
+        kits = [*(on_kaggle / "input").rglob("jaguar_kit.py"), Path(jaguar_kit.__file__)]
+        alone = on_kaggle / "code.py"
+        alone.write_text(code_file.read_text().replace("/kaggle/input", str(on_kaggle / "input")))
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(jaguar_kit, "__file__", str(kits[0]))
+            patch.setattr(sys, "path", [*sys.path])
+            patch.setattr(socket.socket, "connect", connect)
+            patch.setenv("JAGUAR_KIT_SMOKE", str(int(smoke)))
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(str(alone))
+        code = ended.value.code
+        return (code, capsys.readouterr().err) if isinstance(code, int) else (1, code)
+
+    return run
 
 
 def as_text(recipe: dict) -> str:
@@ -458,21 +495,11 @@ def test_no_run_begins_that_kaggle_would_not_save(on_kaggle, mini, monkeypatch, 
 
 
 @isolated
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_final_runs_offline_and_ends_with_a_valid_submission(layout, package, mini, tmp_path):
-    mount(tmp_path, package, mini, layout)
+def test_final_runs_offline_and_ends_with_a_valid_submission(package, mini, tmp_path):
+    mount(tmp_path, package, mini, "nested mounts")
     done = kaggle_session(tmp_path, ROOT / "kernels" / "final" / "final.py")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"/kaggle/input/{LAYOUTS[layout][1]}" in done.stdout
-    check_outputs(tmp_path / "working", mini)
-
-
-@isolated
-@pytest.mark.parametrize("name", ["lbe09", "eda02"])
-def test_experiments_run_offline(name, package, mini, tmp_path):
-    mount(tmp_path, package, mini, "nested mounts")
-    done = kaggle_session(tmp_path, ROOT / "kernels" / name / f"{name}.py")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"/kaggle/input/{LAYOUTS['nested mounts'][1]}" in done.stdout
     check_outputs(tmp_path / "working", mini)
 
 
@@ -481,14 +508,20 @@ def test_every_cell_of_the_starter_runs_and_shows_what_it_should(package, mini, 
     mount(tmp_path, package, mini)
     done = kaggle_session(tmp_path, ROOT / "kernels" / "starter" / "starter.ipynb")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert f"/kaggle/input/{LAYOUTS['flat mounts'][1]}" in done.stdout
     shown = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("SHOWN")]
     assert sum("image/png" in formats for formats in shown) == 4
     assert ["Result", "text/html", "text/plain"] in shown
     check_outputs(tmp_path / "working", mini)
 
 
-@isolated
-def test_packaged_weights_are_enough_to_infer_with_an_ensemble(mini, tmp_path):
+def test_an_experiment_runs_offline(package, mini, on_kaggle, session_here):
+    mount(on_kaggle, package, mini)
+    assert session_here(ROOT / "kernels" / "lbe02" / "lbe02.py") == (0, "")
+    check_outputs(on_kaggle / "working", mini)
+
+
+def test_packaged_weights_are_enough_to_infer_with_an_ensemble(mini, on_kaggle, session_here, tmp_path):
     trained = jaguar_kit.run_recipe(
         jaguar_kit.recipe_from_dict({**TINY, "seeds": [1, 2]}), mini, tmp_path / "runs", "cpu"
     )
@@ -499,38 +532,41 @@ def test_packaged_weights_are_enough_to_infer_with_an_ensemble(mini, tmp_path):
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "infer.yaml").write_text(json.dumps(infer))
     kernels_tool.write_kernels(tmp_path / "kernels", tmp_path / "recipes", "a-user")
-    mount(tmp_path, package_kit(tmp_path / "dist", "a-user", weights), mini)
-    done = kaggle_session(tmp_path, tmp_path / "kernels" / "infer" / "infer.py", smoke=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    check_outputs(tmp_path / "working", mini)
-    fused = tmp_path / "working" / "runs" / "infer" / "ensemble" / "submission.csv"
-    assert fused.read_bytes() == (tmp_path / "working" / "submission.csv").read_bytes()
+    mount(on_kaggle, package_kit(tmp_path / "dist", "a-user", weights), mini)
+    assert session_here(tmp_path / "kernels" / "infer" / "infer.py", smoke=False) == (0, "")
+    check_outputs(on_kaggle / "working", mini)
+    fused = on_kaggle / "working" / "runs" / "infer" / "ensemble" / "submission.csv"
+    assert fused.read_bytes() == (on_kaggle / "working" / "submission.csv").read_bytes()
 
 
-@isolated
-def test_what_is_wrong_with_the_mounts_is_told_before_work(package, mini, tmp_path):
-    final = ROOT / "kernels" / "final" / "final.py"
-
-    def told(name: str, spoil) -> str:
-        place = tmp_path / name
-        mount(place, package, mini)
-        spoil(place / "input")
-        done = kaggle_session(place, final)
-        assert done.returncode == (1 if name in ("no kit", "other kit") else 2), done.stdout + done.stderr
-        assert not (place / "working" / "runs").exists()
-        return done.stderr
+def test_what_is_wrong_with_the_mounts_is_told_before_work(package, mini, on_kaggle, session_here):
+    def told(code: int, spoil) -> str:
+        mount(on_kaggle, package, mini)
+        spoil(on_kaggle / "input")
+        ended = session_here(ROOT / "kernels" / "final" / "final.py")
+        assert ended[0] == code, ended
+        assert not (on_kaggle / "working" / "runs").exists()
+        shutil.rmtree(on_kaggle / "input")
+        return ended[1]
 
     def append(path: Path) -> None:
         with open(path, "a") as file:
             file.write("x")
 
-    assert "attach the dataset" in told("no kit", lambda p: shutil.rmtree(p / "jaguar-kit"))
-    assert "another version" in told("other kit", lambda p: append(p / "jaguar-kit" / "jaguar_kit.py"))
-    assert "attach the competition" in told("no data", lambda p: shutil.rmtree(p / "jaguar-re-id"))
-    damaged = told("damaged", lambda p: append(p / "jaguar-kit" / "some_backbone.safetensors"))
+    def repackage(kit: Path) -> None:
+        recipe, manifest = kit / "final.yaml", json.loads((kit / "manifest.json").read_text())
+        recipe.write_text(recipe.read_text().replace("seed: 42", "seed: 7"))
+        manifest["files"]["final.yaml"] = jaguar_kit.file_facts(recipe)
+        (kit / "manifest.json").write_text(json.dumps(manifest))
+
+    assert "attach the dataset" in told(1, lambda p: shutil.rmtree(p / "jaguar-kit"))
+    assert "another version" in told(1, lambda p: append(p / "jaguar-kit" / "jaguar_kit.py"))
+    assert "attach the competition" in told(2, lambda p: shutil.rmtree(p / "jaguar-re-id"))
+    damaged = told(2, lambda p: append(p / "jaguar-kit" / "some_backbone.safetensors"))
     assert "some_backbone.safetensors: differs" in damaged
-    assert "not the manifest" in told("manifest", lambda p: append(p / "jaguar-kit" / "manifest.json"))
-    assert "final.yaml: differs" in told("recipe", lambda p: append(p / "jaguar-kit" / "final.yaml"))
+    assert "not the manifest" in told(2, lambda p: append(p / "jaguar-kit" / "manifest.json"))
+    assert "final.yaml: differs" in told(2, lambda p: append(p / "jaguar-kit" / "final.yaml"))
+    assert "recipe final: differs from" in told(2, lambda p: repackage(p / "jaguar-kit"))
 
 
 # mounts, clocks and names
@@ -544,17 +580,18 @@ def mounted(on_kaggle: Path, name: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("layout", ["{}", "competitions/{}", "datasets/owner/{}"])
-def test_the_mount_of_another_competition_is_not_taken(layout, on_kaggle):
+def test_the_mount_of_another_competition_is_not_taken(on_kaggle):
     recipe = jaguar_kit.recipe_from_dict(TINY)
-    other = mounted(on_kaggle, layout.format("another-competition"))
-    with pytest.raises(
-        KitError, match=r"jaguar-re-id is not attached, but .*another-competition is \(attach it, or name"
-    ):
-        jaguar_kit.find_data(recipe)
-    assert jaguar_kit.find_data(recipe, other) == other
-    named = mounted(on_kaggle, layout.format("jaguar-re-id"))
-    assert jaguar_kit.find_data(recipe) == named
+    for layout in ("{}", "competitions/{}", "datasets/owner/{}"):
+        other = mounted(on_kaggle, layout.format("another-competition"))
+        with pytest.raises(
+            KitError, match=r"jaguar-re-id is not attached, but .*another-competition is \(attach it, or name"
+        ):
+            jaguar_kit.find_data(recipe)
+        assert jaguar_kit.find_data(recipe, other) == other
+        named = mounted(on_kaggle, layout.format("jaguar-re-id"))
+        assert jaguar_kit.find_data(recipe) == named
+        shutil.rmtree(on_kaggle / "input")
 
 
 def test_two_mounts_of_one_competition_are_not_chosen_between(on_kaggle):
@@ -564,10 +601,7 @@ def test_two_mounts_of_one_competition_are_not_chosen_between(on_kaggle):
         jaguar_kit.find_data(jaguar_kit.recipe_from_dict(TINY))
 
 
-@pytest.mark.parametrize(
-    ("age", "hours", "left"), [(0, None, 11.5), (3600, None, 10.5), (36000, 3.0, 1.5), (36000, 1.0, 1.0)]
-)
-def test_time_counts_from_the_session_s_beginning(age, hours, left, on_kaggle, mini, monkeypatch):
+def test_time_counts_from_the_session_s_beginning(on_kaggle, mini, monkeypatch):
     deadlines = []
 
     def run_cells(grid, jobs):
@@ -575,19 +609,20 @@ def test_time_counts_from_the_session_s_beginning(age, hours, left, on_kaggle, m
         raise KeyboardInterrupt
 
     monkeypatch.setattr(jaguar_kit.RunQueue, "run", run_cells)
-    monkeypatch.setenv(jaguar_kit.SESSION_VARIABLE, str(jaguar_kit.time.time() - age))
-    recipe = jaguar_kit.recipe_from_dict({**TINY, "train": {**TINY["train"], "max_hours": hours}})
-    with pytest.raises(KeyboardInterrupt):
-        jaguar_kit.run_recipe(recipe, data=mini, out=on_kaggle / "working")
-    assert deadlines[0] / 3600 == pytest.approx(left, abs=0.02)
+    for age, hours, left in ((0, None, 11.5), (3600, None, 10.5), (36000, 3.0, 1.5), (36000, 1.0, 1.0)):
+        monkeypatch.setenv(jaguar_kit.SESSION_VARIABLE, str(jaguar_kit.time.time() - age))
+        recipe = jaguar_kit.recipe_from_dict({**TINY, "train": {**TINY["train"], "max_hours": hours}})
+        with pytest.raises(KeyboardInterrupt):
+            jaguar_kit.run_recipe(recipe, data=mini, out=on_kaggle / "working")
+        assert deadlines[-1] / 3600 == pytest.approx(left, abs=0.02)
 
 
-@pytest.mark.parametrize(("told", "age"), [("-100", 0), ("x", 0), (None, None)])
-def test_an_age_that_can_not_be_is_none(told, age, monkeypatch):
-    monkeypatch.setenv(jaguar_kit.SESSION_VARIABLE, told or "")
+def test_an_age_that_can_not_be_is_none(monkeypatch):
+    for told in ("-100", "x"):
+        monkeypatch.setenv(jaguar_kit.SESSION_VARIABLE, told)
+        assert jaguar_kit.session_age() == 0, told
+    monkeypatch.setenv(jaguar_kit.SESSION_VARIABLE, "")
     assert 0 <= jaguar_kit.session_age() < 12 * 3600
-    if age is not None:
-        assert jaguar_kit.session_age() == age
 
 
 OWN = """OVERRIDES = [
@@ -613,10 +648,11 @@ def test_a_kernel_that_is_no_python_is_told(two_kernels):
         kernels_tool.write_kernels(two_kernels / "kernels", two_kernels / "recipes")
 
 
-@pytest.mark.parametrize("other", ["two-words", "Two_Words", "two.words"])
-def test_recipes_that_would_be_one_kernel_are_told(other, two_kernels):
+def test_recipes_that_would_be_one_kernel_are_told(two_kernels):
     recipes = two_kernels / "recipes"
-    for name in ("two_words", other):
-        shutil.copy(recipes / "quickstart.yaml", recipes / f"{name}.yaml")
-    with pytest.raises(KitError, match="both would be the kernel 'jaguar-kit-two-words'; rename one"):
-        kernels_tool.write_kernels(two_kernels / "kernels", recipes)
+    shutil.copy(recipes / "quickstart.yaml", recipes / "two_words.yaml")
+    for other in ("two-words", "Two_Words", "two.words"):
+        path = Path(shutil.copy(recipes / "quickstart.yaml", recipes / f"{other}.yaml"))
+        with pytest.raises(KitError, match="both would be the kernel 'jaguar-kit-two-words'; rename one"):
+            kernels_tool.write_kernels(two_kernels / "kernels", recipes)
+        path.unlink()

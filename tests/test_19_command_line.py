@@ -22,13 +22,20 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny import TINY
 
-KINDS = sorted({kind for kind, _ in jaguar_kit.REGISTRY})
+KINDS, ROOT = sorted({kind for kind, _ in jaguar_kit.REGISTRY}), Path(jaguar_kit.__file__).parent
 RECIPE = {
     "name": "small",
     "data": {"size": 32, "mini": {"identities": 3, "images": 18}},
     "augment": ["flip", "rotation"],
     "background": "gray",
 }
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """Figures of reports are made, but not drawn."""
+    dot = Image.new("RGB", (1, 1))
+    monkeypatch.setattr(jaguar_kit.Page, "figure", lambda page, name, _, caption: page.image(name, dot, caption))
 
 
 def told(capsys, *argv) -> str:
@@ -83,11 +90,11 @@ def test_list_tells_every_short_name_with_its_architecture(capsys):
         assert known.hub in line
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_list_of_one_kind_tells_nothing_else(kind, capsys):
-    listed = paragraphs(told(capsys, "list", kind))
-    assert [name for _, name in listed] == jaguar_kit.registered(kind)
-    assert {k for k, _ in listed} == {kind}
+def test_list_of_one_kind_tells_nothing_else(capsys):
+    for kind in KINDS:
+        listed = paragraphs(told(capsys, "list", kind))
+        assert [name for _, name in listed] == jaguar_kit.registered(kind)
+        assert {k for k, _ in listed} == {kind}
 
 
 def test_list_takes_several_kinds_in_their_order(capsys):
@@ -177,24 +184,24 @@ def test_fetch_keeps_a_file_that_is_there(tmp_path, monkeypatch, capsys):
 # commands
 
 
-@pytest.mark.parametrize(("wrong", "right"), [("lst", "list"), ("sheets", "sheet"), ("ftech", "fetch"), ("rnu", "run")])
-def test_unknown_command_is_answered_with_the_nearest(wrong, right, capsys):
-    assert f"there is no command '{wrong}'; did you mean '{right}'?" in refused(capsys, wrong)
+def test_unknown_command_is_answered_with_the_nearest(capsys):
+    for wrong, right in {"lst": "list", "sheets": "sheet", "ftech": "fetch", "rnu": "run"}.items():
+        assert f"there is no command '{wrong}'; did you mean '{right}'?" in refused(capsys, wrong)
 
 
-@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
-def test_no_command_tells_all_of_them(argv, capsys):
-    text = told(capsys, *argv)
+def test_no_command_tells_all_of_them(capsys):
+    for argv in ([], ["--help"], ["-h"]):
+        text = told(capsys, *argv)
+        for name in ("run", *jaguar_kit.TOOLS):
+            assert re.search(rf"^  {name} ", text, re.MULTILINE)
+
+
+def test_every_command_has_help(capsys):
     for name in ("run", *jaguar_kit.TOOLS):
-        assert re.search(rf"^  {name} ", text, re.MULTILINE)
-
-
-@pytest.mark.parametrize("name", ["run", *jaguar_kit.TOOLS])
-def test_every_command_has_help(name, capsys):
-    with pytest.raises(SystemExit) as ended:
-        jaguar_kit.main(argv=[name, "--help"])
-    assert ended.value.code == 0
-    assert "usage:" in capsys.readouterr().out
+        with pytest.raises(SystemExit) as ended:
+            jaguar_kit.main(argv=[name, "--help"])
+        assert ended.value.code == 0
+        assert "usage:" in capsys.readouterr().out
 
 
 def test_interrupted_command_ends_in_one_line(monkeypatch, capsys):
@@ -232,11 +239,33 @@ def test_one_of_several_processes_ends_without_waiting_for_the_others(fault, cod
     assert told in capsys.readouterr().err
 
 
-def test_module_runs_as_a_program():
-    command = [sys.executable, jaguar_kit.__file__, "lits"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == ["error: jaguar_kit: there is no command 'lits'; did you mean 'list'?"]
+PROGRAMS = [  # a program, its argument, and what is said where errors go, with the exit code
+    ("jaguar_kit.py", "list", ["0"]),
+    ("jaguar_kit.py", "lits", ["error: jaguar_kit: there is no command 'lits'; did you mean 'list'?", "2"]),
+    ("tools/run_recipe.py", "none.yaml", ["error: none.yaml: can't be read", "2"]),
+    ("tools/report.py", "none", ["error: none: no experiment of this kit", "2"]),
+]
+ONE_AFTER_THE_OTHER = """
+import runpy, sys
+for path, argument in zip(sys.argv[1::2], sys.argv[2::2]):
+    sys.argv = [path, argument]
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as ended:
+        print(ended.code, file=sys.stderr)
+"""
+
+
+def test_programs_end_with_the_code_of_their_command_though_the_reader_has_enough(tmp_path):
+    lines = [word for path, argument, _ in PROGRAMS for word in (str(ROOT / path), argument)]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    line = f"{shlex.join([sys.executable, '-c', ONE_AFTER_THE_OTHER, *lines])} | head -n 1; exit ${{PIPESTATUS[0]}}"
+    command, env = ["bash", "-c", line], {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=env)
+    assert (done.returncode, done.stdout) == (0, "backbone\n")
+    expected = [words for *_, said in PROGRAMS for words in said]
+    for told, words in zip(done.stderr.splitlines(), expected, strict=True):
+        assert told.startswith(words)
 
 
 # what the file system says
@@ -249,10 +278,11 @@ def tiny(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("option", [("--jobs", "0"), ("--jobs", "-1"), ("--gpus", "0"), ("--gpus", "-2")])
-def test_numbers_of_processes_that_there_are_not_are_refused(option, tiny, mini, tmp_path, capsys):
-    line = refused(capsys, "run", str(tiny), "--data", str(mini), "--out", str(tmp_path / "out"), *option)
-    assert line.startswith(f"error: {option[0]}: {option[1]} is out of range (expected at least 1)")
+def test_numbers_of_processes_that_there_are_not_are_refused(tiny, mini, tmp_path, capsys):
+    for option, number in (("--jobs", "0"), ("--jobs", "-1"), ("--gpus", "0"), ("--gpus", "-2")):
+        out = str(tmp_path / "out")
+        line = refused(capsys, "run", str(tiny), "--data", str(mini), "--out", out, option, number)
+        assert line.startswith(f"error: {option}: {number} is out of range (expected at least 1)")
     assert not (tmp_path / "out").exists()
 
 
@@ -303,17 +333,16 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
         jaguar_kit.cache_dir()
 
 
-@pytest.mark.parametrize(
-    "fault", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOENT, errno.ENAMETOOLONG, errno.EIO]
-)
-def test_whatever_the_file_system_says_is_one_line(fault, capsys):
-    def command(argv):
-        raise OSError(fault, os.strerror(fault), "some/file")
+def test_whatever_the_file_system_says_is_one_line(capsys):
+    for fault in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOENT, errno.ENAMETOOLONG, errno.EIO):
 
-    assert jaguar_kit.main(command, []) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"error: some/file: {os.strerror(fault)}")
-    assert told.count("\n") == 1
+        def command(argv, fault=fault):
+            raise OSError(fault, os.strerror(fault), "some/file")
+
+        assert jaguar_kit.main(command, []) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: some/file: {os.strerror(fault)}")
+        assert told.count("\n") == 1
 
 
 def test_an_unexpected_fault_keeps_its_traceback():
@@ -324,26 +353,30 @@ def test_an_unexpected_fault_keeps_its_traceback():
         jaguar_kit.main(command, [])
 
 
-COMMAND = [sys.executable, "-m", "jaguar_kit"]
+@pytest.fixture
+def run_printing_to(tiny, mini, tmp_path, monkeypatch, capsys):
+    """Runs the recipe while output goes to a file; what was said where errors go."""
+
+    def run(file) -> str:
+        with file, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", file)
+            assert jaguar_kit.main(argv=["run", str(tiny), "--data", str(mini), "--out", str(tmp_path / "out")]) == 0
+        assert (tmp_path / "out" / f"tiny@{mini.name}" / "report.html").is_file()
+        return capsys.readouterr().err
+
+    return run
 
 
-def test_a_reader_that_has_enough_does_not_end_the_work(tiny, mini, tmp_path):
-    words = [*COMMAND, "run", str(tiny), "--data", str(mini), "--out", str(tmp_path / "out")]
-    line = " ".join(map(shlex.quote, words)) + " | head -n 1; exit ${PIPESTATUS[0]}"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "tiny: 1 run on cpu\n"
-    assert (tmp_path / "out" / f"tiny@{mini.name}" / "default" / "seed42" / "metrics.json").is_file()
+def test_a_reader_that_has_enough_does_not_end_the_work(run_printing_to):
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert run_printing_to(os.fdopen(writer, "w")) == ""
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no /dev/full")
-def test_an_output_that_is_full_does_not_end_the_work(tiny, mini, tmp_path):
-    words = [*COMMAND, "run", str(tiny), "--data", str(mini), "--out", str(tmp_path / "out")]
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 0
-    assert done.stderr == "note: the output can't be written any more: No space left on device\n"
-    assert (tmp_path / "out" / f"tiny@{mini.name}" / "report.html").is_file()
+def test_an_output_that_is_full_does_not_end_the_work(run_printing_to):
+    told = run_printing_to(open("/dev/full", "w"))  # noqa: SIM115 - it is closed where it is used
+    assert told == "note: the output can't be written any more: No space left on device\n"
 
 
 # smoke checks the real settings
@@ -401,18 +434,18 @@ def test_a_sheet_writes_over_an_earlier_sheet_and_nothing_else(tmp_path, capsys)
 
 
 def test_a_sheet_turns_images_as_training_does(tmp_path, capsys):
-    root = jaguar_kit.make_mini_dataset(tmp_path / "open", identities=6, images=60, layout="animalclef")
+    data = {"mini": {"identities": 9, "images": 120, "layout": "animalclef"}, "size": 32, "turn": {"top": -90}}
     path, seen = tmp_path / "x.yaml", []
-    path.write_text(yaml.safe_dump({"name": "x", "data": {"size": 32, "turn": {"top": -90}}}))
+    path.write_text(yaml.safe_dump({"name": "x", "data": data}))
     with pytest.MonkeyPatch.context() as patch:
         opened = jaguar_kit.open_store
         patch.setattr(
             describe, "open_store", lambda *a, turns=(), **k: seen.append(list(turns)) or opened(*a, turns=turns, **k)
         )
-        told(capsys, "sheet", str(path), "--data", str(root), "--out", str(tmp_path / "sheet.png"))
+        told(capsys, "sheet", str(path), "--out", str(tmp_path / "sheet.png"))
     assert len(seen[0]) == 6
-    assert set(seen[0]) <= {0.0, -90.0}
-    competition = jaguar_kit.load_competition(root)
+    assert set(seen[0]) == {0.0, -90.0}
+    competition = jaguar_kit.load_competition(jaguar_kit.find_data(jaguar_kit.load_recipe(path)))
     tops = (competition.train.orientation == "top").sum() + (competition.test.orientation == "top").sum()
     assert jaguar_kit.turns_of(competition, {"top": -90}).count(-90) == tops
 
@@ -463,13 +496,3 @@ def test_of_a_folder_that_is_somebody_elses_nothing_is_removed(tiny, mini, tmp_p
 )
 def test_options_that_would_do_nothing_are_refused(argv, words, capsys):
     assert words in refused(capsys, *argv)
-
-
-def test_commands_of_tools_say_that_they_need_them(tmp_path):
-    alone = tmp_path / "jaguar_kit.py"
-    alone.write_bytes(Path(jaguar_kit.__file__).read_bytes())
-    done = subprocess.run([sys.executable, alone, "list"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == [
-        f"error: jaguar_kit list: needs {tmp_path / 'tools'}, which is not there (expected the whole repository)"
-    ]
