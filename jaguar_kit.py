@@ -18,6 +18,7 @@ The way from a recipe to a report, by the nouns that one must know:
     recipe.yaml --load_recipe--> Recipe --expand--> [RunSpec]               variants x grid x seeds
     data folder --load_competition--> Competition --open_data--> Images     tables, decoded images, splits
     RunSpec + Images --execute_run--> Trainer(Embedder, IdentityLoss, Task) fit: epochs, steps, checkpoints
+    Trainer --retrieval--> Retrieval --steps--> similarities                likeness, posterior, matching spots, fusion
     Trainer --write_results--> RunFolder                                    metrics, weights, embeddings, submission
     [RunFolder] --finish_experiment--> Page --write--> report.html          beside results.csv and figures
 
@@ -127,7 +128,8 @@ __all__ = [
     "average_precision", "identity_balanced_map", "retrieval_metrics", "bootstrap_interval",
     # 10. Re-ranking and fusion
     "similarity_matrix", "top_k", "query_expansion", "database_augmentation", "k_reciprocal_rerank", "blend",
-    "rank_average", "Calibrator", "fit_calibration", "fuse", "shortlist_rescore", "postprocess", "choose_steps",
+    "rank_average", "Calibrator", "fit_calibration", "fuse", "shortlist_rescore", "closed_set_posterior",
+    "LocalFeatures", "extract_local", "local_similarity", "postprocess", "choose_steps",
     # 11. Embedding and feature cache
     "embed", "flip_tta", "multi_scale_tta",
     # 12. Training
@@ -140,7 +142,7 @@ __all__ = [
     # 15. Submission
     "write_submission", "validate_submission", "write_answers", "validate_answers",
     # 16. Plots and reports
-    "Page", "contact_sheet", "augmentation_sheet", "summarise", "compare_variants", "write_report",
+    "Page", "contact_sheet", "match_figure", "augmentation_sheet", "summarise", "compare_variants", "write_report",
     # 17. Experiments
     "Result", "run_recipe", "small_backbone",
     # 18. Kaggle
@@ -481,7 +483,9 @@ def convert_section(value: Any, section: type, where: str) -> Any:
 # 2. Recipe
 # ----------------------------------------------------------------------------------------------------------------------
 
-Metric = Literal["val_loss", "accuracy", "map", "retrieval_map", "top1", "pair_auc", "pair_ap"]  # logged every epoch
+Metric = Literal[  # logged every epoch
+    "val_loss", "accuracy", "map", "map_across", "retrieval_map", "top1", "pair_auc", "pair_ap"
+]
 METRICS = typing.get_args(Metric)
 Choice = Literal[Metric, "loss_and_accuracy"]  # both better than at the epoch that was kept before
 
@@ -506,6 +510,10 @@ class DataConfig:
     unmasked: Literal["stop", "keep"] = "stop"  # keep: without masks the background stays; stop: that is an error
     size: Pixels = 256  # px, side of the square in which an image is stored
     fit: Literal["squash", "pad", "crop"] = "squash"  # how an image becomes that square
+    encounter: PathText | None = (
+        None  # column that tells which images are of one encounter; null: the one of ENCOUNTERS
+    )
+    # that is there, else near-duplicates with neighbouring file numbers are one
     turn: dict[str, float] = field(default_factory=dict)  # degrees counter-clockwise, by label of column orientation
     bad_images: Literal["stop", "skip"] = "stop"  # what an unreadable image does to the run
     split: Annotated[Component, "split"] = Component("split", "stratified")  # training and validation images
@@ -555,7 +563,7 @@ class TrainConfig:
     clip_norm: Positive | None = None  # longest gradient; longer ones are shortened to it
     ema: Annotated[float, Range(low=0, high=0.99999)] = 0.0  # decay of a moving average of the weights; 0: none
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 or fp16 on a GPU, fp32 on a CPU
-    compile: bool = False  # torch.compile of the backbone: minutes at first, then faster
+    compile: bool = False  # torch.compile of the backbone's blocks: slow at first, then faster
     optimizer: Annotated[Component, "optimizer"] = Component("optimizer", "adamw")
     schedule: Annotated[Component, "schedule"] = Component("schedule", "plateau")
     select: Choice = "map"  # the epoch that is best in it gives the weights
@@ -624,7 +632,9 @@ class Recipe:
     postprocess: tuple[Annotated[Component, "postprocess"], ...] = ()  # steps from embeddings to scores, or auto
     checkpoint: PathText | None = None  # weights.safetensors of an earlier run, or its folder, to start from
     soup: tuple[PathText, ...] = ()  # further weights of the same model, averaged with the checkpoint's
-    ensemble: Literal["none", "mean", "rank", "calibrated"] = "none"  # of all runs, into one more submission
+    ensemble: Literal["none", "mean", "rank", "calibrated", "posterior"] = (
+        "none"  # of all runs, into one more submission
+    )
     seed: Seed = 42
     seeds: tuple[Seed, ...] = ()  # each variant runs once with each of them
     variants: dict = field(default_factory=dict)  # name: {why: one line, then the settings that differ}
@@ -755,7 +765,9 @@ def recipe_from_dict(raw: Mapping, where: str = "recipe") -> Recipe:
 
     Raises KitError with `where`, dotted setting, value and expectation on the first fault, in variants too.
     """
-    defaults = recipe_to_dict(Recipe(name="recipe"))
+    defaults, raw = recipe_to_dict(Recipe(name="recipe")), dict(raw)
+    if "splits" in raw:  # the same with each of several splits
+        raw["grid"] = {**(raw.get("grid") or {}), "data.split": raw.pop("splits")}
     recipe = convert_section(merge_recipe(defaults, raw), Recipe, f"{where}: ")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+@-]{0,99}", recipe.name):
         raise KitError(f"{where}: name: {recipe.name!r} can't name a folder (use up to 100 letters, digits, '_-.')")
@@ -767,14 +779,17 @@ def recipe_from_dict(raw: Mapping, where: str = "recipe") -> Recipe:
 def check_steps(steps: Sequence[Component], where: str) -> None:
     """Post-processing goes from images over embeddings to similarities, never back; `auto` stands alone."""
     stages = {"auto": 0, "tta": 0, "query_expansion": 1, "database_augmentation": 1}
-    order = [stages.get(step.name, 2) for step in steps]
+    named = [step.name for step in steps]
+    order = [stages.get(name, 2) for name in named]
     if order != sorted(order):
         raise KitError(
-            f"{where}: {[step.name for step in steps]} is out of order (expected tta, then query_expansion or "
-            "database_augmentation, then k_reciprocal and blend)"
+            f"{where}: {named} is out of order (expected tta, then query_expansion or database_augmentation, then what "
+            "makes similarities, such as k_reciprocal, posterior and blend)"
         )
-    if len(steps) > 1 and any(step.name == "auto" for step in steps):
+    if len(steps) > 1 and "auto" in named:
         raise KitError(f"{where}: auto chooses the steps itself and stands alone")
+    if "fuse" in named and not {"posterior", "local"} & set(named[: named.index("fuse")]):
+        raise KitError(f"{where}: {named}: fuse has nothing to add to likeness (expected posterior or local before it)")
 
 
 def check_parts(recipe: Recipe, where: str) -> None:
@@ -801,6 +816,15 @@ def check_parts(recipe: Recipe, where: str) -> None:
         raise KitError(
             f"{where}open_set.threshold: null is fitted on identities held out whole, but data.split "
             f"'{recipe.data.split.name}' holds out none (expected data.split: open_set, or a number such as 0.65)"
+        )
+    if logits is None and any(step.name == "posterior" for step in recipe.postprocess):
+        raise KitError(
+            f"{where}postprocess: posterior needs a loss with a class for each identity, such as arcface; "
+            f"'{recipe.loss.name}' compares images"
+        )
+    if recipe.ensemble == "posterior" and logits is None:
+        raise KitError(
+            f"{where}ensemble: posterior needs a loss with a class for each identity (expected mean or rank)"
         )
     watched = {"train.select": recipe.train.select, "train.monitor": recipe.train.monitor}
     blind = next((key for key, metric in watched.items() if "accuracy" in metric and logits is None), None)
@@ -991,6 +1015,7 @@ def variant_label(name: str, dotted: Sequence[str], values: Sequence[Any]) -> st
 SMOKE_SETTINGS = (
     "data.root=null",
     "data.masks=null",
+    "data.encounter=null",
     "checkpoint=null",
     "soup=[]",
     "data.size=64",
@@ -1021,6 +1046,9 @@ def smoke(recipe: Recipe, weights: str | Path | None = None, masks: bool = False
         part.update({"duplicate": 0.99} if "duplicate" in part else {})  # a tiny backbone's cosines are high
     for settings in [raw, *raw["variants"].values()]:
         shrink_stages(settings or {}, recipe.data.size)
+    for step in raw["postprocess"]:
+        small_spots = {"detector": "sift", "size": 64, "points": 32, "weights": None}
+        step.update(small_spots if step["name"] == "local" else {})
     if raw["search"]:
         raw["search"]["trials"] = 2
     raw.update(name=name, seeds=[], checkpoint=None, soup=[], data={**raw["data"], "mini": asdict(mini)})
@@ -1127,6 +1155,17 @@ def pick_device(name: str = "auto") -> torch.device:
             "choose another accelerator (on Kaggle: T4 x2) or --device cpu"
         ) from None
     return torch.device("cuda")
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """How images, and the weights of convolutions, lie in memory: by what it costs and brings on that device."""
+    # bf16 on an H200 with torch 2.11, first step at each new shape and every later one:
+    #                          channels last       contiguous
+    #   resnet50               13 s, 24 ms         1.2 s, 25 ms
+    #   tf_efficientnet_lite0  15 s                not measured
+    #   convnext_base          7 s                 not measured
+    # A CPU looks for no algorithm, and convolves faster with channels last.
+    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
 
 
 def core_count() -> int:
@@ -1405,6 +1444,7 @@ class Competition:
     solution: pd.Series | None  # identity by test filename, where solution.csv tells it; for scoring only
     notes: tuple[str, ...] = ()  # what is unusual but no fault
     open_set: bool = False  # a test image may show an individual that nobody knows; the submission names identities
+    test_views: pd.DataFrame = field(default_factory=pd.DataFrame)  # what views.csv tells of the test images
 
     @property
     def identities(self) -> list[str]:
@@ -1669,7 +1709,8 @@ def load_tables(root: Path) -> Competition:
         test = pd.DataFrame({"filename": filenames, "path": paths})
         solution, scored = load_solution(root / "solution.csv", filenames)
         notes += scored + notes_on_unlisted(root, "test", paths)
-    return Competition(root, train, pairs, test, solution, tuple(notes))
+    views = add_views(root, test)[0].drop(columns=["filename", "path"]) if len(test) else pd.DataFrame()
+    return Competition(root, train, pairs, test, solution, tuple(notes), test_views=views)
 
 
 METADATA = ("image_id", "identity", "path", "orientation", "species", "split")  # date and dataset may be there too
@@ -1837,7 +1878,7 @@ def add_views(root: Path, train: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]
             f"{table}: column 'path' is missing (expected path or filename; found {','.join(views.columns)})"
         )
     rows = match_images(table, views, keys, train)
-    told = [column for column in views if column not in train.columns]
+    told = [column for column in views if column not in (*train.columns, "identity", "ground_truth")]
     joined = views[told].iloc[rows].set_axis(train.index)
     joined[rows < 0] = None
     note = f"{table}: tells {', '.join(told) or 'nothing new'} of {(rows >= 0).sum()} of {len(rows)} training images"
@@ -2274,8 +2315,10 @@ def claim(folder: Path, holds: str) -> None:
 
 # splits
 
+Split = tuple[np.ndarray, np.ndarray]  # training and validation rows
 
-def with_singles(train: pd.DataFrame, split: Callable[[pd.DataFrame], list]) -> list[tuple[np.ndarray, np.ndarray]]:
+
+def with_singles(train: pd.DataFrame, split: Callable[[pd.DataFrame], list]) -> list[Split]:
     """Splits the rows whose identity has two images or more; the others join every training part."""
     counts = train.identity.map(train.identity.value_counts()).to_numpy()
     several, singles = np.flatnonzero(counts > 1), np.flatnonzero(counts == 1)
@@ -2291,7 +2334,7 @@ def stratified_split(
     hashes: Callable[[], np.ndarray],
     split_seed: int,
     validation: Annotated[float, Range(above=0, high=0.9)] = 0.2,
-) -> list[tuple[np.ndarray, np.ndarray]]:
+) -> list[Split]:
     """scikit-learn's `train_test_split`, stratified by identity, on the rows in CSV order.
 
     Returns [(training rows, validation rows)]. Identities with one image stay in training.
@@ -2321,7 +2364,7 @@ def kfold_split(
     hashes: Callable[[], np.ndarray],
     split_seed: int,
     folds: Annotated[int, Range(low=2, high=20)] = 5,
-) -> list[tuple[np.ndarray, np.ndarray]]:
+) -> list[Split]:
     """Every image is validated once, by the one of `folds` models that has not seen it.
 
     Identities with one image stay in every training part.
@@ -2340,9 +2383,7 @@ def kfold_split(
 
 
 @register("split", "all")
-def no_split(
-    train: pd.DataFrame, hashes: Callable[[], np.ndarray], split_seed: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def no_split(train: pd.DataFrame, hashes: Callable[[], np.ndarray], split_seed: int) -> list[Split]:
     """Every image trains and none validates, for a fixed number of epochs; the last one gives the weights."""
     return [(np.arange(len(train)), np.arange(0))]
 
@@ -2354,7 +2395,7 @@ def open_set_split(
     split_seed: int,
     validation: Annotated[float, Range(above=0, high=0.9)] = 0.2,
     unknown: Annotated[float, Range(above=0, high=0.5)] = 0.1,
-) -> list[tuple[np.ndarray, np.ndarray]]:
+) -> list[Split]:
     """A share of the identities is held out whole, of each species, to validate what nobody knows; else stratified.
 
     Of identities with one image none is held out; the others' images are split by identity as `stratified` does.
@@ -2383,7 +2424,7 @@ def burst_safe_split(
     validation: Fraction = 0.2,
     column: str | None = None,
     distance: Annotated[int, Range(low=0, high=32)] = 11,
-) -> list[tuple[np.ndarray, np.ndarray]]:
+) -> list[Split]:
     """No burst of near-duplicates has images on both sides; each identity keeps at least one burst in training.
 
     Bursts come from a column of train.csv or views.csv, or from neighbouring file numbers whose perceptual hashes
@@ -2399,11 +2440,25 @@ def burst_safe_split(
             "burst: is views.csv about these images?)"
         )
     bursts = column_groups(train[column]) if column is not None else find_bursts(train, hashes(), distance)
+    return apart(train, bursts, split_seed, validation)
+
+
+@register("split", "encounter_safe")
+def encounter_safe_split(
+    train: pd.DataFrame, hashes: Callable[[], np.ndarray], split_seed: int, validation: Fraction = 0.2
+) -> list[Split]:
+    """No encounter has images on both sides; each identity keeps at least one in training. `data.encounter` says which
+    images are of one."""
+    return apart(train, train.encounter.to_numpy(), split_seed, validation)
+
+
+def apart(train: pd.DataFrame, groups: np.ndarray, split_seed: int, validation: float) -> list[Split]:
+    """A split of whole groups, drawn in turn as long as no identity gives away more than its share."""
     identities = pd.factorize(train.identity)[0]
     counts = np.bincount(identities)
     held_out, held = np.zeros(len(train), bool), np.zeros(len(counts))
-    for burst in np.random.default_rng(split_seed).permutation(np.unique(bursts)):
-        members = bursts == burst
+    for group in np.random.default_rng(split_seed).permutation(np.unique(groups)):
+        members = groups == group
         after = held + np.bincount(identities[members], minlength=len(counts))
         here = after > held
         if (after[here] <= validation * counts[here] + 0.5).all() and (after[here] < counts[here]).all():
@@ -2893,6 +2948,46 @@ def write_mini_tables(root: Path, views: pd.DataFrame) -> None:
 
 # the data of a run
 
+ENCOUNTERS = ("encounter", "sighting", "burst")  # columns that tell encounters
+
+
+def encounters_in(table: pd.DataFrame, column: str | None, hashes: Callable[[], np.ndarray]) -> np.ndarray:
+    """A number for the encounter of each image (N,): by a column, a date being one of each identity, or as found."""
+    if column is None:
+        return find_bursts(table.assign(identity=table.get("identity", "")), hashes())
+    values = table.get(column, pd.Series("", index=table.index)).fillna("").astype(str).str.strip()
+    if column == "date" and "identity" in table:
+        values = values.where(values == "", table.identity + "\0" + values)
+    return column_groups(values)
+
+
+def with_encounters(competition: Competition, asked: str | None, store: ImageStore) -> Competition:
+    """The tables with a column encounter, and a note on what tells it; `store` holds the images of both, in order."""
+    train, test = competition.train, pd.concat([competition.test, competition.test_views], axis=1)
+    if asked is not None and asked not in train:
+        raise KitError(
+            f"data.encounter: {asked!r} is in no table of {competition.root}; {suggest(asked, train.columns)}"
+        )
+    known = [c for c in ([asked] if asked else ENCOUNTERS) if c in train and train[c].fillna("").astype(str).any()]
+    if asked and not known:
+        raise KitError(f"data.encounter: {asked!r} is empty for all {len(train)} training images (expected each one's)")
+    column, tables = next(iter(known), None), []
+    for table, first in ((train, 0), (test, len(train))):
+        hashes = partial(perceptual_hashes, store.subset(first + np.arange(len(table))))
+        found = encounters_in(table, column, hashes) if len(table) else np.zeros(0, int)
+        tables.append(table.assign(encounter=found))
+    shared = int(tables[0].encounter.duplicated(keep=False).sum())
+    how = f"are told by the column {column}" if column else "are near-duplicates with neighbouring file numbers"
+    note = f"encounters {how}: {shared} of {len(train)} training images share one with another"
+    notes = (*competition.notes, note) if shared else competition.notes
+    test = competition.test.assign(encounter=tables[1].encounter)
+    return replace(competition, train=tables[0], test=test, notes=notes)
+
+
+def shared_encounters(table: pd.DataFrame) -> np.ndarray | None:
+    """The encounters of a table's images (N,), where at least two images share one."""
+    return table.encounter.to_numpy() if "encounter" in table and table.encounter.duplicated().any() else None
+
 
 def find_data(recipe: Recipe, data: str | Path | None = None) -> Path:
     """The data folder: the one given, the recipe's, the competition's Kaggle mount, or the mini-dataset."""
@@ -2941,7 +3036,7 @@ class Images:
     competition: Competition
     store: ImageStore
     at_size: Callable[[int], ImageStore]  # the same images in squares of another size
-    splits: list[tuple[np.ndarray, np.ndarray]]
+    splits: list[Split]
     fingerprints: tuple[str, str]  # of the data as they were found, unreadable images included
 
 
@@ -3031,7 +3126,14 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
         return sized(size) if positions is None else sized(size).subset(positions)
 
     store = at_size(data.size)
+    competition = with_encounters(competition, data.encounter, store)
     hashes = partial(perceptual_hashes, store.subset(np.arange(len(competition.train))))
+    for key, metric in {"select": recipe.train.select, "monitor": recipe.train.monitor}.items():
+        if metric == "map_across" and shared_encounters(competition.train) is None:
+            raise KitError(
+                f"train.{key}: map_across needs encounters, but none has two images (name their column in "
+                "data.encounter, or expected map)"
+            )
     column = data.split.settings.get("column")
     untold = int((competition.train[column].fillna("") == "").sum()) if column in competition.train else 0
     if untold:
@@ -3042,6 +3144,14 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
         splits = [(rows[left_in[keep][rows]], held_out) for rows, held_out in splits]
     for split in splits:
         check_split(*split, competition.train.identity, data.split.name)
+    met = competition.train.encounter.to_numpy()
+    parted = max(len(np.intersect1d(met[rows], met[held_out])) for rows, held_out in splits)
+    if parted:
+        note = (
+            f"data.split: {data.split.name} parts {parted} of {len(np.unique(met))} encounters, so that validation "
+            "sees scenes that were trained on (encounter_safe keeps them whole)"
+        )
+        competition = replace(competition, notes=(*competition.notes, note))
     return Images(competition, store, at_size, splits, found_as)
 
 
@@ -3455,7 +3565,7 @@ class Preparation:
                 rgb, (self.input_size, self.input_size), mode="bilinear", antialias=True, align_corners=False
             )
         mean, std = self.scaling.to(rgb.device, non_blocking=True)
-        return ((rgb - mean) / std).contiguous(memory_format=torch.channels_last)
+        return ((rgb - mean) / std).contiguous(memory_format=memory_format(rgb.device))
 
 
 # mixing: images of a batch laid over each other, for losses that look at one image at a time
@@ -4080,11 +4190,34 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[st
             remove_path(place)
 
 
+def kept_tensor(path: Path, name: str, rows: int) -> Tensor | None:
+    """A tensor (rows, ...) from the cache; None where there is none, or it is damaged and must be made anew."""
+    if not path.is_file():
+        return None
+    try:
+        tensor = load_safetensors(path)[0][name]
+        if len(tensor) == rows:
+            return tensor
+    except (KitError, KeyError):
+        echo(f"  note: {path}: was damaged and is made anew")
+    return None
+
+
+def computed_by(precision: torch.dtype | None, device: torch.device) -> tuple[str, ...]:
+    """What beside weights and images may change the digits of what a network gives."""
+    return str(precision), device.type, torch.__version__, timm.__version__, kornia.__version__
+
+
 HUB_FILE = "model.safetensors"  # what a folder that was downloaded from the hub calls the weights
 
 
 def find_backbone_weights(name: str, given: str | None) -> Path | None:
-    """The safetensors file of a backbone, by its short or its whole name.
+    """The safetensors file of a backbone, by its short or its whole name, as `find_weights` has it."""
+    return find_weights(name, dict.fromkeys((name, known_backbone(name).architecture)), given)
+
+
+def find_weights(name: str, called: Iterable[str], given: str | None) -> Path | None:
+    """The safetensors file of a network by one of the names that it is called by.
 
     Looked for as the recipe's own file or in its folder, in $JAGUAR_KIT_WEIGHTS, in Kaggle's input, in weights/. None
     where there is none but the hub may be asked; KitError where it may not.
@@ -4096,12 +4229,11 @@ def find_backbone_weights(name: str, given: str | None) -> Path | None:
     if given is not None and not Path(given).is_dir():
         raise KitError(f"model.weights: {given}: there is no such weights file, nor a folder of them")
     folders = [given, os.environ.get(WEIGHTS_VARIABLE), KAGGLE_INPUT, "weights", Path(__file__).parent / "weights"]
-    for folder in filter(None, folders):
-        for known in dict.fromkeys((name, known_backbone(name).architecture)):
-            found = find_mounted(f"{glob_escape(known)}.safetensors", Path(folder))
-            found += [Path(folder) / known / HUB_FILE] if (Path(folder) / known / HUB_FILE).is_file() else []
-            if found:
-                return found[0]
+    for folder, known in itertools.product(filter(None, folders), called):
+        found = find_mounted(f"{glob_escape(known)}.safetensors", Path(folder))
+        found += [Path(folder) / known / HUB_FILE] if (Path(folder) / known / HUB_FILE).is_file() else []
+        if found:
+            return found[0]
     if on_kaggle() or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         raise no_weights(name)
     return None
@@ -4900,6 +5032,8 @@ def pk_batches(
 RADIX_SHARE = 8  # a row's values are many when they are more than this part of it
 CACHE_SIZE = 1 << 18  # numbers that a processor's cache holds
 BLOCK_SIZE = 1 << 24  # similarities that are worked on at a time, to bound the memory beyond input and result
+GPU_BLOCK_SIZE = 1 << 27  # the same on a GPU, which small blocks leave idle
+FEW_POSITIVES = 32  # of a query, which a GPU compares with all candidates one after the other
 FALSE_MATCH_RATES = (0.001, 0.01, 0.1)
 CMC_RANKS = (1, 5, 10)
 
@@ -4917,16 +5051,19 @@ def as_matrix(values: Any, name: str = "similarity") -> Tensor:
     matrix = full_precision(values.detach())
     if matrix.ndim != 2:
         raise KitError(f"{name}: shape {tuple(matrix.shape)} is not a matrix")
-    for start in range(0, len(matrix), rows_at_a_time(matrix.shape[1])):
-        block = matrix[start : start + rows_at_a_time(matrix.shape[1])]
+    step = rows_at_a_time(matrix.shape[1], matrix.device)
+    for start in range(0, len(matrix), step):
+        block = matrix[start : start + step]
         if not torch.isfinite(block.sum()) and len(wrong := torch.nonzero(~torch.isfinite(block))):
             i, j = wrong[0].tolist()
             raise KitError(f"{name}: {block[i, j].item()} in row {start + i}, column {j}; every value must be finite")
     return matrix
 
 
-def rows_at_a_time(columns: int) -> int:
-    return max(1, BLOCK_SIZE // max(columns, 1))
+def rows_at_a_time(columns: int, device: torch.device | None = None) -> int:
+    """How many rows of a matrix are worked on at a time."""
+    on_gpu = device is not None and device.type == "cuda"
+    return max(1, (GPU_BLOCK_SIZE if on_gpu else BLOCK_SIZE) // max(columns, 1))
 
 
 def as_given(result: Tensor, given: Any) -> Any:
@@ -4934,13 +5071,72 @@ def as_given(result: Tensor, given: Any) -> Any:
     return result if isinstance(given, Tensor) else result.cpu().numpy()
 
 
-def as_labelled(similarity: Any, labels: Any) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """Similarities (N, N), label codes (N,) and the labels by code; KitError when they do not fit."""
-    matrix, labels = as_matrix(similarity), as_labels(labels)
-    if matrix.shape != (len(labels), len(labels)):
-        raise KitError(f"similarity: shape {tuple(matrix.shape)} does not fit {len(labels)} labels (expected N x N)")
-    known, codes = np.unique(labels, return_inverse=True)
-    return matrix, codes.reshape(-1), known
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Similarities (Q, M) of queries and a gallery, with the codes of the identities and encounters that they show.
+
+    Pairs of one encounter are neither right nor wrong.
+    """
+
+    matrix: Tensor
+    labels: np.ndarray  # (Q,)
+    gallery: np.ndarray  # (M,)
+    met: np.ndarray  # encounters of the queries (Q,)
+    gallery_met: np.ndarray  # and of the gallery (M,)
+    names: np.ndarray  # of the identities, by code
+
+    def sizes(self) -> tuple[np.ndarray, np.ndarray]:
+        """How many images of the gallery show each query's identity, and how many of them count (Q,)."""
+        base = max(self.met.max(initial=0), self.gallery_met.max(initial=0)) + 1
+        *both, _ = numbered(*(identity * base + encounter for identity, encounter in self.pairs()))
+        same = count_codes(self.labels, self.gallery)
+        return same, same - count_codes(*both)
+
+    def pairs(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        """Codes of identity and encounter, of queries and of gallery."""
+        return (self.labels, self.met), (self.gallery, self.gallery_met)
+
+
+def numbered(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The values of two lists as codes, and the values by code."""
+    values, codes = np.unique(np.concatenate([one, other]), return_inverse=True)
+    return *np.split(codes.reshape(-1), [len(one)]), values
+
+
+def count_codes(wanted: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """How often each wanted code is among the codes."""
+    return np.bincount(codes, minlength=max(wanted.max(initial=-1), codes.max(initial=-1)) + 1)[wanted]
+
+
+def compare(
+    similarity: Any,
+    labels: Any,
+    encounters: Any = None,
+    gallery_labels: Any = None,
+    gallery_encounters: Any = None,
+) -> Comparison:
+    """Checks similarities (Q, M), labels and encounters; KitError when they do not fit.
+
+    Without gallery_labels the set is its own gallery, where an image is not compared with itself.
+    """
+    matrix, asked, alone = as_matrix(similarity), as_labels(labels), gallery_labels is None
+    gallery = asked if alone else as_labels(gallery_labels, "gallery_labels")
+    if matrix.shape != (len(asked), len(gallery)):
+        found = f"{len(asked)} labels (expected N x N)" if alone else f"{len(asked)} and {len(gallery)} labels"
+        raise KitError(f"similarity: shape {tuple(matrix.shape)} does not fit {found}")
+    if (gallery_encounters is not None) != (encounters is not None and not alone):
+        raise KitError("gallery_encounters: expected where encounters and gallery_labels are given, and only there")
+    if encounters is None:
+        met = np.arange(len(asked))
+        gallery_met = met if alone else -1 - np.arange(len(gallery))
+    else:
+        met = as_labels(encounters, "encounters")
+        gallery_met = met if alone else as_labels(gallery_encounters, "gallery_encounters")
+    for name, own, wanted in (("encounters", met, asked), ("gallery_encounters", gallery_met, gallery)):
+        if len(own) != len(wanted):
+            raise KitError(f"{name}: {len(own)} for {len(wanted)} images (expected one for each)")
+    (*codes, names), (*meetings, _) = numbered(asked, gallery), numbered(met, gallery_met)
+    return Comparison(matrix, *codes, *meetings, names)
 
 
 def as_labels(labels: Any, name: str = "labels") -> np.ndarray:
@@ -4962,21 +5158,21 @@ def as_labels(labels: Any, name: str = "labels") -> np.ndarray:
 
 
 def ascending(matrix: Tensor) -> Tensor:
-    """Each row sorted; on the CPU by numpy, which moves values alone and is several times faster."""
+    """Rows sorted; on the CPU by numpy, which moves values alone and is several times faster."""
     if matrix.device.type == "cpu":
-        return torch.from_numpy(np.sort(matrix.numpy(), axis=1))
-    return matrix.sort(dim=1).values
+        return torch.from_numpy(np.sort(matrix.numpy(), axis=-1))
+    return matrix.sort(dim=-1).values
 
 
 def count_at_least(block: Tensor, values: Tensor) -> Tensor:
     """How many entries of each row (R, N) are at least as large as each of its values (R, P), ascending: int64 (R, P).
 
-    The values must be among the row's entries. On the CPU rows are sorted as 16-bit codes, by radix in a fifth of the
-    time that floats take; where several entries share a value's code, they are counted exactly. That pays while the
-    values are few.
+    The values must be among the row's entries. Rows are sorted as 16-bit codes, by radix in a fifth of the time that
+    floats take; where several entries share a value's code, they are counted exactly. That pays while the values are
+    few.
     """
     total = block.shape[1]
-    if block.device.type != "cpu" or values.shape[1] > total // RADIX_SHARE:
+    if values.shape[1] > total // RADIX_SHARE:
         return total - torch.searchsorted(ascending(block), values)
     low, high = values[:, :1], values[:, -1:]
     centre, scale = (low + high) / 2, 65530 / (high - low).clamp(min=1e-30)
@@ -4995,51 +5191,80 @@ def count_at_least(block: Tensor, values: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class QueryScores:
-    """What each query retrieved, float64 (N,) each; NaN for a query without another image of its identity."""
+    """What each query retrieved, float64 (Q,) each; NaN for a query without another image of its identity."""
 
     precision: np.ndarray  # average precision
     first: np.ndarray  # rank of the best positive, images of other identities first among equals
     last: np.ndarray  # how many images are at least as similar as the worst positive
+    positives: np.ndarray  # how many there are to find
 
 
-def score_queries(matrix: Tensor, codes: np.ndarray) -> QueryScores:
-    """Scores every row as a query against all other columns, one identity at a time.
+def score_queries(compared: Comparison) -> QueryScores:
+    """Scores every row as a query against all columns but those of its encounter.
 
     Nothing is ranked: for each positive it is counted how many candidates, and how many of them positives, are at
-    least as similar.
+    least as similar. Blocks of rows have about as many positives each; shorter lists begin with their lowest again.
     """
-    total, device = len(codes), matrix.device
-    scores = np.full((3, total), np.nan)
-    order = np.argsort(codes, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
-        positives = len(members) - 1
-        if positives < 1:
-            continue
-        for rows in np.array_split(members, math.ceil(len(members) * total / CACHE_SIZE)):
-            queries = torch.from_numpy(rows).to(device)
-            block = matrix[queries]
-            block[torch.arange(len(rows), device=device), queries] = -torch.inf  # a query is no candidate of its own
-            mine = ascending(block[:, torch.from_numpy(members).to(device)])[:, 1:].contiguous()
-            at_least = count_at_least(block, mine)
-            tied = bool((mine[:, 1:] == mine[:, :-1]).any())
-            hits = positives - (torch.searchsorted(mine, mine) if tied else torch.arange(positives, device=device))
-            scores[0, rows] = (hits / at_least.double()).mean(1).cpu().numpy()
-            scores[1, rows] = (at_least[:, -1] - hits[..., -1] + 1).cpu().numpy()
-            scores[2, rows] = at_least[:, 0].cpu().numpy()
+    matrix, device, total = compared.matrix, compared.matrix.device, compared.matrix.shape[1]
+    images, positives = compared.sizes()
+    scores = np.full((4, len(images)), np.nan)
+    order = np.lexsort((compared.labels, images))
+    order = order[positives[order] > 0]
+    by_identity = np.argsort(compared.gallery, kind="stable")
+    first = np.searchsorted(compared.gallery[by_identity], compared.labels)
+    met, gallery_met = (torch.from_numpy(codes).to(device) for codes in (compared.met, compared.gallery_met))
+    step = max(1, CACHE_SIZE // max(total, 1)) if device.type == "cpu" else rows_at_a_time(total, device)
+    count = count_at_least if device.type == "cpu" else count_in_bins
+    for rows in (order[i : i + step] for i in range(0, len(order), step)):
+        queries, found, length = torch.from_numpy(rows).to(device), positives[rows], int(positives[rows].max())
+        block = matrix[queries]
+        block.masked_fill_(met[queries, None] == gallery_met, -torch.inf)  # no candidates
+        places = np.arange(images[rows].max())
+        beyond = places >= images[rows, None]
+        own = by_identity[np.where(beyond, first[rows, None], first[rows, None] + places)]
+        mine = block.gather(1, torch.from_numpy(own).to(device))
+        mine = ascending(mine.masked_fill_(torch.from_numpy(beyond).to(device), -torch.inf))[:, -length:]
+        missing = torch.from_numpy(length - found)[:, None].to(device)
+        mine = torch.maximum(mine, mine.gather(1, missing)).contiguous()
+        at_least = count(block, mine)
+        hits = (length - torch.searchsorted(mine, mine)).clamp(max=length - missing)
+        shares = torch.where(torch.arange(length, device=device) >= missing, hits / at_least.double(), 0).sum(1)
+        ranks = torch.stack([shares, (at_least[:, -1] - hits[:, -1] + 1).double(), at_least[:, 0].double()])
+        scores[:3, rows] = ranks.cpu().numpy()
+        scores[0, rows] /= found
+        scores[3, rows] = found
     return QueryScores(*scores)
 
 
-def average_precision(similarity: Any, labels: Any) -> np.ndarray:
+def count_in_bins(block: Tensor, values: Tensor) -> Tensor:
+    """`count_at_least` for a GPU, which sorts no row.
+
+    A few values are compared with all entries; of many each entry is told how many it reaches, and those are counted.
+    """
+    rows, width = values.shape
+    if width <= FEW_POSITIVES:
+        return torch.stack([(block >= values[:, i, None]).sum(1) for i in range(width)], 1)
+    reached = torch.searchsorted(values, block, right=True)
+    reached += torch.arange(rows, device=block.device)[:, None] * (width + 1)
+    counts = torch.bincount(reached.flatten(), minlength=rows * (width + 1)).view(rows, width + 1)
+    return counts.flip(1).cumsum(1).flip(1)[:, 1:]
+
+
+def average_precision(
+    similarity: Any, labels: Any, encounters: Any = None, gallery_labels: Any = None, gallery_encounters: Any = None
+) -> np.ndarray:
     """Average precision of each image as a query against all others, float64 (N,); NaN without a positive.
 
+    similarity (N, N), labels (N,). encounters (N,): pairs of one encounter, whose light and background they share,
+    count as neither right nor wrong, as pairs of one camera in person re-identification (Zheng et al. 2015). With
+    gallery_labels (M,), and gallery_encounters where encounters are told, queries are compared with a gallery, (N, M).
     Images of equal similarity are retrieved together, as scikit-learn's `average_precision_score` has it, so the
     result does not depend on the order of rows.
 
     >>> average_precision([[1.0, 0.9, 0.5], [0.9, 1.0, 0.1], [0.5, 0.1, 1.0]], ["a", "b", "a"]).tolist()
     [0.5, nan, 1.0]
     """
-    matrix, codes, _ = as_labelled(similarity, labels)
-    return score_queries(matrix, codes).precision
+    return score_queries(compare(similarity, labels, encounters, gallery_labels, gallery_encounters)).precision
 
 
 def mean_by_identity(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -5057,26 +5282,29 @@ def mean_or_nan(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def identity_balanced_map(similarity: Any, labels: Any) -> float:
+def identity_balanced_map(
+    similarity: Any, labels: Any, encounters: Any = None, gallery_labels: Any = None, gallery_encounters: Any = None
+) -> float:
     """Mean over identities of the mean average precision of their queries (the competition's metric).
 
     similarity (N, N), labels (N,). The set is its own gallery: a query is not compared with itself, and one without
-    another image of its identity is left out; NaN when that leaves none. Ties as in `average_precision`.
+    another image of its identity is left out; NaN when that leaves none. Ties, encounters and a gallery of its own as
+    in `average_precision`.
 
     >>> similarity = [[1.0, 0.9, 0.1, 0.2], [0.9, 1.0, 0.3, 0.2], [0.1, 0.3, 1.0, 0.8], [0.2, 0.2, 0.8, 1.0]]
     >>> identity_balanced_map(similarity, ["a", "a", "b", "b"])
     1.0
     """
-    matrix, codes, _ = as_labelled(similarity, labels)
-    return mean_or_nan(mean_by_identity(score_queries(matrix, codes).precision, codes))
+    compared = compare(similarity, labels, encounters, gallery_labels, gallery_encounters)
+    return mean_or_nan(mean_by_identity(score_queries(compared).precision, compared.labels))
 
 
-def sorted_pairs(matrix: Tensor, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Similarities of all ordered pairs of one identity, and of two, each ascending."""
-    values, same = matrix.cpu().numpy(), codes[:, None] == codes
-    negatives = values[~same]
-    np.fill_diagonal(same, False)
-    positives = values[same]
+def sorted_pairs(compared: Comparison) -> tuple[np.ndarray, np.ndarray]:
+    """Similarities of all ordered pairs of one identity that count, and of two, each ascending."""
+    values = compared.matrix.cpu().numpy()
+    same = compared.labels[:, None] == compared.gallery
+    counted = compared.met[:, None] != compared.gallery_met
+    positives, negatives = values[same & counted], values[~same & counted]
     positives.sort()
     negatives.sort()
     return positives, negatives
@@ -5103,32 +5331,35 @@ def verification_metrics(positives: np.ndarray, negatives: np.ndarray) -> dict[s
     }
 
 
-def retrieval_metrics(similarity: Any, labels: Any) -> dict[str, Any]:
+def retrieval_metrics(
+    similarity: Any, labels: Any, encounters: Any = None, gallery_labels: Any = None, gallery_encounters: Any = None
+) -> dict[str, Any]:
     """All retrieval metrics of a set that is its own gallery; similarity (N, N), labels (N,).
 
     map: identity-balanced mAP. retrieval_map: plain mean over queries. cmc@k: share of queries with an image of the
     same identity among the k most similar, a tie with another identity counting as a miss; top1 is cmc@1. minp: mean
     of positives / rank of the last one (Ye et al. 2021). pair_auc, pair_ap and fnmr@f over all ordered pairs.
     per_identity: mean AP by identity. Queries without a positive are left out; NaN where nothing can be scored.
+    Encounters and a gallery of its own as in `average_precision`; what is said of pairs leaves those of one encounter
+    out.
 
     >>> similarity = [[1.0, 0.9, 0.1, 0.2], [0.9, 1.0, 0.3, 0.2], [0.1, 0.3, 1.0, 0.8], [0.2, 0.2, 0.8, 1.0]]
     >>> retrieval_metrics(similarity, ["a", "a", "b", "b"])["top1"]
     1.0
     """
-    matrix, codes, known = as_labelled(similarity, labels)
-    scores = score_queries(matrix, codes)
-    by_identity = mean_by_identity(scores.precision, codes)
+    compared = compare(similarity, labels, encounters, gallery_labels, gallery_encounters)
+    scores = score_queries(compared)
+    by_identity = mean_by_identity(scores.precision, compared.labels)
     first = scores.first[~np.isnan(scores.first)]
     cmc = {f"cmc@{k}": mean_or_nan((first <= k).astype(float)) for k in CMC_RANKS}
-    positives = np.bincount(codes, minlength=len(known))[codes] - 1 if len(codes) else np.zeros(0)
     return {
         "map": mean_or_nan(by_identity),
         "retrieval_map": mean_or_nan(scores.precision),
         "top1": cmc["cmc@1"],
-        **verification_metrics(*sorted_pairs(matrix, codes)),
+        **verification_metrics(*sorted_pairs(compared)),
         **cmc,
-        "minp": mean_or_nan(positives / scores.last),
-        "per_identity": {str(name): float(ap) for name, ap in zip(known, by_identity) if not np.isnan(ap)},
+        "minp": mean_or_nan(scores.positives / scores.last),
+        "per_identity": {str(name): float(ap) for name, ap in zip(compared.names, by_identity) if not np.isnan(ap)},
     }
 
 
@@ -5140,13 +5371,17 @@ def bootstrap_interval(
     rounds: int = 2000,
     level: float = 0.95,
     seed: int = 0,
+    encounters: Any = None,
+    gallery_labels: Any = None,
+    gallery_encounters: Any = None,
 ) -> tuple[float, float]:
     """Percentile interval (low, high) of the identity-balanced mAP; Efron & Tibshirani 1993.
 
     over="identities" draws identities with replacement (would other animals give the same?), over="queries" draws
     queries within each identity (would other images of these animals?). With `baseline`, another similarity (N, N) of
     the same images, it is the interval of the paired difference similarity minus baseline: one that excludes 0 is a
-    gain beyond this noise. AP is kept as measured; only who counts is drawn anew.
+    gain beyond this noise. AP is kept as measured; only who counts is drawn anew. Encounters and a gallery of its own
+    as in `average_precision`.
 
     >>> similarity = [[1.0, 0.9, 0.1, 0.2], [0.9, 1.0, 0.3, 0.2], [0.1, 0.3, 1.0, 0.8], [0.2, 0.2, 0.8, 1.0]]
     >>> bootstrap_interval(similarity, ["a", "a", "b", "b"])
@@ -5156,10 +5391,23 @@ def bootstrap_interval(
         raise KitError(f"bootstrap_interval: over: {over!r} is not known; {suggest(over, ('identities', 'queries'))}")
     convert(rounds, Count, "bootstrap_interval: rounds")
     convert(level, Annotated[float, Range(above=0, high=0.999999)], "bootstrap_interval: level")
-    matrix, codes, _ = as_labelled(similarity, labels)
-    values = score_queries(matrix, codes).precision
+    told = (labels, encounters, gallery_labels, gallery_encounters)
+    compared = compare(similarity, *told)
+    values, codes = score_queries(compared).precision, compared.labels
     if baseline is not None:
-        values = values - score_queries(as_labelled(baseline, labels)[0], codes).precision
+        values = values - score_queries(compare(baseline, *told)).precision
+    return resampled_interval(values, codes, over, rounds, level, seed)
+
+
+def resampled_interval(
+    values: np.ndarray,
+    codes: np.ndarray,
+    over: str = "identities",
+    rounds: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of the mean over identities (codes) of the means of their values (N,), NaN left out."""
     scored = ~np.isnan(values)
     if not scored.any():
         return math.nan, math.nan
@@ -5234,7 +5482,7 @@ def most_similar(
         points.new_empty(len(points), k),
         torch.empty((len(points), k), dtype=torch.int64).to(points.device),
     )
-    step = rows_at_a_time(len(others))
+    step = rows_at_a_time(len(others), points.device)
     for start in range(0, len(points), step):
         block = geometry.similarity(points[start : start + step], others)
         if without_self:
@@ -5297,7 +5545,7 @@ MEETINGS = 1 << 17  # pairs of entries that are compared at a time
 def ranked_neighbours(similarity: Tensor, k: int) -> Tensor:
     """The k most similar columns of each row (N, k), the row itself first, equal ones in the order of columns."""
     ranked = torch.empty(len(similarity), k, dtype=torch.int64, device=similarity.device)
-    step = rows_at_a_time(len(similarity))
+    step = rows_at_a_time(len(similarity), similarity.device)
     for start in range(0, len(similarity), step):
         block = similarity[start : start + step].clone()
         block.diagonal(start).fill_(torch.inf)
@@ -5655,7 +5903,165 @@ def shortlist_rescore(similarity: Any, score_pairs: Callable[[np.ndarray, np.nda
     return as_given(matrix, similarity)
 
 
+# evidence beyond the likeness of embeddings: whom a classifier would name, and spots that match
+
+
+def closed_set_posterior(logits: Any, form: str = "hellinger", temperature: float = 1.0) -> Any:
+    """Probability that two images show one identity, where each shows one of C that are known: (N, N) in [0, 1].
+
+    logits (N, C) of the loss, or a list of such from several models or folds, whose probabilities are averaged. With
+    p = softmax(logits / temperature), form "product" is sum_c p_c q_c, the probability if both are drawn independently;
+    "hellinger" is sum_c sqrt(p_c q_c), 1 less the squared Hellinger distance (Bhattacharyya 1943).
+
+    >>> closed_set_posterior(np.array([[9.0, 0.0], [9.0, 0.0], [0.0, 9.0]])).round(1).tolist()
+    [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    if form not in ("hellinger", "product"):
+        raise KitError(f"closed_set_posterior: form: {form!r} is not known; {suggest(form, ('hellinger', 'product'))}")
+    convert(temperature, Positive, "closed_set_posterior: temperature")
+    given = logits if isinstance(logits, (list, tuple)) and logits and np.ndim(logits[0]) == 2 else [logits]
+    told = [as_matrix(one, "logits").double() for one in given]
+    check_shapes("closed_set_posterior", told)
+    share = torch.stack([(one / temperature).softmax(1) for one in told]).mean(0)
+    share = share.sqrt() if form == "hellinger" else share
+    return as_given((share @ share.T).float(), given[0])
+
+
+@dataclass(frozen=True, eq=False)
+class LocalFeatures:
+    """Spots of N images: where they are, in [0, 1] of width and height, and what they look like, at unit length.
+
+    >>> spots = LocalFeatures(torch.zeros(2, 3, 2), torch.eye(3).repeat(2, 1, 1))
+    >>> spots.matches(0, 1)[2]  # of three spots that match, each 1 - 0.7
+    tensor([0.3000, 0.3000, 0.3000])
+    """
+
+    places: Tensor  # (N, K, 2), x and y
+    descriptors: Tensor  # (N, K, D), zero where an image has fewer than K
+
+    def matches(self, one: int, other: int, margin: float = 0.7) -> tuple[Tensor, Tensor, Tensor]:
+        """Places (P, 2) in one image and in the other that match, and the strength (P,), the strongest first."""
+        cosine = self.descriptors[one].float() @ self.descriptors[other].float().T
+        strength, column = mutual_matches(cosine[None], margin)
+        kept = torch.nonzero(strength[0] > 0)[:, 0]
+        kept = kept[strength[0, kept].argsort(descending=True)]
+        return self.places[one, kept], self.places[other, column[0, kept]], strength[0, kept]
+
+
+def mutual_matches(cosine: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+    """Of cosines (B, K, L) each spot's strength, (cosine - margin)+ where two are each other's nearest, else 0, and its
+    nearest column: (B, K) both."""
+    best, column = cosine.max(2)
+    rows = torch.arange(cosine.shape[1], device=cosine.device)
+    mutual = cosine.argmax(1).gather(1, column) == rows
+    return torch.where(mutual, F.relu(best - margin), 0), column
+
+
+DETECTORS = {"aliked": "aliked_n16", "disk": "disk", "sift": ""}  # and the file of their weights
+Detector = Literal["aliked", "disk", "sift"]
+
+
+def load_detector(name: str, points: int, weights: str | None = None) -> Callable[[Tensor], list[tuple]]:
+    """RGB (B, 3, H, W) in [0, 1] -> for each image places (K, 2) in px and descriptors (K, D), the surest first.
+
+    ALIKED (Zhao et al. 2023) and DISK (Tyszkiewicz et al. 2020) need weights, SIFT (Lowe 2004) does not.
+    """
+    from kornia import feature
+
+    kind = {"aliked": "ALIKED", "disk": "DISK", "sift": "SIFTFeature"}[name]
+    if not hasattr(feature, kind):
+        raise KitError(
+            f"local.detector: kornia {kornia.__version__} has no {name!r} (expected a newer kornia, or sift)"
+        )
+    if name == "sift":
+        sift = feature.SIFTFeature(points)
+
+        def described(images: Tensor) -> list[tuple]:
+            frames, _, descriptors = sift(images.mean(1, keepdim=True))
+            return list(zip(frames[..., 2], descriptors))
+
+        return described
+    path = find_weights(DETECTORS[name], [DETECTORS[name]], weights)
+    if path is None:
+        raise KitError(
+            f"local.detector: no weights for {name!r}: put {DETECTORS[name]}.safetensors into weights/ or "
+            f"${WEIGHTS_VARIABLE}, name it in local.weights, or use sift, which needs none"
+        )
+    model = feature.ALIKED("aliked-n16", points, 0.0) if name == "aliked" else feature.DISK()
+    load_strictly(model, load_safetensors(path)[0], path)
+    model.eval()
+
+    def found(images: Tensor) -> list[tuple]:
+        told = model(images) if name == "aliked" else model(images, points, pad_if_not_divisible=True)
+        scores = [one.keypoint_scores if hasattr(one, "keypoint_scores") else one.detection_scores for one in told]
+        orders = [score.argsort(descending=True) for score in scores]
+        return [(one.keypoints[order], one.descriptors[order]) for one, order in zip(told, orders)]
+
+    found.model = model
+    return found
+
+
+@torch.no_grad()
+def extract_local(
+    images: ImageStore, detector: str = "aliked", points: int = 512, weights: str | None = None, device: Any = "cpu"
+) -> LocalFeatures:
+    """The surest `points` spots of each image, inside its mask where there is one; kept in the cache.
+
+    >>> extract_local(as_store(np.zeros((2, 64, 64, 3), np.uint8)), "sift", points=8).descriptors.shape
+    torch.Size([2, 8, 128])
+    """
+    path = find_weights(DETECTORS[detector], [DETECTORS[detector]], weights) if DETECTORS[detector] else None
+    version = "" if path is None else file_sha256(path)
+    key = fingerprint("local 1", images.key, detector, points, version, computed_by(None, torch.device(device)))
+    kept = cache_dir() / "local" / f"{key}.safetensors"
+    places, descriptors = (kept_tensor(kept, name, len(images)) for name in ("places", "descriptors"))
+    if places is None or descriptors is None:
+        detect, rows = load_detector(detector, 2 * points if images.has_masks else points, weights), []
+        if hasattr(detect, "model"):
+            detect.model.to(device)
+        for position in progress(range(len(images)), "looking for spots"):
+            pixels = images.read([position]).to(device).float() / 255
+            where, what = detect(pixels[:, :3])[0]
+            inside = torch.ones(len(where), dtype=torch.bool, device=where.device)
+            if images.has_masks and len(where):
+                x, y = where.round().long().T.clamp(0, pixels.shape[-1] - 1)
+                inside = pixels[0, 3, y, x] > 0.5
+            where, what = where[inside][:points] / (pixels.shape[-1] - 1), l2_normalize(what[inside][:points])
+            rows.append([F.pad(x, (0, 0, 0, points - len(x))).cpu() for x in (where.float(), what)])
+        places, descriptors = torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows]).half()
+        save_tensors(kept, {"places": places, "descriptors": descriptors})
+    return LocalFeatures(places, descriptors)
+
+
+@torch.no_grad()
+def local_similarity(
+    features: LocalFeatures, margin: float = 0.7, pairs: Any = None, device: Any = "cpu", block: int = 32
+) -> Tensor:
+    """Sum over matching spots of (cosine - margin)+ for all pairs of images, or where `pairs` (N, N) is true: (N, N).
+
+    Two spots match where each is the other's nearest. An image with itself has 0.
+
+    >>> local_similarity(LocalFeatures(torch.zeros(2, 3, 2), torch.eye(3).repeat(2, 1, 1)))
+    tensor([[0.0000, 0.9000],
+            [0.9000, 0.0000]])
+    """
+    total = len(features.descriptors)
+    wanted = torch.ones(total, total, dtype=torch.bool) if pairs is None else torch.as_tensor(pairs)
+    wanted = (wanted | wanted.T).triu(1)
+    described = features.descriptors.to(device)
+    described = described if described.is_cuda else described.float()
+    found = torch.zeros(total, total)
+    for i in progress(range(total), "matching spots"):
+        for others in wanted[i].nonzero()[:, 0].split(block):
+            cosine = torch.einsum("kd,bld->bkl", described[i], described[others.to(described.device)]).float()
+            found[i, others] = mutual_matches(cosine, margin)[0].sum(1).cpu()
+    return found + found.T
+
+
 # post-processing: a recipe's steps from embeddings to the similarities that are submitted
+
+Evidence = Mapping[str, Tensor]  # (N, N) by the name of what it is: larger, more alike
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -5663,19 +6069,36 @@ class Retrieval:
     """What post-processing steps hand on: embeddings first, similarities from the first step that makes them."""
 
     embeddings: Tensor  # (N, D)
-    views: Callable[[Sequence[float], bool], Tensor] | None  # (scales, flip) -> embeddings (N, D) averaged over them
     raw: Tensor  # (N, N) similarities before any step
-    geometry: Geometry | None = None  # by which embeddings are compared; None: by the cosine
+    geometry: Geometry  # by which embeddings are compared
+    views: Callable[[Sequence[float], bool], Tensor] | None = None  # (scales, flip) -> embeddings averaged over them
+    logits: Callable[[Tensor], Tensor] | None = None  # embeddings (N, D) -> (N, C), of the loss's classes
+    images: Callable[[int], ImageStore] | None = None  # px -> the images in squares of that size
+    device: torch.device = CPU
     similarity: Tensor | None = None  # (N, N)
+    evidence: Evidence = field(default_factory=dict)
+
+    @staticmethod
+    def of(embeddings: Any, views: Any = None, geometry: Any = None, *others: Any) -> Retrieval:
+        """The state before any step."""
+        if views is not None and not callable(views):
+            raise KitError(f"postprocess: views: a {type(views).__name__} (expected a function of scales and flip)")
+        points, geometry = as_matrix(embeddings, "embeddings"), as_geometry(geometry)
+        return Retrieval(points, similarity_matrix(points, geometry=geometry), geometry, views, *others)
 
     def matrix(self) -> Tensor:
         compared = self.similarity is None
         return similarity_matrix(self.embeddings, geometry=self.geometry) if compared else self.similarity
 
+    def with_evidence(self, name: str, similarity: Tensor, strength: Tensor) -> Retrieval:
+        """The state with similarities in [0, 1] of another kind; `strength` is what `fuse` adds to what was there."""
+        before = self.evidence or {"likeness": self.matrix()}
+        return replace(self, similarity=similarity, evidence={**before, name: strength})
+
 
 @register("postprocess", "auto")
 def auto_step(state: Retrieval) -> Retrieval:
-    """Stands for the simplest steps whose gain exceeds the bootstrap noise, which `choose_steps` finds."""
+    """Stands for the simplest steps that can't be told from the best ones, which `choose_steps` finds."""
     raise AssertionError("auto is resolved on the validation images before any step is taken")
 
 
@@ -5708,10 +6131,104 @@ def k_reciprocal_step(state: Retrieval, k1: Count = 20, k2: Count = 6, lambda_va
     return replace(state, similarity=reranked)
 
 
+@register("postprocess", "diffusion")
+def diffusion_step(
+    state: Retrieval, k: Count = 10, alpha: Annotated[float, Range(low=0, high=0.999)] = 0.9
+) -> Retrieval:
+    """Likeness that spreads over the graph of mutual k nearest: (1 - alpha) (I - alpha S) ** -1 (Zhou et al. 2004)."""
+    matrix = state.matrix().double()
+    ranked = ranked_neighbours(matrix, min(k + 1, len(matrix)))
+    near = torch.zeros_like(matrix, dtype=torch.bool).scatter_(1, ranked, True)
+    weights = torch.where(near & near.T, matrix.clamp(min=0) ** 3, 0).fill_diagonal_(0)
+    scale = weights.sum(1).clamp(min=1e-12).rsqrt()
+    spread = torch.eye(len(matrix), dtype=torch.float64).to(matrix) - alpha * scale[:, None] * weights * scale
+    found = (1 - alpha) * torch.linalg.inv(spread)
+    return replace(state, similarity=to_unit_scale(found + 1e-3 * matrix).to(state.raw))
+
+
 @register("postprocess", "blend")
 def blend_step(state: Retrieval, raw_weight: Fraction = 0.2) -> Retrieval:
     """Weighted mean of the cosines before any step and the similarities so far."""
     return replace(state, similarity=blend(state.raw, state.matrix(), raw_weight))
+
+
+@register("postprocess", "posterior")
+def posterior_step(
+    state: Retrieval, form: Literal["hellinger", "product"] = "hellinger", temperature: Positive | None = None
+) -> Retrieval:
+    """`closed_set_posterior` by the loss's logits; the temperature is fitted in validation where it is null."""
+    if state.logits is None:
+        raise KitError(
+            "postprocess: posterior needs a loss with a class for each identity, such as arcface, and their logits"
+        )
+    found = closed_set_posterior(state.logits(state.embeddings), form, temperature or 1.0).to(state.raw)
+    return state.with_evidence("posterior", found, found.clamp(min=1e-12).log())
+
+
+@register("postprocess", "local")
+def local_step(
+    state: Retrieval,
+    detector: Detector = "aliked",
+    size: Pixels = 480,
+    points: Annotated[int, Range(low=1, high=8192)] = 512,
+    margin: Fraction = 0.7,
+    shortlist: Natural = 0,
+    weights: PathText | None = None,
+) -> Retrieval:
+    """Spots that match (`local_similarity`), in images of `size` px; of all pairs, or of the `shortlist` nearest."""
+    if state.images is None:
+        raise KitError("postprocess: local looks at the images again, but there are embeddings alone (give images)")
+    images = state.images(size)
+    features = extract_local(images, detector, points, weights, state.device)
+    nearest = ranked_neighbours(state.matrix(), min(shortlist + 1, len(state.raw))) if shortlist else None
+    told = None if nearest is None else [len(nearest), zlib.crc32(nearest.cpu().numpy().tobytes())]
+    key = fingerprint("matches 1", images.key, detector, points, margin, weights, told)
+    path = cache_dir() / "local" / f"{key}.safetensors"
+    if (strength := kept_tensor(path, "strength", len(images))) is None:
+        pairs = None if nearest is None else torch.zeros(len(images), len(images)).scatter_(1, nearest.cpu(), 1).bool()
+        strength = local_similarity(features, margin, pairs, state.device)
+        save_tensors(path, {"strength": strength})
+    strength = strength.to(state.raw).log1p()
+    return state.with_evidence("local", to_unit_scale(strength), strength)
+
+
+@register("postprocess", "fuse")
+def fuse_step(
+    state: Retrieval, kind: Literal["sum", "logistic", "isotonic", "rank"] = "sum", weights: tuple[float, ...] = ()
+) -> Retrieval:
+    """Likeness and the evidence of earlier steps together: each standardised over all pairs and added (sum), weighted
+    by logistic regression or calibrated by isotonic regression, both fitted in validation, or by mean ranks."""
+    strengths = list(state.evidence.values())
+    if weights and len(weights) != len(strengths):
+        raise KitError(f"postprocess: fuse.weights: {len(weights)} for {', '.join(state.evidence)} (expected one each)")
+    if kind == "rank":
+        return replace(state, similarity=rank_average(*strengths).to(state.raw))
+    pairs = ~torch.eye(len(state.raw), dtype=torch.bool, device=state.raw.device)
+    factors = weights or [1 / max(float(one[pairs].double().std()), 1e-12) for one in strengths]
+    total = sum(factor * one.double() for factor, one in zip(factors, strengths))
+    return replace(state, similarity=to_unit_scale(total).to(state.raw))
+
+
+def to_unit_scale(matrix: Tensor) -> Tensor:
+    """Similarities (N, N) mapped affinely to [0, 1], 1 for an image with itself."""
+    pairs = ~torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)
+    low, high = (matrix[pairs].min(), matrix[pairs].max()) if len(matrix) > 1 else (matrix.min(), matrix.max())
+    return ((matrix - low) / (high - low).clamp(min=1e-30)).fill_diagonal_(1)
+
+
+Steps = Sequence[Callable[[Retrieval], Retrieval]]
+
+
+def run_steps(steps: Steps, state: Retrieval) -> Retrieval:
+    for step in steps:
+        state = step(state)
+    return state
+
+
+def as_steps(steps: Sequence[Component | str | Mapping]) -> tuple[Component, ...]:
+    parts = convert(steps, tuple[Annotated[Component, "postprocess"], ...], "postprocess")
+    check_steps(parts, "postprocess")
+    return parts
 
 
 def postprocess(
@@ -5719,82 +6236,229 @@ def postprocess(
     embeddings: Any,
     views: Callable | None = None,
     geometry: Geometry | None = None,
+    logits: Any = None,
+    images: Any = None,
 ) -> Any:
     """Similarities (N, N) after the steps, from embeddings (N, D).
 
     steps: parts, or what names them in a recipe, such as "k_reciprocal"; views: (scales, flip) -> embeddings (N, D) of
-    such views, which tta asks for.
+    such views, which tta asks for; logits (N, C), for posterior; images: uint8 (N, S, S, 3 or 4) or an ImageStore, or
+    a function of px that gives them, for local. Nothing is fitted; the posterior's temperature is 1.
 
     >>> postprocess(["query_expansion", {"name": "k_reciprocal", "k1": 2}], np.eye(4)).shape
     (4, 4)
     """
-    parts = convert(steps, tuple[Annotated[Component, "postprocess"], ...], "postprocess")
-    check_steps(parts, "postprocess")
+    parts = as_steps(steps)
     if any(part.name == "auto" for part in parts):
         raise KitError("postprocess: auto needs labelled images to choose by (expected steps; choose_steps chooses)")
-    if views is not None and not callable(views):
-        raise KitError(f"postprocess: views: a {type(views).__name__} (expected a function of scales and flip)")
-    points, geometry = as_matrix(embeddings, "embeddings"), as_geometry(geometry)
-    state = Retrieval(points, views, similarity_matrix(points, geometry=geometry), geometry)
+    told = None if logits is None else logits if callable(logits) else lambda _: as_matrix(logits, "logits")
+    sized = None if images is None else images if callable(images) else lambda _: as_store(images)
+    state = Retrieval.of(embeddings, views, geometry, told, sized)
+    return as_given(run_steps(without_fitting(parts), state).matrix(), embeddings)
+
+
+def as_store(images: Any) -> ImageStore:
+    """Images as a store, whose key changes with their pixels."""
+    check_pixels(images)
+    if isinstance(images, ImageStore):
+        return images
+    pixels = np.ascontiguousarray(images)
+    return ImageStore(pixels, fingerprint(pixels.shape, hashlib.sha256(pixels.tobytes()).hexdigest()))
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """`fuse` by isotonic calibration, once it is fitted."""
+
+    part: Component
+    calibrators: Sequence[Calibrator]
+
+    def __call__(self, state: Retrieval) -> Retrieval:
+        found = fuse([one.cpu() for one in state.evidence.values()], self.calibrators)
+        return replace(state, similarity=torch.from_numpy(found).to(state.raw).fill_diagonal_(1))
+
+
+TEMPERATURES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+def fit_step(
+    part: Component, state: Retrieval, labels: np.ndarray, encounters: np.ndarray | None, rows: np.ndarray
+) -> Callable[[Retrieval], Retrieval]:
+    """The step with what validation decides: fitted on the images of `rows`, bool (N,), and pairs of two encounters."""
+    own = np.flatnonzero(rows)
+    told = labels[own], None if encounters is None else encounters[own]
+    if part.name == "posterior" and part.settings.get("temperature") is None:
+        logits, form = state.logits(state.embeddings)[torch.from_numpy(own)], part.settings.get("form", "hellinger")
+        scores = [identity_balanced_map(closed_set_posterior(logits, form, t), *told) for t in TEMPERATURES]
+        best = TEMPERATURES[int(np.nanargmax(scores))] if not np.isnan(scores).all() else 1.0
+        return replace(part, settings={**part.settings, "temperature": best})
+    kind = part.settings.get("kind", "sum")
+    if part.name != "fuse" or kind not in ("logistic", "isotonic") or part.settings.get("weights"):
+        return part
+    first, second = np.triu_indices(len(own), 1)
+    apart = np.ones(len(first), bool) if encounters is None else told[1][first] != told[1][second]
+    same = (told[0][first] == told[0][second])[apart]
+    if same.all() or not same.any():
+        return replace(part, settings={"kind": "sum"})
+    values = [one.cpu().numpy()[np.ix_(own, own)][first, second][apart] for one in state.evidence.values()]
+    if kind == "isotonic":
+        return Calibrated(part, [fit_calibration(one, same) for one in values])
+    from sklearn.linear_model import LogisticRegression
+
+    spread = np.array([max(one.std(), 1e-12) for one in values])
+    model = LogisticRegression(max_iter=1000).fit(np.stack(values, 1) / spread, same)
+    weights = tuple(float(f"{weight:.4g}") for weight in model.coef_[0] / spread)
+    return replace(part, settings={"kind": kind, "weights": weights})
+
+
+def fit_steps(
+    parts: Sequence[Component], state: Retrieval, labels: np.ndarray, encounters: np.ndarray | None, rows: np.ndarray
+) -> list[Callable[[Retrieval], Retrieval]]:
+    fitted = []
     for part in parts:
-        state = part(state)
-    return as_given(state.matrix(), embeddings)
+        fitted.append(fit_step(part, state, labels, encounters, rows))
+        state = fitted[-1](state)
+    return fitted
 
 
-def part_steps(*names: str) -> tuple[Component, ...]:
-    return tuple(Component("postprocess", name) for name in names)
+def needs_fitting(part: Component) -> bool:
+    if part.name == "posterior":
+        return part.settings.get("temperature") is None
+    return (
+        part.name == "fuse"
+        and part.settings.get("kind") in ("logistic", "isotonic")
+        and not part.settings.get("weights")
+    )
 
 
+def without_fitting(parts: Sequence[Component]) -> tuple[Component, ...]:
+    """The steps where no image was validated: none for auto, and what would be fitted at its default."""
+    told = [part for part in parts if part.name != "auto"]
+    return tuple(replace(p, settings={}) if needs_fitting(p) and p.name == "fuse" else p for p in told)
+
+
+def measure_steps(
+    parts: Sequence[Component], state: Retrieval, labels: np.ndarray, encounters: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Average precision of each query (N,) after the steps, by "", and by "_across" where encounters are told.
+
+    What is fitted is fitted on one half of the identities and measured on the other, in turn.
+    """
+    halves = np.zeros(len(labels), int)
+    if any(map(needs_fitting, parts)):
+        names_there = np.random.default_rng(0).permutation(np.unique(labels))
+        halves = np.isin(labels, names_there[::2]).astype(int)
+    kinds = {"": None} if encounters is None else {"": None, "_across": encounters}
+    found = {kind: np.full(len(labels), math.nan) for kind in kinds}
+    for half in np.unique(halves):
+        own = halves == half
+        fitted = fit_steps(parts, state, labels, encounters, own if own.all() else ~own)
+        matrix = run_steps(fitted, state).matrix()
+        for kind, met in kinds.items():
+            found[kind][own] = average_precision(matrix, labels, met)[own]
+    return found
+
+
+def part_steps(*named: str | Component) -> tuple[Component, ...]:
+    return tuple(Component("postprocess", part) if isinstance(part, str) else part for part in named)
+
+
+SMALL = Component("postprocess", "k_reciprocal", {"k1": 7, "k2": 3})
+MIDDLE = Component("postprocess", "k_reciprocal", {"k1": 10, "k2": 4})
 AUTO_CANDIDATES = (
+    part_steps(),
     part_steps("tta"),
     part_steps("query_expansion"),
+    part_steps(SMALL),
+    part_steps(MIDDLE),
     part_steps("k_reciprocal"),
+    part_steps("diffusion"),
     part_steps("tta", "query_expansion"),
-    part_steps("tta", "k_reciprocal"),
-    part_steps("k_reciprocal", "blend"),
-    part_steps("query_expansion", "k_reciprocal"),
-    part_steps("tta", "k_reciprocal", "blend"),
-    part_steps("tta", "query_expansion", "k_reciprocal"),
+    part_steps("tta", SMALL),
+    part_steps("tta", MIDDLE),
+    part_steps("query_expansion", MIDDLE),
+    part_steps("tta", "query_expansion", MIDDLE),
+)
+NAMING_CANDIDATES = (  # where the loss has classes
+    part_steps("posterior"),
+    part_steps("tta", "posterior"),
+    part_steps("posterior", "fuse"),
+    part_steps("tta", "posterior", "fuse"),
 )
 
 
 def describe_steps(steps: Sequence[Component]) -> str:
     """The steps in a few words, such as "tta, k_reciprocal (k1 10)"."""
-    return ", ".join(map(part_words, steps)) or "raw"
+    return ", ".join(map(step_words, steps)) or "raw"
+
+
+def step_words(step: Component | Calibrated) -> str:
+    return part_words(step.part if isinstance(step, Calibrated) else step)
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenSteps:
+    """The steps to use, fitted, and a row for every candidate that was measured on the validation images."""
+
+    parts: tuple[Component, ...]
+    fitted: Sequence[Callable[[Retrieval], Retrieval]]
+    rows: list[dict[str, Any]]
+
+    def scores(self, suffix: str) -> dict[str, float]:
+        """mAP after the steps that are used, and across encounters."""
+        used = next(row for row in self.rows if row["used"])
+        return {key.replace("map", f"map{suffix}"): used[key] for key in ("map", "map_across") if key in used}
 
 
 def choose_steps(
-    steps: Sequence[Component],
-    embeddings: Tensor,
-    views: Callable | None,
-    labels: np.ndarray,
-    geometry: Geometry | None = None,
-) -> tuple[tuple[Component, ...], list[dict[str, Any]]]:
+    steps: Sequence[Component | str | Mapping], embeddings: Any, labels: Any, encounters: Any = None
+) -> ChosenSteps:
     """The steps to use, and what each candidate gave on the validation images beside raw similarities.
 
-    Fixed steps are used as they are. For `auto`, of all candidates whose paired bootstrap interval of the gain over raw
-    lies above 0, one with the fewest steps is taken, the best of those; raw when there is none. The intervals are
-    wider the more candidates there are (Bonferroni), so that one in twenty such choices is a false gain, not one in
-    twenty candidates.
+    embeddings (N, D), or a `Retrieval`, which has more to look at; labels and encounters (N,). Fixed steps are used as
+    they are, and measured one after the other. Of the candidates for `auto` the one with the fewest steps is taken that
+    can't be told from the best: the paired bootstrap interval over identities of its difference to the best one holds
+    0, wider the more candidates there are (Bonferroni). It is the mAP across encounters that decides, where they are
+    told. What is fitted, such as the posterior's temperature, is fitted on one half of the identities and measured on
+    the other; what is used then is fitted on all.
 
-    >>> choose_steps(["k_reciprocal"], torch.eye(4), None, np.array(["a", "a", "b", "b"]))[0][0].name
+    >>> choose_steps(["k_reciprocal"], torch.eye(4), np.array(["a", "a", "b", "b"])).parts[0].name
     'k_reciprocal'
     """
-    steps = convert(steps, tuple[Annotated[Component, "postprocess"], ...], "postprocess")
-    automatic = [step.name for step in steps] == ["auto"]
-    raw = similarity_matrix(embeddings, geometry=geometry)
-    base = identity_balanced_map(raw, labels)
-    rows = [{"steps": "raw", "map": base, "gain": 0.0, "low": 0.0, "high": 0.0}]
-    winners, candidates = [], AUTO_CANDIDATES if automatic else [tuple(steps)] if steps else []
-    for candidate in candidates:
-        similarity = postprocess(candidate, embeddings, views, geometry)
-        low, high = bootstrap_interval(similarity, labels, raw, rounds=10000, level=1 - 0.05 / len(candidates))
-        score = identity_balanced_map(similarity, labels)
-        rows.append({"steps": describe_steps(candidate), "map": score, "gain": score - base, "low": low, "high": high})
-        if low > 0:
-            winners.append((len(candidate), -score, candidate))
-    chosen = (min(winners, key=lambda w: w[:2])[2] if winners else ()) if automatic else tuple(steps)
-    return chosen, [{**row, "used": row["steps"] == describe_steps(chosen)} for row in rows]
+    parts, labels = as_steps(steps), as_labels(labels)
+    encounters = None if encounters is None else as_labels(encounters, "encounters")
+    state = embeddings if isinstance(embeddings, Retrieval) else Retrieval.of(embeddings)
+    automatic = [part.name for part in parts] == ["auto"]
+    candidates = [parts[:i] for i in range(len(parts) + 1)]
+    if automatic:
+        candidates = [c for c in AUTO_CANDIDATES if state.views or "tta" not in [part.name for part in c]]
+        named = [c for c in NAMING_CANDIDATES if state.views or c[0].name != "tta"] if state.logits else []
+        candidates = [*candidates, *named]
+    measured = [measure_steps(candidate, state, labels, encounters) for candidate in candidates]
+    codes = np.unique(labels, return_inverse=True)[1].reshape(-1)
+    level = 1 - 0.05 / max(len(candidates) - 1, 1)
+    chosen = len(candidates) - 1
+    if automatic:
+        kind = "" if encounters is None else "_across"
+        maps = [mean_or_nan(mean_by_identity(found[kind], codes)) for found in measured]
+        best = int(np.nanargmax(maps)) if not np.isnan(maps).all() else 0
+
+        def as_good(number: int) -> bool:
+            difference = measured[best][kind] - measured[number][kind]
+            return number == best or resampled_interval(difference, codes, rounds=10000, level=level)[0] <= 0
+
+        chosen = min(filter(as_good, range(len(candidates))), key=lambda i: (len(candidates[i]), -maps[i]))
+    rows = []
+    for number, (candidate, found) in enumerate(zip(candidates, measured)):
+        row: dict[str, Any] = {"steps": describe_steps(candidate)}
+        for kind, values in found.items():
+            low, high = resampled_interval(values - measured[0][kind], codes, rounds=10000, level=level)
+            score, base = (mean_or_nan(mean_by_identity(v, codes)) for v in (values, measured[0][kind]))
+            told = {"map": score, "gain": score - base, "low": low, "high": high}
+            row.update({f"{name}{kind}": value for name, value in told.items()})
+        rows.append({**row, "used": number == chosen})
+    fitted = fit_steps(candidates[chosen], state, labels, encounters, np.ones(len(labels), bool))
+    return ChosenSteps(candidates[chosen], fitted, rows)
 
 
 # 11. Embedding and feature cache
@@ -5908,6 +6572,16 @@ def read_ahead(source: Source, batches: Sequence[np.ndarray]) -> Iterator[Tensor
             yield ready
 
 
+def wants_one_shape(device: torch.device) -> bool:
+    """Whether a backbone's first step at each new shape of its batches takes long there."""
+    return device.type == "cuda"
+
+
+def whole_batches(positions: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Positions in batches of one size, the last filled up with the first ones again."""
+    return list(np.resize(positions, (math.ceil(len(positions) / batch_size), batch_size)))
+
+
 def in_parts(network: Callable[[Tensor], Tensor], inputs: Tensor, parts: int = 1) -> tuple[Tensor, int]:
     """What the network makes of the inputs in so many parts, or in twice as many until memory suffices; the parts."""
     while True:
@@ -5940,11 +6614,14 @@ def embed(
     source = FeatureSource(source, source.device) if isinstance(source, Tensor) else source
     if not isinstance(source, Source):
         raise KitError(f"embed: source: a {type(source).__name__} (expected a Source, or a tensor of prepared images)")
-    batches = cut_batches(np.asarray(positions), convert(batch_size, Count, "embed: batch_size"))
+    positions, size = np.asarray(positions), convert(batch_size, Count, "embed: batch_size")
+    whole = isinstance(source, PixelSource) and wants_one_shape(source.device)
+    batches = whole_batches(positions, size) if whole else cut_batches(positions, size)
     reading, result, done, parts = read_ahead(source, batches), torch.zeros(0), 0, 1
     for batch in progress(batches, label) if label else batches:
         seed_everything(*view_seed, *batch[:1])
         rows, parts = in_parts(network, source.prepare(next(reading), training=bool(view_seed)), parts)
+        rows = rows[: len(positions) - done]
         if not done:
             result = torch.empty(len(positions), *rows.shape[1:], dtype=dtype)
         result[done : done + len(rows)] = rows.to(dtype)
@@ -5966,15 +6643,15 @@ def multi_scale_tta(
 ) -> Tensor:
     """Mean of the unit embeddings of zoomed, and mirrored, views of the images (B, 3, H, W), of unit length (B, D).
 
-    A scale above 1 cuts out the centre, one below 1 shows the image smaller on zeros; every view has the images'
-    own size, so that all go through `network` in one forward. `geometry` as in `query_expansion`.
+    A scale above 1 cuts out the centre, one below 1 shows the image smaller on zeros; every view has the images' own
+    size, so that `network` sees one shape. `geometry` as in `query_expansion`.
     """
     geometry = as_geometry(geometry)
     convert(scales, Annotated[tuple[Zoom, ...], NotEmpty()], "multi_scale_tta: scales")
     views = [zoom(images, scale) for scale in scales]
     views += [view.flip(-1) for view in views] if flip else []
-    vectors = geometry.logmap0(geometry.project(network(torch.cat(views))))
-    return geometry.expmap0(vectors.view(len(views), len(images), -1).mean(0))
+    vectors = [geometry.logmap0(geometry.project(network(view))) for view in views]
+    return geometry.expmap0(torch.stack(vectors).mean(0))
 
 
 def zoom(images: Tensor, scale: float) -> Tensor:
@@ -6027,11 +6704,6 @@ def cached_features(
     return FeatureSource(where_they_fit(features, source.device), source.device)
 
 
-def computed_by(precision: torch.dtype | None, device: torch.device) -> tuple[str, ...]:
-    """What beside weights and images may change the digits of what a network gives."""
-    return str(precision), device.type, torch.__version__, timm.__version__, kornia.__version__
-
-
 def features_cache_key(
     embedder: Embedder,
     source: PixelSource,
@@ -6046,7 +6718,7 @@ def features_cache_key(
     """
     preparation = source.preparation
     return fingerprint(
-        "features 4",
+        "features 5",
         source.store.key,
         total,
         embedder.backbone_fingerprint,
@@ -6057,19 +6729,6 @@ def features_cache_key(
         computed_by(precision, source.device),
         *(([asdict(step) for step in config.augment], *drawn) if drawn else ()),
     )
-
-
-def kept_tensor(path: Path, name: str, rows: int) -> Tensor | None:
-    """A tensor (rows, ...) from the cache; None where there is none, or it is damaged and must be made anew."""
-    if not path.is_file():
-        return None
-    try:
-        tensor = load_safetensors(path)[0][name]
-        if len(tensor) == rows:
-            return tensor
-    except (KitError, KeyError):
-        echo(f"  note: {path}: was damaged and is made anew")
-    return None
 
 
 def where_they_fit(features: Tensor, device: torch.device) -> Tensor:
@@ -6447,14 +7106,15 @@ def mixed_loss(loss: nn.Module, embeddings: Tensor, labels: Tensor, partner: Ten
     return 2 * loss(torch.cat([embeddings, embeddings]), both, torch.cat([share, 1 - share]))
 
 
+def even_out(batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The same rows in as many batches, whose sizes differ by one at most: a backbone sees two shapes at most."""
+    uneven = len({len(batch) for batch in batches}) > 1
+    return np.array_split(np.concatenate(batches), len(batches)) if uneven else list(batches)
+
+
 def cut_micro_batches(batch: np.ndarray, size: int | None) -> list[np.ndarray]:
-    """The positions of a batch in the parts that go through the backbone at a time, in each process `size` of them."""
-    if not size:
-        return [batch]
-    parts = cut_batches(batch, size * world_size())
-    if len(parts) > 1 and len(parts[-1]) < 2 * world_size():  # batch norm can't learn from one image
-        parts[-2:] = [np.concatenate(parts[-2:])]
-    return parts
+    """A batch in equal parts that go through the backbone at a time, in each process of `size` images at most."""
+    return np.array_split(batch, math.ceil(len(batch) / (size * world_size()))) if size else [batch]
 
 
 def before_the_batch(embedder: Embedder) -> list[nn.Parameter]:
@@ -6541,6 +7201,8 @@ class Task:
     labels: Tensor  # (N,) int64 on the CPU, by store position of training images
     train: np.ndarray  # positions
     validation: np.ndarray  # positions; empty where all images train
+    encounters: np.ndarray | None = None  # of the validation images, where some share one
+    at_size: Callable[[int], ImageStore] | None = None  # all images in squares of another size
 
 
 @dataclass(frozen=True, eq=False)
@@ -6671,6 +7333,7 @@ class Trainer:
         self.embedder.train()
         self.loss.train()
         source, batches = self.task.stages[stage].of_epoch(epoch), self.batches(epoch)
+        batches = even_out(batches) if isinstance(source, PixelSource) else batches
         every = self.recipe.train.accumulate  # batches to a step
         if not self.epoch_so_far:
             start = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"], "step": 0}
@@ -6913,7 +7576,9 @@ class Trainer:
             labels = self.task.labels[torch.from_numpy(self.task.validation)]
             found = classifier_metrics(self.loss, embeddings.to(self.device), labels.to(self.device))
             similarity = similarity_matrix(embeddings, geometry=self.embedder.geometry)
-            found.update(retrieval_metrics(similarity, labels))
+            found.update(retrieval_metrics(similarity, labels), map_across=math.nan)
+            if self.task.encounters is not None:
+                found["map_across"] = identity_balanced_map(similarity, labels, self.task.encounters)
         return {metric: found[metric] for metric in METRICS}, embeddings
 
     @property
@@ -6935,6 +7600,23 @@ class Trainer:
             return self.embed(positions)
         return gather_rows(self.embed(shard(positions)).to(self.device), len(positions)).cpu()
 
+    def retrieval(self, positions: np.ndarray, embeddings: Tensor) -> Retrieval:
+        """What post-processing may look at of the images at `positions`, whose embeddings are (N, D)."""
+
+        def logits(vectors: Tensor) -> Tensor:
+            with torch.no_grad():
+                return class_logits(self.loss, vectors.to(self.device)).cpu()
+
+        pixels, names_them = self.task.pixels, class_logits(self.loss, embeddings[:1].to(self.device)) is not None
+        return Retrieval.of(
+            embeddings,
+            self.embed_views(positions),
+            self.embedder.geometry,
+            logits if names_them else None,
+            lambda size: self.task.at_size(size).subset(positions),
+            pixels.device,
+        )
+
     def embed_views(self, positions: np.ndarray) -> Callable[[tuple[float, ...], bool], Tensor]:
         """(scales, flip) -> embeddings (N, D) of the images at `positions`, averaged over such views."""
 
@@ -6942,7 +7624,7 @@ class Trainer:
         def views(scales: tuple[float, ...], flip: bool) -> Tensor:
             geometry = self.embedder.geometry
             averaged = partial(multi_scale_tta, self.network, scales=scales, flip=flip, geometry=geometry)
-            return embed(averaged, self.task.pixels, positions, batch_size=32)
+            return embed(averaged, self.task.pixels, positions)
 
         return views
 
@@ -7532,8 +8214,8 @@ def square_of(similarity: Any) -> np.ndarray:
 
 def representativeness(similarity: np.ndarray, identities: np.ndarray) -> np.ndarray:
     """The cosine of each image with the centre of its identity, scaled to [0, 1] (N,)."""
-    matrix, identities, _ = as_labelled(similarity, identities)
-    similarity = matrix.cpu().numpy()
+    compared = compare(similarity, identities)
+    similarity, identities = compared.matrix.cpu().numpy(), compared.labels
     same = identities[:, None] == identities
     towards = (similarity * same).sum(1) / same.sum(1)  # times the centre's length
     lengths = np.sqrt(np.maximum((same * towards).sum(1) / same.sum(1), 1e-12))
@@ -7990,11 +8672,16 @@ COLUMNS = {
     "sd": Column("standard deviation over seeds", of_runs=False),
     "low": Column("lower end of the 95 % interval of the mean (Student)", of_runs=False),
     "high": Column("upper end", of_runs=False),
+    "map_across": Column("the same, pairs of one encounter left out: who is told across encounters", averaged=True),
     "published": Column("measured by others, on images of the same number", of_runs=False),
     "untrained": Column("mAP before training"),
+    "untrained_across": Column("mAP before training, across encounters"),
     "map_postprocessed": Column("mAP after post-processing", averaged=True),
+    "map_postprocessed_across": Column("the same across encounters", averaged=True),
     "test_map": Column("mAP on the test images", averaged=True),
-    "test_map_postprocessed": Column("the same after post-processing", averaged=True),
+    "test_map_across": Column("the same across encounters", averaged=True),
+    "test_map_postprocessed": Column("mAP on the test images after post-processing", averaged=True),
+    "test_map_postprocessed_across": Column("the same across encounters", averaged=True),
     "accuracy": Column("of the classifier, where the loss has one", averaged=True),
     "open_set": Column("sqrt(BAKS x BAUS), cross-fitted", averaged=True),
     "test_open_set": Column("sqrt(BAKS x BAUS) on the test", averaged=True),
@@ -8098,6 +8785,30 @@ def contact_sheet(
         found = [Tile(images[i], f"{scores[i]:.2f}  {labels[i]}", frame) for i, frame in zip(best, frames)]
         rows.append([Tile(images[query], caption, INK), *found])
     return sheet(rows, side, gap=24)
+
+
+def match_figure(
+    images: ImageStore | np.ndarray, one: int, other: int, features: LocalFeatures | None = None, most: int = 40
+) -> Image.Image:
+    """Two images of uint8 (N, S, S, 3 or 4) side by side, lines between the spots that match, the strongest boldest.
+
+    features: of these images, from `extract_local`; SIFT's where none are given.
+    """
+    store = as_store(images)
+    features = features or extract_local(store, "sift")
+    here, there, strength = features.matches(one, other)
+    side = store.pixels.shape[1]
+    page = Image.new("RGB", (2 * side + 8, side), PAPER)
+    page.paste(store.thumbnail(one), (0, 0))
+    page.paste(store.thumbnail(other), (side + 8, 0))
+    draw = ImageDraw.Draw(page)
+    for number in reversed(range(min(most, len(strength)))):
+        (x, y), (u, v) = (here[number] * (side - 1)).tolist(), (there[number] * (side - 1)).tolist()
+        ends, width = (x, y, u + side + 8, v), 1 + round(2 * float(strength[number] / strength[0]))
+        draw.line(ends, fill=("#ffd23f", "#5bc0eb", "#f45b69")[number % 3], width=width)
+        for centre in ((x, y), (u + side + 8, v)):
+            draw.ellipse([c - 2 for c in centre] + [c + 2 for c in centre], outline=INK)
+    return page
 
 
 def augmentation_sheet(store: ImageStore, recipe: Recipe, drawn: int = 5, side: int = 128) -> Image.Image:
@@ -8655,6 +9366,8 @@ def findings(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame)
     if len(gains):
         raised = int((gains > 0).sum())
         said.append(f"Training raised mAP in {raised} of {len(gains)} runs, by {gains.mean():.4f} on average.")
+    if "map_across" in summary:
+        said += across_words(table, summary)
     if "reliance" in summary:
         first, only = summary.iloc[0], background_column(summary, "background_only")
         swapped = first[background_column(summary, "swap")]
@@ -8675,6 +9388,18 @@ def findings(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame)
         else:
             said.append(f"{row.variant}: {row.verdict} by {abs(row.difference):.4f} [{row.low:+.4f}, {row.high:+.4f}].")
     return said
+
+
+def across_words(table: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
+    """What the two kinds of mAP say differently; nothing where they agree."""
+    trained = table[(table.epochs > 0) & table.map_across.notna()]
+    usual = (trained["map"] - trained.untrained).mean()
+    across = (trained.map_across - trained.untrained_across).mean()
+    scenes = "images of one encounter share light and background, so that mAP rewards recognising the scene"
+    if usual * across < 0:
+        return [f"Training changes mAP by {usual:+.4f}, but across encounters by {across:+.4f}: {scenes}."]
+    best, other = (summary.variant[summary[column].idxmax()] for column in ("map", "map_across"))
+    return [f"By mAP {best} is best, across encounters {other}: {scenes}."] if best != other else []
 
 
 # the report of an experiment
@@ -8751,6 +9476,9 @@ def report_results(
         page.figure("map", variants_figure(summary), caption)
         page.heading("Differences, paired by seed", 3)
         page.table(compared, "difference: of mAP to the first variant on the same seeds; p: paired t-test.")
+        if "map_across" in summary:
+            across = compare_variants(table.dropna(subset=["map_across"]), "map_across", logs)
+            page.table(across, "The same of the mAP across encounters.")
     heat = grid_heat(recipe, summary)
     if heat is not None:
         page.figure("heat", heat_figure(heat, "validation mAP"), "Mean validation mAP by the grid's two settings.")
@@ -8786,9 +9514,11 @@ def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFra
         "By epoch: mean over seeds and the band between lowest and highest, as far as all runs go; thin lines are "
         "single runs that went on. Epoch 0 is before training."
     )
-    loss = [("train_loss", "training loss"), ("val_loss", "validation loss"), ("map", "validation mAP")]
-    page.figure("curves", bands_figure(grouped, loss), caption)
     every = pd.concat(logs.values())
+    loss = [("train_loss", "training loss"), ("val_loss", "validation loss"), ("map", "validation mAP")]
+    if "map_across" in every and every.map_across.notna().any():
+        loss.append(("map_across", "validation mAP across encounters"))
+    page.figure("curves", bands_figure(grouped, loss), caption)
     rates = [("lr", "learning rate"), ("grad_norm", "norm of the gradient")]
     page.figure("rates", bands_figure(grouped, rates), "Learning rate (of the head) and mean gradient norm by epoch.")
     inside = {name: runs for name, runs in grouped.items() if "distance_to_rim" in next(iter(runs.values()))}
@@ -8814,10 +9544,13 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
     if len(steps):
         page.table(
             steps,
-            "map: validation mAP after these steps; low and high: bootstrap interval over identities of the gain over "
-            "raw similarities, at 95 %, or wider where auto tries several, so that one choice in twenty is a false "
-            "gain; used: what the submission went through. Measured, and by auto chosen, on these same images.",
+            "map: validation mAP after these steps, map_across the same across encounters; low and high: bootstrap "
+            "interval over identities of the gain over raw similarities, at 95 %, or wider where several lists are "
+            "measured, so that one choice in twenty is a false gain; used: what the submission went through. What is "
+            "fitted was fitted on the other half of the identities. Measured, and by auto chosen, on these images.",
         )
+    if tested := detail["metrics"].get("postprocess_test"):
+        page.table(pd.DataFrame(tested), "The test images after each step, by their solution.")
     if detail.get("guesses") is not None:
         report_open_set(page, detail["metrics"]["open_set"], detail["guesses"], name)
     page.image(
@@ -8899,7 +9632,14 @@ class Result:
 NUMBER = (int, float)
 NUMBERS_OF_RUN = ("map", "epochs", "best_epoch", "seconds", "parameters", "trainable_parameters")
 MAPS = ("map_postprocessed", "test_map", "test_map_postprocessed")  # in metrics, where they were measured
-ARRAYS = {"embeddings": (2, "f"), "similarity": (2, "f"), "images": (1, "U"), "labels": (1, "U")}  # dimensions, kind
+MAPS += tuple(f"{name}_across" for name in MAPS)
+ARRAYS = {
+    "embeddings": (2, "f"),
+    "similarity": (2, "f"),
+    "logits": (2, "f"),
+    "images": (1, "U"),
+    "labels": (1, "U"),
+}  # dimensions, kind
 ARRAYS |= {"paths": (1, "U"), "trained": (1, "U")}
 
 
@@ -9133,7 +9873,7 @@ def small_backbone() -> Path:
 
     They stand in for real weights where an experiment is only to be tried.
     """
-    path = cache_dir() / "weights" / "small 1" / "test_resnet.safetensors"
+    path = cache_dir() / "weights" / "small 2" / "test_resnet.safetensors"
     with only_one(path, wait=True):
         if path.is_file():
             try:
@@ -9145,12 +9885,12 @@ def small_backbone() -> Path:
             recipe = recipe_from_dict(
                 {
                     "name": "small",
-                    "data": {"mini": {"identities": 20, "images": 320, "seed": 1000}, "size": 96},
+                    "data": {"mini": {"identities": 16, "images": 200, "seed": 1000}, "size": 96},
                     "background": "black",
                     "augment": ["affine", {"name": "erasing", "p": 0.3, "area": [0.02, 0.15]}],
                     "model": {"backbone": "test_resnet", "pretrained": False, "input_size": 96, "freeze": False},
                     "loss": {"name": "arcface", "margin": 0.2, "scale": 16},
-                    "train": {"epochs": 12, "batch_size": 16, "lr": 2e-3, "weight_decay": 1e-2, "schedule": "cosine"},
+                    "train": {"epochs": 10, "batch_size": 16, "lr": 2e-3, "weight_decay": 1e-2, "schedule": "cosine"},
                 }
             )
             with quiet():
@@ -9661,7 +10401,7 @@ def run_split(
     """One trained model: log, weights, embeddings, submission, and metrics.json, which marks the run as finished."""
     identities, codes = identity_codes(images.competition.train.identity, split[0])
     embedder, tensors, known = embedder_for(recipe)
-    embedder.to(device, memory_format=torch.channels_last)
+    embedder.to(device, memory_format=memory_format(device))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     counts = np.bincount(codes[split[0]], minlength=len(identities)).tolist()
@@ -9671,6 +10411,8 @@ def run_split(
     optimizer = Trainer.make_optimizer(recipe.train, embedder, loss)  # before the long extraction of features
     with first_process_first():
         task = make_task(recipe, embedder, images, labels, split, device)
+    met = shared_encounters(images.competition.train.iloc[task.validation])
+    task = replace(task, encounters=met, at_size=images.at_size)
     trainer = Trainer(recipe, embedder, loss, optimizer, task, deadline)
     if tensors:
         take_over_classes(trainer, tensors, known == identities)
@@ -9716,18 +10458,21 @@ def write_results(
     kept |= {"paths": paths.iloc[task.validation], "trained": seen}
     if known := set(paths.iloc[task.validation]) & set(embedder.trained_before):
         echo(f"  note: the checkpoint was trained on {len(known)} of {len(rows)} validation images, which flatters mAP")
-    metrics, steps = {**told, "per_identity": {}}, recipe.postprocess
+    metrics = {**told, "per_identity": {}}
     if len(labels):
-        raw = similarity_matrix(embeddings, geometry=embedder.geometry)
-        metrics = {"val_loss": told["val_loss"], "accuracy": told["accuracy"], **retrieval_metrics(raw, labels)}
-        views = trainer.embed_views(task.validation)
-        steps, measured = choose_steps(steps, embeddings, views, labels, embedder.geometry)
+        state = trainer.retrieval(task.validation, embeddings)
+        kept_apart = {metric: told[metric] for metric in ("val_loss", "accuracy", "map_across")}
+        metrics = {**kept_apart, **retrieval_metrics(state.raw, labels)}
+        chosen = choose_steps(recipe.postprocess, state, labels, task.encounters)
+        steps = chosen.fitted
         if recipe.postprocess:
-            metrics.update(map_postprocessed=next(r["map"] for r in measured if r["used"]), postprocess=measured)
+            metrics.update(chosen.scores("_postprocessed"), postprocess=chosen.rows)
         if recipe.ensemble != "none":
-            kept["similarity"] = postprocess(steps, embeddings, views, embedder.geometry).numpy()
-    elif [step.name for step in steps] == ["auto"]:
-        steps = ()  # nothing to choose by
+            kept["similarity"] = run_steps(steps, state).matrix().numpy()
+        if recipe.ensemble == "posterior":
+            kept["logits"] = state.logits(embeddings).numpy()
+    else:
+        steps = without_fitting(recipe.postprocess)
     save_arrays(place / "validation.npz", **kept)
     if competition.pairs is not None:
         metrics.update(write_test_results(competition, trainer, steps, place))
@@ -9921,6 +10666,20 @@ def map_on_backgrounds(trainer: Trainer, labels: np.ndarray) -> dict[str, float]
     return told
 
 
+def compile_backbone(backbone: nn.Module) -> None:
+    """Compiles the block of a ViT once for all its layers, of another backbone the whole; once, however often asked."""
+    if getattr(backbone, "kit_compiled", False):
+        return
+    backbone.kit_compiled, blocks = True, list(getattr(backbone, "blocks", ()))
+    if len({type(block) for block in blocks}) == 1 and not isinstance(blocks[0], nn.Sequential):
+        if torch.__version__ < "2.5":  # later ones always do: blocks that are alike share what was compiled
+            torch._dynamo.config.inline_inbuilt_nn_modules = True
+        for block in blocks:
+            block.compile()
+    else:
+        backbone.forward_features = torch.compile(backbone.forward_features)
+
+
 def quicken(device: torch.device, precision: torch.dtype | None) -> None:
     """On a GPU, TF32 for products in fp32 (none where precision is mixed), and the quickest convolutions."""
     if device.type == "cuda":
@@ -9943,8 +10702,8 @@ def make_task(
     """
     size = recipe.model.input_size or native_size(embedder.backbone)
     cfg, precision = embedder.backbone.pretrained_cfg, precision_of(recipe.train.precision, device)
-    if recipe.train.compile and not hasattr(embedder.backbone.forward_features, "_torchdynamo_orig_callable"):
-        embedder.backbone.forward_features = torch.compile(embedder.backbone.forward_features)
+    if recipe.train.compile:
+        compile_backbone(embedder.backbone)
     quicken(device, precision)
     prepare = Preparation(recipe.background, recipe.augment, size, cfg["mean"], cfg["std"])
     features = cache(partial(cached_features, embedder, config=recipe, precision=precision))
@@ -9970,26 +10729,40 @@ def write_test_results(
     """Test embeddings, and the submission after the steps; the test's mAP where a solution is known."""
     positions = len(competition.train) + np.arange(len(competition.test))
     trainer.embedder.eval()
-    embeddings, geometry = trainer.embed(positions), trainer.embedder.geometry
-    similarity = postprocess(steps, embeddings, trainer.embed_views(positions), geometry).numpy()
-    images = competition.test.filename
-    save_arrays(place / "test.npz", embeddings=embeddings.numpy(), images=images, similarity=similarity)
-    raw = similarity_matrix(embeddings.numpy(), geometry=geometry) if trainer.recipe.postprocess else None
-    return submit(competition, similarity, raw, place)
+    embeddings, images = trainer.embed(positions), competition.test.filename
+    state = trainer.retrieval(positions, embeddings)
+    scores = [score_test(competition, state.raw.numpy())]
+    for step in steps:
+        state = step(state)
+        scores.append(score_test(competition, state.matrix().numpy()))
+    similarity, kept = state.matrix().numpy(), {"embeddings": embeddings.numpy()}
+    if trainer.recipe.ensemble == "posterior":
+        kept["logits"] = state.logits(embeddings).numpy()
+    save_arrays(place / "test.npz", **kept, images=images, similarity=similarity)
+    told = submit(competition, similarity, scores[0] if trainer.recipe.postprocess else None, place)
+    names_of = ["raw", *(f"+ {getattr(step, 'words', step_words(step))}" for step in steps)]
+    rows = [{"steps": name, **score} for name, score in zip(names_of, scores) if score]
+    return {**told, **({"postprocess_test": rows} if len(rows) > 1 else {})}
 
 
-def submit(competition: Competition, final: np.ndarray, raw: np.ndarray | None, place: Path) -> dict[str, float]:
-    """Writes the submission; mAP on the test images, where a solution is known, of raw and of final similarities."""
-    write_submission(place / "submission.csv", final, list(competition.test.filename), competition.pairs)
+def score_test(competition: Competition, similarity: np.ndarray) -> dict[str, float]:
+    """mAP on the test images, and across encounters where some share one; nothing without a solution."""
     if competition.solution is None:
         return {}
-    truth = competition.solution.to_numpy(str)
+    truth, met = competition.solution.to_numpy(str), shared_encounters(competition.test)
+    across = {} if met is None else {"test_map_across": identity_balanced_map(similarity, truth, met)}
+    return {"test_map": identity_balanced_map(similarity, truth), **across}
+
+
+def submit(
+    competition: Competition, final: np.ndarray, raw: Mapping[str, float] | None, place: Path
+) -> dict[str, float]:
+    """Writes the submission; what `score_test` says of raw similarities, where they are others, and of final ones."""
+    write_submission(place / "submission.csv", final, list(competition.test.filename), competition.pairs)
+    scores = score_test(competition, final)
     if raw is None:
-        return {"test_map": identity_balanced_map(final, truth)}
-    return {
-        "test_map": identity_balanced_map(raw, truth),
-        "test_map_postprocessed": identity_balanced_map(final, truth),
-    }
+        return scores
+    return {**raw, **{key.replace("test_map", "test_map_postprocessed"): value for key, value in scores.items()}}
 
 
 def run_facts(trainer: Trainer) -> dict[str, Any]:
@@ -10039,7 +10812,9 @@ def combine_folds(competition: Competition, place: Path, folds: int, geometry: G
         final = [test["similarity"] for test in tests]
         fused = np.mean(final, 0) if len(used) == 1 else rank_average(*final)  # other steps, other scales
         raw = np.mean([similarity_matrix(test["embeddings"], geometry=geometry) for test in tests], 0)
-        facts.update(submit(competition, fused, raw if "postprocess" in told[0] else None, place))
+        facts.update(
+            submit(competition, fused, score_test(competition, raw) if "postprocess" in told[0] else None, place)
+        )
     if "open_set" in told[0]:
         kinds = [kind for kind in ("given", "fitted", "cross_fitted") if kind in told[0]["open_set"]]
         scores = {kind: pd.DataFrame([t["open_set"][kind] for t in told]) for kind in kinds}
@@ -10047,8 +10822,8 @@ def combine_folds(competition: Competition, place: Path, folds: int, geometry: G
     if "other_backgrounds" in told[0]:
         behind = pd.DataFrame([t["other_backgrounds"] for t in told]).mean()
         facts["other_backgrounds"] = {name: float(value) for name, value in behind.items()}
-    if "map_postprocessed" in told[0]:
-        facts["map_postprocessed"] = float(np.mean([t["map_postprocessed"] for t in told]))
+    for key in ("map_postprocessed", "map_postprocessed_across"):
+        facts.update({key: float(np.mean([t[key] for t in told]))} if key in told[0] else {})
     write_json(place / "metrics.json", {**metrics, "per_identity": by_identity.to_dict(), **facts})
 
 
@@ -10071,19 +10846,28 @@ def combine_runs(recipe: Recipe, specs: Sequence[RunSpec], competition: Competit
     runs = [
         RunFolder(folder / spec.folder).arrays("validation.npz", "labels", "images", "similarity") for spec in specs
     ]
-    fused = fusion_of(recipe.ensemble, runs)
     told: dict[str, Any] = {"kind": recipe.ensemble, "runs": [spec.folder for spec in specs]}
+    fused, part = fusion_of(recipe.ensemble, runs), "logits" if recipe.ensemble == "posterior" else "similarity"
     if len(runs[0]["labels"]) and all(np.array_equal(run["images"], runs[0]["images"]) for run in runs):
-        told["map"] = identity_balanced_map(fused([run["similarity"] for run in runs]), runs[0]["labels"])
+        matrix, labels = fused([run[part] for run in runs]), runs[0]["labels"]
+        told["map"] = identity_balanced_map(matrix, labels)
+        known = competition.train.set_index("filename").encounter.reindex(runs[0]["images"])
+        if known.duplicated().any():
+            told["map_across"] = identity_balanced_map(matrix, labels, known.to_numpy())
     if competition.pairs is not None:
-        tests = [RunFolder(folder / spec.folder).arrays("test.npz", "similarity")["similarity"] for spec in specs]
+        tests = [RunFolder(folder / spec.folder).arrays("test.npz", part)[part] for spec in specs]
         told.update(submit(competition, fused(tests), None, folder / "ensemble"))
     write_json(folder / "ensemble" / "metrics.json", told)
     return told
 
 
 def fusion_of(kind: str, runs: Sequence[Mapping[str, np.ndarray]]) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
-    """How to make one similarity of several; calibration is fitted on the validation pairs of each run."""
+    """How to make one similarity of several; calibration is fitted on the validation pairs of each run.
+
+    posterior: of the logits of models with the same identities, whose probabilities are averaged.
+    """
+    if kind == "posterior":
+        return lambda logits: closed_set_posterior(list(logits))
     if kind == "mean":
         return lambda similarities: np.mean(similarities, 0)
     if kind == "rank":
@@ -10099,7 +10883,8 @@ def fusion_of(kind: str, runs: Sequence[Mapping[str, np.ndarray]]) -> Callable[[
 def report_ensemble(told: Mapping[str, Any]) -> Page:
     page = Page()
     page.heading("Ensemble")
-    shown = {"kind": told["kind"], "runs": len(told["runs"]), "map": told.get("map"), "test_map": told.get("test_map")}
+    maps = {name: told.get(name) for name in ("map", "map_across", "test_map", "test_map_across")}
+    shown = {"kind": told["kind"], "runs": len(told["runs"]), **maps}
     page.table(
         pd.DataFrame([{key: value for key, value in shown.items() if value is not None}]),
         "Similarities of all runs after their post-processing, averaged on one scale; map: on the validation images, "
@@ -10123,6 +10908,7 @@ def runs_table(specs: Sequence[RunSpec], folder: Path) -> pd.DataFrame:
                 "background": part_words(spec.recipe.background),
                 "map": told["map"],
                 "untrained": told["untrained"]["map"],
+                "untrained_across": told["untrained"].get("map_across", math.nan),
                 **{m: told[m] for m in METRICS if m in told and m != "map"},
                 **{m: told[m] for m in MAPS if m in told},
                 **{column: open_set[kind]["score"] for kind, column in OPEN_SET_COLUMNS.items() if kind in open_set},
@@ -10688,7 +11474,9 @@ def finish_experiment(
     report = write_report(folder, recipe, table, logs, details, notes, analyses, extra, comparable)
     for row in table.itertuples():
         processed, tested = getattr(row, "map_postprocessed", math.nan), getattr(row, "test_map", math.nan)
-        after = "" if math.isnan(processed) else f", {processed:.4f} after post-processing"
+        across = getattr(row, "map_across", math.nan)
+        after = "" if math.isnan(across) else f", across encounters {across:.4f} (untrained {row.untrained_across:.4f})"
+        after += "" if math.isnan(processed) else f", {processed:.4f} after post-processing"
         test = "" if math.isnan(tested) else f"; test mAP {tested:.4f}"
         test += open_set_words(row)
         echo(

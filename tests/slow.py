@@ -8,33 +8,48 @@ from fractions import Fraction
 import numpy as np
 
 
-def average_precision(similarity, labels) -> list[float]:
+def candidates(query, labels, encounters=None, gallery_labels=None, gallery_encounters=None) -> list[int]:
+    """The columns that count for a query: not itself, and none of its encounter."""
+    if gallery_labels is None:
+        met = range(len(labels)) if encounters is None else encounters
+        return [i for i in range(len(labels)) if met[i] != met[query]]
+    if encounters is None:
+        return list(range(len(gallery_labels)))
+    return [i for i in range(len(gallery_labels)) if gallery_encounters[i] != encounters[query]]
+
+
+def shown(labels, encounters=None, gallery_labels=None, gallery_encounters=None) -> list:
+    """The identity of each column."""
+    return list(labels if gallery_labels is None else gallery_labels)
+
+
+def average_precision(similarity, labels, *others_told) -> list[float]:
     """Average precision of each query: sum over distinct similarities, falling, of recall gained times precision.
 
-    Everything of one similarity is retrieved at once, as in scikit-learn's average_precision_score. A query is not
-    compared with itself; NaN without another image of its identity.
+    Everything of one similarity is retrieved at once, as in scikit-learn's average_precision_score; NaN without another
+    image of its identity. `others_told`: encounters, gallery_labels, gallery_encounters.
     """
-    similarity, labels = np.asarray(similarity, np.float64), list(labels)
+    similarity, labels, gallery = np.asarray(similarity, np.float64), list(labels), shown(labels, *others_told)
     result = []
     for query in range(len(labels)):
-        others = [i for i in range(len(labels)) if i != query]
-        positives = sum(labels[i] == labels[query] for i in others)
+        others = candidates(query, labels, *others_told)
+        positives = sum(gallery[i] == labels[query] for i in others)
         if positives == 0:
             result.append(math.nan)
             continue
         total, found_before = 0.0, 0
         for threshold in sorted({similarity[query, i] for i in others}, reverse=True):
             retrieved = [i for i in others if similarity[query, i] >= threshold]
-            found = sum(labels[i] == labels[query] for i in retrieved)
+            found = sum(gallery[i] == labels[query] for i in retrieved)
             total += (found - found_before) / positives * found / len(retrieved)
             found_before = found
         result.append(total)
     return result
 
 
-def per_identity(similarity, labels) -> dict[str, float]:
+def per_identity(similarity, labels, *others_told) -> dict[str, float]:
     """Mean average precision of the queries of each identity that has two images or more."""
-    precision, labels = average_precision(similarity, labels), list(labels)
+    precision, labels = average_precision(similarity, labels, *others_told), list(labels)
     result = {}
     for identity in sorted(set(labels)):
         own = [p for p, label in zip(precision, labels) if label == identity and not math.isnan(p)]
@@ -43,63 +58,63 @@ def per_identity(similarity, labels) -> dict[str, float]:
     return result
 
 
-def identity_balanced_map(similarity, labels) -> float:
+def identity_balanced_map(similarity, labels, *others_told) -> float:
     """Mean over identities of the mean average precision of their queries; NaN when nothing can be scored."""
-    values = list(per_identity(similarity, labels).values())
+    values = list(per_identity(similarity, labels, *others_told).values())
     return sum(values) / len(values) if values else math.nan
 
 
-def first_ranks(similarity, labels) -> list[int]:
+def first_ranks(similarity, labels, *others_told) -> list[int]:
     """Rank of the best image of the same identity for each query that has one, behind all others that tie with it."""
-    similarity, labels = np.asarray(similarity, np.float64), list(labels)
+    similarity, labels, gallery = np.asarray(similarity, np.float64), list(labels), shown(labels, *others_told)
     ranks = []
     for query in range(len(labels)):
-        right = [similarity[query, i] for i in range(len(labels)) if i != query and labels[i] == labels[query]]
-        wrong = [similarity[query, i] for i in range(len(labels)) if labels[i] != labels[query]]
+        others = candidates(query, labels, *others_told)
+        right = [similarity[query, i] for i in others if gallery[i] == labels[query]]
+        wrong = [similarity[query, i] for i in others if gallery[i] != labels[query]]
         if right:
             ranks.append(1 + sum(value >= max(right) for value in wrong))
     return ranks
 
 
-def cmc(similarity, labels, k: int) -> float:
+def cmc(similarity, labels, k: int, *others_told) -> float:
     """Share of queries with an image of the same identity among the k most similar others."""
-    ranks = first_ranks(similarity, labels)
+    ranks = first_ranks(similarity, labels, *others_told)
     return sum(rank <= k for rank in ranks) / len(ranks) if ranks else math.nan
 
 
-def minp(similarity, labels) -> float:
+def minp(similarity, labels, *others_told) -> float:
     """Mean over queries of positives / how many others are as similar as the last positive or more (Ye et al. 2021)."""
-    similarity, labels = np.asarray(similarity, np.float64), list(labels)
+    similarity, labels, gallery = np.asarray(similarity, np.float64), list(labels), shown(labels, *others_told)
     shares = []
     for query in range(len(labels)):
-        others = [i for i in range(len(labels)) if i != query]
-        right = [similarity[query, i] for i in others if labels[i] == labels[query]]
+        others = candidates(query, labels, *others_told)
+        right = [similarity[query, i] for i in others if gallery[i] == labels[query]]
         if right:
             shares.append(len(right) / sum(similarity[query, i] >= min(right) for i in others))
     return sum(shares) / len(shares) if shares else math.nan
 
 
-def ordered_pairs(similarity, labels) -> tuple[list[float], list[float]]:
+def ordered_pairs(similarity, labels, *others_told) -> tuple[list[float], list[float]]:
     """Similarities of all ordered pairs of one identity, and of all ordered pairs of two."""
-    similarity, labels = np.asarray(similarity, np.float64), list(labels)
+    similarity, labels, gallery = np.asarray(similarity, np.float64), list(labels), shown(labels, *others_told)
     same, different = [], []
     for i in range(len(labels)):
-        for j in range(len(labels)):
-            if i != j:
-                (same if labels[i] == labels[j] else different).append(float(similarity[i, j]))
+        for j in candidates(i, labels, *others_told):
+            (same if labels[i] == gallery[j] else different).append(float(similarity[i, j]))
     return same, different
 
 
-def pair_auc(similarity, labels) -> float:
+def pair_auc(similarity, labels, *others_told) -> float:
     """Share of (same, different) couples of pairs in which the same pair is more similar; a tie counts half."""
-    same, different = ordered_pairs(similarity, labels)
+    same, different = ordered_pairs(similarity, labels, *others_told)
     won = sum(1.0 if s > d else 0.5 if s == d else 0.0 for s in same for d in different)
     return won / (len(same) * len(different)) if same and different else math.nan
 
 
-def pair_ap(similarity, labels) -> float:
+def pair_ap(similarity, labels, *others_told) -> float:
     """Average precision of all ordered pairs in one list, those of one identity being the positives."""
-    same, different = ordered_pairs(similarity, labels)
+    same, different = ordered_pairs(similarity, labels, *others_told)
     if not same or not different:
         return math.nan
     total, found_before = 0.0, 0
@@ -111,9 +126,9 @@ def pair_ap(similarity, labels) -> float:
     return total
 
 
-def fnmr(similarity, labels, rate: Fraction) -> float:
+def fnmr(similarity, labels, rate: Fraction, *others_told) -> float:
     """Share of same-identity pairs below the lowest threshold that at most a share `rate` of the others reach."""
-    same, different = ordered_pairs(similarity, labels)
+    same, different = ordered_pairs(similarity, labels, *others_told)
     if not same or not different:
         return math.nan
     missed = [
@@ -124,23 +139,23 @@ def fnmr(similarity, labels, rate: Fraction) -> float:
     return missed[0]
 
 
-def retrieval_metrics(similarity, labels) -> dict:
+def retrieval_metrics(similarity, labels, *others_told) -> dict:
     """All retrieval metrics by name; `retrieval_map` is the plain mean over the queries that can be scored."""
-    scored = [p for p in average_precision(similarity, labels) if not math.isnan(p)]
+    scored = [p for p in average_precision(similarity, labels, *others_told) if not math.isnan(p)]
     return {
-        "map": identity_balanced_map(similarity, labels),
+        "map": identity_balanced_map(similarity, labels, *others_told),
         "retrieval_map": sum(scored) / len(scored) if scored else math.nan,
-        "top1": cmc(similarity, labels, 1),
-        "pair_auc": pair_auc(similarity, labels),
-        "pair_ap": pair_ap(similarity, labels),
-        "fnmr@0.001": fnmr(similarity, labels, Fraction(1, 1000)),
-        "fnmr@0.01": fnmr(similarity, labels, Fraction(1, 100)),
-        "fnmr@0.1": fnmr(similarity, labels, Fraction(1, 10)),
-        "cmc@1": cmc(similarity, labels, 1),
-        "cmc@5": cmc(similarity, labels, 5),
-        "cmc@10": cmc(similarity, labels, 10),
-        "minp": minp(similarity, labels),
-        "per_identity": per_identity(similarity, labels),
+        "top1": cmc(similarity, labels, 1, *others_told),
+        "pair_auc": pair_auc(similarity, labels, *others_told),
+        "pair_ap": pair_ap(similarity, labels, *others_told),
+        "fnmr@0.001": fnmr(similarity, labels, Fraction(1, 1000), *others_told),
+        "fnmr@0.01": fnmr(similarity, labels, Fraction(1, 100), *others_told),
+        "fnmr@0.1": fnmr(similarity, labels, Fraction(1, 10), *others_told),
+        "cmc@1": cmc(similarity, labels, 1, *others_told),
+        "cmc@5": cmc(similarity, labels, 5, *others_told),
+        "cmc@10": cmc(similarity, labels, 10, *others_told),
+        "minp": minp(similarity, labels, *others_told),
+        "per_identity": per_identity(similarity, labels, *others_told),
     }
 
 

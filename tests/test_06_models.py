@@ -53,15 +53,6 @@ def tiny(name: str) -> nn.Module:
     return timm.create_model(name, num_classes=0, **FAMILIES[name]).eval()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small only lose time to threads that wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module", params=list(FAMILIES))
 def backbone(request):
     return tiny(request.param)

@@ -261,15 +261,6 @@ def class_balance(beta, counts):
 # What the tests share.
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small only lose time to threads that wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def build(name, seed=0, identities=IDENTITIES, **settings):
     """A loss in eval mode whose parameters are random; the settings of `sum` must be given, so they are."""
     settings = {**(PARTS if name == "sum" else {}), **settings}
@@ -1069,7 +1060,7 @@ TABLE = {"species": [""] * 2, "identity": ["a", "b"], "score": [0.1, 0.9], "trut
         lambda odd: (
             jaguar_kit.postprocess(["k_reciprocal"], EMBEDDINGS, geometry=odd) if odd is not None else EMBEDDINGS[9]
         ),
-        lambda odd: jaguar_kit.choose_steps([odd], EMBEDDINGS, None, ["a", "b"] * 3),
+        lambda odd: jaguar_kit.choose_steps([odd], EMBEDDINGS, ["a", "b"] * 3),
         lambda odd: jaguar_kit.open_set_score(odd, ["a", "b"], ["a"]),
     ],
 )

@@ -48,6 +48,20 @@ def test_average_precision_is_that_of_the_slow_loops(given_set):
 
 
 @PROPERTY
+@given(sets(), st.sampled_from([0, 32]), st.sampled_from([20, 1 << 18]))
+def test_what_a_gpu_counts_is_what_the_slow_loops_count(given_set, few, cache_size):
+    expected = jaguar_kit.score_queries(jaguar_kit.compare(*given_set))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jaguar_kit, "FEW_POSITIVES", few)
+        patch.setattr(jaguar_kit, "CACHE_SIZE", cache_size)
+        patch.setattr(jaguar_kit, "count_at_least", jaguar_kit.count_in_bins)
+        found = jaguar_kit.score_queries(jaguar_kit.compare(*given_set))
+    np.testing.assert_allclose(found.precision, slow.average_precision(*given_set), rtol=1e-12)
+    np.testing.assert_array_equal(found.first, expected.first)
+    np.testing.assert_array_equal(found.last, expected.last)
+
+
+@PROPERTY
 @given(sets())
 def test_average_precision_is_that_of_scikit_learn(given_set):
     similarity, labels = given_set
@@ -65,6 +79,65 @@ def test_average_precision_is_that_of_scikit_learn(given_set):
 @given(sets())
 def test_all_metrics_are_those_of_the_slow_loops(given_set):
     assert_same_metrics(retrieval_metrics(*given_set), slow.retrieval_metrics(*given_set))
+
+
+@PROPERTY
+@given(sets(), st.data())
+def test_pairs_of_one_encounter_count_as_the_slow_loops_leave_them_out(given_set, data):
+    similarity, labels = given_set
+    encounters = data.draw(st.lists(st.integers(0, 4), min_size=len(labels), max_size=len(labels)))
+    expected = slow.retrieval_metrics(similarity, labels, encounters)
+    assert_same_metrics(retrieval_metrics(similarity, labels, encounters), expected)
+    assert identity_balanced_map(similarity, labels, encounters) == pytest.approx(expected["map"], nan_ok=True)
+
+
+@PROPERTY
+@given(st.data())
+def test_queries_and_a_gallery_are_scored_as_the_slow_loops_do(data):
+    queries, images = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 7))
+    eighths = data.draw(st.lists(st.integers(-8, 8), min_size=queries * images, max_size=queries * images))
+    similarity = np.array(eighths, np.float64).reshape(queries, images) / 8
+    labels, gallery = (data.draw(st.lists(st.sampled_from("abc"), min_size=n, max_size=n)) for n in (queries, images))
+    assert_same_metrics(
+        retrieval_metrics(similarity, labels, gallery_labels=gallery),
+        slow.retrieval_metrics(similarity, labels, None, gallery),
+    )
+    met, gallery_met = (data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)) for n in (queries, images))
+    assert_same_metrics(
+        retrieval_metrics(similarity, labels, met, gallery, gallery_met),
+        slow.retrieval_metrics(similarity, labels, met, gallery, gallery_met),
+    )
+
+
+@PROPERTY
+@given(sets())
+def test_encounters_of_one_image_each_change_nothing(given_set):
+    similarity, labels = given_set
+    alone = [f"met {i}" for i in range(len(labels))]
+    assert_same_metrics(retrieval_metrics(similarity, labels, alone), retrieval_metrics(similarity, labels))
+
+
+def test_an_encounter_worked_out_by_hand():
+    similarity = np.array([[1, 0.9, 0.3, 0.5], [0.9, 1, 0.2, 0.1], [0.3, 0.2, 1, 0.4], [0.5, 0.1, 0.4, 1.0]])
+    labels, encounters = ["a", "a", "a", "b"], ["monday", "monday", "friday", "friday"]
+    # The first finds only the third, behind b; the second finds it at once; the third has the first before the second.
+    assert average_precision(similarity, labels, encounters)[:3].tolist() == [0.5, 1.0, 1.0]
+    assert jaguar_kit.bootstrap_interval(similarity, labels, encounters=encounters) == pytest.approx((5 / 6, 5 / 6))
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"encounters": [1, 2]}, "encounters: 2 for 3 images"),
+        ({"gallery_encounters": [1, 2, 3]}, "gallery_encounters: expected where"),
+        ({"gallery_labels": list("abc"), "encounters": [1, 2, 3]}, "gallery_encounters: expected where"),
+        ({"gallery_labels": list("ab")}, "does not fit 3 and 2 labels"),
+        ({"encounters": [1, None, 3]}, "encounters: row 1 has none"),
+    ],
+)
+def test_encounters_that_do_not_fit_are_one_line(told, message):
+    with pytest.raises(KitError, match=message):
+        retrieval_metrics(np.eye(3), list("aab"), **told)
 
 
 @PROPERTY

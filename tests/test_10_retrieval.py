@@ -453,29 +453,32 @@ def test_steps_compare_embeddings_by_their_geometry(space):
     assert_close(raw, slow.space_similarities(embeddings, embeddings, space))
 
 
+def with_views(embeddings, views=None):
+    """What steps look at: embeddings, and the same or others from views of the images."""
+    seen = embeddings if views is None else views
+    return jaguar_kit.Retrieval.of(embeddings, lambda scales, flip: torch.as_tensor(seen))
+
+
 def test_auto_takes_the_simplest_steps_that_gain_and_raw_when_none_does():
     embeddings, labels = clusters(120, 10, 12, noise=1.1, seed=3)
-    embeddings = torch.from_numpy(embeddings)
-    chosen, rows = jaguar_kit.choose_steps(steps("auto"), embeddings, lambda scales, flip: embeddings, labels)
-    assert [row["used"] for row in rows].count(True) == 1
-    assert len(chosen) == 1
-    gaining = [row for row in rows if row["low"] > 0 and "," not in row["steps"]]
-    assert max(gaining, key=lambda row: row["map"])["used"]
+    chosen = jaguar_kit.choose_steps(steps("auto"), with_views(torch.from_numpy(embeddings)), labels)
+    assert [row["used"] for row in chosen.rows].count(True) == 1
+    assert len(chosen.parts) == 1
+    gaining = [row for row in chosen.rows if row["low"] > 0 and "," not in row["steps"].replace(", k2", "")]
+    assert next(row for row in chosen.rows if row["used"]) in gaining
     apart, labels = torch.eye(8).repeat_interleave(4, 0), np.repeat(np.arange(8), 4)
-    chosen, rows = jaguar_kit.choose_steps(steps("auto"), apart, lambda scales, flip: apart, labels)
-    assert chosen == ()
-    assert rows[0]["used"]
+    chosen = jaguar_kit.choose_steps(steps("auto"), with_views(apart), labels)
+    assert chosen.parts == ()
+    assert chosen.rows[0]["used"]
 
 
 def test_fixed_steps_are_used_even_when_they_lose():
     embeddings, labels = clusters()
     shuffled = np.random.default_rng(0).permutation(embeddings)
-    chosen, rows = jaguar_kit.choose_steps(
-        steps("tta"), torch.from_numpy(embeddings), lambda scales, flip: torch.from_numpy(shuffled), labels
-    )
-    assert chosen == steps("tta")
-    assert rows[1]["used"]
-    assert rows[1]["gain"] < 0
+    chosen = jaguar_kit.choose_steps(steps("tta"), with_views(embeddings, shuffled), labels)
+    assert chosen.parts == steps("tta")
+    assert chosen.rows[1]["used"]
+    assert chosen.rows[1]["gain"] < 0
 
 
 @pytest.mark.parametrize("wrong", [["k_reciprocal", "query_expansion"], ["query_expansion", "tta"], ["auto", "tta"]])
@@ -492,7 +495,7 @@ def mean_colour(images):
     return torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)
 
 
-def test_flip_tta_is_the_mean_of_both_unit_embeddings_from_one_forward():
+def test_flip_tta_is_the_mean_of_both_unit_embeddings_of_batches_of_one_shape():
     calls, images = [], torch.rand(3, 3, 16, 16)
 
     def network(batch):
@@ -502,7 +505,7 @@ def test_flip_tta_is_the_mean_of_both_unit_embeddings_from_one_forward():
     normalize = torch.nn.functional.normalize
     expected = normalize(normalize(mean_colour(images)) + normalize(mean_colour(images.flip(-1))))
     assert torch.allclose(jaguar_kit.flip_tta(network, images), expected, atol=1e-6)
-    assert calls == [6]
+    assert calls == [3, 3]
 
 
 def test_flip_tta_makes_mirrored_images_alike():
@@ -622,21 +625,20 @@ def test_what_is_no_matrix_is_one_line(given):
 
 
 def test_auto_demands_more_the_more_it_tries(monkeypatch):
-    """The interval of each of nine candidates leaves 0.05 / 9 outside; that of fixed steps 0.05."""
-    asked, interval = [], jaguar_kit.bootstrap_interval
+    """The interval of each candidate beside raw leaves 0.05 through their number outside; that of one step 0.05."""
+    asked, interval = set(), jaguar_kit.resampled_interval
 
     def watched(*arguments, level=0.95, **settings):
-        asked.append(level)
+        asked.add(round(level, 9))
         return interval(*arguments, level=level, **settings)
 
-    monkeypatch.setattr(jaguar_kit, "bootstrap_interval", watched)
+    monkeypatch.setattr(jaguar_kit, "resampled_interval", watched)
     embeddings, labels = clusters()
-    views = lambda scales, flip: torch.as_tensor(embeddings)  # noqa: E731
-    jaguar_kit.choose_steps((Component("postprocess", "auto"),), torch.as_tensor(embeddings), views, labels)
-    assert asked == pytest.approx([1 - 0.05 / 9] * 9)
+    tried = jaguar_kit.choose_steps(steps("auto"), with_views(embeddings), labels).rows
+    assert asked == {round(1 - 0.05 / (len(tried) - 1), 9)}
     asked.clear()
-    jaguar_kit.choose_steps((Component("postprocess", "k_reciprocal"),), torch.as_tensor(embeddings), views, labels)
-    assert asked == pytest.approx([0.95])
+    jaguar_kit.choose_steps(steps("k_reciprocal"), embeddings, labels)
+    assert asked == {0.95}
 
 
 @pytest.mark.slow
@@ -645,10 +647,9 @@ def test_auto_finds_gains_in_noise_in_one_of_twenty_choices_at_most():
     found, tries = 0, 40
     for seed in range(tries):
         rng = np.random.default_rng(seed)
-        embeddings, labels = torch.as_tensor(rng.normal(size=(48, 6))), np.repeat(np.arange(12), 4)
-        views = lambda scales, flip, e=embeddings, r=rng: e + 0.3 * torch.as_tensor(r.normal(size=e.shape))  # noqa: E731
-        chosen, _ = jaguar_kit.choose_steps((Component("postprocess", "auto"),), embeddings, views, labels)
-        found += bool(chosen)
+        embeddings, labels = rng.normal(size=(48, 6)), np.repeat(np.arange(12), 4)
+        views = embeddings + 0.3 * rng.normal(size=embeddings.shape)
+        found += bool(jaguar_kit.choose_steps(steps("auto"), with_views(embeddings, views), labels).parts)
     assert found <= 5  # of 40: more has a probability below 0.02 at a rate of 0.05
 
 

@@ -214,7 +214,7 @@ def test_variants_on_parts_of_the_data_share_one_store(mini, tmp_path, monkeypat
 
 def test_the_small_backbone_heals(monkeypatch, tmp_path, session_cache):
     """A damaged file of it is no longer taken; it is trained again, here in place of which a copy comes."""
-    made = jaguar_kit.cache_dir() / "weights" / "small 1" / "test_resnet.safetensors"
+    made = jaguar_kit.cache_dir() / "weights" / "small 2" / "test_resnet.safetensors"
     made.parent.mkdir(parents=True)
     made.write_bytes(b"damaged")
     trained = []

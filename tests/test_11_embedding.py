@@ -88,15 +88,6 @@ def test_result_is_float32_on_the_cpu_without_gradient():
 # sources and cached features
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small only lose time to threads that wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("JAGUAR_KIT_CACHE", str(tmp_path / "cache"))

@@ -20,15 +20,6 @@ LOSSES = [
 LOSSES += ["cross_entropy_triplet", {"name": "arcface", "beta": 0.99}]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small only lose time to threads that wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def run_of(loss="triplet", backbone="test_vit", dtype=torch.float32, **settings):
     """A trainer of a whole network, and a task whose only batch are twelve images sorted by identity."""
     recipe = recipe_from_dict(

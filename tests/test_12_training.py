@@ -83,15 +83,6 @@ def place_of(folder: Path, mini: Path, variant: str = "default", seed: int = 42)
     return folder / f"tiny@{mini.name}" / variant / f"seed{seed}"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small only lose time to threads; and as in processes of their own: other sums would differ."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @contextmanager
 def without_figures():
     """Within the block reports have words and tables only, which take no time."""

@@ -12,6 +12,10 @@ in the precision that it chooses, beside a plain loop in fp32 without TF32 on im
 Model FLOPs are torch's count for one batch, forward and backward; utilisation is their share of what a large matrix
 product reaches there in the same precision. It says what a step's time goes into, each part timed alone.
 
+`evidence` times matching spots, the posterior of classes and fusion on random values, with the memory that they take.
+
+`gpu` runs what only a GPU can tell within eight minutes, each line beside its target (`bench_gpu.py`).
+
 `data` times warm reads of stored images beside one float32 tensor file for each, and cold decoding of large RGBA
 PNGs on all cores beside one core.
 
@@ -520,7 +524,7 @@ FEATURES, CATS = 675, 31  # cached features, identities
 HEADS = {"baseline": (1536, 384), "lbe09": (1024, 256)}  # length of a feature, and px of the image it comes from
 
 
-def head_run(epochs: int, width: int) -> tuple[Any, Any]:
+def head_run(epochs: int, width: int, device: Any = "cpu") -> Any:
     """A trainer of the baseline's head on cached features."""
     import jaguar_kit as jk
     import torch
@@ -530,11 +534,11 @@ def head_run(epochs: int, width: int) -> tuple[Any, Any]:
     features = torch.randn(CATS, width)[labels] + SPREAD * torch.randn(FEATURES, width)
     recipe = jk.recipe_from_dict({"name": "bench", "train": {"epochs": epochs, "patience": 0}})
     head = recipe.model.head.build(in_features=width)
-    embedder = jk.Embedder(torch.nn.Identity(), jk.NativePooling(), head, frozen=True)
-    loss = recipe.loss.build(embedding_dim=embedder.embedding_dim, num_identities=CATS)
+    embedder = jk.Embedder(torch.nn.Identity(), jk.NativePooling(), head, frozen=True).to(device)
+    loss = recipe.loss.build(embedding_dim=embedder.embedding_dim, num_identities=CATS).to(device)
     order = torch.randperm(FEATURES).numpy()
     train, validation = np.sort(order[: FEATURES * 4 // 5]), np.sort(order[FEATURES * 4 // 5 :])
-    source = jk.FeatureSource(features, torch.device("cpu"))
+    source = jk.FeatureSource(features.to(device), torch.device(device))
     task = jk.Task(None, source, (source,), labels, train, validation)
     return jk.Trainer(recipe, embedder, loss, jk.Trainer.make_optimizer(recipe.train, embedder, loss), task)
 
@@ -662,13 +666,13 @@ class Steps:
         torch.manual_seed(0)
         embedder = jk.build_embedder(recipe.model).to(self.device)
         if not plain:
-            embedder.to(memory_format=torch.channels_last)
+            embedder.to(memory_format=jk.memory_format(self.device))
         sizes = {"embedding_dim": embedder.embedding_dim, "num_identities": CATS, "counts": [1] * CATS}
         loss = recipe.loss.build(**sizes, geometry=embedder.geometry).to(self.device)
         rng, count = np.random.default_rng(0), options.batch * options.steps
         pixels = rng.integers(0, 256, (count, options.side, options.side, 4), dtype=np.uint8)
         pixels[..., 3] = 255 * (np.abs(np.linspace(-1, 1, options.side)) < 0.7)  # the animal fills the middle
-        images = jk.Images(None, jk.ImageStore(pixels, key=""), None, [], "")
+        images = jk.Images(None, jk.ImageStore(pixels, key=""), None, [], ("", ""))
         labels, positions = torch.arange(count) % CATS, np.arange(count)
         self.task = jk.make_task(recipe, embedder, images, labels, (positions, positions[:0]), self.device)
         optimizer = jk.Trainer.make_optimizer(recipe.train, embedder, loss)
@@ -931,6 +935,48 @@ def augment(options: argparse.Namespace) -> None:
         print(f"{name:<30}{rates[0]:>8.0f}{rates[1]:>13.0f}{rates[0] / rates[1]:>7.2f}", flush=True)
 
 
+def evidence(options: argparse.Namespace) -> None:
+    import jaguar_kit as jk
+    import torch
+
+    device = jk.pick_device(options.device)
+    wait = waiting(device)
+    draw = np.random.default_rng(0)
+    images = options.images
+    described = torch.nn.functional.normalize(
+        torch.from_numpy(draw.standard_normal((images, 512, 128), np.float32)), dim=2
+    )
+    features = jk.LocalFeatures(torch.zeros(images, 512, 2), described.half())
+    logits = torch.from_numpy(draw.standard_normal((options.size, 31), np.float32)).to(device)
+    matrices = {
+        name: torch.rand(options.size, options.size, device=device) for name in ("likeness", "posterior", "local")
+    }
+    state = jk.Retrieval(logits, matrices["likeness"], jk.Cosine(), evidence=matrices)
+    pairs = images * (images - 1) // 2
+    timed = {
+        f"local_similarity, {pairs:,} pairs of 512 spots": lambda: jk.local_similarity(features, device=device),
+        f"closed_set_posterior, {options.size:,} x 31": lambda: jk.closed_set_posterior(logits),
+        f"fuse, three matrices of {options.size:,} x {options.size:,}": lambda: jk.fuse_step(state),
+    }
+    print(", ".join(f"{key} {value}" for key, value in machine(os.cpu_count() or 1).items()))
+    for name, function in timed.items():
+        reset_peak()
+        before = peak_memory()
+        best = math.inf
+        for _ in range(1 if "local" in name else options.repeat):
+            best = min(best, seconds_of(lambda f=function: (f(), wait()), []))
+        print(f"{name:<52}{best:>9.3f} s{peak_memory() - before:>8.0f} MB", flush=True)
+
+
+def gpu(options: argparse.Namespace) -> None:
+    import bench_gpu
+    from jaguar_kit import KitError, suggest
+
+    for part in set(options.parts or ()) - set(bench_gpu.PARTS):
+        raise KitError(f"--parts: {part!r} is not known; {suggest(part, bench_gpu.PARTS)}")
+    bench_gpu.gpu(options)
+
+
 def whole_number(text: str, least: int = 0) -> int:
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
@@ -979,6 +1025,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--repeat", type=count, default=3, metavar="R", help="timed epochs, the best of which counts (3)")
     add("--device", default="cuda", help="cuda or cpu")
     add("-o", "--override", action="append", default=[], metavar="SETTING=VALUE", help="a setting of the recipe")
+    command = commands.add_parser("evidence", help="matching spots, posterior and fusion: seconds and memory")
+    command.set_defaults(run=evidence)
+    add = command.add_argument
+    add("--images", type=count, default=375, metavar="N", help="images whose spots are matched, all pairs (375)")
+    add("--size", type=count, default=5000, metavar="N", help="images of posterior and fusion (5000)")
+    add("--repeat", type=count, default=3, metavar="R", help="timed calls, the best of which counts (3)")
+    add("--device", default="auto", help="auto, cpu or cuda")
+    command = commands.add_parser("gpu", help="what only a GPU can tell, within eight minutes, beside its targets")
+    command.set_defaults(run=gpu)
+    add = command.add_argument
+    add("--device", default="cuda", help="cuda or cpu")
+    add("--quick", action="store_true", help="tiny sizes, to try the script itself")
+    add("--parts", nargs="+", metavar="PART", help="only these (all)")
+    add("--json", type=output_file, metavar="FILE", help="file for the lines as JSON")
     command = commands.add_parser("data", help="warm reads and cold decoding of images")
     command.set_defaults(run=data)
     command.add_argument(

@@ -59,6 +59,7 @@ from jaguar_kit import (
     load_competition,
     load_weights,
     main,
+    memory_format,
     module_fingerprint,
     native_size,
     nearest_identities,
@@ -291,7 +292,7 @@ def identify(
         )
     asked, notes = without_known(asked_root, asked, known_root, known)
     check_model(recipe)
-    embedder = embedder_for(recipe)[0].to(chosen, memory_format=torch.channels_last).eval()
+    embedder = embedder_for(recipe)[0].to(chosen, memory_format=memory_format(chosen)).eval()
     individuals = known.identity.nunique()
     echo(f"{len(asked)} photographs against {len(known)} of {individuals} individuals on {device_name(chosen)}")
     there = embed_album(recipe, embedder, known_root, known, chosen, "embedding the catalogue")

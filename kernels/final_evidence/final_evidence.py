@@ -1,0 +1,71 @@
+"""recipes/final_evidence.yaml on Kaggle, offline. Written by tools/kernels.py: edit the recipe, not this."""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
+MODULE = "96ed2021d15025c1135a15a93909eead776416252c20ca02a77485d53d631878"  # of its jaguar_kit.py
+
+mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
+kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
+fitting = [kit for kit in kits if hashlib.sha256(kit.read_bytes()).hexdigest() == MODULE]
+if not kits:
+    sys.exit("error: no jaguar_kit.py under /kaggle/input; attach the dataset that tools/package.py built")
+if not fitting:
+    sys.exit(
+        f"error: {kits[0]}: another version than this kernel was written for; update the dataset with "
+        "tools/package.py --update, or this kernel with tools/kernels.py and push it again"
+    )
+sys.path[:0] = [str(fitting[0].parent), *map(str, fitting[0].parent.glob("*.whl"))]
+
+import jaguar_kit  # noqa: E402
+
+OVERRIDES = []  # such as "train.epochs=3"
+RECIPE = """
+name: final_evidence
+question: What do the posterior of the classes and matching spots add to the final configuration?
+intervention: Nothing varies; the report shows the score after each step.
+protocol: 'Stratified 80/20 split with the split seed 456; identity-balanced mAP of the validation images
+  as their own gallery, at the best epoch.
+
+  '
+data:
+  split: stratified
+  split_seed: 456
+background: black
+augment:
+- flip
+- affine
+- erasing
+model:
+  backbone: dinov3_l
+  input_size: 256
+  freeze: false
+  head:
+    name: mlp
+    layers: 3
+    hidden: 1024
+    dropout: 0.2
+loss:
+  name: focal_arcface
+  scale: 17.570478141393707
+  margin: 0.3600732565980775
+  gamma: 2.111056877247217
+train:
+  batch_size: 32
+  lr: 0.00015993740640441972
+  backbone_lr: 0.054143381201692535
+  weight_decay: 0.00014063618588945403
+  schedule:
+    name: plateau
+    patience: 3
+postprocess:
+- tta
+- posterior
+- local
+- fuse
+"""
+
+sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))

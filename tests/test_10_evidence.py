@@ -1,0 +1,288 @@
+"""Evidence beyond likeness: a classifier's posterior, spots that match, and their fusion."""
+
+from __future__ import annotations
+
+import jaguar_kit
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from jaguar_kit import (
+    KitError,
+    build,
+    choose_steps,
+    closed_set_posterior,
+    extract_local,
+    identity_balanced_map,
+    local_similarity,
+    postprocess,
+    recipe_from_dict,
+    run_recipe,
+)
+
+LOGITS = st.lists(st.lists(st.floats(-20, 20), min_size=3, max_size=3), min_size=1, max_size=6)
+
+
+def softmax(row):
+    powers = [np.exp(value - max(row)) for value in row]
+    return [power / sum(powers) for power in powers]
+
+
+# posterior
+
+
+@given(LOGITS, st.sampled_from([0.5, 1.0, 4.0]))
+def test_the_posterior_follows_its_formula(logits, temperature):
+    shares = [softmax([value / temperature for value in row]) for row in logits]
+    for form, power in (("product", 1.0), ("hellinger", 0.5)):
+        found = closed_set_posterior(np.array(logits), form, temperature)
+        slow = [[sum((p * q) ** power for p, q in zip(one, other)) for other in shares] for one in shares]
+        np.testing.assert_allclose(found, slow, atol=1e-6)
+    assert np.allclose(np.diag(closed_set_posterior(np.array(logits))), 1, atol=1e-6)
+
+
+@given(LOGITS, st.randoms(use_true_random=False))
+def test_the_posterior_does_not_see_the_order_of_images_or_classes(logits, random):
+    logits = np.array(logits)
+    rows, classes = (random.sample(range(n), n) for n in logits.shape)
+    found = closed_set_posterior(logits[np.ix_(rows, classes)])
+    np.testing.assert_allclose(found, closed_set_posterior(logits)[np.ix_(rows, rows)], atol=1e-6)
+
+
+def test_probabilities_of_several_models_are_averaged():
+    one, other = np.array([[9.0, 0.0], [0.0, 9.0]]), np.array([[0.0, 9.0], [0.0, 9.0]])
+    mean = (torch.tensor(one).softmax(1) + torch.tensor(other).softmax(1)) / 2
+    np.testing.assert_allclose(closed_set_posterior([one, other], "product"), (mean @ mean.T).numpy(), atol=1e-6)
+
+
+def test_the_posterior_takes_half_precision_and_one_identity():
+    assert closed_set_posterior(torch.zeros(3, 1, dtype=torch.float16)).tolist() == [[1.0] * 3] * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.eye(2), "helinger"), "did you mean 'hellinger'"),
+        ((np.eye(2), "product", 0), "temperature"),
+        (([],), "logits"),
+    ],
+)
+def test_a_posterior_that_there_is_not_is_one_line(arguments, message):
+    with pytest.raises(KitError, match=message):
+        closed_set_posterior(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "triplet", "postprocess": ["posterior"]}, "posterior needs a loss with a class"),
+        ({"loss": "triplet", "ensemble": "posterior"}, "posterior needs a loss with a class"),
+        ({"postprocess": ["fuse"]}, "fuse has nothing to add"),
+        ({"postprocess": ["posterior", "tta"]}, "out of order"),
+    ],
+)
+def test_steps_that_can_not_be_taken_are_refused_before_work(changes, message):
+    with pytest.raises(KitError, match=message):
+        recipe_from_dict({"name": "wrong", **changes})
+
+
+# spots
+
+
+@pytest.fixture(scope="module")
+def spotted():
+    """Two images of one pattern, shifted, two of another, and one of nothing; the left half of each is masked out."""
+    rng = np.random.default_rng(0)
+    patterns = [np.kron(rng.integers(0, 256, (20, 20)), np.ones((8, 8))).astype(np.uint8) for _ in range(2)]
+    images = np.zeros((5, 128, 128, 4), np.uint8)
+    for i, (pattern, shift) in enumerate([(0, 0), (0, 9), (1, 0), (1, 9)]):
+        images[i, ..., :3] = patterns[pattern][shift : shift + 128, shift : shift + 128, None]
+    images[:, :, 64:, 3] = 255
+    return images
+
+
+@pytest.fixture(scope="module")
+def spots(spotted):
+    return extract_local(jaguar_kit.as_store(spotted), "sift", 64)
+
+
+def test_no_spot_lies_outside_the_mask_and_an_image_of_nothing_has_none(spots):
+    there = spots.descriptors.float().norm(dim=2) > 0
+    assert there[:4].any(1).all()
+    assert not there[4].any()
+    assert (spots.places[there][:, 0] >= 0.49).all()
+
+
+def test_the_same_pattern_matches_and_another_does_not(spots):
+    strength = local_similarity(spots)
+    assert torch.equal(strength, strength.T)
+    assert strength.diagonal().eq(0).all()
+    assert strength[4].eq(0).all()
+    assert min(strength[0, 1], strength[2, 3]) > 2 * strength[:2, 2:4].max()
+
+
+def test_strengths_are_those_of_a_slow_loop(spots):
+    one, other = spots.descriptors[0].float(), spots.descriptors[2].float()
+    cosine, total = (one @ other.T).tolist(), 0.0
+    for i, row in enumerate(cosine):
+        j = max(range(len(row)), key=row.__getitem__)
+        if max(range(len(cosine)), key=lambda k: cosine[k][j]) == i and row[j] > 0.7:
+            total += row[j] - 0.7
+    assert float(local_similarity(spots)[0, 2]) == pytest.approx(total, abs=1e-3)
+
+
+def test_only_the_pairs_that_are_asked_for_are_matched(spots):
+    pairs = np.zeros((5, 5), bool)
+    pairs[0, 1] = True
+    some, every = local_similarity(spots, pairs=pairs, block=1), local_similarity(spots)
+    assert some[0, 1] == some[1, 0] == pytest.approx(float(every[0, 1]), abs=1e-4)
+    assert some.count_nonzero() == 2
+
+
+def test_spots_are_kept_and_found_again(spotted, spots, monkeypatch):
+    monkeypatch.setattr(jaguar_kit, "load_detector", None)
+    again = extract_local(jaguar_kit.as_store(spotted), "sift", 64)
+    assert torch.equal(again.descriptors, spots.descriptors)
+
+
+def test_matches_are_drawn(spotted, spots):
+    drawn = np.asarray(jaguar_kit.match_figure(spotted, 0, 1, spots))
+    assert drawn.shape == (128, 264, 3)
+    assert (drawn[:, 128:136] != 255).any()  # lines cross the gap
+
+
+def test_a_detector_without_weights_says_what_to_do(spotted, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(KitError, match=r"no weights for 'disk'"):
+        extract_local(jaguar_kit.as_store(spotted), "disk")
+
+
+# fusion
+
+
+def some_evidence(seed=0, images=60, identities=6, noise=1.6):
+    """Embeddings and logits that err independently, labels, and encounters of two images."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(images) % identities
+    embeddings = rng.normal(size=(identities, 16))[labels] + noise * rng.normal(size=(images, 16))
+    logits = 3 * np.eye(identities)[labels] + 1.5 * rng.normal(size=(images, identities))
+    return embeddings.astype(np.float32), logits.astype(np.float32), labels.astype(str), np.arange(images) // 2
+
+
+@pytest.mark.parametrize("kind", ["sum", "logistic", "isotonic", "rank"])
+def test_evidence_together_is_better_than_each_alone(kind):
+    embeddings, logits, labels, met = some_evidence()
+    state = jaguar_kit.Retrieval.of(embeddings, None, None, lambda _: torch.from_numpy(logits))
+    chosen = choose_steps(["posterior", {"name": "fuse", "kind": kind}], state, labels, met)
+    raw, posterior, fused = (row["map_across"] for row in chosen.rows)
+    assert fused > max(raw, posterior)
+    assert [row["used"] for row in chosen.rows] == [False, False, True]
+    fitted = jaguar_kit.run_steps(chosen.fitted, state).matrix()
+    assert fitted.diagonal().eq(1).all()
+    assert 0 <= fitted.min() <= fitted.max() <= 1
+    if kind == "logistic":
+        assert len(chosen.fitted[1].settings["weights"]) == 2
+
+
+def test_fusion_does_not_see_the_order_of_images():
+    embeddings, logits, *_ = some_evidence()
+    order, steps = np.random.default_rng(1).permutation(len(logits)), ["posterior", "fuse"]
+    one = postprocess(steps, embeddings, logits=logits)
+    other = postprocess(steps, embeddings[order], logits=logits[order])
+    np.testing.assert_allclose(one[np.ix_(order, order)], other, atol=1e-5)
+
+
+def test_steps_on_arrays_of_images():
+    images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    local = {"name": "local", "detector": "sift", "points": 32, "shortlist": 2}
+    found = postprocess([local, "fuse", {"name": "k_reciprocal", "k1": 2, "k2": 1}], np.eye(4), images=images)
+    assert found.shape == (4, 4)
+    with pytest.raises(KitError, match="give images"):
+        postprocess([local], np.eye(4))
+
+
+def test_diffusion_follows_its_formula():
+    points = np.random.default_rng(0).normal(size=(12, 4))
+    cosine = jaguar_kit.similarity_matrix(points)
+    near = [set(np.argsort(-cosine[i], kind="stable")[:4]) for i in range(12)]
+    weights = np.array(
+        [
+            [max(cosine[i, j], 0) ** 3 if i != j and i in near[j] and j in near[i] else 0 for j in range(12)]
+            for i in range(12)
+        ]
+    )
+    scale = 1 / np.sqrt(np.maximum(weights.sum(1), 1e-12))
+    spread = 0.2 * np.linalg.inv(np.eye(12) - 0.8 * scale[:, None] * weights * scale) + 1e-3 * cosine
+    found = postprocess([{"name": "diffusion", "k": 3, "alpha": 0.8}], points)
+    pairs = ~np.eye(12, dtype=bool)
+    low, high = spread[pairs].min(), spread[pairs].max()
+    np.testing.assert_allclose(found[pairs], ((spread - low) / (high - low))[pairs], atol=1e-5)
+
+
+# choice
+
+
+def test_auto_takes_the_simplest_that_is_as_good_as_the_best():
+    embeddings, logits, labels, met = some_evidence(images=120, noise=5.0)
+    state = jaguar_kit.Retrieval.of(embeddings, None, None, lambda _: torch.from_numpy(logits))
+    chosen = choose_steps(["auto"], state, labels, met)
+    used = next(row for row in chosen.rows if row["used"])
+    assert "posterior" in used["steps"]
+    assert used["low_across"] > 0
+    shorter = [
+        row for row in chosen.rows if row["steps"].count(",") < used["steps"].count(",") or row["steps"] == "raw"
+    ]
+    assert all(row["map_across"] < used["map_across"] for row in shorter)
+    clear = choose_steps(["auto"], np.repeat(np.eye(6), 2, axis=0), np.repeat(list("abcdef"), 2))
+    assert clear.parts == ()
+
+
+def test_a_fitted_temperature_is_the_best_of_those_tried():
+    embeddings, logits, labels, met = some_evidence()
+    state = jaguar_kit.Retrieval.of(embeddings, None, None, lambda _: torch.from_numpy(logits))
+    chosen = choose_steps([{"name": "posterior", "form": "product"}], state, labels, met)
+    tried = {
+        t: identity_balanced_map(closed_set_posterior(logits, "product", t), labels, met)
+        for t in jaguar_kit.TEMPERATURES
+    }
+    assert chosen.fitted[0].settings["temperature"] == max(tried, key=tried.get)
+
+
+# in a run
+
+
+def test_a_run_uses_all_evidence_and_shows_each_step(mini, tmp_path):
+    recipe = recipe_from_dict(
+        {
+            "name": "evidence",
+            "data": {"size": 32},
+            "model": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+            "train": {"epochs": 2},
+            "postprocess": [
+                "tta",
+                "posterior",
+                {"name": "local", "detector": "sift", "size": 48, "points": 32},
+                {"name": "fuse", "kind": "logistic"},
+            ],
+            "seeds": [1, 2],
+            "ensemble": "posterior",
+        }
+    )
+    result = run_recipe(recipe, data=mini, out=tmp_path, device="cpu")
+    told = jaguar_kit.RunFolder(result.folder / "default" / "seed1").metrics()
+    assert [row["steps"] for row in told["postprocess"]][:2] == ["raw", "tta"]
+    assert len(told["postprocess"]) == len(told["postprocess_test"]) == 5
+    assert told["postprocess_test"][-1]["test_map"] == told["test_map_postprocessed"]
+    fused = jaguar_kit.read_json(result.folder / "ensemble" / "metrics.json")
+    assert {"map", "map_across", "test_map", "test_map_across"} <= fused.keys()
+    for path in (result.folder / "ensemble", result.folder / "default" / "seed2"):
+        jaguar_kit.validate_submission(path / "submission.csv", mini / "test.csv")
+    assert "The test images after each step" in result.report.read_text(encoding="utf-8")
+
+
+def test_the_loss_names_whom_the_posterior_compares():
+    loss = build("loss", "arcface", embedding_dim=4, num_identities=3, scale=16.0)
+    logits = loss.logits(torch.randn(5, 4))
+    assert closed_set_posterior(logits.detach()).shape == (5, 5)
