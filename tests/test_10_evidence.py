@@ -274,7 +274,7 @@ def test_a_run_uses_all_evidence_and_shows_each_step(mini, tmp_path):
     told = jaguar_kit.RunFolder(result.folder / "default" / "seed1").metrics()
     assert [row["steps"] for row in told["postprocess"]][:2] == ["raw", "tta"]
     assert len(told["postprocess"]) == len(told["postprocess_test"]) == 5
-    assert told["postprocess_test"][-1]["test_map"] == told["test_map_postprocessed"]
+    assert told["postprocess_test"][-1]["map"] == told["test_map_postprocessed"]
     fused = jaguar_kit.read_json(result.folder / "ensemble" / "metrics.json")
     assert {"map", "map_across", "test_map", "test_map_across"} <= fused.keys()
     for path in (result.folder / "ensemble", result.folder / "default" / "seed2"):

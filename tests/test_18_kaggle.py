@@ -13,6 +13,7 @@ from pathlib import Path
 import jaguar_kit
 import kaggle_client
 import kernels as kernels_tool
+import kornia.feature
 import package as package_tool
 import pytest
 import torch
@@ -497,7 +498,7 @@ def test_no_run_begins_that_kaggle_would_not_save(on_kaggle, mini, monkeypatch, 
 @isolated
 def test_final_runs_offline_and_ends_with_a_valid_submission(package, mini, tmp_path):
     mount(tmp_path, package, mini, "nested mounts")
-    done = kaggle_session(tmp_path, ROOT / "kernels" / "final" / "final.py")
+    done = kaggle_session(tmp_path, ROOT / "kernels" / "final_evidence" / "final_evidence.py")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"/kaggle/input/{LAYOUTS['nested mounts'][1]}" in done.stdout
     check_outputs(tmp_path / "working", mini)
@@ -529,6 +530,13 @@ def test_packaged_weights_are_enough_to_infer_with_an_ensemble(mini, on_kaggle, 
     names = [package_tool.packaged_name(path) for path in weights]
     variants = {f"model{i}": {"checkpoint": name} for i, name in enumerate(names)}
     infer = {**TINY, "name": "infer", "train": {"epochs": 0}, "ensemble": "calibrated", "variants": variants}
+    spots = {"name": "local", "detector": "sift", "size": 64, "points": 16}
+    if hasattr(kornia.feature, "ALIKED"):
+        weights.append(tmp_path / "aliked_n16.safetensors")
+        state = {key: value.contiguous() for key, value in kornia.feature.ALIKED("aliked-n16").state_dict().items()}
+        save_file(state, weights[-1])
+        spots["detector"] = "aliked"
+    infer["postprocess"] = ["posterior", spots, "fuse"]
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "infer.yaml").write_text(json.dumps(infer))
     kernels_tool.write_kernels(tmp_path / "kernels", tmp_path / "recipes", "a-user")
