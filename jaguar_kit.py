@@ -4224,30 +4224,34 @@ HUB_FILE = "model.safetensors"  # what a folder that was downloaded from the hub
 
 
 def find_backbone_weights(name: str, given: str | None) -> Path | None:
-    """The safetensors file of a backbone, by its short or its whole name, as `find_weights` has it."""
-    return find_weights(name, dict.fromkeys((name, known_backbone(name).architecture)), given)
+    """The safetensors file of a backbone, by its short or its whole name, as `find_weights` has it.
+
+    None where there is none but the hub may be asked; KitError where it may not.
+    """
+    found = find_weights(dict.fromkeys((name, known_backbone(name).architecture)), given, "model.weights")
+    if found is None and (on_kaggle() or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")):
+        raise no_weights(name)
+    return found
 
 
-def find_weights(name: str, called: Iterable[str], given: str | None) -> Path | None:
-    """The safetensors file of a network by one of the names that it is called by.
+def find_weights(called: Iterable[str], given: str | None, where: str) -> Path | None:
+    """The safetensors file of a network by one of the names that it is called by; None where there is none.
 
-    Looked for as the recipe's own file or in its folder, in $JAGUAR_KIT_WEIGHTS, in Kaggle's input, in weights/. None
-    where there is none but the hub may be asked; KitError where it may not.
+    Looked for as the recipe's own file (in the setting `where`) or in its folder, in $JAGUAR_KIT_WEIGHTS, in Kaggle's
+    input, in weights/.
     """
     if given is not None and Path(given).is_dir() and (Path(given) / HUB_FILE).is_file():
         return Path(given) / HUB_FILE
     if given is not None and Path(given).exists() and not Path(given).is_dir():
         return Path(given)
     if given is not None and not Path(given).is_dir():
-        raise KitError(f"model.weights: {given}: there is no such weights file, nor a folder of them")
+        raise KitError(f"{where}: {given}: there is no such weights file, nor a folder of them")
     folders = [given, os.environ.get(WEIGHTS_VARIABLE), KAGGLE_INPUT, "weights", Path(__file__).parent / "weights"]
     for folder, known in itertools.product(filter(None, folders), called):
         found = find_mounted(f"{glob_escape(known)}.safetensors", Path(folder))
         found += [Path(folder) / known / HUB_FILE] if (Path(folder) / known / HUB_FILE).is_file() else []
         if found:
             return found[0]
-    if on_kaggle() or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        raise no_weights(name)
     return None
 
 
@@ -5973,6 +5977,24 @@ DETECTORS = {"aliked": "aliked_n16", "disk": "disk", "sift": ""}  # and the file
 Detector = Literal["aliked", "disk", "sift"]
 
 
+def detector_weights(name: str, given: str | None) -> Path | None:
+    """The file of a detector's weights, None where it needs none; KitError where file or detector are missing."""
+    from kornia import feature
+
+    if not hasattr(feature, {"aliked": "ALIKED", "disk": "DISK", "sift": "SIFTFeature"}[name]):
+        raise KitError(
+            f"local.detector: kornia {kornia.__version__} has no {name!r} (expected a newer kornia, or sift)"
+        )
+    file = DETECTORS[name]
+    path = find_weights([file], given, "local.weights") if file else None
+    if file and path is None:
+        raise KitError(
+            f"local.detector: no weights for {name!r} (expected {file}.safetensors in local.weights, "
+            f"${WEIGHTS_VARIABLE}, {KAGGLE_INPUT} or weights/; or detector: sift, which needs none)"
+        )
+    return path
+
+
 def load_detector(name: str, points: int, weights: str | None = None) -> Callable[[Tensor], list[tuple]]:
     """RGB (B, 3, H, W) in [0, 1] -> for each image places (K, 2) in px and descriptors (K, D), the surest first.
 
@@ -5980,11 +6002,7 @@ def load_detector(name: str, points: int, weights: str | None = None) -> Callabl
     """
     from kornia import feature
 
-    kind = {"aliked": "ALIKED", "disk": "DISK", "sift": "SIFTFeature"}[name]
-    if not hasattr(feature, kind):
-        raise KitError(
-            f"local.detector: kornia {kornia.__version__} has no {name!r} (expected a newer kornia, or sift)"
-        )
+    path = detector_weights(name, weights)
     if name == "sift":
         sift = feature.SIFTFeature(points)
 
@@ -5993,12 +6011,6 @@ def load_detector(name: str, points: int, weights: str | None = None) -> Callabl
             return list(zip(frames[..., 2], descriptors))
 
         return described
-    path = find_weights(DETECTORS[name], [DETECTORS[name]], weights)
-    if path is None:
-        raise KitError(
-            f"local.detector: no weights for {name!r}: put {DETECTORS[name]}.safetensors into weights/ or "
-            f"${WEIGHTS_VARIABLE}, name it in local.weights, or use sift, which needs none"
-        )
     model = feature.ALIKED("aliked-n16", points, 0.0) if name == "aliked" else feature.DISK()
     load_strictly(model, load_safetensors(path)[0], path)
     model.eval()
@@ -6022,7 +6034,7 @@ def extract_local(
     >>> extract_local(as_store(np.zeros((2, 64, 64, 3), np.uint8)), "sift", points=8).descriptors.shape
     torch.Size([2, 8, 128])
     """
-    path = find_weights(DETECTORS[detector], [DETECTORS[detector]], weights) if DETECTORS[detector] else None
+    path = detector_weights(detector, weights)
     version = "" if path is None else file_sha256(path)
     key = fingerprint("local 1", images.key, detector, points, version, computed_by(None, torch.device(device)))
     path = cache_dir() / "local" / f"{key}.safetensors"
@@ -9547,9 +9559,10 @@ def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFra
     )
     every = pd.concat(logs.values())
     loss = [("train_loss", "training loss"), ("val_loss", "validation loss"), ("map", "validation mAP")]
-    if "map_across" in every and every.map_across.notna().any():
-        loss.append(("map_across", "validation mAP across encounters"))
     page.figure("curves", bands_figure(grouped, loss), caption)
+    if "map_across" in every and every.map_across.notna().any():
+        both = [("map", "validation mAP"), ("map_across", "the same across encounters")]
+        page.figure("across", bands_figure(grouped, both), "mAP with all pairs, and without those of one encounter.")
     rates = [("lr", "learning rate"), ("grad_norm", "norm of the gradient")]
     page.figure("rates", bands_figure(grouped, rates), "Learning rate (of the head) and mean gradient norm by epoch.")
     inside = {name: runs for name, runs in grouped.items() if "distance_to_rim" in next(iter(runs.values()))}
@@ -9867,6 +9880,10 @@ def check_model(recipe: Recipe) -> None:
     for part in recipe.analysis:
         if part.settings.get("against"):
             check_model(with_backbone(recipe, part.settings["against"]))
+    for step in recipe.postprocess:
+        if step.name == "local":
+            told = {**settings_of(step.kind, step.name), **step.settings}
+            detector_weights(told["detector"], told["weights"])
 
 
 @lru_cache(maxsize=8)

@@ -152,11 +152,13 @@ def test_matches_are_drawn(spotted, spots):
     assert (drawn[:, 128:136] != 255).any()  # lines cross the gap
 
 
-def test_a_detector_without_weights_says_what_to_do(spotted, monkeypatch, tmp_path):
+def test_a_detector_without_weights_is_told_before_work(mini, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(KitError, match=r"no weights for 'disk'"):
-        extract_local(jaguar_kit.as_store(spotted), "disk")
+    recipe = recipe_from_dict({"name": "none", "postprocess": [{"name": "local", "detector": "disk"}]})
+    recipe = jaguar_kit.override(recipe, "model.pretrained=false", "here")
+    with pytest.raises(KitError, match=r"local\.detector: no weights for 'disk' .*disk\.safetensors.*sift"):
+        run_recipe(recipe, data=mini, out=tmp_path / "runs", device="cpu")
+    assert not (tmp_path / "runs").exists()
 
 
 # fusion

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -1272,6 +1272,13 @@ def kill_group(process) -> None:
     process.join()
 
 
+def there(folder, name):
+    """Whether a file of that name lies below the folder, in which others are at work."""
+    with suppress(FileNotFoundError):
+        return any(folder.rglob(name))
+    return False
+
+
 def wait_for(condition, process=None, limit: float = 120) -> bool:
     """Waits until the condition holds; False where the process ends, or time is over, before that."""
     deadline = time.monotonic() + limit
@@ -1346,7 +1353,8 @@ def killed_grid(uninterrupted, mini, tmp_path_factory):
     whole, out = uninterrupted("grid"), tmp_path_factory.mktemp("killed") / "out"
     line, said = [whole.recipe, "--data", mini, "--out", out], out.with_suffix(".txt")
     process = started([*line, "--jobs", 2], said)
-    assert wait_for(lambda: any(out.rglob("metrics.json")), process), text_of(said)
+    marks = [place_of(out, mini, *cell) / "metrics.json" for cell in cells_of("grid")]
+    assert wait_for(lambda: any(mark.exists() for mark in marks), process), text_of(said)
     workers = children_of(process.pid)
     process.kill()
     process.join()
@@ -1432,7 +1440,7 @@ def test_a_sigterm_to_the_first_of_several_processes_ends_all_of_them(several, m
     path = written(tmp_path, **jaguar_kit.merge_settings(settings, {"train": {"epochs": 4000, "patience": 0}}))
     line = [path, "--data", mini, "--device", "cpu", "--out", tmp_path / "out", *several]
     process = started(line, tmp_path / "said.txt", fresh=True)
-    assert wait_for(lambda: any((tmp_path / "out").rglob("checkpoint.safetensors")), process)
+    assert wait_for(lambda: there(tmp_path / "out", "checkpoint.safetensors"), process)
     others = children_of(process.pid)
     os.kill(process.pid, signal.SIGTERM)
     code = ended(process)

@@ -64,8 +64,11 @@ def test_a_killed_run_goes_on_from_its_checkpoint(mini, tmp_path, write_recipe):
     command = [sys.executable, jaguar_kit.__file__, "run", str(write_recipe(raw)), "--data", str(mini)]
     command += ["--out", str(tmp_path / "runs"), "--device", "cuda", "--gpus", "1"]
     begun = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "runs").rglob("checkpoint.safetensors")) and time.monotonic() < deadline:
+    deadline, kept = (
+        time.monotonic() + 60,
+        tmp_path / "runs" / f"gpu@{mini.name}" / "default" / "seed42" / "checkpoint.safetensors",
+    )
+    while not kept.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     begun.send_signal(signal.SIGKILL)
     begun.wait()

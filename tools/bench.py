@@ -953,7 +953,7 @@ def evidence(options: argparse.Namespace) -> None:
     }
     state = jk.Retrieval(logits, matrices["likeness"], jk.Cosine(), evidence=matrices)
     pairs = images * (images - 1) // 2
-    detectors = [name for name in ("sift", "aliked") if name == "sift" or jk.find_weights(name, ["aliked_n16"], None)]
+    detectors = [name for name in ("sift", "aliked") if name == "sift" or jk.find_weights(["aliked_n16"], None, "")]
     textures = np.kron(draw.integers(0, 256, (8, 60, 60, 3)), np.ones((1, 8, 8, 1))).astype(np.uint8)
     found = {name: jk.load_detector(name, 512) for name in detectors}
     pixels = torch.from_numpy(textures).permute(0, 3, 1, 2).float() / 255
