@@ -490,6 +490,9 @@ METRICS = typing.get_args(Metric)
 Choice = Literal[Metric, "loss_and_accuracy"]  # both better than at the epoch that was kept before
 
 
+Ensemble = Literal["none", "mean", "rank", "calibrated", "posterior"]
+
+
 @dataclass(frozen=True)
 class MiniConfig:
     """The synthetic mini-dataset that stands in when no data folder is given."""
@@ -510,10 +513,7 @@ class DataConfig:
     unmasked: Literal["stop", "keep"] = "stop"  # keep: without masks the background stays; stop: that is an error
     size: Pixels = 256  # px, side of the square in which an image is stored
     fit: Literal["squash", "pad", "crop"] = "squash"  # how an image becomes that square
-    encounter: PathText | None = (
-        None  # column that tells which images are of one encounter; null: the one of ENCOUNTERS
-    )
-    # that is there, else near-duplicates with neighbouring file numbers are one
+    encounter: PathText | None = None  # column that tells encounters; null: one of ENCOUNTERS, else near-duplicates
     turn: dict[str, float] = field(default_factory=dict)  # degrees counter-clockwise, by label of column orientation
     bad_images: Literal["stop", "skip"] = "stop"  # what an unreadable image does to the run
     split: Annotated[Component, "split"] = Component("split", "stratified")  # training and validation images
@@ -632,9 +632,7 @@ class Recipe:
     postprocess: tuple[Annotated[Component, "postprocess"], ...] = ()  # steps from embeddings to scores, or auto
     checkpoint: PathText | None = None  # weights.safetensors of an earlier run, or its folder, to start from
     soup: tuple[PathText, ...] = ()  # further weights of the same model, averaged with the checkpoint's
-    ensemble: Literal["none", "mean", "rank", "calibrated", "posterior"] = (
-        "none"  # of all runs, into one more submission
-    )
+    ensemble: Ensemble = "none"  # of all runs, into one more submission
     seed: Seed = 42
     seeds: tuple[Seed, ...] = ()  # each variant runs once with each of them
     variants: dict = field(default_factory=dict)  # name: {why: one line, then the settings that differ}
@@ -1404,6 +1402,16 @@ def file_version(path: Path) -> tuple[Path, int, int]:
     """What tells a file's versions apart without reading them: its path, when it was last written, and its size."""
     status = os.stat(path)
     return path, status.st_mtime_ns, status.st_size
+
+
+@lru_cache(maxsize=64)
+def file_hash(path: Path, modified: int, size: int) -> str:
+    """The file's sha256, taken once for each `file_version`."""
+    return file_sha256(path)
+
+
+def version_of(path: Path) -> str:
+    return file_hash(*file_version(path))
 
 
 def file_sample(path: Path, block: int = 4096) -> tuple[int, int]:
@@ -2961,8 +2969,13 @@ def encounters_in(table: pd.DataFrame, column: str | None, hashes: Callable[[], 
     return column_groups(values)
 
 
-def with_encounters(competition: Competition, asked: str | None, store: ImageStore) -> Competition:
-    """The tables with a column encounter, and a note on what tells it; `store` holds the images of both, in order."""
+def with_encounters(
+    competition: Competition, asked: str | None, hashes: Callable[[int, int], np.ndarray]
+) -> Competition:
+    """The tables with a column encounter, and a note on what tells it; hashes: (first, count) of the stored images.
+
+    Of test images they are looked for only where a solution scores them.
+    """
     train, test = competition.train, pd.concat([competition.test, competition.test_views], axis=1)
     if asked is not None and asked not in train:
         raise KitError(
@@ -2971,17 +2984,16 @@ def with_encounters(competition: Competition, asked: str | None, store: ImageSto
     known = [c for c in ([asked] if asked else ENCOUNTERS) if c in train and train[c].fillna("").astype(str).any()]
     if asked and not known:
         raise KitError(f"data.encounter: {asked!r} is empty for all {len(train)} training images (expected each one's)")
-    column, tables = next(iter(known), None), []
-    for table, first in ((train, 0), (test, len(train))):
-        hashes = partial(perceptual_hashes, store.subset(first + np.arange(len(table))))
-        found = encounters_in(table, column, hashes) if len(table) else np.zeros(0, int)
-        tables.append(table.assign(encounter=found))
-    shared = int(tables[0].encounter.duplicated(keep=False).sum())
+    column = next(iter(known), None)
+    own = train.assign(encounter=encounters_in(train, column, partial(hashes, 0, len(train))))
+    shared = int(own.encounter.duplicated(keep=False).sum())
     how = f"are told by the column {column}" if column else "are near-duplicates with neighbouring file numbers"
     note = f"encounters {how}: {shared} of {len(train)} training images share one with another"
     notes = (*competition.notes, note) if shared else competition.notes
-    test = competition.test.assign(encounter=tables[1].encounter)
-    return replace(competition, train=tables[0], test=test, notes=notes)
+    if len(test) and (column is not None or competition.solution is not None):
+        found = encounters_in(test, column, partial(hashes, len(train), len(test)))
+        competition = replace(competition, test=competition.test.assign(encounter=found))
+    return replace(competition, train=own, notes=notes)
 
 
 def shared_encounters(table: pd.DataFrame) -> np.ndarray | None:
@@ -3126,8 +3138,8 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
         return sized(size) if positions is None else sized(size).subset(positions)
 
     store = at_size(data.size)
-    competition = with_encounters(competition, data.encounter, store)
-    hashes = partial(perceptual_hashes, store.subset(np.arange(len(competition.train))))
+    hashes = cache(lambda first, count: perceptual_hashes(store.subset(first + np.arange(count))))
+    competition = with_encounters(competition, data.encounter, hashes)
     for key, metric in {"select": recipe.train.select, "monitor": recipe.train.monitor}.items():
         if metric == "map_across" and shared_encounters(competition.train) is None:
             raise KitError(
@@ -3139,7 +3151,8 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
     if untold:
         note = f"{untold} of {len(competition.train)} training images have no {column}; each counts as one of its own"
         competition = replace(competition, notes=(*competition.notes, note))
-    splits = data.split.build(train=competition.train, hashes=hashes, split_seed=data.split_seed)
+    own_hashes = partial(hashes, 0, len(competition.train))
+    splits = data.split.build(train=competition.train, hashes=own_hashes, split_seed=data.split_seed)
     if left_in is not None:
         splits = [(rows[left_in[keep][rows]], held_out) for rows, held_out in splits]
     for split in splits:
@@ -5104,13 +5117,9 @@ class Comparison:
     def sizes(self) -> tuple[np.ndarray, np.ndarray]:
         """How many images of the gallery show each query's identity, and how many of them count (Q,)."""
         base = max(self.met.max(initial=0), self.gallery_met.max(initial=0)) + 1
-        *both, _ = numbered(*(identity * base + encounter for identity, encounter in self.pairs()))
+        *both, _ = numbered(self.labels * base + self.met, self.gallery * base + self.gallery_met)
         same = count_codes(self.labels, self.gallery)
         return same, same - count_codes(*both)
-
-    def pairs(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-        """Codes of identity and encounter, of queries and of gallery."""
-        return (self.labels, self.met), (self.gallery, self.gallery_met)
 
 
 def numbered(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -5954,6 +5963,7 @@ class LocalFeatures:
 
     places: Tensor  # (N, K, 2), x and y
     descriptors: Tensor  # (N, K, D), zero where an image has fewer than K
+    key: str = ""  # changes with the images, the detector and its weights
 
     def matches(self, one: int, other: int, margin: float = 0.7) -> tuple[Tensor, Tensor, Tensor]:
         """Places (P, 2) in one image and in the other that match, and the strength (P,), the strongest first."""
@@ -5973,19 +5983,23 @@ def mutual_matches(cosine: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     return torch.where(mutual, F.relu(best - margin), 0), column
 
 
-DETECTORS = {"aliked": "aliked_n16", "disk": "disk", "sift": ""}  # and the file of their weights
 Detector = Literal["aliked", "disk", "sift"]
+DETECTORS = {  # kornia's class, and what the file of its weights is called
+    "aliked": ("ALIKED", "aliked_n16"),
+    "disk": ("DISK", "disk"),
+    "sift": ("SIFTFeature", ""),
+}
 
 
 def detector_weights(name: str, given: str | None) -> Path | None:
     """The file of a detector's weights, None where it needs none; KitError where file or detector are missing."""
     from kornia import feature
 
-    if not hasattr(feature, {"aliked": "ALIKED", "disk": "DISK", "sift": "SIFTFeature"}[name]):
+    kind, file = DETECTORS[name]
+    if not hasattr(feature, kind):
         raise KitError(
             f"local.detector: kornia {kornia.__version__} has no {name!r} (expected a newer kornia, or sift)"
         )
-    file = DETECTORS[name]
     path = find_weights([file], given, "local.weights") if file else None
     if file and path is None:
         raise KitError(
@@ -6035,9 +6049,8 @@ def extract_local(
     torch.Size([2, 8, 128])
     """
     path = detector_weights(detector, weights)
-    version = "" if path is None else file_sha256(path)
-    key = fingerprint("local 1", images.key, detector, points, version, computed_by(None, torch.device(device)))
-    path = cache_dir() / "local" / f"{key}.safetensors"
+    version, by = "" if path is None else version_of(path), computed_by(None, torch.device(device))
+    key = fingerprint("local 2", images.key, detector, points, version, by)
 
     def look() -> dict[str, Tensor]:
         detect, rows = load_detector(detector, 2 * points if images.has_masks else points, weights), []
@@ -6054,7 +6067,8 @@ def extract_local(
             rows.append([F.pad(x, (0, 0, 0, points - len(x))).cpu() for x in (where.float(), what.half())])
         return dict(zip(("places", "descriptors"), map(torch.stack, zip(*rows))))
 
-    return LocalFeatures(**kept_or_made(path, ("places", "descriptors"), len(images), look))
+    path = cache_dir() / "local" / f"{key}.safetensors"
+    return LocalFeatures(**kept_or_made(path, ("places", "descriptors"), len(images), look), key=key)
 
 
 @torch.no_grad()
@@ -6084,7 +6098,6 @@ def local_similarity(
 
 # post-processing: a recipe's steps from embeddings to the similarities that are submitted
 
-Evidence = Mapping[str, Tensor]  # (N, N) by the name of what it is: larger, more alike
 CPU = torch.device("cpu")
 
 
@@ -6100,7 +6113,7 @@ class Retrieval:
     images: Callable[[int], ImageStore] | None = None  # px -> the images in squares of that size
     device: torch.device = CPU
     similarity: Tensor | None = None  # (N, N)
-    evidence: Evidence = field(default_factory=dict)
+    evidence: Mapping[str, Tensor] = field(default_factory=dict)  # (N, N) by what it is: larger, more alike
 
     @staticmethod
     def of(embeddings: Any, views: Any = None, geometry: Any = None, *others: Any) -> Retrieval:
@@ -6203,13 +6216,12 @@ def local_step(
     if state.images is None:
         raise KitError("postprocess: local looks at the images again, but there are embeddings alone (give images)")
     images = state.images(size)
+    features = extract_local(images, detector, points, weights, state.device)
     nearest = ranked_neighbours(state.matrix(), min(shortlist + 1, len(state.raw))) if shortlist else None
     told = None if nearest is None else [len(nearest), zlib.crc32(nearest.cpu().numpy().tobytes())]
-    key = fingerprint("matches 1", images.key, detector, points, margin, weights, told)
-    path = cache_dir() / "local" / f"{key}.safetensors"
+    path = cache_dir() / "local" / f"{fingerprint('matches 2', features.key, margin, told)}.safetensors"
 
     def match() -> dict[str, Tensor]:
-        features = extract_local(images, detector, points, weights, state.device)
         pairs = None if nearest is None else torch.zeros(len(images), len(images)).scatter_(1, nearest.cpu(), 1).bool()
         return {"strength": local_similarity(features, margin, pairs, state.device)}
 
@@ -6241,10 +6253,10 @@ def to_unit_scale(matrix: Tensor) -> Tensor:
     return ((matrix - low) / (high - low).clamp(min=1e-30)).fill_diagonal_(1)
 
 
-Steps = Sequence[Callable[[Retrieval], Retrieval]]
+Step = Callable[[Retrieval], Retrieval]
 
 
-def run_steps(steps: Steps, state: Retrieval) -> Retrieval:
+def run_steps(steps: Sequence[Step], state: Retrieval) -> Retrieval:
     for step in steps:
         state = step(state)
     return state
@@ -6303,49 +6315,6 @@ class Calibrated:
         return replace(state, similarity=torch.from_numpy(found).to(state.raw).fill_diagonal_(1))
 
 
-TEMPERATURES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-
-
-def fit_step(
-    part: Component, state: Retrieval, labels: np.ndarray, encounters: np.ndarray | None, rows: np.ndarray
-) -> Callable[[Retrieval], Retrieval]:
-    """The step with what validation decides: fitted on the images of `rows`, bool (N,), and pairs of two encounters."""
-    own = np.flatnonzero(rows)
-    told = labels[own], None if encounters is None else encounters[own]
-    if part.name == "posterior" and part.settings.get("temperature") is None:
-        logits, form = state.logits(state.embeddings)[torch.from_numpy(own)], part.settings.get("form", "hellinger")
-        scores = [identity_balanced_map(closed_set_posterior(logits, form, t), *told) for t in TEMPERATURES]
-        best = TEMPERATURES[int(np.nanargmax(scores))] if not np.isnan(scores).all() else 1.0
-        return replace(part, settings={**part.settings, "temperature": best})
-    kind = part.settings.get("kind", "sum")
-    if part.name != "fuse" or kind not in ("logistic", "isotonic") or part.settings.get("weights"):
-        return part
-    first, second = np.triu_indices(len(own), 1)
-    apart = np.ones(len(first), bool) if encounters is None else told[1][first] != told[1][second]
-    same = (told[0][first] == told[0][second])[apart]
-    if same.all() or not same.any():
-        return replace(part, settings={"kind": "sum"})
-    values = [one.cpu().numpy()[np.ix_(own, own)][first, second][apart] for one in state.evidence.values()]
-    if kind == "isotonic":
-        return Calibrated(part, [fit_calibration(one, same) for one in values])
-    from sklearn.linear_model import LogisticRegression
-
-    spread = np.array([max(one.std(), 1e-12) for one in values])
-    model = LogisticRegression(max_iter=1000).fit(np.stack(values, 1) / spread, same)
-    weights = tuple(float(f"{weight:.4g}") for weight in model.coef_[0] / spread)
-    return replace(part, settings={"kind": kind, "weights": weights})
-
-
-def fit_steps(
-    parts: Sequence[Component], state: Retrieval, labels: np.ndarray, encounters: np.ndarray | None, rows: np.ndarray
-) -> list[Callable[[Retrieval], Retrieval]]:
-    fitted = []
-    for part in parts:
-        fitted.append(fit_step(part, state, labels, encounters, rows))
-        state = fitted[-1](state)
-    return fitted
-
-
 def needs_fitting(part: Component) -> bool:
     if part.name == "posterior":
         return part.settings.get("temperature") is None
@@ -6356,6 +6325,49 @@ def needs_fitting(part: Component) -> bool:
     )
 
 
+TEMPERATURES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+def fit_step(
+    part: Component, state: Retrieval, labels: np.ndarray, encounters: np.ndarray | None, rows: np.ndarray
+) -> Step:
+    """The step with what validation decides: fitted on the images of `rows`, bool (N,), and pairs of two encounters."""
+    if not needs_fitting(part):
+        return part
+    own = np.flatnonzero(rows)
+    told = labels[own], None if encounters is None else encounters[own]
+    if part.name == "posterior":
+        logits, form = state.logits(state.embeddings)[torch.from_numpy(own)], part.settings.get("form", "hellinger")
+        scores = [identity_balanced_map(closed_set_posterior(logits, form, t), *told) for t in TEMPERATURES]
+        best = TEMPERATURES[int(np.nanargmax(scores))] if not np.isnan(scores).all() else 1.0
+        return replace(part, settings={**part.settings, "temperature": best})
+    first, second = np.triu_indices(len(own), 1)
+    apart = np.ones(len(first), bool) if encounters is None else told[1][first] != told[1][second]
+    same = (told[0][first] == told[0][second])[apart]
+    if same.all() or not same.any():
+        return replace(part, settings={"kind": "sum"})
+    values = [one.cpu().numpy()[np.ix_(own, own)][first, second][apart] for one in state.evidence.values()]
+    if part.settings["kind"] == "isotonic":
+        return Calibrated(part, [fit_calibration(one, same) for one in values])
+    from sklearn.linear_model import LogisticRegression
+
+    spread = np.array([max(one.std(), 1e-12) for one in values])
+    model = LogisticRegression(max_iter=1000).fit(np.stack(values, 1) / spread, same)
+    weights = tuple(float(f"{weight:.4g}") for weight in model.coef_[0] / spread)
+    return replace(part, settings={**part.settings, "weights": weights})
+
+
+def fit_steps(
+    parts: Sequence[Component], state: Retrieval, labels: np.ndarray, encounters: np.ndarray | None, rows: np.ndarray
+) -> tuple[list[Step], list[Retrieval]]:
+    """The steps, fitted on the images of `rows`, and the states before any of them and after each."""
+    fitted, states = [], [state]
+    for part in parts:
+        fitted.append(fit_step(part, states[-1], labels, encounters, rows))
+        states.append(fitted[-1](states[-1]))
+    return fitted, states
+
+
 def without_fitting(parts: Sequence[Component]) -> tuple[Component, ...]:
     """The steps where no image was validated: none for auto, and what would be fitted at its default."""
     told = [part for part in parts if part.name != "auto"]
@@ -6363,34 +6375,38 @@ def without_fitting(parts: Sequence[Component]) -> tuple[Component, ...]:
 
 
 def measure_steps(
-    parts: Sequence[Component], state: Retrieval, labels: np.ndarray, encounters: np.ndarray | None
-) -> dict[str, np.ndarray]:
-    """Average precision of each query (N,) after the steps, by "", and by "_across" where encounters are told.
+    parts: Sequence[Component], state: Retrieval, labels: np.ndarray, encounters: np.ndarray | None, first: int = 0
+) -> list[dict[str, np.ndarray]]:
+    """Average precision of each query, `by_kind`, before any step and after each; of these states from `first` on.
 
     What is fitted is fitted on one half of the identities and measured on the other, in turn.
     """
-    halves = np.zeros(len(labels), int)
+    halves, found = np.zeros(len(labels), int), [{} for _ in range(len(parts) + 1)][first:]
     if any(map(needs_fitting, parts)):
         names_there = np.random.default_rng(0).permutation(np.unique(labels))
         halves = np.isin(labels, names_there[::2]).astype(int)
-    found: dict[str, np.ndarray] = {}
-    for half in np.unique(halves):
-        own = halves == half
-        fitted = fit_steps(parts, state, labels, encounters, own if own.all() else ~own)
-        for kind, values in precision_by_kind(run_steps(fitted, state).matrix(), labels, encounters).items():
-            found.setdefault(kind, np.full(len(labels), math.nan))[own] = values[own]
+    for own in (halves == half for half in np.unique(halves)):
+        _, states = fit_steps(parts, state, labels, encounters, own if own.all() else ~own)
+        for told, reached in zip(found, states[first:]):
+            for kind, values in by_kind(average_precision, reached.matrix(), labels, encounters).items():
+                told.setdefault(kind, np.full(len(labels), math.nan))[own] = values[own]
     return found
+
+
+def gain_interval(gains: np.ndarray, codes: np.ndarray, tries: int) -> tuple[float, float]:
+    """The interval of a mean gain, wide enough that one in twenty of all tries is a false gain (Bonferroni)."""
+    return resampled_interval(gains, codes, rounds=10000, level=1 - 0.05 / max(tries, 1))
 
 
 def rows_of_steps(
     names: Iterable[str], measured: Sequence[Mapping[str, np.ndarray]], codes: np.ndarray
 ) -> list[dict[str, Any]]:
     """mAP of each list of steps, and the interval of its gain over the first, by the average precision of queries."""
-    rows, level = [], 1 - 0.05 / max(len(measured) - 1, 1)
+    rows = []
     for name, found in zip(names, measured):
         row: dict[str, Any] = {"steps": name}
         for kind, values in found.items():
-            low, high = resampled_interval(values - measured[0][kind], codes, rounds=10000, level=level)
+            low, high = gain_interval(values - measured[0][kind], codes, len(measured) - 1)
             score, base = (mean_or_nan(mean_by_identity(v, codes)) for v in (values, measured[0][kind]))
             told = {"map": score, "gain": score - base, "low": low, "high": high}
             row.update({f"{key}{kind}": value for key, value in told.items()})
@@ -6398,10 +6414,10 @@ def rows_of_steps(
     return rows
 
 
-def precision_by_kind(similarity: Any, labels: Any, encounters: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Average precision of each query (N,), by "", and by "_across" where encounters are told."""
-    across = {} if encounters is None else {"_across": average_precision(similarity, labels, encounters)}
-    return {"": average_precision(similarity, labels), **across}
+def by_kind(metric: Callable[..., Any], similarity: Any, labels: Any, encounters: np.ndarray | None) -> dict[str, Any]:
+    """A metric of all pairs by "", and by "_across" without those of one encounter, where encounters are told."""
+    kinds = {"": None} if encounters is None else {"": None, "_across": encounters}
+    return {kind: metric(similarity, labels, met) for kind, met in kinds.items()}
 
 
 def part_steps(*named: str | Component) -> tuple[Component, ...]:
@@ -6434,11 +6450,7 @@ NAMING_CANDIDATES = (  # where the loss has classes
 
 def describe_steps(steps: Sequence[Component]) -> str:
     """The steps in a few words, such as "tta, k_reciprocal (k1 10)"."""
-    return ", ".join(map(step_words, steps)) or "raw"
-
-
-def step_words(step: Component | Calibrated) -> str:
-    return part_words(step.part if isinstance(step, Calibrated) else step)
+    return ", ".join(map(part_words, steps)) or "raw"
 
 
 @dataclass(frozen=True, eq=False)
@@ -6446,7 +6458,7 @@ class ChosenSteps:
     """The steps to use, fitted, and a row for every candidate that was measured on the validation images."""
 
     parts: tuple[Component, ...]
-    fitted: Sequence[Callable[[Retrieval], Retrieval]]
+    fitted: Sequence[Step]
     rows: list[dict[str, Any]]
 
     def scores(self, suffix: str) -> dict[str, float]:
@@ -6474,14 +6486,14 @@ def choose_steps(
     encounters = None if encounters is None else as_labels(encounters, "encounters")
     state = embeddings if isinstance(embeddings, Retrieval) else Retrieval.of(embeddings)
     automatic = [part.name for part in parts] == ["auto"]
-    candidates = [parts[:i] for i in range(len(parts) + 1)]
+    told, codes = (labels, encounters), np.unique(labels, return_inverse=True)[1].reshape(-1)
     if automatic:
-        candidates = [c for c in AUTO_CANDIDATES if state.views or "tta" not in [part.name for part in c]]
-        named = [c for c in NAMING_CANDIDATES if state.views or c[0].name != "tta"] if state.logits else []
-        candidates = [*candidates, *named]
-    measured = [measure_steps(candidate, state, labels, encounters) for candidate in candidates]
-    codes = np.unique(labels, return_inverse=True)[1].reshape(-1)
-    level = 1 - 0.05 / max(len(candidates) - 1, 1)
+        every = (*AUTO_CANDIDATES, *(NAMING_CANDIDATES if state.logits else ()))
+        candidates = [c for c in every if state.views or "tta" not in [part.name for part in c]]
+        measured = [measure_steps(candidate, state, *told, first=-1)[0] for candidate in candidates]
+    else:
+        candidates = [parts[:i] for i in range(len(parts) + 1)]
+        measured = measure_steps(parts, state, *told)
     chosen = len(candidates) - 1
     if automatic:
         kind = "" if encounters is None else "_across"
@@ -6490,12 +6502,12 @@ def choose_steps(
 
         def as_good(number: int) -> bool:
             difference = measured[best][kind] - measured[number][kind]
-            return number == best or resampled_interval(difference, codes, rounds=10000, level=level)[0] <= 0
+            return number == best or gain_interval(difference, codes, len(candidates) - 1)[0] <= 0
 
         chosen = min(filter(as_good, range(len(candidates))), key=lambda i: (len(candidates[i]), -maps[i]))
     rows = rows_of_steps(map(describe_steps, candidates), measured, codes)
     rows = [{**row, "used": number == chosen} for number, row in enumerate(rows)]
-    fitted = fit_steps(candidates[chosen], state, labels, encounters, np.ones(len(labels), bool))
+    fitted, _ = fit_steps(candidates[chosen], state, *told, np.ones(len(labels), bool))
     return ChosenSteps(candidates[chosen], fitted, rows)
 
 
@@ -7059,16 +7071,6 @@ def backbone_groups(embedder: Embedder, lr: float, layer_decay: float) -> list[d
     for name, parameter in named.items():
         groups.setdefault(layers[name], []).append(parameter)
     return [{"params": own, "lr": lr * layer_decay ** (last - layer)} for layer, own in sorted(groups.items())]
-
-
-@lru_cache(maxsize=64)
-def file_hash(path: Path, modified: int, size: int) -> str:
-    """The file's sha256, taken once for each `file_version`."""
-    return file_sha256(path)
-
-
-def version_of(path: Path) -> str:
-    return file_hash(*file_version(path))
 
 
 def backbone_version(model: ModelConfig) -> str:
@@ -9677,14 +9679,8 @@ NUMBER = (int, float)
 NUMBERS_OF_RUN = ("map", "epochs", "best_epoch", "seconds", "parameters", "trainable_parameters")
 MAPS = ("map_postprocessed", "test_map", "test_map_postprocessed")  # in metrics, where they were measured
 MAPS += tuple(f"{name}_across" for name in MAPS)
-ARRAYS = {
-    "embeddings": (2, "f"),
-    "similarity": (2, "f"),
-    "logits": (2, "f"),
-    "images": (1, "U"),
-    "labels": (1, "U"),
-}  # dimensions, kind
-ARRAYS |= {"paths": (1, "U"), "trained": (1, "U")}
+ARRAYS = dict.fromkeys(("embeddings", "similarity", "logits"), (2, "f"))  # dimensions, kind
+ARRAYS |= dict.fromkeys(("images", "labels", "paths", "trained"), (1, "U"))
 
 
 def read_arrays(path: Path, *needed: str) -> dict[str, np.ndarray]:
@@ -10778,20 +10774,18 @@ def write_test_results(
     positions = len(competition.train) + np.arange(len(competition.test))
     trainer.embedder.eval()
     embeddings, images = trainer.embed(positions), competition.test.filename
-    state = trainer.retrieval(positions, embeddings)
-    raw, states = score_test(competition, state.raw.numpy()), [state]
-    for step in steps:
-        states.append(step(states[-1]))
-    state = states[-1]
+    before = trainer.retrieval(positions, embeddings)
+    states = list(itertools.accumulate(steps, lambda state, step: step(state), initial=before))
+    state, raw = states[-1], score_test(competition, before.raw.numpy()) if trainer.recipe.postprocess else None
     similarity, kept = state.matrix().numpy(), {"embeddings": embeddings.numpy()}
     if trainer.recipe.ensemble == "posterior":
         kept["logits"] = state.logits(embeddings).numpy()
     save_arrays(place / "test.npz", **kept, images=images, similarity=similarity)
-    told: dict[str, Any] = submit(competition, similarity, raw if trainer.recipe.postprocess else None, place)
+    told: dict[str, Any] = submit(competition, similarity, raw, place)
     if competition.solution is not None and steps:
         truth, met = competition.solution.to_numpy(str), shared_encounters(competition.test)
-        measured = [precision_by_kind(one.matrix(), truth, met) for one in states]
-        names_of = ["raw", *(f"+ {step_words(step)}" for step in steps)]
+        measured = [by_kind(average_precision, one.matrix(), truth, met) for one in states]
+        names_of = ["raw", *(f"+ {part_words(getattr(step, 'part', step))}" for step in steps)]
         told["postprocess_test"] = rows_of_steps(names_of, measured, np.unique(truth, return_inverse=True)[1])
     return told
 
@@ -10801,8 +10795,8 @@ def score_test(competition: Competition, similarity: np.ndarray) -> dict[str, fl
     if competition.solution is None:
         return {}
     truth, met = competition.solution.to_numpy(str), shared_encounters(competition.test)
-    across = {} if met is None else {"test_map_across": identity_balanced_map(similarity, truth, met)}
-    return {"test_map": identity_balanced_map(similarity, truth), **across}
+    found = by_kind(identity_balanced_map, similarity, truth, met)
+    return {f"test_map{kind}": value for kind, value in found.items()}
 
 
 def submit(
@@ -10900,11 +10894,9 @@ def combine_runs(recipe: Recipe, specs: Sequence[RunSpec], competition: Competit
     told: dict[str, Any] = {"kind": recipe.ensemble, "runs": [spec.folder for spec in specs]}
     fused, part = fusion_of(recipe.ensemble, runs), "logits" if recipe.ensemble == "posterior" else "similarity"
     if len(runs[0]["labels"]) and all(np.array_equal(run["images"], runs[0]["images"]) for run in runs):
-        matrix, labels = fused([run[part] for run in runs]), runs[0]["labels"]
-        told["map"] = identity_balanced_map(matrix, labels)
-        known = competition.train.set_index("filename").encounter.reindex(runs[0]["images"])
-        if known.duplicated().any():
-            told["map_across"] = identity_balanced_map(matrix, labels, known.to_numpy())
+        met = shared_encounters(competition.train.set_index("filename").loc[runs[0]["images"]])
+        found = by_kind(identity_balanced_map, fused([run[part] for run in runs]), runs[0]["labels"], met)
+        told.update({f"map{kind}": value for kind, value in found.items()})
     if competition.pairs is not None:
         tests = [RunFolder(folder / spec.folder).arrays("test.npz", part)[part] for spec in specs]
         told.update(submit(competition, fused(tests), None, folder / "ensemble"))

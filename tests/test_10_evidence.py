@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jaguar_kit
+import kornia.feature
 import numpy as np
 import pytest
 import torch
@@ -20,6 +21,7 @@ from jaguar_kit import (
     recipe_from_dict,
     run_recipe,
 )
+from safetensors.torch import save_file
 
 LOGITS = st.lists(st.lists(st.floats(-20, 20), min_size=3, max_size=3), min_size=1, max_size=6)
 
@@ -144,6 +146,17 @@ def test_spots_are_kept_and_found_again(spotted, spots, monkeypatch):
     monkeypatch.setattr(jaguar_kit, "load_detector", None)
     again = extract_local(jaguar_kit.as_store(spotted), "sift", 64)
     assert torch.equal(again.descriptors, spots.descriptors)
+
+
+def test_other_weights_under_the_same_name_find_spots_anew(spotted, monkeypatch, tmp_path):
+    monkeypatch.setenv(jaguar_kit.WEIGHTS_VARIABLE, str(tmp_path))
+    keys = set()
+    for seed in (0, 1):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            save_file(kornia.feature.DISK().state_dict(), tmp_path / "disk.safetensors")
+        keys.add(extract_local(jaguar_kit.as_store(spotted[:1]), "disk", 8).key)
+    assert len(keys) == 2  # what they match is kept by these keys
 
 
 def test_matches_are_drawn(spotted, spots):

@@ -648,6 +648,21 @@ def waiting(device: Any) -> Callable[[], None]:
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
 
+def trainer_on(recipe: Any, device: Any, pixels: np.ndarray, labels: np.ndarray, held_out: int = 0) -> Any:
+    """A trainer of the recipe's whole model on uint8 images (N, S, S, 4), of which the first ones validate."""
+    import jaguar_kit as jk
+    import torch
+
+    embedder = jk.build_embedder(recipe.model).to(device, memory_format=jk.memory_format(device))
+    counts = np.bincount(labels).tolist()
+    sizes = {"embedding_dim": embedder.embedding_dim, "num_identities": len(counts), "counts": counts}
+    loss = recipe.loss.build(**sizes, geometry=embedder.geometry).to(device)
+    images = jk.Images(None, jk.ImageStore(pixels, key=""), None, [], ("", ""))
+    split = np.arange(held_out, len(pixels)), np.arange(held_out)
+    task = jk.make_task(recipe, embedder, images, torch.from_numpy(labels), split, device)
+    return jk.Trainer(recipe, embedder, loss, jk.Trainer.make_optimizer(recipe.train, embedder, loss), task)
+
+
 # The final recipe on a GPU
 
 
@@ -663,24 +678,19 @@ class Steps:
         settings += ["train.precision=fp32", "train.compile=false"] if plain else []
         recipe = jk.load_recipe(Path(__file__).parents[1] / "recipes" / "final.yaml", settings)
         self.device = jk.pick_device(options.device)
-        torch.manual_seed(0)
-        embedder = jk.build_embedder(recipe.model).to(self.device)
-        if not plain:
-            embedder.to(memory_format=jk.memory_format(self.device))
-        sizes = {"embedding_dim": embedder.embedding_dim, "num_identities": CATS, "counts": [1] * CATS}
-        loss = recipe.loss.build(**sizes, geometry=embedder.geometry).to(self.device)
         rng, count = np.random.default_rng(0), options.batch * options.steps
         pixels = rng.integers(0, 256, (count, options.side, options.side, 4), dtype=np.uint8)
         pixels[..., 3] = 255 * (np.abs(np.linspace(-1, 1, options.side)) < 0.7)  # the animal fills the middle
-        images = jk.Images(None, jk.ImageStore(pixels, key=""), None, [], ("", ""))
-        labels, positions = torch.arange(count) % CATS, np.arange(count)
-        self.task = jk.make_task(recipe, embedder, images, labels, (positions, positions[:0]), self.device)
-        optimizer = jk.Trainer.make_optimizer(recipe.train, embedder, loss)
-        self.trainer = jk.Trainer(recipe, embedder, loss, optimizer, self.task)
+        labels = np.arange(count) % CATS
+        torch.manual_seed(0)
+        self.trainer = trainer_on(recipe, self.device, pixels, labels)
+        self.task, embedder, loss = self.trainer.task, self.trainer.embedder, self.trainer.loss
         if plain:  # as torch comes, without TF32
             torch.set_float32_matmul_precision("highest")
             torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = False
-        self.batch, self.labels = positions[: options.batch], labels[: options.batch].to(self.device)
+            embedder.to(memory_format=torch.contiguous_format)
+        self.batch = np.arange(options.batch)
+        self.labels = torch.from_numpy(labels[: options.batch]).to(self.device)
         self.ready = self.task.pixels(self.batch, training=True).contiguous()  # prepared, on the device
         self.optimizer = torch.optim.AdamW([*embedder.parameters(), *loss.parameters()]) if plain else None
 

@@ -86,14 +86,7 @@ def trainer_of(recipe: jk.Recipe, size: Size, images: int, side: int, held_out: 
     for i, label in enumerate(labels):
         pixels[i, ..., :3] = (patterns[label] + rng.integers(0, 128, (side, side, 1))) // 2
     torch.manual_seed(recipe.seed)
-    embedder = jk.build_embedder(recipe.model).to(size.device, memory_format=jk.memory_format(size.device))
-    wide = {"embedding_dim": embedder.embedding_dim, "num_identities": identities}
-    loss = recipe.loss.build(**wide, geometry=embedder.geometry).to(size.device)
-    store = jk.Images(None, jk.ImageStore(pixels, key=""), None, [], ("", ""))
-    rows = np.arange(images)
-    split = (rows[held_out:], rows[:held_out])
-    task = jk.make_task(recipe, embedder, store, torch.from_numpy(labels), split, size.device)
-    return jk.Trainer(recipe, embedder, loss, jk.Trainer.make_optimizer(recipe.train, embedder, loss), task)
+    return bench.trainer_on(recipe, size.device, pixels, labels, held_out)
 
 
 def fine_tuning(backbone: str, side: int, **train: Any) -> jk.Recipe:
