@@ -32,6 +32,7 @@ LAYOUTS = {  # where Kaggle mounts the kit, and where the competition
 # a root of its own with the machine's folders, a read-only /kaggle/input and no network interface
 SESSION = """
 set -e
+PATH=$PATH:/usr/sbin:/sbin  # where chroot may lie
 mount -t tmpfs tmpfs "$1/root"
 for folder in /*; do
     name=$(basename "$folder")
