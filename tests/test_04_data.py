@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jaguar_kit as jk
+import mini_dataset
 import numpy as np
 import pandas as pd
 import pytest
@@ -1083,7 +1084,7 @@ def test_counts_have_a_long_tail(mini):
 
 @given(st.integers(2, 60), st.integers(0, 3000))
 def test_long_tail_gives_away_every_image(identities, more):
-    counts = jk.long_tail(identities, 6 * identities + more)
+    counts = mini_dataset.long_tail(identities, 6 * identities + more)
     assert counts.sum() == 6 * identities + more
     assert counts.min() >= 6
     assert (np.diff(counts) <= 0).all()
@@ -1091,7 +1092,7 @@ def test_long_tail_gives_away_every_image(identities, more):
 
 @given(st.integers(6, 60), st.integers(0, 10_000))
 def test_every_identity_has_a_pair_of_images_on_both_sides(count, seed):
-    rows = pd.DataFrame(jk.plan_identity(np.random.default_rng(seed), count))
+    rows = pd.DataFrame(mini_dataset.plan_identity(np.random.default_rng(seed), count))
     assert len(rows) == count
     assert rows.split.value_counts().reindex(["train", "test"]).min() >= 2  # one alone has nothing to be found
     assert (rows.groupby("burst").split.nunique() == 1).all()
@@ -1130,7 +1131,7 @@ def test_round_2_renumbers_the_test_images(small, small_round2):
 
 
 def test_the_same_dataset_is_left_as_it_is(small, monkeypatch):
-    monkeypatch.setattr(jk, "draw_mini_dataset", None)
+    monkeypatch.setattr(mini_dataset, "draw_mini_dataset", None)
     before = contents(small)
     assert make_mini_dataset(small, **SMALL) == small
     assert contents(small) == before
@@ -1162,14 +1163,14 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
         (root / "train").mkdir(parents=True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jk, "draw_mini_dataset", interrupted)
+    monkeypatch.setattr(mini_dataset, "draw_mini_dataset", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_mini_dataset(tmp_path / "mini", **SMALL)
     assert os.listdir(tmp_path) == []
 
 
 def test_an_empty_folder_may_be_filled(tmp_path, monkeypatch):
-    monkeypatch.setattr(jk, "draw_mini_dataset", lambda root, **made_with: root.mkdir())
+    monkeypatch.setattr(mini_dataset, "draw_mini_dataset", lambda root, **made_with: root.mkdir())
     (tmp_path / "mini").mkdir()
     make_mini_dataset(tmp_path / "mini", **SMALL)
     assert os.listdir(tmp_path / "mini") == ["mini.json"]

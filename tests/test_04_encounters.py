@@ -59,6 +59,13 @@ def test_a_date_is_an_encounter_of_each_identity(other_views):
     assert same_groups(train.encounter, train.identity)
 
 
+def test_an_encounter_may_have_images_in_both_tables(other_views):
+    root = other_views(lambda views: views.assign(encounter=views.scene))
+    images, views = opened(root).competition, pd.read_csv(root / "views.csv").set_index("path")
+    both = pd.concat([images.train, images.test])
+    assert same_groups(both.encounter, views.scene[both.path])
+
+
 def test_without_a_column_near_duplicates_are_found(other_views):
     root = other_views(lambda views: views.drop(columns="burst"))
     images = opened(root)
@@ -66,6 +73,7 @@ def test_without_a_column_near_duplicates_are_found(other_views):
     expected = jaguar_kit.find_bursts(images.competition.train, hashes)
     assert same_groups(images.competition.train.encounter, expected)
     assert any("encounters are near-duplicates" in note for note in images.competition.notes)
+    assert set(images.competition.test.encounter).isdisjoint(images.competition.train.encounter)
 
 
 @pytest.mark.parametrize(

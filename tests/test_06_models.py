@@ -9,6 +9,7 @@ import pickle
 
 import fetch_weights
 import jaguar_kit
+import kornia.feature
 import mpmath
 import numpy as np
 import pytest
@@ -1140,6 +1141,27 @@ def test_backbone_is_fetched_once(offline, tiny_name, monkeypatch):
         assert path == offline / "new" / "weights" / "tiny.safetensors"
     assert fetched == [("tiny", None)]
     assert_same_weights(jaguar_kit.load_backbone(tiny_name, None, True, str(path.parent)), model)
+
+
+@pytest.mark.parametrize(("file", "kind"), [("aliked_n16", "ALIKED"), ("disk", "DISK")])
+def test_detector_is_fetched_once_and_found_where_weights_lie(file, kind, tmp_path, monkeypatch):
+    if not hasattr(kornia.feature, kind):
+        pytest.skip(f"kornia {kornia.__version__} has no {kind}")
+    monkeypatch.setattr(fetch_weights, "find_spec", lambda name: name)
+    monkeypatch.setattr(getattr(kornia.feature, kind), "from_pretrained", lambda name: fetched.append(name) or model)
+    fetched, model = [], getattr(kornia.feature, kind)(*(["aliked-n16"] if kind == "ALIKED" else []))
+    for _ in range(2):
+        assert fetch_weights.fetch_command([file, "--out", str(tmp_path / "weights")]) == 0
+    assert len(fetched) == 1
+    monkeypatch.setenv(jaguar_kit.WEIGHTS_VARIABLE, str(tmp_path / "weights"))
+    found = jaguar_kit.load_detector(fetch_weights.SPOTS[file], 8).model.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_detector_is_not_fetched_by_a_kornia_that_would_unpickle_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch_weights, "find_spec", lambda name: None)
+    with pytest.raises(KitError, match=r"aliked_n16: kornia .* newer kornia"):
+        fetch_weights.fetch_detector("aliked_n16", tmp_path)
 
 
 def test_interrupted_save_leaves_nothing(offline, monkeypatch):

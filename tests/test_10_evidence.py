@@ -236,6 +236,26 @@ def test_diffusion_follows_its_formula():
     np.testing.assert_allclose(found[pairs], ((spread - low) / (high - low))[pairs], atol=1e-5)
 
 
+def test_training_images_stand_in_the_graph_of_k_reciprocal():
+    points = np.random.default_rng(0).normal(size=(30, 4))
+    step = {"name": "k_reciprocal", "k1": 4, "k2": 2, "training": True}
+    found = postprocess([step], points[:12], training=points[12:])
+    np.testing.assert_allclose(found, jaguar_kit.k_reciprocal_rerank(points, k1=4, k2=2)[:12, :12], atol=1e-6)
+    alone = postprocess([{**step, "training": False}], points[:12], training=points[12:])
+    assert np.abs(found - alone).max() > 0.01
+    with pytest.raises(KitError, match="give training"):
+        postprocess([step], points)
+    with pytest.raises(KitError, match=r"k_reciprocal\.training starts from embeddings"):
+        postprocess(["diffusion", step], points, training=points)
+
+
+def test_auto_tries_the_training_images_where_there_are_some():
+    embeddings, _, labels, met = some_evidence()
+    graph = jaguar_kit.Retrieval.of(embeddings, None, None, None, None, jaguar_kit.CPU, lambda: torch.eye(4, 16))
+    tried = [{row["steps"] for row in choose_steps(["auto"], state, labels, met).rows} for state in (embeddings, graph)]
+    assert tried[1] - tried[0] == {"k_reciprocal (k1 10, k2 4, training True)"}
+
+
 # choice
 
 
@@ -294,7 +314,13 @@ def test_a_run_uses_all_evidence_and_shows_each_step(mini, tmp_path):
     assert {"map", "map_across", "test_map", "test_map_across"} <= fused.keys()
     for path in (result.folder / "ensemble", result.folder / "default" / "seed2"):
         jaguar_kit.validate_submission(path / "submission.csv", mini / "test.csv")
-    assert "The test images after each step" in result.report.read_text(encoding="utf-8")
+    report = result.report.read_text(encoding="utf-8")
+    assert "The test images after each step" in report
+    strongest, median, other = told["matches"]
+    assert strongest["strength"] >= median["strength"]
+    assert len(set(strongest["identities"])) == len(set(median["identities"])) == 1 < len(set(other["identities"]))
+    assert f"{' and '.join(other['identities'])} ({other['strength']:.2f})" in report
+    assert jaguar_kit.image_type((result.folder / "default" / "seed1" / "matches.jpg").read_bytes()) == "jpeg"
 
 
 def test_the_loss_names_whom_the_posterior_compares():

@@ -10,6 +10,7 @@ import shutil
 from types import SimpleNamespace
 
 import jaguar_kit
+import mini_dataset
 import numpy as np
 import pandas as pd
 import pytest
@@ -649,9 +650,9 @@ def open_mini(tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Mini-datasets get their tables, and images of a few grey pixels."""
-    monkeypatch.setattr(jaguar_kit, "draw_animal", lambda *_: Image.new("RGBA", (6, 4)))
-    monkeypatch.setattr(jaguar_kit, "draw_coat", lambda *_: None)
-    monkeypatch.setattr(jaguar_kit, "draw_scene", lambda *_: None)
+    monkeypatch.setattr(mini_dataset, "draw_animal", lambda *_: Image.new("RGBA", (6, 4)))
+    monkeypatch.setattr(mini_dataset, "draw_coat", lambda *_: None)
+    monkeypatch.setattr(mini_dataset, "draw_scene", lambda *_: None)
 
 
 def test_the_mini_dataset_is_an_open_set_of_three_species(open_mini):
@@ -693,8 +694,8 @@ def everything_in(root):
 
 
 def test_the_same_arguments_draw_the_same_files_and_others_do_not(open_mini, tmp_path, monkeypatch):
-    draw, number, blank = jaguar_kit.draw_animal, itertools.count(), Image.new("RGBA", (6, 4))
-    monkeypatch.setattr(jaguar_kit, "draw_animal", lambda *given: blank if next(number) % 6 else draw(*given))
+    draw, number, blank = mini_dataset.draw_animal, itertools.count(), Image.new("RGBA", (6, 4))
+    monkeypatch.setattr(mini_dataset, "draw_animal", lambda *given: blank if next(number) % 6 else draw(*given))
     first, again = (
         everything_in(make_mini_dataset(tmp_path / name, identities=6, images=54, seed=1, layout="animalclef"))
         for name in ("first", "again")
@@ -1169,6 +1170,44 @@ def test_where_no_identity_is_held_out_each_is_left_out_of_the_gallery_once(fini
     assert sorted(absent.image_id) == sorted(table.image_id[table.known])
     assert "left out of the gallery" in told["unknown"]
     assert told["unknown"] in (result.folder / "report.md").read_text()
+
+
+def test_known_individuals_are_ranked_against_the_gallery_and_across_encounters(finished, open_mini):
+    result = finished("nearest")
+    told = metrics_of(result)["open_set"]["retrieval"]
+    assert told.keys() == {"validation", "test"}
+    table = guesses_in(result, "test")
+    truth = pd.read_csv(open_mini / "solution.csv", dtype=str).set_index("image_id").identity[table.image_id]
+    there = truth.isin(load_competition(open_mini).identities).to_numpy()
+    assert told["test"]["top1"] == pytest.approx((table.identity == truth.to_numpy())[there].mean())
+    assert 0 < told["test"]["map"] <= 1
+    assert "Queries of known individuals against the gallery" in (result.folder / "report.md").read_text()
+
+
+@given(st.integers(0, 1000))
+@PROPERTY
+def test_a_gallery_of_other_species_and_of_ones_own_encounter_does_not_count(seed):
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame({"identity": list("aabbccdd"), "species": ["lynx"] * 4 + ["turtle"] * 4, "filename": "x.png"})
+    table["encounter"] = [0, 1, 2, 2, 3, 3, 4, 5]
+    judge = object.__new__(jaguar_kit.OpenSetJudge)
+    embedder = SimpleNamespace(geometry=jaguar_kit.build("geometry", "cosine"))
+    object.__setattr__(judge, "trainer", SimpleNamespace(embedder=embedder))
+    object.__setattr__(judge, "competition", SimpleNamespace(train=table))
+    judge.__dict__["database"] = points = torch.from_numpy(rng.normal(size=(8, 3)))
+    asked, gallery = np.array([0, 2, 4, 6]), np.array([1, 3, 5, 7])
+    told = judge.retrieved(points[asked], table.iloc[asked], table.identity.iloc[asked], gallery)
+    unit = points / points.norm(dim=1, keepdim=True)
+    found = {"": [], "_across": []}
+    for i in asked:
+        for kind, own in found.items():
+            left = [j for j in gallery if table.species[j] == table.species[i]]
+            left = [j for j in left if not kind or table.encounter[j] != table.encounter[i]]
+            if any(table.identity[j] == table.identity[i] for j in left):
+                rank = sorted(left, key=lambda j: -float(unit[i] @ unit[j]))
+                own.append(1 / (1 + [table.identity[j] == table.identity[i] for j in rank].index(True)))
+    assert told["map"] == pytest.approx(np.mean(found[""]))
+    assert told["map_across"] == pytest.approx(np.mean(found["_across"]))
 
 
 @pytest.mark.parametrize("name", RUNS)

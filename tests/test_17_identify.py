@@ -759,7 +759,7 @@ NAMES = list("aaabbbcccd")
 BURSTS = ["1", "1", "2", "3", "3", "3", "", "", "", "4"]
 
 
-@pytest.mark.parametrize(("column", "answerable"), [(None, 9), ("burst", 6), ("sighting", 6)])
+@pytest.mark.parametrize(("column", "answerable"), [(None, 9), ("burst", 6), ("encounter", 6)])
 def test_each_image_is_asked_for_with_and_without_its_identity(column, answerable):
     twins = {i: set() for i in range(10)}
     if column:
@@ -770,6 +770,10 @@ def test_each_image_is_asked_for_with_and_without_its_identity(column, answerabl
         expected = slow_leave_one_out(NAMES, embeddings, twins, asked)
         assert list(zip(told.image_id, told.identity, told.truth, told.known)) == [row[:4] for row in expected]
         np.testing.assert_allclose(told.score, [row[4] for row in expected], atol=1e-5)
+        met = [f"{name} {burst or i}" for i, (name, burst) in enumerate(zip(NAMES, BURSTS if column else [""] * 10))]
+        precision = jaguar_kit.average_precision(jaguar_kit.similarity_matrix(embeddings), NAMES, met)
+        own = [int(path.partition(".")[0]) for path in told.image_id[told.known]]
+        np.testing.assert_allclose(told.precision[told.known], precision[own], atol=1e-5)
     assert told.known.sum() == answerable  # of all
 
 

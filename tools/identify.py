@@ -32,6 +32,7 @@ from jaguar_kit import (
     Recipe,
     Tile,
     allowed_answers,
+    average_precision,
     cache_dir,
     calibrate_matches,
     check_images,
@@ -42,6 +43,7 @@ from jaguar_kit import (
     column_groups,
     computed_by,
     confident,
+    connected_groups,
     cross_fitted_score,
     cut_batches,
     device_name,
@@ -208,34 +210,43 @@ def held_out_images(weights: str | Path, table: pd.DataFrame) -> np.ndarray:
     return np.array([held_out(path, identity) for path, identity in zip(table.path, table.identity)], bool)
 
 
-TWINS = ("burst", "sighting", "date")  # columns by which images of one identity were taken together
+MEETINGS = ("encounter", "burst", "sighting", "date")  # columns by which images of one identity were taken together
+NEAR_DUPLICATE = 11  # bits of the perceptual hash that may differ
+
+
+def encounters_of(catalogue: Album) -> np.ndarray:
+    """The encounter of each image (N,): images of one identity are of one when a column of `MEETINGS` has the same for
+    them, or when they are near-duplicates by perceptual hash."""
+    table, hashes = catalogue.table, perceptual_hashes(catalogue.store.subset(catalogue.rows))
+    columns = [column_groups(table[name]) for name in MEETINGS if name in table]
+    pairs = []
+    for rows in table.groupby("identity").indices.values():
+        together = differing_bits(hashes[rows], hashes[rows]) <= NEAR_DUPLICATE
+        for column in columns:
+            together |= column[rows, None] == column[rows]
+        pairs.append(rows[np.argwhere(together)])
+    return connected_groups(np.concatenate(pairs), len(table))
 
 
 def leave_one_out(catalogue: Album, geometry: Geometry, asked: np.ndarray) -> pd.DataFrame:
     """Guesses for images of the catalogue as queries: once among all others, once without their own identity.
 
-    asked: bool (N,), which of the catalogue's images. Images of one identity with the same burst, sighting or date
-    (columns of these names), and near-duplicates by perceptual hash, are not matched with each other, for a new
-    photograph has no such twin there.
+    asked: bool (N,), which of the catalogue's images. Images of one encounter are not matched with each other, for a
+    new photograph has no such twin there. precision: the query's average precision among images of other encounters.
     """
-    table, identity = catalogue.table, catalogue.table.identity.to_numpy(str)
-    groups = [column_groups(table[column]) for column in TWINS if column in table]
-    hashes = perceptual_hashes(catalogue.store.subset(catalogue.rows))
+    table, identity, met = catalogue.table, catalogue.table.identity.to_numpy(str), encounters_of(catalogue)
     found = []
     for rows in cut_batches(np.flatnonzero(asked), rows_at_a_time(len(table))):
-        similarity = similarity_matrix(catalogue.embeddings[rows], catalogue.embeddings, geometry).numpy()
-        own = identity[rows, None] == identity
-        twins = differing_bits(hashes[rows], hashes) <= 11
-        for group in groups:
-            twins |= group[rows, None] == group
-        twins = (twins & own) | (rows[:, None] == np.arange(len(table)))
-        answerable, paths = (own & ~twins).any(1), table.path.iloc[rows]
+        similarity = similarity_matrix(catalogue.embeddings[rows], catalogue.embeddings, geometry)
+        own, twins, paths = identity[rows, None] == identity, met[rows, None] == met, table.path.iloc[rows]
         best, score = nearest_identities(similarity, identity, allowed=~twins)
-        known = guesses_table(paths, "", best[:, 0], score[:, 0]).assign(truth=identity[rows], known=True)
+        precision = average_precision(similarity, identity[rows], met[rows], identity, met)
+        known = guesses_table(paths, "", best[:, 0], score[:, 0])
+        known = known.assign(truth=identity[rows], known=True, precision=precision)
         best, score = nearest_identities(similarity, identity, allowed=~own)
         absent = guesses_table(paths, "", best[:, 0], score[:, 0])
         absent = absent.assign(truth=[name + LEFT_OUT for name in identity[rows]], known=False)
-        found.append((known[answerable], absent[absent.identity != ""]))
+        found.append((known[(own & ~twins).any(1)], absent[absent.identity != ""]))
     return pd.concat([table for part in zip(*found) for table in part], ignore_index=True)
 
 
@@ -437,6 +448,12 @@ def identify_page(
             f"images): of known individuals' photographs {honest['baks']:.0%} are named rightly, of new ones' "
             f"{honest['baus']:.0%} are told to be new (means over individuals)."
         )
+    known = guesses[guesses.known]
+    page.note(
+        f"{len(known)} of these images, each asked for among the images of other encounters: the right individual is "
+        f"first for {(known.identity == known.truth).mean():.0%}; identity-balanced mAP across encounters "
+        f"{known.groupby('truth').precision.mean().mean():.3f}."
+    )
     page.figure(
         "confidence",
         threshold_figure(guesses, {"": threshold}, fixed=()),
