@@ -529,6 +529,7 @@ class ModelConfig:
     pretrained: bool = True  # false: random weights, never silently
     weights: PathText | None = None  # safetensors file of the backbone, or a folder; null: looked for by the name
     input_size: Pixels | None = None  # px that the backbone sees; null: its native size
+    crop: Annotated[float, Range(low=0.1, high=1)] = 1.0  # share of the side that it sees, from the centre
     freeze: bool = True  # only the head learns
     train_blocks: Count | None = None  # of a backbone that learns, how many of its last blocks do; null: all
     gradient_checkpointing: bool = False  # less memory for more time, in a backbone that learns
@@ -570,6 +571,9 @@ class TrainConfig:
     monitor: Metric = "map"  # early stopping watches it
     patience: Natural = 10  # epochs without improvement before stopping; 0: never stops early
     patience_from: Natural = 0  # epochs before patience begins to count
+    patience_ends: Literal["stage", "run"] = "stage"  # what ends when it runs out; the next stage begins, or nothing
+    validate_at: Literal["size", "stage"] = "size"  # px in which validation images are stored: data.size, or a stage's
+    loss_batch: Annotated[int, Range(low=2)] | None = None  # validation loss as the mean over batches; null: of all
     max_hours: Positive | None = None  # time for the whole experiment; null: none, on Kaggle 11.5
     checkpoint_minutes: NonNegative = 10.0  # longest time between checkpoints within an epoch; 0: only between epochs
     track: Literal["none", "tensorboard", "wandb"] = "none"  # where the log goes besides log.csv
@@ -588,6 +592,8 @@ class Search:
     matched: dict = field(default_factory=dict)  # a second space, for the recipe's own parts, with the same budget
     seed: Seed = 0
     storage: PathText | None = None  # Optuna URL, for several machines; null: files in the result folder
+    prune: bool = True  # ends a trial whose mAP falls behind the median of the others at an epoch
+    baseline: dict = field(default_factory=dict)  # settings of the run that the best is compared with
 
 
 @dataclass(frozen=True)
@@ -608,6 +614,20 @@ class Divergence:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """Where a source's text and its code differ, or this recipe from either: what each has, in words or as settings.
+
+    What is taken stands in the recipe's own settings already; `-o reading=text` or `code` lays the others upon them.
+    """
+
+    about: str = ""
+    text: Any = ""  # a sentence, or settings as a recipe writes them
+    code: Any = ""
+    taken: Literal["text", "code", "both", "neither"] = "code"
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """An experiment: what is asked, all settings, and what varies between its runs."""
 
@@ -618,6 +638,10 @@ class Recipe:
     protocol: str = ""  # how it is measured
     interpretation: str = ""  # what was learned, in a person's words
     published: dict = field(default_factory=dict)  # others' numbers, shown beside ours and marked as theirs
+    leaderboard: dict = field(default_factory=dict)  # scores of others' submissions, likewise
+    conclusion: str = ""  # what the source made of its numbers, in other words; not ours
+    reading: Literal["published", "text", "code"] = "published"  # of the source; published: what made its numbers
+    readings: tuple[Reading, ...] = ()  # where its text, its code and this recipe differ
     data: DataConfig = DataConfig()
     background: Annotated[Component, "background"] = Component("background", "original")
     augment: tuple[Annotated[Component, "augmentation"], ...] = ()
@@ -640,8 +664,11 @@ class Recipe:
     overrides: tuple[str, ...] = ()  # dotted.setting=value from the command line; they win over variants
 
 
-EXPERIMENT_WIDE = ("name", "variants", "grid", "seeds", "overrides", "ensemble")  # these do not vary between runs
-WORDS = ("question", "hypothesis", "intervention", "protocol", "interpretation", "published")  # change no result
+# These do not vary between runs.
+EXPERIMENT_WIDE = ("name", "variants", "grid", "seeds", "overrides", "ensemble", "reading", "readings")
+SAID_BEFORE = ("question", "hypothesis", "intervention", "protocol")  # of an experiment, before its results
+WORDS = (*SAID_BEFORE, "interpretation", "published", "leaderboard", "conclusion", "reading", "readings")
+# which change no result
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -857,7 +884,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     `overrides` are texts like "train.epochs=3". Raises KitError on anything that is not understood.
     """
     recipe = read_recipe(Path(path), seen=())
-    for text in overrides:
+    for text in sorted(overrides, key=lambda text: not text.lstrip().startswith("reading")):  # others go before it
         where = f"{path} with -o {text}"
         if text.partition("=")[0].strip() in recipe.grid:
             raise KitError(f"{where}: the recipe's grid varies it; override grid instead")
@@ -871,7 +898,17 @@ MOST_BYTES_OF_TEXT = 1 << 20  # of a recipe
 def override(recipe: Recipe, text: str, where: str) -> Recipe:
     given = parse_override(text)
     raw = merge_recipe(recipe_to_dict(recipe), {"seeds": [], **given} if "seed" in given else given)
+    raw = read_as(raw, where) if "reading" in given else raw
     return recipe_from_dict({**raw, "overrides": [*recipe.overrides, text]}, where)
+
+
+def read_as(raw: dict, where: str) -> dict:
+    """Plain settings with those of the reading that they name laid upon them, as far as that is one of settings."""
+    readings = convert(raw.get("readings"), tuple[Reading, ...], f"{where}: readings")
+    for number, told in enumerate(getattr(entry, raw["reading"], "") for entry in readings):
+        convert(told, dict if isinstance(told, Mapping) else str, f"{where}: readings[{number}].{raw['reading']}")
+        raw = merge_recipe(raw, told) if isinstance(told, Mapping) else raw
+    return raw
 
 
 def read_recipe(path: Path, seen: tuple[Path, ...]) -> Recipe:
@@ -895,9 +932,13 @@ def read_recipe(path: Path, seen: tuple[Path, ...]) -> Recipe:
     base = raw.pop("base", None)
     if base is not None:
         below = recipe_to_dict(read_recipe(path.parent / convert(base, str, f"{path}: base"), (*seen, path.resolve())))
-        own_words = {"published": {}} if "published" in raw else {}  # others' numbers belong to one experiment
+        numbers = ("published", "leaderboard")  # of others belong to one experiment
+        own_words = {"conclusion": "", **{key: {} for key in numbers if set(numbers) & raw.keys()}}
+        told = convert(raw.get("readings"), tuple[dict, ...], f"{path}: readings")
+        inherited = [entry for entry in below["readings"] if entry["about"] not in [t.get("about") for t in told]]
         raw = merge_recipe({**below, **own_words, **({"seeds": []} if "seed" in raw else {})}, raw)
-    return recipe_from_dict(raw, str(path))
+        raw["readings"] = [*told, *inherited]
+    return recipe_from_dict(read_as(raw, str(path)) if "reading" in raw else raw, str(path))
 
 
 @dataclass(frozen=True)
@@ -962,7 +1003,9 @@ def whole_range(rule: Mapping[str, Any]) -> bool:
 
 
 def check_space(recipe: Recipe, where: str) -> None:
-    """Refuses a space that names what is no setting, or values that a setting can't take."""
+    """Refuses a space or a baseline that names what is no setting, or values that a setting can't take."""
+    if recipe.search:
+        with_settings(recipe, recipe.search.baseline, f"{where}search.baseline")
     if recipe.search and not recipe.search.space:
         raise KitError(f"{where}search.space: is empty (expected dotted settings, each with low and high, or choices)")
     for title in ("space", "matched") if recipe.search else ():
@@ -1049,6 +1092,9 @@ def smoke(recipe: Recipe, weights: str | Path | None = None, masks: bool = False
         part.update({"duplicate": 0.99} if "duplicate" in part else {})  # a tiny backbone's cosines are high
     for settings in [raw, *raw["variants"].values()]:
         shrink_stages(settings or {}, recipe.data.size)
+        model = (settings or {}).get("model") or {}
+        if model.get("pooling") in ("logits", {"name": "logits"}):  # the tiny backbone's weights have no classifier
+            model["pooling"] = "native"
     for step in raw["postprocess"]:
         small_spots = {"detector": "sift", "size": 64, "points": 32, "weights": None}
         step.update(small_spots if step["name"] == "local" else {})
@@ -2831,7 +2877,8 @@ def spread_colours(rgb: Tensor, weight: Tensor, radius: float) -> Tensor:
     return ((blurred[:, :3] + faint * weighted_mean_colour(rgb, weight)) / (blurred[:, 3:] + faint)).clamp(0, 1)
 
 
-Radius = Annotated[float, Range(low=0.005, high=0.3)]  # share of the side
+Radius = Annotated[float, Range(low=0.005, high=1)]  # share of the side
+Grain = Annotated[float, Range(low=1, high=1000)]  # px of the image as it was photographed for one as it is stored
 Degrees = Annotated[float, Range(low=0, high=180)]
 BlurWidth = Annotated[float, Range(low=0.05, high=100)]  # standard deviation in px
 
@@ -2871,12 +2918,13 @@ class MeanColourBackground(Background):
 
 @register("background", "blur")
 class BlurBackground(Background):
-    """The surroundings blurred (sigma: a share of the side), without the animal's colours in them."""
+    """The surroundings blurred (sigma: a share of the side), without the animal's colours in them unless `whole`."""
 
     radius: Radius = 0.08
+    whole: bool = False  # the animal is blurred into its surroundings, too
 
     def paint(self, rgb: Tensor, alpha: Tensor) -> Tensor:
-        return spread_colours(rgb, 1 - alpha, self.radius)
+        return spread_colours(rgb, torch.ones_like(alpha) if self.whole else 1 - alpha, self.radius)
 
 
 @register("background", "noise")
@@ -2892,12 +2940,18 @@ class NoiseBackground(Background):
 
 @register("background", "random")
 class RandomBackground(Background):
-    """Uniform RGB noise around the animal; drawn anew each time."""
+    """Uniform RGB noise around the animal; drawn anew each time.
+
+    Of noise that was drawn in an image `grain` times as wide, and made small with it, means of grain ** 2 are left.
+    """
 
     drawn = True
+    grain: Grain = 1.0
 
     def paint(self, rgb: Tensor, alpha: Tensor) -> Tensor:
-        return torch.rand_like(rgb)
+        if self.grain == 1:
+            return torch.rand_like(rgb)
+        return (0.5 + torch.randn_like(rgb) / (math.sqrt(12) * self.grain)).clamp(0, 1)
 
 
 @register("background", "background_only")
@@ -3082,14 +3136,14 @@ def mimic_camera() -> nn.Module:
 
 @register("augmentation", "combined")
 def combined() -> nn.Module:
-    """The published policies together: each of their operations once, with the milder of their settings."""
+    """The published policies together, as their code has it: flip, affine, elastic, rotation, perspective, erasing."""
     return nn.Sequential(
         flip_images(),
         affine(10.0, 0.05, (0.95, 1.05)),
-        Elastic(alpha=35.0, sigma=8.0, p=0.5),
-        perspective(0.2, 0.5),
+        Elastic(alpha=50.0, sigma=5.0, p=1.0),
         rotation(20.0),
-        erasing(0.5, (0.02, 0.25), (0.3, 3.3)),
+        perspective(0.2, 0.5),
+        erasing(0.7, (0.02, 0.25), (0.3, 3.3)),
     )
 
 
@@ -3153,6 +3207,7 @@ class Preparation:
         input_size: int,
         mean: Sequence[float],
         std: Sequence[float],
+        crop: float = 1.0,
     ):
         self.background = background.build()
         steps = flat_steps(a.build() for a in augment)
@@ -3160,12 +3215,12 @@ class Preparation:
         moves = (isinstance(step, geometric) or getattr(step, "moves", False) for step in steps)
         self.moving = [step for step, _ in itertools.takewhile(lambda pair: pair[1], zip(steps, moves))]
         self.changing = steps[len(self.moving) :]
-        self.input_size, self.mean, self.std = input_size, tuple(mean), tuple(std)
+        self.input_size, self.mean, self.std, self.crop = input_size, tuple(mean), tuple(std), crop
         self.scaling = torch.tensor((self.mean, self.std)).view(2, 1, 3, 1, 1)
 
     def on_background(self, background: Component) -> Preparation:
         """The same with another background, for evaluation."""
-        return Preparation(background, (), self.input_size, self.mean, self.std)
+        return Preparation(background, (), self.input_size, self.mean, self.std, self.crop)
 
     @property
     def fixed(self) -> bool:
@@ -3187,10 +3242,11 @@ class Preparation:
     @torch.no_grad()
     def __call__(self, pixels: Tensor, training: bool) -> Tensor:
         rgb, _ = self.images(pixels, training)
-        if rgb.shape[-1] != self.input_size:
-            rgb = F.interpolate(
-                rgb, (self.input_size, self.input_size), mode="bilinear", antialias=True, align_corners=False
-            )
+        whole = round(self.input_size / self.crop)
+        if rgb.shape[-1] != whole:
+            rgb = F.interpolate(rgb, (whole, whole), mode="bilinear", antialias=True, align_corners=False)
+        edge = (whole - self.input_size) // 2
+        rgb = rgb[..., edge : edge + self.input_size, edge : edge + self.input_size]
         mean, std = self.scaling.to(rgb.device, non_blocking=True)
         return ((rgb - mean) / std).contiguous(memory_format=memory_format(rgb.device))
 
@@ -3261,6 +3317,24 @@ def feature_map(backbone: nn.Module, features: Tensor) -> Tensor:
     return features.permute(0, 3, 1, 2) if getattr(backbone, "output_fmt", "NCHW") == "NHWC" else features
 
 
+def norm_behind(backbone: nn.Module) -> nn.Module | None:
+    """The norm that timm's model has behind its pooling, as EVA-02 and ConvNeXt do; None where it has none there."""
+    found = (getattr(backbone, "fc_norm", None), getattr(getattr(backbone, "head", None), "norm", None))
+    return next((n for n in found if isinstance(n, nn.Module) and not isinstance(n, nn.Identity)), None)
+
+
+def normalised_features(backbone: nn.Module, images: Tensor) -> Tensor:
+    """Output of `forward_features`, each place normalised where the backbone would do that behind its pooling."""
+    features, norm = backbone.forward_features(images), norm_behind(backbone)
+    if norm is None:
+        return features
+    first = features.ndim == 4 and getattr(backbone, "output_fmt", "NCHW") != "NHWC"  # where the channels stand
+    if first == type(norm).__name__.endswith("2d"):
+        return norm(features)
+    there, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if first else ((0, 3, 1, 2), (0, 2, 3, 1))
+    return norm(features.permute(there)).permute(back)
+
+
 class Pooling(Part):
     """From images to one vector each, in two steps: `features` is what a frozen backbone makes, `pool` may learn.
 
@@ -3273,7 +3347,7 @@ class Pooling(Part):
         return backbone.num_features
 
     def features(self, backbone: nn.Module, images: Tensor) -> Tensor:
-        return feature_map(backbone, backbone.forward_features(images))
+        return feature_map(backbone, normalised_features(backbone, images))
 
     def pool(self, features: Tensor) -> Tensor:
         """Vectors (B, D) of the features, each of its image alone, so that a batch may come in parts."""
@@ -3307,6 +3381,24 @@ class NativePooling(Pooling):
         return features
 
 
+@register("pooling", "logits")
+class LogitsPooling(NativePooling):
+    """What the backbone's own classifier says, such as 1,000 logits of ImageNet."""
+
+    kind = "logits"
+
+    def width(self, backbone: nn.Module) -> int:
+        if not backbone.num_classes:
+            raise KitError(
+                f"model.pooling: {type(backbone).__name__} comes without a classifier, so that there are no logits "
+                "(expected weights that have one, or another pooling such as native)"
+            )
+        return backbone.num_classes
+
+    def features(self, backbone: nn.Module, images: Tensor) -> Tensor:
+        return backbone.forward_head(backbone.forward_features(images))
+
+
 @register("pooling", "average")
 class AveragePooling(Pooling):
     """The mean over places."""
@@ -3324,20 +3416,31 @@ class MaxPooling(Pooling):
 
 
 class GeM(nn.Module):
-    """Generalised mean over places (B, D, h, w): (mean of x ** p) ** (1 / p), p learned (Radenovic et al. 2018)."""
+    """Generalised mean over places (B, D, h, w): (mean of x ** p) ** (1 / p), p learned (Radenovic et al. 2018).
 
-    def __init__(self, p: float):
+    What learns is the logarithm of p, so that p stays above 0, or p itself.
+    """
+
+    def __init__(self, p: float, learns: str = "log_p"):
         super().__init__()
-        self.log_p = nn.Parameter(torch.tensor(math.log(p)))
+        if learns == "p":
+            self.p = nn.Parameter(torch.tensor([p]))
+        else:
+            self.log_p = nn.Parameter(torch.tensor(math.log(p)))
+
+    @property
+    def exponent(self) -> Tensor:
+        return self.p if hasattr(self, "p") else self.log_p.exp()
 
     def forward(self, places: Tensor) -> Tensor:
-        p = self.log_p.exp()
+        p = self.exponent
         places = places.clamp(min=1e-6)  # (B, D, h, w)
         largest = places.detach().amax((2, 3), keepdim=True)  # taken out, so that no power overflows or vanishes
         return (places / largest).pow(p).mean((2, 3)).pow(1 / p) * largest[..., 0, 0]
 
 
 GeMExponent = Annotated[float, Range(low=1, high=100)]
+Exponents = Literal["log_p", "p"]
 
 
 @register("pooling", "gem")
@@ -3345,9 +3448,10 @@ class GeMPooling(Pooling):
     """Generalised mean with a learnable exponent: (mean over places of x ** p) ** (1 / p)."""
 
     p: GeMExponent = 3.0
+    learns: Exponents = "log_p"
 
     def __post_init__(self) -> None:
-        self.reduce = GeM(self.p)
+        self.reduce = GeM(self.p, self.learns)
 
 
 @register("pooling", "gem_bn")
@@ -3356,9 +3460,10 @@ class GeMBatchNormPooling(Pooling):
 
     num_features: int  # of the backbone
     p: GeMExponent = 3.0
+    learns: Exponents = "log_p"
 
     def __post_init__(self) -> None:
-        self.reduce = nn.Sequential(GeM(self.p), nn.BatchNorm1d(self.num_features))
+        self.reduce = nn.Sequential(GeM(self.p, self.learns), nn.BatchNorm1d(self.num_features))
 
     def pool(self, features: Tensor) -> Tensor:
         return self.reduce[0](full_precision(features))
@@ -3385,7 +3490,7 @@ class ClassTokenPooling(Pooling):
         return backbone.num_features
 
     def features(self, backbone: nn.Module, images: Tensor) -> Tensor:
-        return backbone.forward_features(images)[:, :1]  # (B, 1, D)
+        return normalised_features(backbone, images)[:, :1]  # (B, 1, D)
 
     def pool(self, features: Tensor) -> Tensor:
         return full_precision(features)[:, 0]
@@ -3405,7 +3510,7 @@ class ClassGeMPooling(ClassTokenPooling):
         return 2 * super().width(backbone)
 
     def features(self, backbone: nn.Module, images: Tensor) -> Tensor:
-        tokens = backbone.forward_features(images)
+        tokens = normalised_features(backbone, images)
         return torch.cat([tokens[:, :1], tokens[:, backbone.num_prefix_tokens :]], 1)  # (B, 1 + h * w, D)
 
     def pool(self, features: Tensor) -> Tensor:
@@ -3684,6 +3789,9 @@ class Backbone:
     hub: str = ""  # repository of the weights on the Hugging Face hub; "": timm's own
     prefix: str = ""  # of the backbone's tensors in that repository's file
     config: Mapping[str, Any] = field(default_factory=dict)  # what differs from timm's configuration
+    neck: Mapping[str, str] = field(
+        default_factory=dict
+    )  # GeM and batch norm, which are its own pooling, by their names
 
 
 BACKBONES = {
@@ -3706,6 +3814,7 @@ BACKBONES = {
         "efficientnetv2_rw_m",
         "conservationxlabs/miewid-msv3",
         prefix="backbone.",
+        neck={"pooling.": "global_pool.0.", "bn.": "global_pool.1."},
         config={"input_size": (3, 440, 440), "license": "see the repository"},
     ),
 }
@@ -3724,14 +3833,19 @@ def known_backbone(name: str) -> Backbone:
     return backbone
 
 
-def create_backbone(name: str, input_size: int | None = None, online: bool = False) -> nn.Module:
-    """A backbone without its classifier, for images of `input_size` px (null: its native size)."""
+def create_backbone(
+    name: str, input_size: int | None = None, online: bool = False, classifier: bool = False
+) -> nn.Module:
+    """A backbone for images of `input_size` px (null: its native size); without its classifier, unless asked."""
     known = known_backbone(name)
     cfg = timm.get_pretrained_cfg(known.architecture)
     sized = {"img_size": input_size} if input_size is not None and cfg and cfg.fixed_input_size else {}
     source = f"hf-hub:{known.hub}" if online and known.hub else known.architecture
-    backbone = timm.create_model(source, pretrained=online, num_classes=0, **sized)
+    sized |= {} if classifier else {"num_classes": 0}
+    backbone = timm.create_model(source, pretrained=online, **sized)
     backbone.pretrained_cfg = {**backbone.pretrained_cfg, **known.config}
+    if known.neck:
+        backbone.global_pool = nn.Sequential(GeM(3.0, "p"), nn.BatchNorm1d(backbone.num_features))
     check_input_size(backbone, input_size)
     return backbone
 
@@ -3890,26 +4004,34 @@ def no_weights(name: str, reason: str = "") -> KitError:
     )
 
 
-def load_backbone(name: str, input_size: int | None, pretrained: bool, weights: str | None) -> nn.Module:
+def load_backbone(
+    name: str, input_size: int | None, pretrained: bool, weights: str | None, classifier: bool = False
+) -> nn.Module:
     """A backbone with random weights, with those of a file, or with those of the hub.
 
-    Keys that are missing from the file, or that the backbone does not know, are errors; a classifier is dropped.
+    Keys that are missing from the file, or that the backbone does not know, are errors; a classifier is dropped, unless
+    it is asked for.
     """
     if not pretrained:
-        return create_backbone(name, input_size)
+        return create_backbone(name, input_size, classifier=classifier)
     path = find_backbone_weights(name, weights)
     if path is None:
-        return download_backbone(name, input_size)
-    backbone = create_backbone(name, input_size)
+        return download_backbone(name, input_size, classifier)
+    backbone = create_backbone(name, input_size, classifier=classifier)
     tensors, metadata = load_safetensors(path)
     if metadata.get("format", "").startswith("jaguar_kit 1"):
         raise KitError(f"{path}: holds a whole run, not a backbone (expected it in `checkpoint`, not in model.weights)")
     check_weights_metadata(name, path, tensors, metadata)
+    known = known_backbone(name)
+    if known.neck and any(key.startswith(known.prefix) for key in tensors):  # the file as it was published
+        tensors = taken_out(known, tensors)
     backbone.pretrained_cfg.update(normalisation_in(path, metadata.get("config", "{}")))
     tensors = without_prefix(backbone, tensors, path)
     adapt = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)  # position embeddings
-    tensors = without_classifier(backbone, tensors, path)
-    if adapt:  # timm's own files have a classifier, and some of its filters take one without for an older kind
+    tensors = tensors if classifier else without_classifier(backbone, tensors, path)
+    if adapt and classifier:
+        tensors = adapt(tensors, backbone)
+    elif adapt:  # timm's own files have a classifier, and some of its filters take one without for an older kind
         classifiers = classifiers_of(backbone)
         tensors = adapt({**tensors, **{f"{name}.weight": torch.zeros(0) for name in classifiers}}, backbone)
         tensors = {key: value for key, value in tensors.items() if key.rpartition(".")[0] not in classifiers}
@@ -4043,14 +4165,14 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
     module.load_state_dict(tensors)
 
 
-def download_backbone(name: str, input_size: int | None) -> nn.Module:
+def download_backbone(name: str, input_size: int | None, classifier: bool = False) -> nn.Module:
     """A backbone with its weights from the hub; KitError when they can't be had."""
     known = known_backbone(name)
     echo(f"  asking the hub for the weights of {name}")
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells each of its many tries
     try:
         if not known.prefix:
-            return create_backbone(name, input_size, online=True)
+            return create_backbone(name, input_size, online=True, classifier=classifier)
         from huggingface_hub import hf_hub_download
 
         path = Path(hf_hub_download(known.hub, "model.safetensors"))
@@ -4059,12 +4181,19 @@ def download_backbone(name: str, input_size: int | None) -> nn.Module:
     except Exception as error:  # noqa: BLE001 - the hub's client raises many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise no_weights(name, f", nor from the hub ({reason})") from None
-    tensors, backbone = load_safetensors(path)[0], create_backbone(name, input_size)
-    others = sorted({key.partition(".")[0] for key in tensors if not key.startswith(known.prefix)})
-    echo(f"  note: {known.hub}: left out what is not the backbone's ({', '.join(others) or 'nothing'})")
-    own = {key[len(known.prefix) :]: value for key, value in tensors.items() if key.startswith(known.prefix)}
+    backbone = create_backbone(name, input_size)
+    own = taken_out(known, load_safetensors(path)[0])
     load_strictly(backbone, without_classifier(backbone, own, path), path)
     return backbone
+
+
+def taken_out(known: Backbone, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What of a larger model's tensors is the backbone's, by its own names; says what is left out."""
+    names = {known.prefix: "", **known.neck}
+    own = {key: names[p] + key[len(p) :] for key in tensors for p in names if key.startswith(p)}
+    others = sorted({key.partition(".")[0] for key in tensors if key not in own})
+    echo(f"  note: {known.hub}: left out what is not the backbone's ({', '.join(others) or 'nothing'})")
+    return {own[key]: value for key, value in tensors.items() if key in own}
 
 
 def layer_of_parameters(backbone: nn.Module) -> dict[str, int]:
@@ -4094,7 +4223,8 @@ def build_embedder(model: ModelConfig | Mapping | str, backbone: nn.Module | Non
     """
     model = convert({"backbone": model} if isinstance(model, str) else model, ModelConfig, "model")
     if backbone is None:
-        backbone = load_backbone(model.backbone, model.input_size, model.pretrained, model.weights)
+        asked = (model.backbone, model.input_size, model.pretrained, model.weights, model.pooling.name == "logits")
+        backbone = load_backbone(*asked)
     pooling = model.pooling.build(num_features=backbone.num_features)
     head = model.head.build(in_features=pooling.width(backbone))
     embedder = Embedder(backbone, pooling, head, model.freeze, model.geometry.build())
@@ -4377,25 +4507,33 @@ class AdaFace(MarginSoftmax):
 class HyperbolicArcFace(ArcFace):
     """ArcFace where 2 exp(-d) - 1 of the hyperbolic distance d stands for the cosine, in the model's own geometry.
 
-    The proxies are tangent vectors at the origin, taken in by the exponential map.
+    The proxies are tangent vectors at the origin, taken in by the exponential map: small ones (normal, of norm 0.5) or
+    those of the other losses (xavier), no further out than the embeddings or, in the Poincare ball, than
+    `proxy_radius`.
 
     >>> build("loss", "hyperbolic_arcface", embedding_dim=2, num_identities=3).cosines(torch.zeros(4, 2)).shape
     torch.Size([4, 3])
     """
 
     hyperbolic = True
+    proxies: Literal["normal", "xavier"] = "normal"  # how they begin
+    proxy_radius: Positive | None = None  # the largest norm of a proxy in the ball; null: that of embeddings
     geometry: Geometry = field(default_factory=lambda: Poincare())
 
     def __post_init__(self) -> None:
         if not self.geometry.hyperbolic:
             raise KitError("loss hyperbolic_arcface: needs model.geometry poincare or lorentz")
+        radius = None if self.proxy_radius is None else min(self.proxy_radius, 0.999 / self.geometry.c)
+        self.proxy_space = type(self.geometry)(curvature=self.geometry.k, radius=radius or self.geometry.radius)
         super().__post_init__()
 
     def new_proxies(self) -> Tensor:
-        return nn.init.normal_(super().new_proxies(), std=0.5 / math.sqrt(self.embedding_dim))
+        proxies = super().new_proxies()
+        small = self.proxies == "normal"
+        return nn.init.normal_(proxies, std=0.5 / math.sqrt(self.embedding_dim)) if small else proxies
 
     def cosines(self, embeddings: Tensor) -> Tensor:
-        points, proxies = self.geometry.project(embeddings), self.geometry(self.weight.to(embeddings))
+        points, proxies = self.geometry.project(embeddings), self.proxy_space(self.weight.to(embeddings))
         return 2 * torch.exp(-self.geometry.distance(points, proxies)) - 1
 
 
@@ -4418,7 +4556,8 @@ class Triplet(IdentityLoss):
     """max(0, m + d(anchor, positive) - d(anchor, negative)) by Euclidean distance of unit embeddings.
 
     batch_hard: each anchor's farthest positive and nearest negative (Hermans et al. 2017). semi_hard: for each positive
-    the nearest negative beyond it, or the farthest if there is none (Schroff et al. 2015).
+    the nearest negative beyond it, or the farthest if there is none (Schroff et al. 2015). An anchor without a positive
+    is left out, or counts as one whose positive is itself (alone: itself).
 
     >>> embeddings, labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0, 1, 1])
     >>> float(build("loss", "triplet", embedding_dim=2, num_identities=2)(embeddings, labels))
@@ -4427,6 +4566,7 @@ class Triplet(IdentityLoss):
 
     margin: NonNegative = 0.3  # m
     mining: Literal["batch_hard", "semi_hard"] = "batch_hard"
+    alone: Literal["left_out", "itself"] = "left_out"  # an anchor without a positive, in batch_hard
 
     def per_sample_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         vectors = l2_normalize(embeddings)
@@ -4434,6 +4574,9 @@ class Triplet(IdentityLoss):
         positive, negative = same_identity(labels)
         counted = positive.any(1) & negative.any(1)
         if self.mining == "batch_hard":
+            if self.alone == "itself":
+                positive = positive | torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+                counted = negative.any(1)
             farthest = distance.masked_fill(~positive, -torch.inf).amax(1)
             nearest = distance.masked_fill(~negative, torch.inf).amin(1)
             return torch.where(counted, F.relu(self.margin + farthest - nearest), 0), counted
@@ -5231,6 +5374,22 @@ def expanded_reciprocal_keys(ranked: Tensor, half: int) -> Tensor:
     return torch.unique(torch.cat(joined))
 
 
+def grown_reciprocal_keys(ranked: Tensor, half: int) -> Tensor:
+    """`expanded_reciprocal_keys`, each member's set being compared with the row's set as it has grown so far."""
+    total, columns = len(ranked), ranked.tolist()
+    near, nearer = (reciprocal_lists(ranked[:, :k]).tolist() for k in (ranked.shape[1], half))
+    own = [{c for c, mutual in zip(*row) if mutual} for row in zip(columns, nearer)]
+    keys: list[int] = []
+    for row, (members, mutual) in enumerate(zip(columns, near)):
+        first = [c for c, there in zip(members, mutual) if there]
+        grown = set(first)
+        for member in first:
+            if 3 * len(own[member] & grown) > 2 * len(own[member]):
+                grown |= own[member]
+        keys += [row * total + column for column in grown]
+    return torch.tensor(keys, device=ranked.device).sort().values
+
+
 def expanded_weights(keys: Tensor, values: Tensor, nearest: Tensor) -> tuple[Tensor, Tensor]:
     """Mean over each row's nearest (N, k2), itself among them, of their sparse rows: sorted keys and values."""
     total, k2 = nearest.shape
@@ -5299,6 +5458,7 @@ def k_reciprocal_rerank(
     k2: int = 6,
     lambda_value: float = 0.3,
     geometry: Geometry | None = None,
+    growing: bool = False,
 ) -> Any:
     """Re-ranked similarity by k-reciprocal encoding (Zhong et al. 2017); larger is more alike, at most 1.
 
@@ -5311,7 +5471,8 @@ def k_reciprocal_rerank(
     reciprocal set is expanded by its members' sets over around(k1 / 2) neighbours where more than 2/3 of such a set
     lies in the first, unexpanded set. Weights are exp(-row-normalised distance), made to sum to 1, and averaged over
     the k2 nearest, the row itself among them. The distance is (1 - lambda_value) Jaccard + lambda_value original, the
-    similarity 1 - distance.
+    similarity 1 - distance. `growing`: a member's set is compared with the set as it has grown so far, as some
+    published code does; slower.
 
     >>> k_reciprocal_rerank(np.eye(6), k1=3, k2=2).shape
     (6, 6)
@@ -5351,11 +5512,11 @@ def k_reciprocal_rerank(
             raise KitError(f"similarity: {float(matrix.max()):g} is more than 1, which an image has with itself")
     if queries is not None and not 0 < queries < len(matrix):
         raise KitError(f"k_reciprocal_rerank: queries: {queries} of {len(matrix)} rows (expected at least 1, not all)")
-    reranked = rerank_square(matrix, k1, k2, lambda_value)
+    reranked = rerank_square(matrix, k1, k2, lambda_value, growing)
     return as_given(reranked if queries is None else reranked[:queries, queries:].clone(), given)
 
 
-def rerank_square(similarity: Tensor, k1: int, k2: int, lambda_value: float) -> Tensor:
+def rerank_square(similarity: Tensor, k1: int, k2: int, lambda_value: float, growing: bool) -> Tensor:
     """k_reciprocal_rerank of one set, from its similarities (N, N)."""
     total = len(similarity)
     if not total:
@@ -5364,7 +5525,8 @@ def rerank_square(similarity: Tensor, k1: int, k2: int, lambda_value: float) -> 
     farthest[farthest <= 1e-6] = torch.inf  # rows that are like all others: every distance is 0, not rounding noise
     nearest = ranked_neighbours(similarity, min(max(k1 + 1, k2), total))
     ranked = nearest[:, : k1 + 1]
-    keys = expanded_reciprocal_keys(ranked, min(round(k1 / 2) + 1, ranked.shape[1]))
+    expand = grown_reciprocal_keys if growing else expanded_reciprocal_keys
+    keys = expand(ranked, min(round(k1 / 2) + 1, ranked.shape[1]))
     rows = keys // total
     weights = torch.exp(-(2 - 2 * similarity[rows, keys % total]) / farthest[rows])
     weights = weights / similarity.new_zeros(total).index_add_(0, rows, weights)[rows]
@@ -5779,10 +5941,15 @@ def database_augmentation_step(state: Retrieval, k: Count = 3) -> Retrieval:
 
 @register("postprocess", "k_reciprocal")
 def k_reciprocal_step(
-    state: Retrieval, k1: Count = 20, k2: Count = 6, lambda_value: Fraction = 0.3, training: bool = False
+    state: Retrieval,
+    k1: Count = 20,
+    k2: Count = 6,
+    lambda_value: Fraction = 0.3,
+    training: bool = False,
+    growing: bool = False,
 ) -> Retrieval:
     """Re-ranking by k-reciprocal encoding; `training`: the training images are neighbours in the graph, too."""
-    rerank = partial(k_reciprocal_rerank, k1=k1, k2=k2, lambda_value=lambda_value)
+    rerank = partial(k_reciprocal_rerank, k1=k1, k2=k2, lambda_value=lambda_value, growing=growing)
     if not training:
         return replace(state, similarity=rerank(similarity=state.matrix()))
     if state.training is None:
@@ -6005,7 +6172,8 @@ def measure_steps(
 ) -> list[dict[str, np.ndarray]]:
     """Average precision of each query, `by_kind`, before any step and after each; of these states from `first` on.
 
-    What is fitted is fitted on one half of the identities and measured on the other, in turn.
+    By TOP1 whether its nearest image shows its identity, 1 or 0. What is fitted is fitted on one half of the identities
+    and measured on the other, in turn.
     """
     halves, found = np.zeros(len(labels), int), [{} for _ in range(len(parts) + 1)][first:]
     if any(map(needs_fitting, parts)):
@@ -6014,9 +6182,21 @@ def measure_steps(
     for own in (halves == half for half in np.unique(halves)):
         _, states = fit_steps(parts, state, labels, encounters, own if own.all() else ~own)
         for told, reached in zip(found, states[first:]):
-            for kind, values in by_kind(average_precision, reached.matrix(), labels, encounters).items():
+            measured = by_kind(average_precision, reached.matrix(), labels, encounters)
+            measured[TOP1] = nearest_is_right(reached.matrix(), labels)
+            for kind, values in measured.items():
                 told.setdefault(kind, np.full(len(labels), math.nan))[own] = values[own]
     return found
+
+
+TOP1 = "_top1"
+
+
+def nearest_is_right(similarity: Any, labels: np.ndarray) -> np.ndarray:
+    """1 where a query's nearest other image shows its identity, 0 where not (N,); NaN where no other image does."""
+    matrix = as_matrix(similarity).clone().fill_diagonal_(-torch.inf)
+    right = (labels[matrix.argmax(1).cpu().numpy()] == labels).astype(float) if len(labels) else np.zeros(0)
+    return np.where(pd.Series(labels).duplicated(keep=False), right, math.nan)
 
 
 def gain_interval(gains: np.ndarray, codes: np.ndarray, tries: int) -> tuple[float, float]:
@@ -6032,6 +6212,10 @@ def rows_of_steps(
     for name, found in zip(names, measured):
         row: dict[str, Any] = {"steps": name}
         for kind, values in found.items():
+            if kind == TOP1:
+                changed = (values - measured[0][kind])[~np.isnan(values)]
+                row |= {"mended": float((changed > 0).mean()), "broken": float((changed < 0).mean())}
+                continue
             low, high = gain_interval(values - measured[0][kind], codes, len(measured) - 1)
             score, base = (mean_or_nan(mean_by_identity(v, codes)) for v in (values, measured[0][kind]))
             told = {"map": score, "gain": score - base, "low": low, "high": high}
@@ -6365,7 +6549,9 @@ def cached_features(
     path = cache_dir() / "features" / f"{key}.safetensors"
     if (features := kept_tensor(path, "features", total)) is None:
         embedder.eval()
-        kept_as = torch.float32 if embedder.pooling.kind == "vector" else torch.float16  # maps and tokens are large
+        kept_as = (
+            torch.float32 if embedder.pooling.kind in ("vector", "logits") else torch.float16
+        )  # maps and tokens are large
         label = "extracting features" + (f", view {view + 1} of {config.train.views}" if drawn else "")
         order = np.arange(total)
         if mixed:  # images of one burst must not lend each other their backgrounds
@@ -6396,14 +6582,14 @@ def features_cache_key(
     """
     preparation = source.preparation
     return fingerprint(
-        "features 5",
+        "features 6",
         source.store.key,
         total,
         embedder.backbone_fingerprint,
         config.model.backbone,
         embedder.pooling.kind,
         asdict(config.background),
-        (preparation.input_size, preparation.mean, preparation.std),
+        (preparation.input_size, preparation.mean, preparation.std, preparation.crop),
         computed_by(precision, source.device),
         *(([asdict(step) for step in config.augment], *drawn) if drawn else ()),
     )
@@ -6456,9 +6642,11 @@ def nesterov(
 
 
 @register("optimizer", "rmsprop")
-def rmsprop(parameters: list, lr: float, weight_decay: float, alpha: Fraction = 0.99) -> torch.optim.Optimizer:
+def rmsprop(
+    parameters: list, lr: float, weight_decay: float, alpha: Fraction = 0.99, momentum: Fraction = 0.0
+) -> torch.optim.Optimizer:
     """RMSprop; `alpha` smooths the squared gradients."""
-    return torch.optim.RMSprop(parameters, lr=lr, weight_decay=weight_decay, alpha=alpha)
+    return torch.optim.RMSprop(parameters, lr=lr, weight_decay=weight_decay, alpha=alpha, momentum=momentum)
 
 
 def timm_optimizer(name: str) -> Callable:
@@ -6724,11 +6912,17 @@ def weights_version(recipe: Recipe) -> str:
 
 @lru_cache(maxsize=1)
 def shared_backbone(
-    name: str, input_size: int | None, pretrained: bool, weights: str | None, seed: int, version: str
+    name: str,
+    input_size: int | None,
+    pretrained: bool,
+    weights: str | None,
+    classifier: bool,
+    seed: int,
+    version: str,
 ) -> tuple:
     """A frozen backbone and the fingerprint of its weights; the runs of a grid share it. `version`: of its file."""
     seed_everything(seed)
-    backbone = load_backbone(name, input_size, pretrained, weights)
+    backbone = load_backbone(name, input_size, pretrained, weights, classifier)
     return backbone, module_fingerprint(backbone)
 
 
@@ -6750,22 +6944,39 @@ def class_logits(loss: nn.Module, embeddings: Tensor) -> Tensor | None:
 
 
 @torch.no_grad()
-def classifier_metrics(loss: IdentityLoss, embeddings: Tensor, labels: Tensor) -> dict[str, float]:
-    """Loss and accuracy on the images whose identity is one that is learned; NaN where there is none, or no class."""
+def classifier_metrics(
+    loss: IdentityLoss, embeddings: Tensor, labels: Tensor, batch: int | None = None
+) -> dict[str, float]:
+    """Loss and accuracy on the images whose identity is one that is learned; NaN where there is none, or no class.
+
+    batch: the loss is the mean over batches of that size, of whose pairs a loss on pairs sees no others.
+    """
     embeddings, labels = embeddings[labels >= 0], labels[labels >= 0]
     if not len(labels):
         return {"val_loss": math.nan, "accuracy": math.nan}
     logits = class_logits(loss, embeddings)
     accuracy = math.nan if logits is None else float((logits.argmax(1) == labels).double().mean())
-    return {"val_loss": float(loss(embeddings, labels)), "accuracy": accuracy}
+    parts = zip(embeddings.split(batch or len(labels)), labels.split(batch or len(labels)))
+    return {"val_loss": float(np.mean([float(loss(*part)) for part in parts])), "accuracy": accuracy}
 
 
-def nearest_agrees(geometry: Geometry, embeddings: Tensor, labels: Tensor) -> Tensor:
-    """Images whose nearest other one in the batch shows their identity, and those that have such another: (2,)."""
+def mining_of(geometry: Geometry, embeddings: Tensor, labels: Tensor, met: Tensor | None = None) -> Tensor:
+    """What a batch offers to learn from, summed over its images that have another one of their identity there (5,).
+
+    Images whose nearest other shows their identity; all; the similarity of the least similar of their identity and of
+    the most similar of others; and where `met` (B,) tells encounters, those whose least similar is of their own.
+    """
     points = geometry.project(embeddings.detach())
-    similarity = geometry.similarity(points, points).fill_diagonal_(-torch.inf)
-    paired = same_identity(labels)[0].any(1)
-    return torch.stack([((labels[similarity.argmax(1)] == labels) & paired).sum(), paired.sum()])
+    similarity = geometry.similarity(points, points).double().fill_diagonal_(-torch.inf)
+    positive, negative = same_identity(labels)
+    paired = positive.any(1)
+    agrees = (labels[similarity.argmax(1)] == labels) & paired
+    hardest, least = similarity.masked_fill(~positive, torch.inf).min(1)
+    nearest = similarity.masked_fill(~negative, -torch.inf).amax(1)
+    apart = paired & negative.any(1)
+    again = torch.zeros_like(paired) if met is None else (met[least] == met) & paired
+    sums = (agrees, paired, torch.where(paired, hardest, 0), torch.where(apart, nearest, 0), again)
+    return torch.stack([one.sum().double() for one in sums])
 
 
 def mixed_loss(loss: nn.Module, embeddings: Tensor, labels: Tensor, partner: Tensor, share: Tensor) -> Tensor:
@@ -6870,7 +7081,9 @@ class Task:
     train: np.ndarray  # positions
     validation: np.ndarray  # positions; empty where all images train
     encounters: np.ndarray | None = None  # of the validation images, where some share one
+    met: Tensor | None = None  # encounters by store position of the images with a label, likewise
     at_size: Callable[[int], ImageStore] | None = None  # all images in squares of another size
+    evaluated: tuple[Source, ...] = ()  # where validation images are stored as a stage's: what it evaluates, by stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -6898,6 +7111,7 @@ class Trainer:
     epoch_so_far: dict[str, Any] = field(default_factory=dict)  # sums over the steps of an epoch that is not over
     seconds: float = 0.0  # spent, over all sessions
     stopped: str = ""  # why training ended before its time
+    stage: int = 0  # that of the epoch that is trained, or of the weights that are evaluated
 
     @staticmethod
     def make_optimizer(config: TrainConfig, embedder: Embedder, loss: nn.Module) -> torch.optim.Optimizer:
@@ -6945,7 +7159,7 @@ class Trainer:
         keeper = Checkpointer(self, checkpoint, config.checkpoint_minutes, self.deadline - reserve)
         with on_sigterm(self.end_soon), tracking(self.recipe, folder) as track:
             while self.stopped != "max_hours" and (stage := self.next_stage()) is not None:
-                begun, epoch = time.monotonic(), self.history[-1]["epoch"] + 1
+                begun, epoch, self.stage = time.monotonic(), self.history[-1]["epoch"] + 1, stage
                 trained = self.train_epoch(epoch, stage, keeper.after_step)
                 metrics, embeddings = self.validate()
                 seconds = time.monotonic() - begun
@@ -6982,8 +7196,11 @@ class Trainer:
         stages, stage = stages_of(config), int(trained[-1].get("stage", 0)) if trained else 0
         while stage < len(stages):
             rows = [row for row in trained if row.get("stage", 0) == stage]
-            if len(rows) < stages[stage].epochs and not out_of_patience(rows, config):
+            tired = out_of_patience(rows, config)
+            if len(rows) < stages[stage].epochs and not tired:
                 return stage
+            if tired and config.patience_ends == "run":
+                return None
             stage += 1
         return None
 
@@ -7005,7 +7222,7 @@ class Trainer:
         every = self.recipe.train.accumulate  # batches to a step
         if not self.epoch_so_far:
             start = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"], "step": 0}
-            self.epoch_so_far = {**start, "sums": torch.zeros(0, 3, dtype=torch.float64), "new": [], "norms": []}
+            self.epoch_so_far = {**start, "sums": torch.zeros(0, 6, dtype=torch.float64), "new": [], "norms": []}
         sums, begun, waiting, images = self.epoch_so_far, time.monotonic(), 0.0, 0
         ahead = batches[sums["step"] :]
         reading, bar = read_ahead(source, [self.to_read(source, b) for b in ahead]), progress(ahead, f"epoch {epoch}")
@@ -7027,12 +7244,17 @@ class Trainer:
         self.synchronise()
         spent, self.epoch_so_far = time.monotonic() - begun, {}
         sizes = torch.tensor([len(b) for b in batches[: sums["step"]]], dtype=torch.float64)
-        agreeing, paired = sums["sums"][:, 1:].sum(0).tolist()
+        agreeing, paired, hardest, nearest, again = sums["sums"][:, 1:].sum(0).tolist()
+        norms = np.array([float(norm) for norm in sums["norms"]])
         return {
             "train_loss": float((sums["sums"][:, 0] * sizes).sum() / sizes.sum()),
             "batch_top1": agreeing / paired if paired else math.nan,
+            "hardest_positive": hardest / paired if paired else math.nan,
+            "hardest_negative": nearest / paired if paired else math.nan,
+            "hardest_met": again / paired if paired and self.task.met is not None else math.nan,
             "lr": sums["lr"],
-            "grad_norm": mean_or_nan(np.array([float(n) if torch.isfinite(n) else math.nan for n in sums["norms"]])),
+            "grad_norm": mean_or_nan(np.where(np.isfinite(norms), norms, math.nan)),
+            "steps_skipped": int((~np.isfinite(norms)).sum()),
             "images_per_second": images / spent,
             "data_seconds": waiting,
             "compute_seconds": spent - waiting,
@@ -7086,11 +7308,12 @@ class Trainer:
     def backward(self, source: Source, group: Sequence[tuple[int, np.ndarray, Tensor]], epoch: int) -> list[Tensor]:
         """Gradients of the batches (step, positions, images) of one optimizer step, each weighted by its size.
 
-        Gives for each its loss and the counts of `nearest_agrees`, float64 (3,).
+        Gives for each its loss and the sums of `mining_of`, float64 (6,).
         """
         total, found = sum(len(positions) for _, positions, _ in group), []
         for number, (step, positions, images) in enumerate(group, 1):
-            labels = self.task.labels[torch.from_numpy(positions)].to(self.device, non_blocking=True)
+            known = [self.task.labels, *([] if self.task.met is None else [self.task.met])]
+            labels = [one[torch.from_numpy(positions)].to(self.device, non_blocking=True) for one in known]
             parts = self.micro_batches(source, positions, images, (self.recipe.seed, epoch, step))
             run = self.backward_whole if len(parts) == 1 else self.backward_in_parts
             loss, agrees = run(source, parts, labels, len(positions) / total, last=number == len(group))
@@ -7098,7 +7321,7 @@ class Trainer:
         return found
 
     def backward_whole(
-        self, source: Source, parts: Sequence[MicroBatch], labels: Tensor, weight: float, last: bool
+        self, source: Source, parts: Sequence[MicroBatch], labels: Sequence[Tensor], weight: float, last: bool
     ) -> tuple[Tensor, Tensor]:
         """Loss of a batch that goes through the backbone at once, and its gradients, weighted.
 
@@ -7116,7 +7339,7 @@ class Trainer:
         return loss, agrees
 
     def backward_in_parts(
-        self, source: Source, parts: Sequence[MicroBatch], labels: Tensor, weight: float, last: bool
+        self, source: Source, parts: Sequence[MicroBatch], labels: Sequence[Tensor], weight: float, last: bool
     ) -> tuple[Tensor, Tensor]:
         """The same where the backbone sees the batch part by part: the loss is that of the whole batch all the same.
 
@@ -7182,13 +7405,18 @@ class Trainer:
             pool = self.embedder.pooled if isinstance(source, PixelSource) else self.embedder.pooling.pool
             return pool(inputs), mixed
 
-    def loss_of_pooled(self, pooled: Tensor, labels: Tensor, mixed: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The loss of a whole batch (B, D), and what `nearest_agrees` says of it (nothing of mixed images)."""
+    def loss_of_pooled(
+        self, pooled: Tensor, labels: Sequence[Tensor], mixed: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of a whole batch (B, D), and what `mining_of` says of it (nothing of mixed images).
+
+        labels: identities (B,), and encounters where they are told.
+        """
         with mixed_precision(pooled.device, self.precision):
             embeddings = self.embedder.from_pooled(pooled)
         if mixed:
-            return mixed_loss(self.loss, embeddings, labels, *mixed), labels.new_zeros(2)
-        return self.loss(embeddings, labels), nearest_agrees(self.embedder.geometry, embeddings, labels)
+            return mixed_loss(self.loss, embeddings, labels[0], *mixed), labels[0].new_zeros(5)
+        return self.loss(embeddings, labels[0]), mining_of(self.embedder.geometry, embeddings, *labels)
 
     def check_losses(self) -> None:
         """Moves what the last steps measured to the CPU; TrainingFailed names the first loss that is not a number.
@@ -7234,7 +7462,8 @@ class Trainer:
         self.embedder.eval()
         self.loss.eval()
         with self.averaged():
-            embeddings = self.embed_shared(self.task.validation)
+            source = self.task.evaluated[self.stage] if self.task.evaluated else self.task.source
+            embeddings = self.embed_shared(self.task.validation, source)
             if not torch.isfinite(embeddings).all():
                 epoch = self.history[-1]["epoch"] + 1 if self.history else 0
                 raise TrainingFailed(
@@ -7242,7 +7471,8 @@ class Trainer:
                     f"train.lr (now {self.recipe.train.lr:g})"
                 )
             labels = self.task.labels[torch.from_numpy(self.task.validation)]
-            found = classifier_metrics(self.loss, embeddings.to(self.device), labels.to(self.device))
+            seen = embeddings.to(self.device), labels.to(self.device)
+            found = classifier_metrics(self.loss, *seen, self.recipe.train.loss_batch)
             similarity = similarity_matrix(embeddings, geometry=self.embedder.geometry)
             found.update(retrieval_metrics(similarity, labels), map_across=math.nan)
             if self.task.encounters is not None:
@@ -7254,19 +7484,20 @@ class Trainer:
         """From prepared images to embeddings, in the trainer's precision."""
         return in_precision(self.embedder, self.precision)
 
-    def embed(self, positions: np.ndarray, **settings: Any) -> Tensor:
-        """Embeddings (N, D) of what the task's source has at these positions."""
-        from_pixels = self.task.source is self.task.pixels
+    def embed(self, positions: np.ndarray, source: Source | None = None, **settings: Any) -> Tensor:
+        """Embeddings (N, D) of what a source, the task's unless another is given, has at these positions."""
+        source = source or self.task.source
+        from_pixels = isinstance(source, PixelSource)
         network = self.network if from_pixels else in_precision(self.embedder.from_features, self.precision)
-        return embed(network, self.task.source, positions, **settings)
+        return embed(network, source, positions, **settings)
 
-    def embed_shared(self, positions: np.ndarray) -> Tensor:
+    def embed_shared(self, positions: np.ndarray, source: Source) -> Tensor:
         """`embed`, each process having embedded its own part."""
-        if not isinstance(self.task.source, PixelSource):
-            return self.embed(positions, batch_size=1024)
+        if not isinstance(source, PixelSource):
+            return self.embed(positions, source, batch_size=1024)
         if world_size() == 1:
-            return self.embed(positions)
-        return gather_rows(self.embed(shard(positions)).to(self.device), len(positions)).cpu()
+            return self.embed(positions, source)
+        return gather_rows(self.embed(shard(positions), source).to(self.device), len(positions)).cpu()
 
     def retrieval(self, positions: np.ndarray, embeddings: Tensor) -> Retrieval:
         """What post-processing may look at of the images at `positions`, whose embeddings are (N, D)."""
@@ -7308,7 +7539,7 @@ class Trainer:
     def learned_exponent(self) -> dict[str, float]:
         """The exponent that a GeM pooling has come to."""
         gem = next((module for module in self.embedder.pooling.modules() if isinstance(module, GeM)), None)
-        return {} if gem is None else {"gem_p": float(gem.log_p.detach().exp())}
+        return {} if gem is None else {"gem_p": float(gem.exponent.detach())}
 
     # state: what is learned, its average, and the checkpoint
 
@@ -7556,7 +7787,7 @@ def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]
     """
     model, seed = recipe.model, recipe.seed
     if recipe.checkpoint is None:
-        where = (model.backbone, model.input_size, model.pretrained, model.weights)
+        where = (model.backbone, model.input_size, model.pretrained, model.weights, model.pooling.name == "logits")
         drawn = 0 if model.pretrained else seed  # weights that are read are the same for every seed
         seed_everything(seed)
         version = backbone_version(model)
@@ -7848,25 +8079,48 @@ def gray_levels(image: np.ndarray) -> np.ndarray:
     return image[..., :3] @ np.array([0.299, 0.587, 0.114])
 
 
+SIGNALS = ("sharpness", "brightness", "contrast", "foreground", "ratio")
+
+
+def quality_of(image: np.ndarray) -> tuple[float, ...]:
+    """`SIGNALS` of an image, uint8 (H, W, 3 or 4)."""
+    gray = gray_levels(image)
+    padded = np.pad(gray, 1, mode="reflect")
+    laplacian = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4 * gray
+    animal = image[..., 3] > 0 if image.shape[-1] == 4 else np.ones(gray.shape, bool)
+    animal = animal if animal.any() else np.ones(gray.shape, bool)
+    share = float(animal.mean())
+    return laplacian[animal].var(), gray[animal].mean(), gray[animal].std(), share, share / max(1 - share, 1e-6)
+
+
 def quality_signals(pixels: np.ndarray | ImageStore) -> pd.DataFrame:
     """How good each image of uint8 (N, S, S, 3 or 4) is, on the animal's own pixels where there are masks.
 
-    sharpness: variance of the Laplacian; brightness, contrast: mean and standard deviation of gray levels in [0, 255];
-    foreground: the animal's share of the image; ratio: its area to the background's.
+    sharpness: variance of the Laplacian, which falls as an image is made small; brightness, contrast: mean and standard
+    deviation of gray levels in [0, 255]; foreground: the animal's share of the image; ratio: its area to the
+    background's.
     """
     check_pixels(pixels)
-    rows = []
-    for image in pixels:
-        gray = gray_levels(image)
-        padded = np.pad(gray, 1, mode="reflect")
-        laplacian = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4 * gray
-        animal = image[..., 3] > 127 if image.shape[-1] == 4 else np.ones(gray.shape, bool)
-        animal = animal if animal.any() else np.ones(gray.shape, bool)
-        share = float(animal.mean())
-        rows.append(
-            (laplacian[animal].var(), gray[animal].mean(), gray[animal].std(), share, share / max(1 - share, 1e-6))
-        )
-    return pd.DataFrame(rows, columns=["sharpness", "brightness", "contrast", "foreground", "ratio"])
+    return pd.DataFrame([quality_of(image) for image in pixels], columns=list(SIGNALS))
+
+
+def quality_of_files(root: Path, paths: Sequence[str], masks: str | None, key: str) -> pd.DataFrame:
+    """`quality_signals` of image files as they are, at full resolution; kept in the cache by `key`."""
+
+    def measure() -> dict[str, Tensor]:
+        mask_files = mask_paths(root, paths, masks)
+
+        def one(number: int) -> tuple[float, ...]:
+            rgb, alpha = read_image(root / paths[number], mask_files[number])
+            return quality_of(np.dstack([rgb, alpha] if alpha else [rgb]))
+
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # a large image takes a hundred times its file
+            rows = list(progress(pool.map(one, range(len(paths))), "measuring quality", len(paths)))
+        return {"signals": torch.tensor(rows, dtype=torch.float64)}
+
+    path = cache_dir() / "quality" / f"{fingerprint('quality 1', key, len(paths))}.safetensors"
+    told = kept_or_made(path, ("signals",), len(paths), measure)["signals"]
+    return pd.DataFrame(told.numpy(), columns=list(SIGNALS))
 
 
 def to_unit_range(values: np.ndarray) -> np.ndarray:
@@ -8020,6 +8274,17 @@ def keep_sharpest(groups: np.ndarray, sharpness: np.ndarray) -> np.ndarray:
     return kept
 
 
+def keep_sharper(pairs: np.ndarray, sharpness: np.ndarray) -> tuple[np.ndarray, int]:
+    """Which images stay, bool (N,), when of one pair (P, 2) after the other the less sharp goes; and of how many pairs
+    neither was gone yet."""
+    kept, seen = np.ones(len(sharpness), bool), 0
+    for one, other in pairs:
+        if kept[one] and kept[other]:
+            seen += 1
+            kept[other if sharpness[one] >= sharpness[other] else one] = False
+    return kept, seen
+
+
 def pair_decisions(similarity: np.ndarray, identities: np.ndarray, thresholds: Sequence[float]) -> pd.DataFrame:
     """For each threshold on the cosine: the confusion of "same identity" over unordered pairs, and the FDR."""
     upper = np.triu_indices(len(identities), 1)
@@ -8062,14 +8327,26 @@ def curate(
     duplicate: float = 0.95,
     quality: float = 5.0,
     typical: float = 1.0,
+    percentiles: str = "left",
+    cap: str = "mean",
+    removal: str = "groups",
 ) -> Curation:
     """Near-duplicates, bad images, untypical images and too many of one identity, taken away in this order.
 
-    (1) cosine above `duplicate` within an identity, the sharpest stays; (2) sharpness or contrast below the percentile
-    `quality` of what is left; (3) representativeness below the percentile `typical`; (4) at most mean + sd of the
-    identities' counts, kept by 0.5 rank(representativeness) + 0.3 rank(uniqueness) + 0.2 rank(sharpness) within the
-    identity.
+    (1) cosine above `duplicate` within an identity, the sharpest of each connected group stays (removal "groups"), or
+    the sharper of one such pair after the other, in the order of rows ("greedy"); (2) sharpness or contrast below the
+    percentile `quality` of what is left, or of all images (percentiles "all"); (3) representativeness below the
+    percentile `typical`; (4) at most mean + sd of the identities' counts that are left, or of all counts median + sd
+    (n - 1) (cap "median"), kept by 0.5 rank(representativeness) + 0.3 rank(uniqueness) + 0.2 rank(sharpness) within
+    the identity.
     """
+    for name, value, known in (
+        ("percentiles", percentiles, ("left", "all")),
+        ("cap", cap, ("mean", "median")),
+        ("removal", removal, ("groups", "greedy")),
+    ):
+        if value not in known:
+            raise KitError(f"curate: {name}: {value!r} is not known; {suggest(value, known)}")
     lacking = [c for c in ("sharpness", "contrast") if not isinstance(signals, pd.DataFrame) or c not in signals]
     if lacking or len(signals) != len(square_of(similarity)):
         raise KitError("curate: signals: expected a table of quality_signals, a row for each image of similarity")
@@ -8086,22 +8363,32 @@ def curate(
         rows.append({"stage": name, "rule": rule, "removed": int(gone.sum()), "left": int(kept.sum())})
 
     pairs = np.argwhere(np.triu((similarity > duplicate) & (identities[:, None] == identities), 1))
-    sharpest = keep_sharpest(connected_groups(pairs, total), signals.sharpness.to_numpy())
-    take_away(~sharpest, "near-duplicate", f"{len(pairs)} pairs with cosine > {duplicate:g} within an identity")
-    low = {c: float(np.percentile(signals[c][kept], quality)) for c in ("sharpness", "contrast")}
+    seen, sharpness = len(pairs), signals.sharpness.to_numpy()
+    if removal == "groups":
+        sharpest = keep_sharpest(connected_groups(pairs, total), sharpness)
+    else:
+        sharpest, seen = keep_sharper(pairs, sharpness)
+    take_away(~sharpest, "near-duplicate", f"{seen} pairs with cosine > {duplicate:g} within an identity")
+    counted = np.ones(total, bool) if percentiles == "all" else kept.copy()
+    low = {c: float(np.percentile(signals[c][counted], quality)) for c in ("sharpness", "contrast")}
     bad = np.any([signals[c] < value for c, value in low.items()], axis=0)
     take_away(bad, "quality", ", ".join(f"{c} < {value:.2f}" for c, value in low.items()))
-    least = float(np.percentile(signals.representativeness[kept], typical))
+    counted = counted if percentiles == "all" else kept
+    least = float(np.percentile(signals.representativeness[counted], typical))
     take_away((signals.representativeness < least).to_numpy(), "untypical", f"representativeness < {least:.4f}")
     counts = pd.Series(identities[kept]).value_counts()
-    cap = int(counts.mean() + counts.std(ddof=0))
+    if cap == "median":
+        counts = pd.Series(identities).value_counts()
+        most = int(counts.median() + counts.std())
+    else:
+        most = int(counts.mean() + counts.std(ddof=0))
     left = signals[kept].assign(identity=identities[kept])
     ranks = left.groupby("identity")[["representativeness", "uniqueness", "sharpness"]].rank(pct=True)
     value = ranks @ np.array([0.5, 0.3, 0.2])
     place = value.groupby(left.identity).rank(ascending=False, method="first")
     surplus = np.zeros(total, bool)
-    surplus[left.index[place > cap]] = True
-    take_away(surplus, "too many", f"more than {cap} of an identity")
+    surplus[left.index[place > most]] = True
+    take_away(surplus, "too many", f"more than {most} of an identity")
     signals["value"] = value.reindex(signals.index)
     return Curation(kept, reason, pd.DataFrame(rows), signals)
 
@@ -8339,6 +8626,9 @@ COLUMNS = {
     "n": Column("seeds", of_runs=False),
     "map": Column("identity-balanced mAP on the validation images, each a query against all others"),
     "sd": Column("standard deviation over seeds", of_runs=False),
+    "se": Column("standard error of the mean", of_runs=False),
+    "least": Column("the lowest mAP of a seed", of_runs=False),
+    "most": Column("the highest", of_runs=False),
     "low": Column("lower end of the 95 % interval of the mean (Student)", of_runs=False),
     "high": Column("upper end", of_runs=False),
     "map_across": Column("the same, pairs of one encounter left out: who is told across encounters", averaged=True),
@@ -8357,8 +8647,13 @@ COLUMNS = {
     "top1": Column("share of queries whose nearest image shows their identity", averaged=True),
     "pair_auc": Column("area under the ROC curve of pairs", averaged=True),
     "best_epoch": Column("whose weights are kept"),
+    "best_epoch_sd": Column("its standard deviation over seeds", of_runs=False),
+    "best_epochs": Column("the first and the last of them", of_runs=False),
     "epochs": Column(),
     "loss_variance": Column("of the training loss over the last ten epochs", of_runs=False),
+    "map_variance": Column("of the validation mAP over the epochs of a run", of_runs=False),
+    "grad_norm_sd": Column("standard deviation of the gradient's mean norm over the epochs of a run", of_runs=False),
+    "steps_skipped": Column("steps whose gradient was no number", of_runs=False),
     "reliance": Column("mAP lost where other images' backgrounds stand behind the animals", of_runs=False),
     "seconds": Column(),
     "trainable": Column("parameters that learn"),
@@ -8565,6 +8860,18 @@ def roc_figure(models: Mapping[str, np.ndarray], identities: np.ndarray) -> Any:
     left.set(xlabel="false positive rate", ylabel="true positive rate")
     right.set(xlabel="threshold on the similarity", ylabel="FDR: pairs above it of two identities")
     left.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def collisions_figure(distance: np.ndarray, identities: np.ndarray) -> Any:
+    """How many pairs of one identity, and of two, have hashes that differ in at most so many bits."""
+    figure, ax = new_figure(7, 3.2)
+    first, second = np.triu_indices(len(identities), 1)
+    bits, same = distance[first, second], identities[first] == identities[second]
+    for own, label, style in ((same, "one identity", "-"), (~same, "two identities", "--")):
+        ax.plot(np.cumsum(np.bincount(bits[own], minlength=33))[:33], style, label=label, color=INK)
+    ax.set(xlabel="bits of 64 that may differ", ylabel="pairs", yscale="symlog")
+    ax.legend(frameon=False)
     return figure
 
 
@@ -8791,6 +9098,41 @@ def grid_heat(recipe: Recipe, summary: pd.DataFrame) -> pd.DataFrame | None:
     )
 
 
+def rarity_figure(counts: Mapping[str, int], precision: Mapping[str, float]) -> Any:
+    """Average precision of identities against their training images, and the rank correlation of the two."""
+    from scipy.stats import spearmanr
+
+    figure, ax = new_figure(6, 3.2)
+    told = [(counts.get(name, 0), value) for name, value in precision.items()]
+    images, values = np.array(told, float).reshape(-1, 2).T
+    ax.scatter(images, values, s=18, color="#4c78a8")
+    if len(told) > 2 and np.ptp(images) and np.ptp(values):
+        ax.set_title(f"rank correlation {spearmanr(images, values).statistic:+.2f}", fontsize=9)
+    ax.set(xlabel="training images of the identity", ylabel="average precision", ylim=(-0.02, 1.02))
+    return figure
+
+
+def marginal_figure(recipe: Recipe, logs: Mapping[str, pd.DataFrame]) -> Any | None:
+    """mAP by epoch for each value of a grid's settings, mean and standard error over all else; None without two."""
+    if len(recipe.grid) < 2:
+        return None
+    figure, axes = new_figure(5 * len(recipe.grid), 3.4, len(recipe.grid))
+    for ax, (key, values) in zip(np.ravel(axes), recipe.grid.items()):
+        setting = key.rpartition(".")[2]
+        for number, value in enumerate(values):
+            own = [log for run, log in logs.items() if f"{setting}={value}" in run.rpartition("/")[0].split(",")]
+            if not own:
+                continue
+            wide = pd.concat([log.set_index("epoch")["map"] for log in own], axis=1)
+            wide = wide.loc[: min(log.epoch.max() for log in own)]
+            mean, error = wide.mean(axis=1), wide.sem(axis=1).fillna(0)
+            ax.plot(mean.index, mean, ("-", "--", ":", "-.")[number % 4], label=f"{setting} {value}")
+            ax.fill_between(mean.index, mean - error, mean + error, alpha=0.15, lw=0)
+        ax.set(xlabel="epoch", ylabel="validation mAP")
+        ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
 # tables
 
 
@@ -8949,14 +9291,21 @@ def summarise(
                 "n": len(runs),
                 "map": runs["map"].mean(),
                 "sd": runs["map"].std(ddof=1),
+                "se": runs["map"].std(ddof=1) / math.sqrt(len(runs)),
+                "least": runs["map"].min() if len(runs) > 1 else math.nan,
+                "most": runs["map"].max() if len(runs) > 1 else math.nan,
                 "low": low,
                 "high": high,
                 "published": str(recipe.published.get(variant, "")) if comparable else "",
                 **{c: runs[c].mean() for c in runs if c.startswith("map@") or (c in COLUMNS and COLUMNS[c].averaged)},
                 **divergence_of(own, recipe.divergence),
                 "best_epoch": runs.best_epoch.mean(),
+                "best_epoch_sd": runs.best_epoch.std(ddof=1),
+                "best_epochs": f"{runs.best_epoch.min():g} to {runs.best_epoch.max():g}" if len(runs) > 1 else "",
                 "epochs": runs.epochs.mean(),
                 "loss_variance": float(np.mean([log.train_loss.iloc[1:].tail(10).var() for log in own])),
+                "map_variance": float(np.mean([log["map"].iloc[1:].var() for log in own])),
+                **spread_of_steps(own),
                 **{
                     c: float(np.mean([log[c].iloc[1:].mean() for log in own if c in log]))
                     for c in MEASURED
@@ -8987,6 +9336,15 @@ def reliance_of(runs: pd.DataFrame) -> dict[str, float]:
     return {"reliance": float((runs[own] - runs[swapped]).mean())} if swapped and own else {}
 
 
+def spread_of_steps(logs: Sequence[pd.DataFrame]) -> dict[str, float]:
+    """How much the gradient's norm varies over epochs, and how many steps had none that is a number."""
+    if not all({"grad_norm", "steps_skipped"} <= set(log) for log in logs):
+        return {}
+    skipped = float(np.mean([log.steps_skipped.sum() for log in logs]))
+    spread = float(np.mean([log.grad_norm.iloc[1:].std() for log in logs]))
+    return {"grad_norm_sd": spread, "steps_skipped": skipped or math.nan}
+
+
 MEASURED = ("grad_norm", "images_per_second", "embedding_norm", "distance_to_rim")  # in every epoch
 
 
@@ -9010,6 +9368,15 @@ def results_of(table: pd.DataFrame, variant: str, seeds: Iterable[int]) -> pd.Da
     """What the runs of a variant measured, without the time that it took."""
     rows = table[table.variant == variant].set_index("seed").loc[list(seeds)]
     return rows.drop(columns=["variant", "seconds", "background"], errors="ignore")
+
+
+def costs_of(table: pd.DataFrame, name: str, first: str) -> dict[str, float]:
+    """How many epochs and which share of the time a variant takes more than the first, on average."""
+    if not {"epochs", "seconds"} <= set(table):
+        return {}
+    own, base = (table[table.variant == one][["epochs", "seconds"]].mean() for one in (name, first))
+    share = own.seconds / base.seconds - 1 if base.seconds else math.nan
+    return {"epochs more": own.epochs - base.epochs, "time more": f"{share:+.0%}" if math.isfinite(share) else ""}
 
 
 def compare_variants(
@@ -9043,6 +9410,7 @@ def compare_variants(
                 "difference": difference.mean() if len(seeds) else math.nan,
                 "low": low,
                 "high": high,
+                **costs_of(table, name, first),
                 "p": float(ttest_rel(values[seeds], base[seeds]).pvalue) if len(seeds) > 1 and not same else math.nan,
                 "verdict": verdict,
             }
@@ -9063,13 +9431,13 @@ def findings(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame)
         said.append(f"Training raised mAP in {raised} of {len(gains)} runs, by {gains.mean():.4f} on average.")
     if "map_across" in summary:
         said += across_words(table, summary)
-    if "reliance" in summary:
-        first, only = summary.iloc[0], background_column(summary, "background_only")
-        swapped = first[background_column(summary, "swap")]
-        alone = f", {first[only]:.4f} from the background alone" if only else ""
+    said += [claim_words(best)] if best.n > 1 and "sd" in summary else []
+    only, swap = (background_column(summary, name) for name in ("background_only", "swap"))
+    for _, row in (summary[summary.reliance.notna()] if "reliance" in summary else summary[:0]).iterrows():
+        alone = f", {row[only]:.4f} from the background alone" if only else ""
         said.append(
-            f"Reliance on background: {first.variant} has mAP {swapped + first.reliance:.4f}, {swapped:.4f} behind the "
-            f"backgrounds of other images{alone} (chance {first['map@chance']:.4f}); it loses {first.reliance:.4f}."
+            f"Reliance on background: {row.variant} has mAP {row[swap] + row.reliance:.4f}, {row[swap]:.4f} behind the "
+            f"backgrounds of other images{alone} (chance {row['map@chance']:.4f}); it loses {row.reliance:.4f}."
         )
     for row in compared.itertuples():
         if row.verdict == "identical":
@@ -9082,6 +9450,41 @@ def findings(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame)
             said.append(f"{row.variant}: {row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}], not distinguishable.")
         else:
             said.append(f"{row.variant}: {row.verdict} by {abs(row.difference):.4f} [{row.low:+.4f}, {row.high:+.4f}].")
+    return said
+
+
+def claim_words(best: pd.Series) -> str:
+    """What the deviation over seeds allows to claim."""
+    least = 2.8 * best.sd / math.sqrt(best.n)  # seen in four of five tries, at 95 %, between two means of so many seeds
+    verdict = (
+        "small: differences that matter can be claimed" if least < 0.02 else "large: only great ones can be claimed"
+    )
+    return (
+        f"With a deviation of {best.sd:.4f} over {best.n} seeds differences from about {least:.3f} on show; {verdict}."
+    )
+
+
+def next_words(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """What to try next, as far as these numbers suggest it."""
+    said, trained = [], table[table.epochs > 0]
+    if len(trained) and (trained.groupby("variant").size() == 1).all():
+        said.append("Run more seeds (seeds: [1, 2, 3, 4, 5]): one can't tell a gain from noise.")
+    late = summary[(summary.epochs > 1) & (summary.best_epoch >= summary.epochs - 0.5)].variant
+    if len(late):
+        said.append(
+            f"Train longer: {', '.join(late[:4])} {'was' if len(late) == 1 else 'were'} best in the last epoch."
+        )
+    unsure = compared[compared.verdict == "not distinguishable"] if len(compared) else compared
+    unsure = unsure[(unsure.n > 1) & (unsure.difference.abs() > 1e-4)] if len(unsure) else unsure
+    if len(unsure):
+        row = unsure.loc[unsure.difference.abs().idxmax()]
+        wanted = math.ceil(row.n * ((row.high - row.low) / 2 / abs(row.difference)) ** 2)
+        if wanted <= 100:
+            said.append(f"To tell {row.variant} ({row.difference:+.4f}) from noise takes about {wanted} seeds.")
+    if "map_across" in summary and summary.map_across.idxmax() != summary["map"].idxmax():
+        said.append("Select by map_across (train.select): the usual mAP prefers a variant that knows scenes.")
+    if "test_map" in summary and (summary["map"] - summary.test_map).abs().max() > 0.1:
+        said.append("Look at the split: validation and test mAP lie far apart (data.split: encounter_safe).")
     return said
 
 
@@ -9115,27 +9518,33 @@ def write_report(
     analyses: Sequence[Page] = (),
     extra: Page | None = None,
     comparable: bool = False,
+    by_identity: pd.DataFrame | None = None,
 ) -> Path:
     """Writes results.csv, report.md, figures and the self-contained report.html; returns the page's path.
 
     table: a row for each finished run; logs: their logs by "variant/seed"; details: for each run to be shown name,
     labels, embeddings, similarity, metrics and sheet (an image); notes: what the reader must know; analyses and
     extra: further parts of the page, before and after the results; comparable: whether published figures were
-    measured on these data.
+    measured on these data; by_identity as in `report_results`.
     """
     write_table(folder / "results.csv", table)
     page = Page(recipe.name)
-    page.words((w.capitalize(), getattr(recipe, w)) for w in WORDS if w not in ("published", "interpretation"))
+    page.words((word.capitalize(), getattr(recipe, word)) for word in SAID_BEFORE)
     for note in notes:
         page.note(f"Note: {note}")
     for part in analyses:
         page.add(part)
     if len(table):
-        report_results(page, recipe, table, logs, comparable)
+        report_results(page, recipe, table, logs, comparable, by_identity)
     elif recipe.published:
         report_published(page, recipe.published, comparable)
+    report_readings(page, recipe)
     if extra:
         page.add(extra)
+    if recipe.conclusion.strip():
+        page.heading("What the source reports")
+        page.text(recipe.conclusion)
+        page.note("The source's own result on its own images, in other words; not a finding of these runs.")
     if recipe.interpretation.strip() or (folder / "interpretation.md").is_file():
         report_interpretation(page, recipe, folder)
     for number, detail in enumerate(details):
@@ -9158,14 +9567,22 @@ def report_interpretation(page: Page, recipe: Recipe, folder: Path) -> None:
 
 
 def report_results(
-    page: Page, recipe: Recipe, table: pd.DataFrame, logs: Mapping[str, pd.DataFrame], comparable: bool = False
+    page: Page,
+    recipe: Recipe,
+    table: pd.DataFrame,
+    logs: Mapping[str, pd.DataFrame],
+    comparable: bool = False,
+    by_identity: pd.DataFrame | None = None,
 ) -> None:
-    """Findings, tables and curves of all runs."""
+    """Findings, tables and curves of all runs; by_identity: mean AP of each identity (rows) by variant (columns)."""
     summary = summarise(table, logs, recipe, comparable)
     several = len(summary) > 1 and summary["map"].notna().any()
     compared = compare_variants(table, logs=logs) if several else pd.DataFrame()
     page.heading("Findings")
     page.bullets(findings(summary, compared, table))
+    if following := next_words(summary, compared, table):
+        page.heading("What next", 3)
+        page.bullets(following)
     page.heading("Results")
     meanings = [f"{name}: {COLUMNS[name].meaning}" for name in summary if name in COLUMNS and COLUMNS[name].meaning]
     if (rule := recipe.divergence) is not None:
@@ -9182,9 +9599,26 @@ def report_results(
     heat = grid_heat(recipe, summary)
     if heat is not None:
         page.figure("heat", heat_figure(heat, "validation mAP"), "Mean validation mAP by the grid's two settings.")
+    if (marginal := marginal_figure(recipe, logs)) is not None:
+        caption = "Mean over all other settings and seeds for each value of a grid's setting, with its standard error."
+        page.figure("marginal", marginal, caption)
     if "trainable" in summary and summary.trainable.nunique() > 1:
         label = "trainable parameters"
         page.figure("parameters", scatter_figure(summary, "trainable", label), "Parameters that learn against mAP.")
+    if "parameters" in summary and summary.parameters.nunique() > 1:
+        page.figure("size", scatter_figure(summary, "parameters", "parameters"), "All parameters against mAP.")
+    if len(summary) > 1 and summary.seconds.max() > 0:
+        page.figure("time", scatter_figure(summary, "seconds", "seconds of training"), "Time of training against mAP.")
+    if len(stages := stages_table(logs)):
+        page.table(
+            stages,
+            "By stage of training: its epochs and time, the mAP at its end and the best in it; means over seeds.",
+        )
+    if len(kept := selection_table(logs, recipe.train.select)) > 1:
+        page.heading("What another choice of the epoch would have kept", 3)
+        page.table(kept, "Means over runs: the epoch that is best in each metric, and the mAP there.")
+    if by_identity is not None and by_identity.shape[1] > 1:
+        report_identities(page, by_identity)
     beside = set(table.variant) if comparable else set()
     others = {key: value for key, value in recipe.published.items() if key not in beside}
     if others:
@@ -9193,6 +9627,91 @@ def report_results(
     page.heading("Runs", 3)
     shown = [name for name, column in COLUMNS.items() if column.of_runs and name in table]
     page.table(table[shown], "results.csv has more columns.")
+
+
+def report_readings(page: Page, recipe: Recipe) -> None:
+    """Where the source's text and code differ, what these runs took, and its scores on a leaderboard."""
+    if recipe.leaderboard:
+        page.heading("Leaderboard, by others", 3)
+        rows = {"submission": list(recipe.leaderboard), "score": [str(v) for v in recipe.leaderboard.values()]}
+        page.table(
+            pd.DataFrame(rows), "Scores of somebody else's submissions on other images than validation's; not ours."
+        )
+    if not recipe.readings:
+        return
+    page.heading("Readings of the source")
+    how = {
+        "published": "what made the published numbers, or what is said below",
+        "text": "its text",
+        "code": "its code",
+    }
+    page.text(f"Where the source's text, its code and this recipe differ, these runs follow {how[recipe.reading]}.")
+
+    def words(told: Any) -> str:
+        flat = yaml.safe_dump(told, default_flow_style=True, width=math.inf) if isinstance(told, Mapping) else told
+        return str(flat).strip().replace("variants: ", "")
+
+    rows = [
+        {
+            "about": one.about,
+            "text": words(one.text),
+            "code": words(one.code),
+            "taken": one.taken,
+            "why": one.why.strip(),
+        }
+        for one in recipe.readings
+    ]
+    page.table(
+        pd.DataFrame(rows), "taken: by the recipe as it stands; -o reading=text or -o reading=code takes the other."
+    )
+
+
+def report_identities(page: Page, by_identity: pd.DataFrame, most: int = 12) -> None:
+    """Whose average precision changes most from the first variant to that with the best mean."""
+    means = by_identity.mean()
+    first, best = by_identity.columns[0], means.idxmax()
+    best = best if best != first else means.drop(first).idxmax()
+    change = (by_identity[best] - by_identity[first]).dropna().sort_values()
+    if change.empty:
+        return
+    shown = change if len(change) <= 2 * most else pd.concat([change[:most], change[-most:]])
+    page.heading("By identity", 3)
+    table = pd.DataFrame({"identity": shown.index, first: by_identity[first][shown.index].to_numpy()})
+    table[best] = by_identity[best][shown.index].to_numpy()
+    table["change"] = shown.to_numpy()
+    page.table(
+        table,
+        f"Average precision by identity, {best} against {first}, means over seeds: {(change > 0).sum()} gain, "
+        f"{(change < 0).sum()} lose; of many those that change most.",
+    )
+
+
+def selection_table(logs: Mapping[str, pd.DataFrame], used: str) -> pd.DataFrame:
+    """For each metric of the log the epoch that it would have kept, and the mAP there: means over the runs."""
+    rows, trained = [], [log[log.epoch > 0].to_dict("records") for log in logs.values() if log.epoch.max() > 1]
+    for metric in dict.fromkeys([used, *METRICS]):
+        told = [
+            one for one in trained if metric not in METRICS or pd.Series([row.get(metric) for row in one]).notna().any()
+        ]
+        if told:
+            kept = [one[best_epoch(one, metric)] for one in told]
+            row = {"by": f"{metric} (used)" if metric == used else metric, "runs": len(kept)}
+            row["epoch"] = float(np.mean([one["epoch"] for one in kept]))
+            both = {key: [one[key] for one in kept if key in one] for key in ("map", "map_across")}
+            rows.append({**row, **{key: float(np.mean(values)) for key, values in both.items() if values}})
+    return pd.DataFrame(rows).dropna(axis=1, how="all")
+
+
+def stages_table(logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Epochs, seconds and mAP of each stage of training, means over the seeds of a variant."""
+    rows = []
+    for run, log in logs.items():
+        for stage, own in log[log.epoch > 0].groupby("stage") if "stage" in log else ():
+            told = {"variant": run.rpartition("/")[0], "stage": int(stage) + 1, "epochs": len(own)}
+            rows.append(
+                {**told, "seconds": own.seconds.sum(), "map at end": own["map"].iloc[-1], "best": own["map"].max()}
+            )
+    return pd.DataFrame(rows).groupby(["variant", "stage"], sort=False).mean().reset_index() if rows else pd.DataFrame()
 
 
 def report_published(page: Page, published: Mapping[str, Any], comparable: bool) -> None:
@@ -9222,6 +9741,15 @@ def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFra
         page.figure("across", bands_figure(grouped, both), "mAP with all pairs, and without those of one encounter.")
     rates = [("lr", "learning rate"), ("grad_norm", "norm of the gradient")]
     page.figure("rates", bands_figure(grouped, rates), "Learning rate (of the head) and mean gradient norm by epoch.")
+    if "hardest_positive" in every and every.hardest_positive.notna().any():
+        mined = [
+            ("hardest_positive", "similarity of the hardest positive"),
+            ("hardest_negative", "of the hardest negative"),
+        ]
+        met = [("hardest_met", "share of hardest positives of one encounter")]
+        mined += met if every.hardest_met.notna().any() else []
+        caption = "What batches offer to learn from: means over images that have another of their identity there."
+        page.figure("mining", bands_figure(grouped, mined), caption)
     inside = {name: runs for name, runs in grouped.items() if "distance_to_rim" in next(iter(runs.values()))}
     if inside:
         lying = [("embedding_norm", "mean norm in the ball"), ("distance_to_rim", "outermost embedding to the rim")]
@@ -9247,8 +9775,9 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
             steps,
             "map: validation mAP after these steps, map_across the same across encounters; low and high: bootstrap "
             "interval over identities of the gain over raw similarities, at 95 %, or wider where several lists are "
-            "measured, so that one choice in twenty is a false gain; used: what the submission went through. What is "
-            "fitted was fitted on the other half of the identities. Measured, and by auto chosen, on these images.",
+            "measured, so that one choice in twenty is a false gain; mended, broken: shares of queries whose nearest "
+            "image becomes right, or wrong, by the steps; used: what the submission went through. What is fitted was "
+            "fitted on the other half of the identities. Measured, and by auto chosen, on these images.",
         )
     if tested := detail["metrics"].get("postprocess_test"):
         page.table(pd.DataFrame(tested), "The test images after each step, by their solution; gains over raw.")
@@ -9276,6 +9805,10 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
     weakest = dict(sorted(detail["metrics"]["per_identity"].items(), key=lambda item: item[1])[:80])
     by_identity = bars_figure(weakest, "average precision")
     page.figure(f"{name}-identities", by_identity, "Average precision by identity, weakest on top (at most 80).")
+    if detail.get("counts"):
+        caption = "Average precision of each identity by the number of images that it was learned from."
+        rare = rarity_figure(detail["counts"], detail["metrics"]["per_identity"])
+        page.figure(f"{name}-rarity", rare, caption)
     page.figure(
         f"{name}-similarity", similarity_figure(detail["similarity"], labels), "Similarity of validation pairs."
     )
@@ -9562,9 +10095,9 @@ def check_model(recipe: Recipe) -> None:
 
 
 @lru_cache(maxsize=8)
-def backbone_without_memory(name: str, input_size: int | None) -> nn.Module:
+def backbone_without_memory(name: str, input_size: int | None, classifier: bool) -> nn.Module:
     with torch.device("meta"):
-        return create_backbone(name, input_size)
+        return create_backbone(name, input_size, classifier=classifier)
 
 
 def check_buildable(recipe: Recipe) -> None:
@@ -9575,7 +10108,7 @@ def check_buildable(recipe: Recipe) -> None:
         if part.settings.get("against"):
             known_backbone(part.settings["against"])
     try:
-        backbone = backbone_without_memory(model.backbone, model.input_size)
+        backbone = backbone_without_memory(model.backbone, model.input_size, model.pooling.name == "logits")
         with torch.device("meta"):
             embedder = build_embedder(replace(model, pretrained=False), backbone)
             if not model.freeze:
@@ -10134,8 +10667,9 @@ def run_split(
     optimizer = Trainer.make_optimizer(recipe.train, embedder, loss)  # before the long extraction of features
     with first_process_first():
         task = make_task(recipe, embedder, images, labels, split, device)
-    met = shared_encounters(images.competition.train.iloc[task.validation])
-    task = replace(task, encounters=met, at_size=images.at_size)
+    met, every = (shared_encounters(images.competition.train.iloc[rows]) for rows in (task.validation, slice(None)))
+    every = None if every is None else torch.tensor(every)
+    task = replace(task, encounters=met, met=every, at_size=images.at_size)
     trainer = Trainer(recipe, embedder, loss, optimizer, task, deadline)
     if tensors:
         take_over_classes(trainer, tensors, known == identities)
@@ -10148,6 +10682,8 @@ def run_split(
         raise
     trainer.restore(trainer.best)
     trainer.average = {}
+    if trained := trainer.history[1:]:
+        trainer.stage = int(trained[best_epoch(trained, recipe.train.select)].get("stage", 0))
     metrics, embeddings = trainer.validate()
     if rank() == 0:
         write_results(trainer, images, identities, metrics, embeddings, place)
@@ -10456,13 +10992,16 @@ def make_task(
     if recipe.train.compile:
         compile_backbone(embedder.backbone)
     quicken(device, precision)
-    prepare = Preparation(recipe.background, recipe.augment, size, cfg["mean"], cfg["std"])
+    prepare = Preparation(recipe.background, recipe.augment, size, cfg["mean"], cfg["std"], recipe.model.crop)
     features = cache(partial(cached_features, embedder, config=recipe, precision=precision))
 
     pixels = PixelSource(images.store, prepare, device)
 
+    def stored(size: int | None) -> PixelSource:
+        return pixels if size in (None, recipe.data.size) else replace(pixels, store=images.at_size(size))
+
     def trained_on(size: int | None) -> Source:
-        own = pixels if size in (None, recipe.data.size) else replace(pixels, store=images.at_size(size))
+        own = stored(size)
         if not embedder.frozen or recipe.train.mixes:
             return own
         if prepare.fixed:
@@ -10470,8 +11009,13 @@ def make_task(
         drawn = [features(own, view=view, first=len(labels)) for view in range(recipe.train.views)]
         return ViewSource(tuple(drawn)) if drawn else own
 
-    evaluated_on = features(pixels) if embedder.frozen else pixels
-    return Task(pixels, evaluated_on, tuple(trained_on(s.size) for s in stages_of(recipe.train)), labels, *split)
+    def evaluated_on(source: PixelSource) -> Source:
+        return features(source) if embedder.frozen else source
+
+    stages = stages_of(recipe.train)
+    task = Task(pixels, evaluated_on(pixels), tuple(trained_on(stage.size) for stage in stages), labels, *split)
+    by_stage = recipe.train.validate_at == "stage"
+    return replace(task, evaluated=tuple(evaluated_on(stored(s.size)) for s in stages)) if by_stage else task
 
 
 def write_test_results(
@@ -10710,6 +11254,7 @@ def run_details(spec: RunSpec, images: Images, folder: Path, rows: int = 10) -> 
         "metrics": there.metrics(),
         "guesses": there.guesses(),
         "matches": there.matches(),
+        "counts": images.competition.train.identity.iloc[images.splits[0][0]].value_counts().to_dict(),
     }
 
 
@@ -10724,10 +11269,20 @@ class AnalysisContext:
     images: Images
     folder: Path  # for lists and tables
     device: torch.device
+    rows: np.ndarray | None = None  # which of the training images are looked at; None: all
+
+    def within(self, images: Literal["all", "training"]) -> AnalysisContext:
+        """All images with a label, or those alone that the first split trains on."""
+        return self if images == "all" else replace(self, rows=np.sort(self.images.splits[0][0]))
+
+    @cached_property
+    def train(self) -> pd.DataFrame:
+        table = self.images.competition.train
+        return table if self.rows is None else table.iloc[self.rows].reset_index(drop=True)
 
     @property
-    def train(self) -> pd.DataFrame:
-        return self.images.competition.train
+    def positions(self) -> np.ndarray:
+        return np.arange(len(self.train)) if self.rows is None else self.rows
 
     @property
     def identities(self) -> np.ndarray:
@@ -10735,11 +11290,13 @@ class AnalysisContext:
 
     @cached_property
     def pixels(self) -> ImageStore:
-        return self.images.store.subset(np.arange(len(self.train)))
+        return self.images.store.subset(self.positions)
 
     @cached_property
     def signals(self) -> pd.DataFrame:
-        signals = quality_signals(self.pixels)
+        """Of the files as they are: what tells sharpness is lost where they are stored small."""
+        root = self.images.competition.root
+        signals = quality_of_files(root, list(self.train.path), self.recipe.data.masks, self.pixels.key)
         self.keep("quality", pd.concat([self.train[["filename", "identity"]], signals], axis=1))
         return signals
 
@@ -10749,6 +11306,7 @@ class AnalysisContext:
 
     def embeddings_of(self, recipe: Recipe) -> Tensor:
         """Unit vectors (N, D) that the recipe's backbone makes, without a head."""
+        everything = self.images.competition.train
         model = replace(recipe.model, freeze=True, pooling=Component("pooling", "native"))
         plain = replace(recipe.train, views=0, stages=())
         recipe = replace(recipe, model=model, augment=(), train=plain, checkpoint=None)
@@ -10757,22 +11315,22 @@ class AnalysisContext:
             recipe,
             embedder,
             self.images,
-            torch.zeros(len(self.train), dtype=torch.int64),
-            (np.arange(len(self.train)), np.arange(0)),
+            torch.zeros(len(everything), dtype=torch.int64),
+            (np.arange(len(everything)), np.arange(0)),
             self.device,
         )
-        return l2_normalize(task.source.read(np.arange(len(self.train))).cpu())
+        return l2_normalize(task.source.read(self.positions).cpu())
 
     def keep(self, name: str, table: pd.DataFrame) -> None:
         write_table(self.folder / f"{name}.csv", table)
 
     def thumbnails(self, positions: Iterable[int]) -> list[Image.Image]:
-        return [self.images.store.thumbnail(int(i)) for i in positions]
+        return [self.images.store.thumbnail(int(self.positions[i])) for i in positions]
 
 
 @register("analysis", "characteristics")
-def characteristics(context: AnalysisContext) -> Page:
-    """Counts by identity, proportions of the split, and histograms of quality."""
+def characteristics(context: AnalysisContext, images: Literal["all", "training"] = "all") -> Page:
+    """Counts by identity and species, proportions of the split, and quality of all images or those of training."""
     train, (rows, held_out), page = context.train, context.images.splits[0], Page()
     counts = train.identity.value_counts()
     parts = {"all": counts, "training": train.identity.iloc[rows].value_counts()}
@@ -10787,13 +11345,67 @@ def characteristics(context: AnalysisContext) -> Page:
         f"between {table['validation share'].min():.1%} and {table['validation share'].max():.1%}."
     )
     page.figure("counts", counts_figure(table), "Images of each identity, split into training and validation.")
-    signals = context.signals
-    page.figure("quality", histograms_figure({"all images": signals}), "Quality on the animal's own pixels.")
+    page.table(counts_by_size(counts), "Identities by how many images they have.")
+    kind = next((c for c in ("species", "dataset") if c in train and (train[c].fillna("") != "").all()), None)
+    if kind:
+        page.table(counts_by_kind(train, context.images.competition.test, kind), f"Images and individuals by {kind}.")
+    signals = context.within(images).signals
+    caption = f"Quality on the animal's own pixels, at full resolution; {len(signals)} images."
+    page.figure("quality", histograms_figure({"all images": signals}), caption)
     described = signals.describe(percentiles=[0.05, 0.5, 0.95]).T.assign(skewness=signals.skew())
     described.insert(0, "signal", described.index)
     page.table(described)
     page.table(table.reset_index())
     return page
+
+
+SIZES = (0, 1, 5, 20, 60, math.inf)  # bounds of groups of identities, by how many images they have
+
+
+def counts_by_size(counts: pd.Series) -> pd.DataFrame:
+    """How many identities have how many images, in a few groups."""
+    names = [
+        f"{low + 1:g} to {high:g}" if math.isfinite(high) else f"more than {low:g}"
+        for low, high in itertools.pairwise(SIZES)
+    ]
+    groups = pd.cut(counts, SIZES, labels=["1", *names[1:]])
+    found = pd.DataFrame(
+        {"identities": groups.value_counts(sort=False), "total": counts.groupby(groups, observed=False).sum()}
+    )
+    return (
+        found[found.identities > 0]
+        .rename_axis("images of an identity")
+        .rename(columns={"total": "images"})
+        .reset_index()
+    )
+
+
+def counts_by_kind(train: pd.DataFrame, test: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Images, individuals, those with one image, and test images, for each value of the column `kind`."""
+    rows = []
+    for name, own in train.groupby(kind):
+        counts = own.identity.value_counts()
+        asked = int((test[kind] == name).sum()) if kind in test else 0
+        rows.append(
+            {
+                kind: name,
+                "images": len(own),
+                "individuals": len(counts),
+                "with one image": int((counts == 1).sum()),
+                "largest": int(counts.max()),
+                "test images": asked,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+SENSITIVITY = {  # other thresholds at which the methods for near-duplicates are tried
+    "perceptual_hash": ("distance", (4, 8, 11, 16, 20)),
+    "ssim": ("threshold", (0.65, 0.75, 0.85)),
+    "clustering": ("threshold", (0.9, 0.95, 0.99)),
+    "knn_graph": ("threshold", (0.85, 0.9, 0.95)),
+    "hybrid": ("threshold", (0.85, 0.9, 0.95)),
+}
 
 
 @register("analysis", "duplicates")
@@ -10802,12 +11414,14 @@ def duplicates(
     thresholds: tuple[CosineRange, ...] = (0.90, 0.95, 0.99),
     against: str | None = None,
     threshold: CosineRange = 0.95,
+    images: Literal["all", "training"] = "all",
 ) -> Page:
     """Near-duplicates by every method, lists of what stays without them, and how well the cosine tells identities.
 
     `thresholds` of the cosine are compared, `threshold` is that of the methods that take one; `against` names a second
     backbone, whose weights are never the file in model.weights.
     """
+    context = context.within(images)
     similarity, identities, page = (context.embeddings @ context.embeddings.T).numpy(), context.identities, Page()
     likeness = PairSimilarity(context.pixels, similarity)
     methods = {name: Component("duplicates", name) for name in registered("duplicates")}
@@ -10835,6 +11449,16 @@ def duplicates(
         "pairs: near-duplicates that the method finds; kept: images when of each connected group only the sharpest "
         f"stays{bursts}",
     )
+    page.table(
+        thresholds_tried(likeness, identities),
+        "How much each method hangs on its threshold: pairs within identities, those it would add across identities, "
+        "and the images that stay.",
+    )
+    page.figure(
+        "hashes",
+        collisions_figure(likeness.hash_distance, identities),
+        "Pairs of images by the bits in which their perceptual hashes differ.",
+    )
     for name in ("perceptual_hash", "embedding"):
         if (largest := groups_sheet(context, groups[name])) is not None:
             page.image(f"groups-{name}", largest, f"The largest groups that {name} finds, a row for each.")
@@ -10850,6 +11474,20 @@ def duplicates(
         page.figure(f"pairs-{model}", similarity_figure(values, identities), caption)
     page.figure("roc", roc_figure(models, identities), "ROC of 'same identity' by cosine, and FDR by threshold.")
     return page
+
+
+def thresholds_tried(likeness: PairSimilarity, identities: np.ndarray) -> pd.DataFrame:
+    """What each method finds at each threshold of `SENSITIVITY`."""
+    rows = []
+    for method, (setting, values) in SENSITIVITY.items():
+        for value in values:
+            part = Component("duplicates", method, {setting: value})
+            pairs = duplicate_pairs(part, likeness, identities, "across")
+            own = pairs[identities[pairs[:, 0]] == identities[pairs[:, 1]]]
+            kept = len(np.unique(connected_groups(own, len(identities))))
+            told = {"method": method, "threshold": value, "pairs": len(own), "across": len(pairs) - len(own)}
+            rows.append({**told, "kept": kept})
+    return pd.DataFrame(rows)
 
 
 def recovered(pairs: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -10869,21 +11507,25 @@ def curation(
     duplicate: CosineRange = 0.95,
     quality: Annotated[float, Range(low=0, high=50)] = 5.0,
     typical: Annotated[float, Range(low=0, high=50)] = 1.0,
+    percentiles: Literal["left", "all"] = "left",
+    cap: Literal["mean", "median"] = "mean",
+    removal: Literal["groups", "greedy"] = "groups",
 ) -> Page:
     """The four stages of `curate`; writes curated.csv for data.subset, and why each other image went."""
     similarity, page = (context.embeddings @ context.embeddings.T).numpy(), Page()
-    done = curate(context.signals, similarity, context.identities, duplicate, quality, typical)
+    how = (duplicate, quality, typical, percentiles, cap, removal)
+    done = curate(context.signals, similarity, context.identities, *how)
     train = context.train.assign(reason=done.reason)
     context.keep("curated", train.loc[done.kept, ["filename", "identity"]])
     context.keep("removed", train.loc[~done.kept, ["filename", "identity", "reason"]])
     signals = done.signals[["sharpness", "contrast", "representativeness", "uniqueness"]]
-    before, after = signals.mean(), signals[done.kept].mean()
-    means = pd.DataFrame({"signal": signals.columns, "before": before.to_numpy(), "after": after.to_numpy()})
+    parts = {"before": signals, "after": signals[done.kept], "excluded": signals[~done.kept]}
+    means = pd.DataFrame({"signal": signals.columns, **{k: part.mean().to_numpy() for k, part in parts.items()}})
     page.heading("Curation")
     page.table(done.stages)
-    page.table(means, "Means over the images before and after; representativeness and uniqueness within [0, 1].")
-    quality_of = {"all": signals, "kept": signals[done.kept]}
-    page.figure("curation-quality", histograms_figure(quality_of), "Quality before and after.")
+    page.table(means, "Means over all images, those kept, and those excluded; the last two signals within [0, 1].")
+    compared = {"kept": parts["after"], **({"excluded": parts["excluded"]} if len(parts["excluded"]) else {})}
+    page.figure("curation-quality", histograms_figure(compared), "Quality of what was kept and of what was excluded.")
     counts = pd.DataFrame({"all": train.identity.value_counts()})
     counts["training"] = train.identity[done.kept].value_counts().reindex(counts.index).fillna(0).astype(int)
     counts["validation"] = counts["all"] - counts.training
@@ -10956,7 +11598,9 @@ def run_search(
 
 
 def search_baseline(recipe: Recipe) -> RunSpec:
-    return RunSpec("baseline", "the recipe's own settings", with_settings(recipe, {}, recipe.name))
+    own = recipe.search.baseline
+    once = with_settings(recipe, own, f"{recipe.name}: search.baseline")
+    return RunSpec("baseline", f"the baseline: {json.dumps(own)}" if own else "the recipe's own settings", once)
 
 
 def free_space(recipe: Recipe, title: str) -> dict[str, Any]:
@@ -11117,7 +11761,7 @@ def run_trial(
 
     def watch(row: Mapping[str, float]) -> None:
         trial.report(float(row["map"]), int(row["epoch"]))
-        if trial.should_prune():
+        if trials.recipe.search.prune and trial.should_prune():
             raise optuna.TrialPruned
 
     try:
@@ -11164,12 +11808,37 @@ def report_search(recipe: Recipe, folder: Path) -> Page:
         trials.columns = [c.removeprefix("params_") for c in trials.columns]
         page.heading(f"Search: {title}")
         page.table(trials.sort_values("value", ascending=False))
+        page.table(
+            choices_table(trials), "mAP of the trials by each choice, or third of a range: what the search found."
+        )
+        spent = sum(trial_seconds(folder / "trials" / f"{title}{number}") for number in trials.number)
+        page.note(f"{len(trials)} trials took {spent / 3600:.2f} hours of training on this machine.")
         parallel = parallel_figure(trials)
         page.figure(f"parallel-{title}", parallel, "Trials as lines through their settings, coloured by mAP.")
         if importance := importance_of(study):
             ranked = bars_figure(importance, "share of the variance of mAP")
             page.figure(f"importance-{title}", ranked, "Importance of the settings (fANOVA).")
     return page
+
+
+def trial_seconds(folder: Path) -> float:
+    """How long a trial trained, as far as its log tells."""
+    path = folder / "log.csv"
+    return float(read_own_table(path).get("seconds", pd.Series(dtype=float)).sum()) if path.is_file() else 0.0
+
+
+def choices_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """How many trials had each choice of a setting, or a value in each third of its range, and their mAP."""
+    done, rows = trials.dropna(subset=["value"]), []
+    for setting in [c for c in trials if c not in ("number", "state", "value")]:
+        values = done[setting]
+        if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and values.nunique() > 6:
+            values = pd.qcut(values, 3, duplicates="drop").map(lambda span: f"{span.left:.3g} to {span.right:.3g}")
+        for value, own in done.groupby(values.astype(str), sort=False).value:
+            rows.append(
+                {"setting": setting, "value": value, "trials": len(own), "mean mAP": own.mean(), "best": own.max()}
+            )
+    return pd.DataFrame(rows)
 
 
 def importance_of(study: Any) -> dict[str, float]:
@@ -11222,7 +11891,14 @@ def finish_experiment(
     if recipe.ensemble != "none" and specs:
         competition = opened[data_key(specs[0].recipe)].competition
         extra = report_ensemble(combine_runs(recipe, specs, competition, folder))
-    report = write_report(folder, recipe, table, logs, details, notes, analyses, extra, comparable)
+    told = {spec.folder: RunFolder(folder / spec.folder).metrics()["per_identity"] for spec in specs}
+    by_identity = pd.DataFrame(
+        {
+            name: pd.DataFrame([told[f"{name}/seed{seed}"] for seed in runs.seed]).mean()
+            for name, runs in (table.groupby("variant", sort=False) if len(table) else ())
+        }
+    )
+    report = write_report(folder, recipe, table, logs, details, notes, analyses, extra, comparable, by_identity)
     for row in table.itertuples():
         processed, tested = getattr(row, "map_postprocessed", math.nan), getattr(row, "test_map", math.nan)
         across = getattr(row, "map_across", math.nan)

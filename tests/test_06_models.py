@@ -1,5 +1,6 @@
 """Backbones of every family, pooling, heads, and where weights come from."""
 
+import dataclasses
 import hashlib
 import io
 import itertools
@@ -139,7 +140,7 @@ def test_class_and_register_tokens_are_no_places(images):
         ("vit_small_patch16_dinov3", 1 + 4),
     ):
         model = tiny(name)
-        tokens = model.forward_features(images)
+        tokens = jaguar_kit.normalised_features(model, images)
         assert tokens.shape[1] == first + 4 * 4, name
         places = jaguar_kit.AveragePooling().features(model, images)
         assert torch.equal(places.flatten(2).mT, tokens[:, first:]), name
@@ -153,18 +154,26 @@ def slow_places(backbone, images):
     """What a backbone says of each place, in a list for each image."""
     features = backbone.forward_features(images)
     if hasattr(backbone, "num_prefix_tokens"):
-        return features[:, backbone.num_prefix_tokens :]
-    if type(backbone).__name__ in ("SwinTransformer", "MambaOut"):
-        return features.flatten(1, 2)
-    return features.flatten(2).mT
+        places = features[:, backbone.num_prefix_tokens :]
+    elif type(backbone).__name__ in ("SwinTransformer", "MambaOut"):
+        places = features.flatten(1, 2)
+    else:
+        places = features.flatten(2).mT
+    norm = {"Eva": "fc_norm", "ConvNeXt": "head.norm", "MambaOut": "head.norm"}.get(type(backbone).__name__)
+    norm = backbone.get_submodule(norm) if norm else None
+    return layer_norm(norm, places) if isinstance(norm, torch.nn.LayerNorm) else places
+
+
+def layer_norm(norm, vectors):
+    return torch.nn.functional.layer_norm(vectors, vectors.shape[-1:], norm.weight, norm.bias, norm.eps)
 
 
 def test_every_pooling_gives_finite_vectors_from_which_the_image_learns(backbone, images):
     images = images.clone().requires_grad_()
     for name in jaguar_kit.registered("pooling"):
         pooling = Component("pooling", name).build(num_features=backbone.num_features)
-        if name.startswith("class_") and not has_class_token(backbone):
-            with pytest.raises(KitError, match="no class token"):
+        if (name.startswith("class_") and not has_class_token(backbone)) or name == "logits":
+            with pytest.raises(KitError, match=r"no class token|without a classifier"):
                 pooling.width(backbone)
             continue
         pooled = pooling(backbone, images)
@@ -192,8 +201,37 @@ def test_poolings_are_what_they_say_in_every_family(backbone, images):
     torch.testing.assert_close(pooled["gem_bn"], gem / math.sqrt(1 + 1e-5), rtol=1e-4, atol=1e-5)
     if has_class_token(backbone):
         token = backbone.forward_features(images)[:, 0]
+        token = layer_norm(backbone.fc_norm, token) if hasattr(backbone.fc_norm, "weight") else token
         torch.testing.assert_close(pooled["class_token"], token)
         torch.testing.assert_close(pooled["class_gem"], torch.cat([token, gem], 1), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_places_are_normalised_as_timm_normalises_its_pooled_vector(backbone, images):
+    norm = jaguar_kit.norm_behind(backbone)
+    if norm is None or type(backbone).__name__ == "MambaOut":  # whose own pooled vector goes through a layer besides
+        pytest.skip("timm's model normalises before it pools, or not at all")
+    for weight in (norm.weight, norm.bias):
+        weight.copy_(torch.rand_like(weight))
+    features = backbone.forward_features(images)
+    places = jaguar_kit.feature_map(backbone, features).flatten(2).mT  # as they are
+    own = backbone.forward_head(features, pre_logits=True)
+    torch.testing.assert_close(layer_norm(norm, places.mean(1)), own, rtol=1e-4, atol=1e-4)
+    pooled = jaguar_kit.AveragePooling()(backbone, images)
+    torch.testing.assert_close(pooled, layer_norm(norm, places).mean(1), rtol=1e-4, atol=1e-4)
+
+
+def test_logits_are_those_of_the_weights_own_classifier(images, tmp_path, monkeypatch):
+    model = timm.create_model("test_resnet").eval()
+    save_file(model.state_dict(), tmp_path / "test_resnet.safetensors")
+    monkeypatch.setenv(jaguar_kit.WEIGHTS_VARIABLE, str(tmp_path))
+    embedder = jaguar_kit.build_embedder({"backbone": "test_resnet", "pooling": "logits", "head": "none"}).eval()
+    assert embedder.embedding_dim == model.num_classes == 1000
+    torch.testing.assert_close(embedder(images), model(images))
+    with pytest.raises(KitError, match="without a classifier"):
+        jaguar_kit.build_embedder(
+            {"backbone": "test_resnet", "pooling": "logits"}, jaguar_kit.create_backbone("test_resnet")
+        )
 
 
 def test_class_token_of_a_backbone_without_one_is_refused():
@@ -985,6 +1023,34 @@ def test_backbone_taken_out_of_a_larger_model_is_fetched_for_later(part_of_a_lar
     assert_same_weights(loaded, model)
     assert jaguar_kit.native_size(loaded) == 96
     assert len(asked) == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("route", ["hub", "published file", "fetched"])
+def test_miewid_is_its_features_gem_and_batch_norm(route, images, offline, monkeypatch):
+    known = jaguar_kit.BACKBONES["miewid"]
+    small = dataclasses.replace(known, architecture="test_efficientnet", config={"input_size": (3, 96, 96)})
+    monkeypatch.setitem(jaguar_kit.BACKBONES, "miewid", small)
+    torch.manual_seed(3)
+    model = timm.create_model("test_efficientnet", num_classes=0).eval()
+    width = model.num_features
+    mean, var, weight, bias, p = (*(torch.rand(width) + 0.5 for _ in range(4)), torch.tensor([2.5]))
+    tensors = {f"backbone.{key}": value for key, value in model.state_dict().items()}
+    tensors |= {"bn.running_mean": mean, "bn.running_var": var, "bn.weight": weight, "bn.bias": bias, "pooling.p": p}
+    tensors |= {"bn.num_batches_tracked": torch.tensor(7), "final.weight": torch.rand(9, width)}
+    path = offline / ("weights" if route == "published file" else "hub") / "miewid.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    save_file(tensors, path)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: str(path))
+    if route != "published file":
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+    if route == "fetched":
+        fetch_weights.fetch_backbone("miewid", offline / "weights")
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    embedder = jaguar_kit.build_embedder({"backbone": "miewid", "head": "none"}).eval()
+    places = model.forward_features(images).clamp(min=1e-6)
+    gem = places.pow(2.5).mean((2, 3)).pow(1 / 2.5)
+    torch.testing.assert_close(embedder(images), (gem - mean) / (var + 1e-5).sqrt() * weight + bias)
 
 
 def test_larger_model_without_the_backbone_s_tensors_is_refused(part_of_a_larger_model, offline, monkeypatch):

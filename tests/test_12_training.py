@@ -509,31 +509,39 @@ def test_ema_averages_statistics_and_counts_batches(tmp_path):
     assert trainer.average["embedder.backbone.bn1.num_batches_tracked"] == 1
 
 
-def slow_agreement(geometry, embeddings, labels) -> list[int]:
+def slow_mining(geometry, embeddings, labels, met) -> list[int]:
     similarity = geometry.similarity(geometry.project(embeddings), geometry.project(embeddings))
     agreeing = paired = 0
+    hardest, nearest, again = 0.0, 0.0, 0
     for i in range(len(labels)):
         others = [j for j in range(len(labels)) if j != i]
-        if any(labels[j] == labels[i] for j in others):
+        own = [j for j in others if labels[j] == labels[i]]
+        if own:
             paired += 1
             agreeing += int(labels[max(others, key=lambda j: float(similarity[i, j]))] == labels[i])
-    return [agreeing, paired]
+            least = min(own, key=lambda j: float(similarity[i, j]))
+            hardest += float(similarity[i, least])
+            nearest += max(float(similarity[i, j]) for j in others if j not in own)
+            again += int(met[least] == met[i])
+    return [agreeing, paired, hardest, nearest, again]
 
 
 @pytest.mark.parametrize("geometry", ["cosine", "euclidean", "poincare"])
-def test_nearest_agrees_with_a_loop(geometry):
+def test_mining_of_with_a_loop(geometry):
     space = jaguar_kit.build("geometry", geometry)
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         labels = torch.randint(0, 8, (14,), generator=generator)
         embeddings = torch.randn(14, 4, generator=generator) + torch.eye(8, 4)[labels] * 2
-        found = jaguar_kit.nearest_agrees(space, embeddings, labels).tolist()
-        assert found == slow_agreement(space, embeddings, labels), f"seed {seed}"
+        met = torch.randint(0, 3, (14,), generator=generator)
+        found = jaguar_kit.mining_of(space, embeddings, labels, met).tolist()
+        assert found == pytest.approx(slow_mining(space, embeddings, labels, met), rel=1e-5), f"seed {seed}"
+        assert jaguar_kit.mining_of(space, embeddings, labels).tolist() == [*found[:4], 0]
 
 
-def test_nearest_agrees_finds_nothing_where_each_identity_has_one_image():
+def test_mining_of_finds_nothing_where_each_identity_has_one_image():
     space = jaguar_kit.build("geometry", "cosine")
-    assert jaguar_kit.nearest_agrees(space, torch.eye(3), torch.arange(3)).tolist() == [0, 0]
+    assert jaguar_kit.mining_of(space, torch.eye(3), torch.arange(3)).tolist() == [0] * 5
 
 
 # memory that does not suffice
@@ -836,15 +844,19 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_images(tmp_path, monkeypatch)
 
     def watched(trainer, pooled, labels, mixed):
         loss, agrees = forward(trainer, pooled, labels, mixed)
-        seen.append((float(loss.detach()), len(labels), agrees.tolist()))
+        seen.append((float(loss.detach()), len(labels[0]), agrees.tolist()))
         return loss, agrees
 
     monkeypatch.setattr(jaguar_kit.Trainer, "loss_of_pooled", watched)
     row = trained_head(tmp_path, epochs=1, micro_batch=5).history[1]
     assert sum(count for _, count, _ in seen) == TRAINED
     assert row["train_loss"] == pytest.approx(sum(loss * count for loss, count, _ in seen) / TRAINED)
-    agreeing, paired = np.sum([agrees for _, _, agrees in seen], axis=0)
+    agreeing, paired, hardest, nearest, again = np.sum([agrees for _, _, agrees in seen], axis=0)
     assert row["batch_top1"] == pytest.approx(agreeing / paired)
+    assert row["hardest_positive"] == pytest.approx(hardest / paired)
+    assert row["hardest_negative"] == pytest.approx(nearest / paired)
+    assert math.isnan(row["hardest_met"])
+    assert again == 0
 
 
 @pytest.mark.parametrize(("track", "module"), [("tensorboard", "torch.utils.tensorboard"), ("wandb", "wandb")])

@@ -44,7 +44,7 @@ def gray_of(pixel):
 def slow_quality(image):
     """Sharpness, brightness, contrast, foreground and ratio of one image, pixel by pixel."""
     side = len(image)
-    inside = [(y, x) for y in range(side) for x in range(side) if image.shape[2] == 3 or image[y, x, 3] > 127]
+    inside = [(y, x) for y in range(side) for x in range(side) if image.shape[2] == 3 or image[y, x, 3] > 0]
     inside = inside or [(y, x) for y in range(side) for x in range(side)]
 
     def gray(y, x):  # mirrored at the border, the border itself not repeated

@@ -171,7 +171,9 @@ def embed_album(
     for note in notes:
         echo(f"  note: {note}")
     cfg, precision = embedder.backbone.pretrained_cfg, precision_of("auto", device)
-    source = PixelSource(store, Preparation(recipe.background, (), size, cfg["mean"], cfg["std"]), device)
+    source = PixelSource(
+        store, Preparation(recipe.background, (), size, cfg["mean"], cfg["std"], recipe.model.crop), device
+    )
     network = in_precision(embedder, precision)
     settings = (asdict(recipe.background), asdict(recipe.model), size, tuple(cfg["mean"]), tuple(cfg["std"]))
     settings += computed_by(precision, device)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "d4d93274ecad2c10de270edf4343fdb1c9e51c87976858b1f49b8a80103b07d2"  # of its jaguar_kit.py
+MODULE = "72e50f7a70ad4cd6c57b968b7e8eebfa5dc57d85ef2bcf461bb61403d4ea46fb"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -31,6 +31,35 @@ protocol: 'Stratified 80/20 split with the split seed 456; identity-balanced mAP
   as their own gallery, at the best epoch.
 
   '
+readings:
+- about: expansion in k-reciprocal re-ranking
+  text: not told
+  code: not told
+  taken: neither
+  why: these steps are not the study's
+- about: seed of training
+  text: not told
+  code:
+    seed: 456
+  taken: neither
+  why: 42 as everywhere else; the split's seed is 456 in both
+- about: what early stopping watches
+  text: validation loss
+  code: validation mAP
+- about: what validation scores
+  text: embeddings after TTA, query expansion and re-ranking
+  code: raw cosines
+  taken: both
+  why: map is of raw cosines, map_postprocessed of what follows the steps
+- about: precision
+  text:
+    train:
+      precision: fp32
+  code:
+    train:
+      precision: fp32
+  taken: neither
+  why: on a GPU mixed precision is several times faster
 data:
   split: stratified
   split_seed: 456

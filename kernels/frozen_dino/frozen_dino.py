@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "d4d93274ecad2c10de270edf4343fdb1c9e51c87976858b1f49b8a80103b07d2"  # of its jaguar_kit.py
+MODULE = "72e50f7a70ad4cd6c57b968b7e8eebfa5dc57d85ef2bcf461bb61403d4ea46fb"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -31,6 +31,31 @@ protocol: 'Stratified 80/20 split with the split seed 42; identity-balanced mAP 
   as their own gallery; the epoch with the best mAP gives the weights.
 
   '
+readings:
+- about: what early stopping watches
+  text:
+    train:
+      monitor: val_loss
+  code: validation mAP
+  why: the published epochs were counted by the code
+- about: scale of ArcFace
+  text: 64, and 30 in the comparison table
+  code: '64'
+  taken: both
+- about: precision
+  text:
+    train:
+      precision: fp32
+  code:
+    train:
+      precision: fp32
+  taken: neither
+  why: on a GPU mixed precision is several times faster; on a CPU fp32 is what auto means
+- about: interpolation
+  text: not told
+  code: stored bilinear, shown to the backbone bicubic, affine maps and rotations by the nearest pixel
+  taken: neither
+  why: stored bicubic, all else bilinear with antialiasing; the nearest pixel tears thin lines of a coat
 data:
   split: stratified
 model:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "d4d93274ecad2c10de270edf4343fdb1c9e51c87976858b1f49b8a80103b07d2"  # of its jaguar_kit.py
+MODULE = "72e50f7a70ad4cd6c57b968b7e8eebfa5dc57d85ef2bcf461bb61403d4ea46fb"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -31,6 +31,54 @@ protocol: 'Stratified 80/20 split with the split seed 456; identity-balanced mAP
   as their own gallery, at the best epoch.
 
   '
+readings:
+- about: which model, and which combinations
+  text: all three refinements
+  code: 'a head on the frozen DINOv3, trained on black with elastic_rotation_perspective and fed with
+    the background; re-ranking alone
+
+    '
+  taken: neither
+  why: all eight combinations of the final recipe's run; -o checkpoint=runs/lbe04a/elastic_rotation_perspective/seed42
+    with that recipe's model and -o background=original is the code's
+- about: seed of training
+  text: not told
+  code:
+    seed: 456
+  taken: neither
+  why: 42 as everywhere else; the split's seed is 456 in both
+- about: what early stopping watches
+  text: validation loss
+  code: validation mAP
+- about: what validation scores
+  text: embeddings after TTA, query expansion and re-ranking
+  code: raw cosines
+  taken: both
+  why: map is of raw cosines, map_postprocessed of what follows the steps
+- about: expansion in k-reciprocal re-ranking
+  text: not told
+  code:
+    postprocess:
+    - name: tta
+      flip: true
+    - name: query_expansion
+      k: 3
+    - name: k_reciprocal
+      k1: 20
+      k2: 6
+      lambda_value: 0.3
+      growing: true
+  taken: neither
+  why: compared with the first set, as the paper has it; the code compares with the set as it grows
+- about: precision
+  text:
+    train:
+      precision: fp32
+  code:
+    train:
+      precision: fp32
+  taken: neither
+  why: on a GPU mixed precision is several times faster
 data:
   split: stratified
   split_seed: 456
@@ -69,26 +117,32 @@ postprocess:
 checkpoint: runs/final/default/seed42
 variants:
   none:
+    why: plain cosines
     postprocess: []
   tta:
+    why: mirror images
     postprocess:
     - tta
   qe:
+    why: neighbours speak too
     postprocess:
     - name: query_expansion
       k: 3
   rerank:
+    why: mutual neighbours
     postprocess:
     - name: k_reciprocal
       k1: 20
       k2: 6
       lambda_value: 0.3
   tta_qe:
+    why: two of them
     postprocess:
     - tta
     - name: query_expansion
       k: 3
   tta_rerank:
+    why: two of them
     postprocess:
     - tta
     - name: k_reciprocal
@@ -96,6 +150,7 @@ variants:
       k2: 6
       lambda_value: 0.3
   qe_rerank:
+    why: two of them
     postprocess:
     - name: query_expansion
       k: 3
@@ -104,6 +159,7 @@ variants:
       k2: 6
       lambda_value: 0.3
   tta_qe_rerank:
+    why: all
     postprocess:
     - tta
     - name: query_expansion

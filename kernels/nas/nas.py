@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "d4d93274ecad2c10de270edf4343fdb1c9e51c87976858b1f49b8a80103b07d2"  # of its jaguar_kit.py
+MODULE = "72e50f7a70ad4cd6c57b968b7e8eebfa5dc57d85ef2bcf461bb61403d4ea46fb"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -27,6 +27,7 @@ RECIPE = """
 name: nas
 question: Which head, pooling and backbone does a search find, and is it better than the baseline with
   the same budget?
+hypothesis: A head of another shape gains less than another rate would.
 intervention: Depth, width, dropout and output of the head, the pooling, and the backbone.
 protocol: 'The best trial beside the baseline as it is, and beside the baseline''s own learning rate and
   weight decay searched with as many trials: what is gained beyond the second is gained by the architecture.
@@ -34,6 +35,36 @@ protocol: 'The best trial beside the baseline as it is, and beside the baseline'
   '
 published:
   baseline: 0.7798, the study's own
+readings:
+- about: size of DINOv3
+  text: not told
+  code: not told
+  taken: neither
+  why: 384 px for both backbones, so that they compare; everywhere else DINOv3 sees 256 px
+- about: what early stopping watches
+  text:
+    train:
+      monitor: val_loss
+  code: validation mAP
+  why: the published epochs were counted by the code
+- about: scale of ArcFace
+  text: 64, and 30 in the comparison table
+  code: '64'
+  taken: both
+- about: precision
+  text:
+    train:
+      precision: fp32
+  code:
+    train:
+      precision: fp32
+  taken: neither
+  why: on a GPU mixed precision is several times faster; on a CPU fp32 is what auto means
+- about: interpolation
+  text: not told
+  code: stored bilinear, shown to the backbone bicubic, affine maps and rotations by the nearest pixel
+  taken: neither
+  why: stored bicubic, all else bilinear with antialiasing; the nearest pixel tears thin lines of a coat
 data:
   size: 384
   split: stratified
