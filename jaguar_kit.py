@@ -509,6 +509,7 @@ class DataConfig:
     root: PathText | None = None  # folder with the data; null: --data, a Kaggle mount, or the mini-dataset
     competition: PathText = "jaguar-re-id"  # Kaggle slug; tells the right mount from others
     mini: MiniConfig | None = None  # the synthetic mini-dataset, for when no folder is given
+    extra: tuple[PathText, ...] = ()  # more folders to train on, never to validate, whose identities are kept apart
     masks: PathText | None = None  # folder of mask images named like the images; null: masks lie in alpha
     unmasked: Literal["stop", "keep"] = "stop"  # keep: without masks the background stays; stop: that is an error
     size: Pixels = 256  # px, side of the square in which an image is stored
@@ -2785,7 +2786,7 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
         notes.append(f"{len(broken)} unreadable images left out (test images count as black): {first_few(broken)}")
     if data.subset is not None:
         path = subset_path(data.subset, folder)
-        listed = listed_in(path, competition.train)
+        listed = listed_in(path, competition.train) | ~own_rows(competition.train)
         notes.append(f"{path}: {listed.sum()} of {len(listed)} training images ({data.subset_applies_to})")
         keep, left_in = (keep & listed, None) if data.subset_applies_to == "all" else (keep, listed)
     if notes:
@@ -2811,8 +2812,10 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
     if untold:
         note = f"{untold} of {len(competition.train)} training images have no {column}; each counts as one of its own"
         competition = replace(competition, notes=(*competition.notes, note))
-    own_hashes = partial(hashes, 0, len(competition.train))
-    splits = data.split.build(train=competition.train, hashes=own_hashes, split_seed=data.split_seed)
+    own, more = own_rows(competition.train), np.flatnonzero(~own_rows(competition.train))
+    own_hashes = partial(hashes, 0, int(own.sum()))
+    splits = data.split.build(train=competition.train[own], hashes=own_hashes, split_seed=data.split_seed)
+    splits = [(np.r_[rows, more], held_out) for rows, held_out in splits]
     if left_in is not None:
         splits = [(rows[left_in[keep][rows]], held_out) for rows, held_out in splits]
     for split in splits:
@@ -2836,10 +2839,50 @@ def check_split(train: np.ndarray, validation: np.ndarray, identity: pd.Series, 
         )
 
 
+def with_extra(competition: Competition, folders: Sequence[str], masks: str | None) -> Competition:
+    """The data with the images of further folders to train on, behind its own; identities and names begin with theirs.
+
+    A column `extra` names the folder, "" for the data's own.
+    """
+    if not folders:
+        return competition
+    if masks is not None:
+        raise KitError(f"data.extra: {folders[0]}: masks of a folder of their own are not looked for (expected alpha)")
+    tables, notes = [competition.train.assign(extra="")], list(competition.notes)
+    for folder in folders:
+        other = load_competition(folder)
+        name = other.root.resolve().name
+        if name in {table.extra.iloc[0] for table in tables}:
+            raise KitError(
+                f"data.extra: {folder}: two folders are called {name!r}, which names identities (rename one)"
+            )
+        own = {column: f"{name}/" + other.train[column] for column in ("identity", "filename")}
+        own["path"] = [str((other.root / path).resolve()) for path in other.train.path]
+        tables.append(other.train.assign(**own, extra=name))
+        notes.append(
+            f"data.extra: {folder}: {len(other.train)} images of {len(other.identities)} identities train besides, and "
+            "never validate or answer"
+        )
+    train = pd.concat(tables, ignore_index=True)
+    words = [c for c in train if train[c].dtype == object or pd.api.types.is_string_dtype(train[c])]
+    return replace(competition, train=train.fillna(dict.fromkeys(words, "")), notes=tuple(notes))
+
+
+def own_rows(train: pd.DataFrame) -> np.ndarray:
+    """Which images are the data's own, not of `data.extra`, bool (N,)."""
+    return (train.extra == "").to_numpy() if "extra" in train else np.ones(len(train), bool)
+
+
 def load_competitions(specs: Sequence[RunSpec], data: str | Path | None) -> dict[str, Competition]:
     """The data of every run by its `data_key`, each folder read once."""
     load = cache(load_competition)
-    return {data_key(spec.recipe): load(find_data(spec.recipe, data), spec.recipe.data.masks) for spec in specs}
+    found = {}
+    for spec in specs:
+        config = spec.recipe.data
+        found[data_key(spec.recipe)] = with_extra(
+            load(find_data(spec.recipe, data), config.masks), config.extra, config.masks
+        )
+    return found
 
 
 # 5. Background and augmentation
@@ -8163,6 +8206,7 @@ class PairSimilarity:
 
     pixels: np.ndarray | ImageStore  # uint8 (N, S, S, 3 or 4)
     similarity: np.ndarray  # cosines of embeddings (N, N)
+    found: dict[int, np.ndarray] = field(default_factory=dict)  # structural similarity by the bits of its candidates
 
     @cached_property
     def hash_distance(self) -> np.ndarray:
@@ -8177,6 +8221,20 @@ class PairSimilarity:
             Image.fromarray(gray_levels(p).astype(np.uint8)).resize((64, 64), Image.Resampling.BOX) for p in self.pixels
         ]
         return torch.from_numpy(np.stack([np.asarray(g) for g in gray])[:, None] / np.float32(255))
+
+    def structural(self, candidates: int) -> np.ndarray:
+        """Mean structural similarity (N, N) of pairs whose hashes differ in at most `candidates` bits, 0 for others."""
+        from kornia.metrics import ssim
+
+        if candidates not in self.found:
+            found = np.zeros(self.similarity.shape, np.float32)
+            pairs = np.argwhere(np.triu(self.hash_distance <= candidates, 1))
+            for part in progress(np.array_split(pairs, math.ceil(len(pairs) / 4096) or 1), "structural similarity"):
+                if len(part):
+                    values = ssim(self.small[part[:, 0]], self.small[part[:, 1]], 11).mean((1, 2, 3)).numpy()
+                    found[part[:, 0], part[:, 1]] = values
+            self.found[candidates] = np.maximum(found, found.T)
+        return self.found[candidates]
 
 
 CosineRange = Annotated[float, Range(low=-1, high=1)]
@@ -8200,15 +8258,7 @@ def hash_duplicates(likeness: PairSimilarity, distance: Bits = 11) -> np.ndarray
 @register("duplicates", "ssim")
 def ssim_duplicates(likeness: PairSimilarity, threshold: Fraction = 0.75, candidates: Bits = 24) -> np.ndarray:
     """Mean structural similarity of 64 x 64 gray images, where hashes differ in at most `candidates` bits."""
-    from kornia.metrics import ssim
-
-    found = np.zeros(likeness.similarity.shape, bool)
-    pairs = np.argwhere(np.triu(likeness.hash_distance <= candidates, 1))
-    for part in progress(np.array_split(pairs, math.ceil(len(pairs) / 4096) or 1), "structural similarity"):
-        if len(part):
-            values = ssim(likeness.small[part[:, 0]], likeness.small[part[:, 1]], 11).mean((1, 2, 3)).numpy()
-            found[part[:, 0], part[:, 1]] = values >= threshold
-    return found | found.T
+    return likeness.structural(candidates) >= threshold
 
 
 @register("duplicates", "embedding")
@@ -8608,6 +8658,13 @@ th { background: #f6f6f4; }
 th:first-child, td:first-child { text-align: left; } .words dt { font-weight: 600; } .words dd { margin: 0 0 .6em; }
 img { max-width: 100%; } pre { background: #f6f6f4; padding: 1em; overflow-x: auto; font-size: 13px; }
 .note { color: #555; } .wide { overflow-x: auto; }
+details { margin: 1em 0; } summary { cursor: pointer; color: #1c5f99; }
+@media print { body { max-width: none; margin: 0; } .wide { overflow: visible; } figure, tr { break-inside: avoid; }
+  th, td { font-size: 8pt; padding: .1em .3em; }
+  details::details-content { content-visibility: visible; display: block; } }
+@media (prefers-color-scheme: dark) { body { background: #16181b; color: #ddd; } th, pre { background: #24282d; }
+  th, td { border-color: #333; } .note { color: #aaa; } h2 { border-color: #444; } summary { color: #8fc1ee; }
+  img { background: #fff; } }
 """
 
 
@@ -8621,8 +8678,8 @@ class Column:
 
 
 COLUMNS = {
-    "variant": Column(),
-    "seed": Column(),
+    "variant": Column("what varies"),
+    "seed": Column("of training, and where the recipe says so of the split"),
     "n": Column("seeds", of_runs=False),
     "map": Column("identity-balanced mAP on the validation images, each a query against all others"),
     "sd": Column("standard deviation over seeds", of_runs=False),
@@ -8633,7 +8690,7 @@ COLUMNS = {
     "high": Column("upper end", of_runs=False),
     "map_across": Column("the same, pairs of one encounter left out: who is told across encounters", averaged=True),
     "published": Column("measured by others, on images of the same number", of_runs=False),
-    "untrained": Column("mAP before training"),
+    "untrained": Column("mAP before training: of a head with random weights, where there is one"),
     "untrained_across": Column("mAP before training, across encounters"),
     "map_postprocessed": Column("mAP after post-processing", averaged=True),
     "map_postprocessed_across": Column("the same across encounters", averaged=True),
@@ -8649,15 +8706,26 @@ COLUMNS = {
     "best_epoch": Column("whose weights are kept"),
     "best_epoch_sd": Column("its standard deviation over seeds", of_runs=False),
     "best_epochs": Column("the first and the last of them", of_runs=False),
-    "epochs": Column(),
+    "epochs": Column("that were trained, early stopping included"),
     "loss_variance": Column("of the training loss over the last ten epochs", of_runs=False),
     "map_variance": Column("of the validation mAP over the epochs of a run", of_runs=False),
     "grad_norm_sd": Column("standard deviation of the gradient's mean norm over the epochs of a run", of_runs=False),
     "steps_skipped": Column("steps whose gradient was no number", of_runs=False),
     "reliance": Column("mAP lost where other images' backgrounds stand behind the animals", of_runs=False),
-    "seconds": Column(),
-    "trainable": Column("parameters that learn"),
+    "seconds": Column("of training, validation included"),
+    "parameters": Column("of backbone, head and loss", of_runs=False),
+    "trainable": Column("those that learn"),
+    "grad_norm": Column("mean norm of the gradient over the steps of an epoch", of_runs=False),
+    "images_per_second": Column("in training", of_runs=False),
+    "embedding_norm": Column("mean length of the validation embeddings", of_runs=False),
+    "distance_to_rim": Column("of the outermost embedding in the Poincare ball", of_runs=False),
 }
+
+
+ANSWERING = (  # the columns that stand first
+    "variant", "n", "map", "sd", "low", "high", "map_across", "published", "test_map", "reliance", "diverged",
+    "best_epoch", "seconds",
+)  # fmt: skip
 
 
 def new_figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
@@ -8920,20 +8988,26 @@ def bars_figure(values: Mapping[str, float], label: str, digits: int = 2, errors
     figure, ax = new_figure(7, 1 + 0.26 * len(values))
     names = [plain_label(str(name)) for name in values]
     bars = ax.barh(names, list(values.values()), color="#4c78a8", xerr=errors, ecolor=INK, capsize=3)
-    ax.bar_label(bars, fmt=f"%.{digits}f", padding=4, fontsize=8)
+    told = [f"{value:.{digits}f}" for value in values.values()]
+    ax.bar_label(bars, told, padding=4, fontsize=8)
     ax.invert_yaxis()
     ax.tick_params(axis="y", labelsize=8)
     ax.margins(y=0.01)
-    ax.set(xlabel=label, xlim=(0, 1.15 * np.nanmax([*values.values(), 1e-9])))
+    ends = np.array(list(values.values()), float) + (0 if errors is None else errors[1])
+    ax.set(xlabel=label, xlim=(0, 1.15 * np.nanmax([*ends, 1e-9])))
     return figure
 
 
-def variants_figure(summary: pd.DataFrame) -> Any:
-    """Mean validation mAP of each variant, with the 95 % interval over seeds."""
+def variants_figure(summary: pd.DataFrame, table: pd.DataFrame | None = None) -> Any:
+    """Mean validation mAP of each variant, with the 95 % interval over seeds, and a dot for each run of the table."""
     low, high = (summary.get(c, pd.Series(math.nan, summary.index)) for c in ("low", "high"))
     errors = np.nan_to_num(np.stack([summary["map"] - low, high - summary["map"]]))
     values = dict(zip(summary.variant, summary["map"]))
-    return bars_figure(values, "validation mAP (identity-balanced)", 3, errors if errors.any() else None)
+    figure = bars_figure(values, "validation mAP (identity-balanced)", 3, errors if errors.any() else None)
+    if table is not None and len(table) > len(summary):
+        places = {name: number for number, name in enumerate(summary.variant)}
+        figure.axes[0].scatter(table["map"], table.variant.map(places) + 0.25, s=9, color=INK, zorder=3)
+    return figure
 
 
 def similarity_figure(similarity: np.ndarray, labels: np.ndarray) -> Any:
@@ -9049,6 +9123,8 @@ def bands_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: Sequen
                 ax.fill_between(every.index, every.min(axis=1), every.max(axis=1), color=colour, alpha=0.15, lw=0)
                 ax.plot(wide.loc[every.index[-1] :], color=colour, lw=0.6, alpha=0.5)
         ax.set(xlabel="epoch", ylabel=label)
+        if column == "lr":
+            ax.set_yscale("log")
         ax.xaxis.get_major_locator().set_params(integer=True)
     if len(logs) > 1 and len(logs) <= 24:
         np.ravel(axes)[-1].legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -9146,7 +9222,10 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 def show_value(value: Any) -> str:
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+        if math.isnan(value):
+            return ""
+        small = 1e-3 <= abs(value) < 1 or not value
+        return f"{value:.4f}" if small else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, (int, np.integer)) and value > 9999 else str(value)
 
 
@@ -9213,6 +9292,12 @@ class Page:
         self.lines.append(markdown_table(table))
         if note:
             self.note(note)
+
+    def fold(self, title: str, table: pd.DataFrame, note: str = "") -> None:
+        """A table that a click unfolds; printed, it is unfolded."""
+        self.html.append(f"<details><summary>{html.escape(title)}</summary>")
+        self.table(table, note)
+        self.html.append("</details>")
 
     def figure(self, name: str, figure: Any, caption: str) -> None:
         buffer, layout = io.BytesIO(), figure.get_layout_engine()
@@ -9355,6 +9440,8 @@ def divergence_of(logs: Sequence[pd.DataFrame], rule: Divergence | None) -> dict
     reached = [value for value in (best_up_to(log, rule.epoch) for log in logs) if not math.isnan(value)]
     short = f"; {len(logs) - len(reached)} ended before epoch {rule.epoch}" if len(reached) < len(logs) else ""
     share = f"{sum(value < rule.map for value in reached)} of {len(reached)}" if reached else "not applicable"
+    if max((log["map"].max() for log in logs), default=0) < rule.map:
+        return {"diverged": f"not applicable: none reaches {rule.map:g}"}
     return {"diverged": share + short}
 
 
@@ -9367,7 +9454,7 @@ def identical_runs(one: pd.DataFrame, other: pd.DataFrame) -> bool:
 def results_of(table: pd.DataFrame, variant: str, seeds: Iterable[int]) -> pd.DataFrame:
     """What the runs of a variant measured, without the time that it took."""
     rows = table[table.variant == variant].set_index("seed").loc[list(seeds)]
-    return rows.drop(columns=["variant", "seconds", "background"], errors="ignore")
+    return rows.drop(columns=["variant", "seconds", "background", "validated_on"], errors="ignore")
 
 
 def costs_of(table: pd.DataFrame, name: str, first: str) -> dict[str, float]:
@@ -9375,7 +9462,7 @@ def costs_of(table: pd.DataFrame, name: str, first: str) -> dict[str, float]:
     if not {"epochs", "seconds"} <= set(table):
         return {}
     own, base = (table[table.variant == one][["epochs", "seconds"]].mean() for one in (name, first))
-    share = own.seconds / base.seconds - 1 if base.seconds else math.nan
+    share = own.seconds / base.seconds - 1 if base.seconds > 30 else math.nan  # less is noise
     return {"epochs more": own.epochs - base.epochs, "time more": f"{share:+.0%}" if math.isfinite(share) else ""}
 
 
@@ -9384,25 +9471,29 @@ def compare_variants(
 ) -> pd.DataFrame:
     """Each variant against the first, paired by seed: difference of the metric, its 95 % interval, p of the t-test.
 
-    The verdict is "not distinguishable" when the interval holds 0, or when there are fewer than two common seeds; it is
-    "identical" where the runs' `logs` (by "variant/seed") are the same to the last digit.
+    The verdict is "not distinguishable" when the interval holds 0, when there are fewer than two common seeds, or when
+    p, corrected for the number of variants by Holm's method (p_holm), is not below 0.05; "other validation images"
+    where those of the two differ, so that nothing is paired; and "identical" where the runs' `logs` (by "variant/seed")
+    are the same to the last digit.
     """
     from scipy.stats import ttest_rel
 
-    by_variant = {name: runs.set_index("seed")[metric] for name, runs in table.groupby("variant", sort=False)}
+    by_variant = {name: runs.set_index("seed") for name, runs in table.groupby("variant", sort=False)}
     (first, base), *others = by_variant.items()
     rows = []
-    for name, values in others:
-        seeds = base.index.intersection(values.index)
-        difference = (values[seeds] - base[seeds]).to_numpy()
-        low, high = mean_interval(difference)
+    for name, own in others:
+        seeds = base.index.intersection(own.index)
+        values, start = own[metric][seeds], base[metric][seeds]
+        difference = (values - start).to_numpy()
+        elsewhere = "validated_on" in table and (own.validated_on[seeds] != base.validated_on[seeds]).any()
+        low, high = (math.nan, math.nan) if elsewhere else mean_interval(difference)
         certain = low > 0 or high < 0
         verdict = ("higher" if low > 0 else "lower") if certain else "not distinguishable"
         pairs = [(f"{name}/seed{seed}", f"{first}/seed{seed}") for seed in seeds] if logs else []
         alike = all(identical_runs(logs[a], logs[b]) for a, b in pairs)
         if pairs and alike and results_of(table, name, seeds).equals(results_of(table, first, seeds)):
             verdict = "identical"
-        same = len(seeds) > 1 and np.ptp(difference) == 0
+        tested = len(seeds) > 1 and np.ptp(difference) > 0 and not elsewhere
         rows.append(
             {
                 "variant": f"{name} - {first}",
@@ -9411,27 +9502,60 @@ def compare_variants(
                 "low": low,
                 "high": high,
                 **costs_of(table, name, first),
-                "p": float(ttest_rel(values[seeds], base[seeds]).pvalue) if len(seeds) > 1 and not same else math.nan,
-                "verdict": verdict,
+                "p": float(ttest_rel(values, start).pvalue) if tested else math.nan,
+                "verdict": "other validation images" if elsewhere else verdict,
             }
         )
-    return pd.DataFrame(rows)
+    compared = pd.DataFrame(rows)
+    if "time more" in compared and not compared["time more"].any():
+        compared = compared.drop(columns="time more")
+    if len(compared) > 1:
+        compared.insert(compared.columns.get_loc("p") + 1, "p_holm", holm(compared.p.to_numpy(float)))
+        unsure = compared.verdict.isin(("higher", "lower")) & (compared.p_holm >= 0.05)
+        compared.loc[unsure, "verdict"] = "not distinguishable"
+    return compared
 
 
-def findings(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """Sentences that the numbers of these runs support, and no others."""
+def holm(p: np.ndarray) -> np.ndarray:
+    """P-values corrected for their number (Holm 1979); NaN stays."""
+    order = np.argsort(p)  # NaN last
+    tested = int((~np.isnan(p)).sum())
+    factors = np.maximum(tested - np.arange(len(p)), 1)
+    corrected = np.full(len(p), math.nan)
+    corrected[order[:tested]] = np.minimum(np.maximum.accumulate((p[order] * factors)[:tested]), 1)
+    return corrected
+
+
+def findings(
+    summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame, by_identity: pd.DataFrame | None = None
+) -> list[str]:
+    """Sentences that the numbers of these runs support, and no others; by_identity as in `report_results`."""
     if table["map"].isna().all():
         return ["Nothing was validated: all images were trained on."]
     best = summary.loc[summary["map"].idxmax()]
-    spread = f" (sd {best.sd:.4f} over {best.n} seeds)" if best.n > 1 and "sd" in summary else " (one seed)"
-    said = [f"The highest mean validation mAP is that of {best.variant}: {best['map']:.4f}{spread}."]
+    spread = f"sd {best.sd:.4f} over {best.n} seeds" if best.n > 1 and "sd" in summary else "one seed"
+    if by_identity is not None and best.variant in by_identity:
+        low, high = over_identities(by_identity[best.variant])
+        spread += f"; 95 % over identities [{low:.4f}, {high:.4f}]"
+    several = len(summary) > 1
+    said = [
+        f"The {'highest ' * several}mean validation mAP is {'that of ' * several}{best.variant * several}"
+        f"{': ' * several}{best['map']:.4f} ({spread})."
+    ]
+    said.append("The epoch is chosen by these same images, so that mAP is a little higher than on new ones.")
+    if "test_map" in summary and several:
+        top = summary.loc[summary.test_map.idxmax()]
+        said.append(
+            f"On the test images the highest is {top.variant} ({top.test_map:.4f}); {best.variant} has "
+            f"{best.test_map:.4f}."
+        )
     gains = (table["map"] - table.untrained)[table.epochs > 0].dropna()
     if len(gains):
         raised = int((gains > 0).sum())
         said.append(f"Training raised mAP in {raised} of {len(gains)} runs, by {gains.mean():.4f} on average.")
     if "map_across" in summary:
         said += across_words(table, summary)
-    said += [claim_words(best)] if best.n > 1 and "sd" in summary else []
+    said += [claim_words(best, compared)] if best.n > 1 and "sd" in summary else []
     only, swap = (background_column(summary, name) for name in ("background_only", "swap"))
     for _, row in (summary[summary.reliance.notna()] if "reliance" in summary else summary[:0]).iterrows():
         alone = f", {row[only]:.4f} from the background alone" if only else ""
@@ -9444,8 +9568,10 @@ def findings(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame)
             said.append(f"{row.variant}: identical runs; what varies changed nothing on these images.")
         elif math.isnan(row.difference):
             said.append(f"{row.variant}: no seed in common.")
+        elif row.verdict == "other validation images":
+            said.append(f"{row.variant}: {row.difference:+.4f}, on other validation images, so that nothing is paired.")
         elif math.isnan(row.low):
-            said.append(f"{row.variant}: {row.difference:+.4f} on one seed, which can't be told from noise.")
+            said.append(f"{row.variant}: {row.difference:+.4f} on one seed{identity_words(row.variant, by_identity)}.")
         elif row.verdict == "not distinguishable":
             said.append(f"{row.variant}: {row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}], not distinguishable.")
         else:
@@ -9453,15 +9579,49 @@ def findings(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame)
     return said
 
 
-def claim_words(best: pd.Series) -> str:
-    """What the deviation over seeds allows to claim."""
-    least = 2.8 * best.sd / math.sqrt(best.n)  # seen in four of five tries, at 95 %, between two means of so many seeds
+def over_identities(values: pd.Series) -> tuple[float, float]:
+    """Bootstrap interval (95 %) of a mean over identities."""
+    known = values.dropna().to_numpy(float)
+    return resampled_interval(known, np.arange(len(known)))
+
+
+def identity_words(pair: str, by_identity: pd.DataFrame | None) -> str:
+    """What other animals would make of a difference between two variants, "one - other", that one seed has shown."""
+    one, _, other = pair.partition(" - ")
+    if by_identity is None or not {one, other} <= set(by_identity):
+        return ", which can't be told from noise"
+    low, high = over_identities(by_identity[one] - by_identity[other])
+    verdict = "holds for these images, not for other seeds" if low > 0 or high < 0 else "not distinguishable"
+    return f", over identities [{low:+.4f}, {high:+.4f}]: {verdict}"
+
+
+def claim_words(best: pd.Series, compared: pd.DataFrame) -> str:
+    """What the spread over seeds allows to claim: differences paired by seed where there are some, else means."""
+    halves = ((compared.high - compared.low) / 2).dropna() if len(compared) else pd.Series(dtype=float)
+    paired = "paired by seed " if len(halves) else ""
+    least = halves.median() if len(halves) else 2.8 * best.sd / math.sqrt(best.n)  # 2.8: seen in four of five tries
+    share = least / max(best["map"], 1e-9)
     verdict = (
-        "small: differences that matter can be claimed" if least < 0.02 else "large: only great ones can be claimed"
+        "small enough to claim differences that matter" if share < 0.025 else "large: small gains can't be claimed"
     )
     return (
-        f"With a deviation of {best.sd:.4f} over {best.n} seeds differences from about {least:.3f} on show; {verdict}."
+        f"The spread over {best.n} seeds lets differences {paired}of about {least:.3f} be seen, {share:.0%} of mAP: "
+        f"{verdict}."
     )
+
+
+def same_words(table: pd.DataFrame, logs: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Which variants beyond the first are the very same runs, so that they are one result and not several."""
+    groups: list[list[str]] = []
+    for name, runs in list(table.groupby("variant", sort=False))[1:]:
+        for group in groups:
+            there = [(f"{name}/seed{seed}", f"{group[0]}/seed{seed}") for seed in runs.seed]
+            if all(b in logs and identical_runs(logs[a], logs[b]) for a, b in there):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return [f"The very same runs, one result in all: {', '.join(group)}." for group in groups if len(group) > 1]
 
 
 def next_words(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame) -> list[str]:
@@ -9481,7 +9641,7 @@ def next_words(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFram
         wanted = math.ceil(row.n * ((row.high - row.low) / 2 / abs(row.difference)) ** 2)
         if wanted <= 100:
             said.append(f"To tell {row.variant} ({row.difference:+.4f}) from noise takes about {wanted} seeds.")
-    if "map_across" in summary and summary.map_across.idxmax() != summary["map"].idxmax():
+    if "map_across" in summary and scenes_decide(summary, table):
         said.append("Select by map_across (train.select): the usual mAP prefers a variant that knows scenes.")
     if "test_map" in summary and (summary["map"] - summary.test_map).abs().max() > 0.1:
         said.append("Look at the split: validation and test mAP lie far apart (data.split: encounter_safe).")
@@ -9491,18 +9651,28 @@ def next_words(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFram
 def across_words(table: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
     """What mAP across encounters says, and where the usual one says otherwise."""
     trained = table[(table.epochs > 0) & table.map_across.notna()]
-    usual = (trained["map"] - trained.untrained).mean()
-    across = (trained.map_across - trained.untrained_across).mean()
+    gains = [trained["map"] - trained.untrained, trained.map_across - trained.untrained_across]
+    (usual, across), told = (gain.mean() for gain in gains), [mean_interval(gain) for gain in gains]
     scenes = "images of one encounter share light and background, so that mAP rewards recognising the scene"
     best = {column: summary.loc[summary[column].idxmax()] for column in ("map", "map_across")}
     said = [
         f"Across encounters the highest mean is that of {best['map_across'].variant}: {summary.map_across.max():.4f}."
     ]
     if usual * across < 0:
-        return [*said, f"Training changes mAP by {usual:+.4f}, but across encounters by {across:+.4f}: {scenes}."]
+        why = f": {scenes}" if all(low > 0 or high < 0 for low, high in told) else ""
+        return [*said, f"Training changes mAP by {usual:+.4f}, but across encounters by {across:+.4f}{why}."]
     if best["map"].variant != best["map_across"].variant:
-        said.append(f"By mAP another is best, {best['map'].variant}: {scenes}.")
+        why = scenes if scenes_decide(summary, table) else "which of the two can't be told from noise"
+        said.append(f"By mAP another is best, {best['map'].variant}: {why}.")
     return said
+
+
+def scenes_decide(summary: pd.DataFrame, table: pd.DataFrame) -> bool:
+    """Whether the best by mAP and the best across encounters are each better by its measure, paired by seed."""
+    one, other = (summary.variant[summary[column].idxmax()] for column in ("map", "map_across"))
+    runs = {name: own.set_index("seed") for name, own in table.groupby("variant")}
+    differences = {c: (runs[one][c] - runs[other][c]).dropna() for c in ("map", "map_across")}
+    return mean_interval(differences["map"])[0] > 0 and mean_interval(differences["map_across"])[1] < 0
 
 
 # the report of an experiment
@@ -9519,17 +9689,19 @@ def write_report(
     extra: Page | None = None,
     comparable: bool = False,
     by_identity: pd.DataFrame | None = None,
+    facts: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes results.csv, report.md, figures and the self-contained report.html; returns the page's path.
 
     table: a row for each finished run; logs: their logs by "variant/seed"; details: for each run to be shown name,
     labels, embeddings, similarity, metrics and sheet (an image); notes: what the reader must know; analyses and
     extra: further parts of the page, before and after the results; comparable: whether published figures were
-    measured on these data; by_identity as in `report_results`.
+    measured on these data; by_identity as in `report_results`; facts: what was run on what, by headings.
     """
     write_table(folder / "results.csv", table)
     page = Page(recipe.name)
     page.words((word.capitalize(), getattr(recipe, word)) for word in SAID_BEFORE)
+    page.words((facts or {}).items())
     for note in notes:
         page.note(f"Note: {note}")
     for part in analyses:
@@ -9579,7 +9751,7 @@ def report_results(
     several = len(summary) > 1 and summary["map"].notna().any()
     compared = compare_variants(table, logs=logs) if several else pd.DataFrame()
     page.heading("Findings")
-    page.bullets(findings(summary, compared, table))
+    page.bullets([*findings(summary, compared, table, by_identity), *same_words(table, logs)])
     if following := next_words(summary, compared, table):
         page.heading("What next", 3)
         page.bullets(following)
@@ -9587,12 +9759,19 @@ def report_results(
     meanings = [f"{name}: {COLUMNS[name].meaning}" for name in summary if name in COLUMNS and COLUMNS[name].meaning]
     if (rule := recipe.divergence) is not None:
         meanings.append(f"diverged: runs whose best mAP up to epoch {rule.epoch} is below {rule.map}")
-    page.table(summary, f"Means over seeds. {'; '.join(meanings)}.")
+    first = [name for name in ANSWERING if name in summary]
+    page.table(summary[first], "Means over seeds; what columns mean stands with the others.")
+    page.fold("All columns", summary.drop(columns=first[1:]), f"Means over seeds. {'; '.join(meanings)}.")
+    if several or len(table) > 1:
+        caption = "Mean validation mAP, with its 95 % interval where there are several seeds; dots are single runs."
+        page.figure("map", variants_figure(summary, table), caption)
     if several:
-        caption = "Mean validation mAP, with its 95 % interval where there are several seeds."
-        page.figure("map", variants_figure(summary), caption)
         page.heading("Differences, paired by seed", 3)
-        page.table(compared, "difference: of mAP to the first variant on the same seeds; p: paired t-test.")
+        page.table(
+            compared,
+            "difference: of mAP to the first variant on the same seeds, with its 95 % interval; p: paired t-test; "
+            "p_holm: corrected for the number of variants; epochs and time: what it takes more.",
+        )
         if "map_across" in summary:
             across = compare_variants(table.dropna(subset=["map_across"]), "map_across", logs)
             page.table(across, "The same of the mAP across encounters.")
@@ -9602,12 +9781,13 @@ def report_results(
     if (marginal := marginal_figure(recipe, logs)) is not None:
         caption = "Mean over all other settings and seeds for each value of a grid's setting, with its standard error."
         page.figure("marginal", marginal, caption)
-    if "trainable" in summary and summary.trainable.nunique() > 1:
+    wide = {c for c in ("trainable", "parameters") if c in summary and summary[c].max() > 1.5 * summary[c].min()}
+    if "trainable" in wide:
         label = "trainable parameters"
         page.figure("parameters", scatter_figure(summary, "trainable", label), "Parameters that learn against mAP.")
-    if "parameters" in summary and summary.parameters.nunique() > 1:
+    if "parameters" in wide:
         page.figure("size", scatter_figure(summary, "parameters", "parameters"), "All parameters against mAP.")
-    if len(summary) > 1 and summary.seconds.max() > 0:
+    if len(summary) > 2 and summary.seconds.max() > 30:
         page.figure("time", scatter_figure(summary, "seconds", "seconds of training"), "Time of training against mAP.")
     if len(stages := stages_table(logs)):
         page.table(
@@ -9618,7 +9798,7 @@ def report_results(
         page.heading("What another choice of the epoch would have kept", 3)
         page.table(kept, "Means over runs: the epoch that is best in each metric, and the mAP there.")
     if by_identity is not None and by_identity.shape[1] > 1:
-        report_identities(page, by_identity)
+        report_identities(page, by_identity, str(summary.variant[summary["map"].idxmax()]))
     beside = set(table.variant) if comparable else set()
     others = {key: value for key, value in recipe.published.items() if key not in beside}
     if others:
@@ -9626,7 +9806,7 @@ def report_results(
     report_curves(page, table, logs)
     page.heading("Runs", 3)
     shown = [name for name, column in COLUMNS.items() if column.of_runs and name in table]
-    page.table(table[shown], "results.csv has more columns.")
+    page.table(table[shown].assign(seed=table.seed.astype(str)), "results.csv has more columns.")
 
 
 def report_readings(page: Page, recipe: Recipe) -> None:
@@ -9647,9 +9827,12 @@ def report_readings(page: Page, recipe: Recipe) -> None:
     }
     page.text(f"Where the source's text, its code and this recipe differ, these runs follow {how[recipe.reading]}.")
 
-    def words(told: Any) -> str:
-        flat = yaml.safe_dump(told, default_flow_style=True, width=math.inf) if isinstance(told, Mapping) else told
-        return str(flat).strip().replace("variants: ", "")
+    def words(told: Any, dotted: str = "") -> str:
+        if not isinstance(told, Mapping) or not told:
+            return f"{dotted}: {told}" if dotted else str(told).strip()
+        return "; ".join(
+            words(v, f"{dotted}.{key}" if dotted else str(key)) for key, v in told.items() if key != "name"
+        )
 
     rows = [
         {
@@ -9666,11 +9849,10 @@ def report_readings(page: Page, recipe: Recipe) -> None:
     )
 
 
-def report_identities(page: Page, by_identity: pd.DataFrame, most: int = 12) -> None:
-    """Whose average precision changes most from the first variant to that with the best mean."""
-    means = by_identity.mean()
-    first, best = by_identity.columns[0], means.idxmax()
-    best = best if best != first else means.drop(first).idxmax()
+def report_identities(page: Page, by_identity: pd.DataFrame, best: str, most: int = 12) -> None:
+    """Whose average precision changes most from the first variant to the best, or where that is best to the second."""
+    first = by_identity.columns[0]
+    best = best if best != first else by_identity.columns[1]
     change = (by_identity[best] - by_identity[first]).dropna().sort_values()
     if change.empty:
         return
@@ -10722,6 +10904,7 @@ def write_results(
         state = trainer.retrieval(task.validation, embeddings)
         kept_apart = {metric: told[metric] for metric in ("val_loss", "accuracy", "map_across")}
         metrics = {**kept_apart, **retrieval_metrics(state.raw, labels)}
+        metrics["validated"] = evidence_of(labels, list(kept["paths"]))
         chosen = choose_steps(recipe.postprocess, state, labels, task.encounters)
         steps = chosen.fitted
         if recipe.postprocess:
@@ -10753,6 +10936,23 @@ def write_results(
         remove_path(place / "checkpoint.safetensors")
 
 
+def evidence_of(labels: np.ndarray, paths: Sequence[str]) -> dict[str, Any]:
+    """How much mAP rests on: images, those that count as queries, their identities, pairs of one identity, and the mAP
+    that a random order has; `on` changes with the images."""
+    counts, rng = pd.Series(labels).value_counts(), np.random.default_rng(0)
+    several = counts[counts > 1]
+    shape = (len(labels), len(labels))
+    chance = [identity_balanced_map(rng.random(shape, np.float32), labels) for _ in range(10)]
+    return {
+        "images": len(labels),
+        "queries": int(several.sum()),
+        "identities": len(several),
+        "pairs": int((several * (several - 1) // 2).sum()),
+        "chance": float(np.mean(chance)),
+        "on": fingerprint(sorted(paths)),
+    }
+
+
 def check_open_set(recipe: Recipe, competition: Competition) -> None:
     """Refuses a recipe that would leave the queries of an open set without answers."""
     config, split = recipe.open_set or OpenSet(), recipe.data.split.name
@@ -10760,8 +10960,10 @@ def check_open_set(recipe: Recipe, competition: Competition) -> None:
         return
     told = "data.split: kfold" if split == "kfold" else f"ensemble: {recipe.ensemble}"
     told = f"postprocess: {describe_steps(recipe.postprocess)}" if recipe.postprocess else told
-    if split == "kfold" or recipe.ensemble != "none" or recipe.postprocess:
-        raise KitError(f"{recipe.name}: {told}: can't answer an open set (expected one model, without such steps)")
+    if split == "kfold" or recipe.ensemble not in ("none", "mean") or recipe.postprocess:
+        raise KitError(
+            f"{recipe.name}: {told}: can't answer an open set (expected no such steps, and one model or ensemble: mean)"
+        )
     if split == "all" and config.threshold is None:
         raise KitError(
             f"{recipe.name}: open_set.threshold: null is fitted in validation, but data.split all has none (expected a "
@@ -10805,6 +11007,16 @@ class OpenSetJudge:
         return self.trainer.recipe.open_set or OpenSet()
 
     @cached_property
+    def known(self) -> set[str]:
+        """The identities that may be an answer."""
+        train = self.competition.train
+        return set(train.identity[own_rows(train)])
+
+    def own(self, positions: np.ndarray) -> np.ndarray:
+        """Positions of the data's own images among these."""
+        return positions[own_rows(self.competition.train)[positions]]
+
+    @cached_property
     def database(self) -> Tensor:
         """Embeddings of all training images; validation and test compare with parts of it."""
         return self.trainer.embed(np.arange(len(self.competition.train)))
@@ -10833,6 +11045,8 @@ class OpenSetJudge:
         species = rows.get("species", "")
         if self.config.decide == "softmax":
             logits = class_logits(self.trainer.loss, queries.to(self.trainer.device))
+            others = [name not in self.known for name in self.identities]  # of data.extra, which nobody asks for
+            logits = logits.masked_fill(torch.tensor(others, device=logits.device), -torch.inf)
             score, best = logits.detach().softmax(1).max(1)
             named = np.asarray(self.identities, str)[best.cpu().numpy()]
             return guesses_table(rows.filename, species, named, score.cpu().numpy().astype(np.float64))
@@ -10845,15 +11059,15 @@ class OpenSetJudge:
     def validation(self, embeddings: Tensor) -> tuple[pd.DataFrame, str]:
         """Raw guesses for the validation queries, with their truth, and in words who the unknown among them are."""
         train, task = self.competition.train, self.trainer.task
-        rows = train.iloc[task.validation]
-        table = self.guess(embeddings, rows, task.train)
+        rows, gallery = train.iloc[task.validation], self.own(task.train)
+        table = self.guess(embeddings, rows, gallery)
         table["truth"] = rows.identity.to_numpy(str)
-        table["known"] = rows.identity.isin(set(train.identity.iloc[task.train])).to_numpy()
+        table["known"] = rows.identity.isin(set(train.identity.iloc[gallery])).to_numpy()
         if not table.known.all():
             return table, "Unknown individuals are identities that were held out whole."
         if self.config.decide == "softmax":
             return table, "No identity was held out, so that there are no unknown individuals to find."
-        absent = self.guess(embeddings, rows, task.train, without_own=True)
+        absent = self.guess(embeddings, rows, gallery, without_own=True)
         absent = absent.assign(truth=table.truth + LEFT_OUT, known=False)
         return pd.concat([table, absent[absent.identity != ""]], ignore_index=True), (
             "No identity was held out whole: each query stands for an unknown one too, its own identity left out of "
@@ -10899,23 +11113,25 @@ class OpenSetJudge:
             found["fixed"] = {str(fixed): score_guesses(table, {"": fixed}) for fixed in SOURCE_THRESHOLDS}
             if config.decide == "nearest":
                 rows = competition.train.iloc[task.validation]
-                found["retrieval"] = {"validation": self.retrieved(embeddings, rows, rows.identity, task.train)}
+                found["retrieval"] = {
+                    "validation": self.retrieved(embeddings, rows, rows.identity, self.own(task.train))
+                }
             write_table(place / "validation_guesses.csv", table.assign(answer=answers_of(table, thresholds)))
         found["thresholds"] = thresholds
         if competition.open_set and len(competition.test):
             queries = self.trainer.embed(len(competition.train) + np.arange(len(competition.test)))
-            test = self.guess(queries, competition.test, np.sort(np.r_[task.train, task.validation]))
+            everything = self.own(np.sort(np.r_[task.train, task.validation]))
+            test = self.guess(queries, competition.test, everything)
             test["score"] = confident(calibrate, test.score)
             found.update(self.answer_test(test, thresholds, place))
             if config.decide == "nearest" and competition.solution is not None:
-                everything = np.sort(np.r_[task.train, task.validation])
                 told = self.retrieved(queries, competition.test, competition.solution, everything)
                 found.setdefault("retrieval", {})["test"] = told
         return found
 
     def answer_test(self, test: pd.DataFrame, thresholds: Mapping[str, float], place: Path) -> dict[str, Any]:
         """Writes the test's guesses and the submission; their scores where a solution is known."""
-        known, solution = set(self.competition.train.identity), self.competition.solution
+        known, solution = self.known, self.competition.solution
         test = test.assign(answer=answers_of(test, thresholds))
         write_table(place / "test_guesses.csv", test)
         write_answers(place / "submission.csv", test.image_id, test.answer, known)
@@ -11070,6 +11286,7 @@ def run_facts(trainer: Trainer) -> dict[str, Any]:
         "best_epoch": best_epoch(trained, trainer.recipe.train.select) + 1 if trained else 0,
         "seconds": trainer.seconds,
         **({"stopped": "max_hours"} if trainer.stopped == "max_hours" else {}),
+        "device": device_name(trainer.device),
         "parameters": sum(p.numel() for p in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "versions": {
@@ -11155,6 +11372,54 @@ def combine_runs(recipe: Recipe, specs: Sequence[RunSpec], competition: Competit
     return told
 
 
+def vote(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Guesses of several models in one: each votes for its identity by its confidence; score: the best mean vote.
+
+    Tables have the same queries in the same order; what else the first tells is kept.
+    """
+    names = [table.identity.fillna("").to_numpy(str) for table in tables]
+    scores = [table.score.to_numpy(float) for table in tables]
+    votes = np.stack([sum(s * (n == one) for n, s in zip(names, scores)) for one in names]) / len(tables)  # (runs, Q)
+    best, rows = votes.argmax(0), np.arange(votes.shape[1])
+    return tables[0].assign(identity=np.stack(names)[best, rows], score=votes[best, rows])
+
+
+def combine_open_set(
+    recipe: Recipe, specs: Sequence[RunSpec], competition: Competition, folder: Path
+) -> dict[str, Any]:
+    """Answers of all runs together to an open set, into ensemble/submission.csv and metrics.json; what they are worth.
+
+    Thresholds are fitted on what the runs together guess about the validation queries, which they must share.
+    """
+    places, config = [folder / spec.folder for spec in specs], recipe.open_set or OpenSet()
+    held_out = [RunFolder(place).guesses() for place in places]
+    held_out = [] if any(table is None for table in held_out) else held_out
+    if any(
+        list(t.image_id) != list(held_out[0].image_id) or list(t.truth) != list(held_out[0].truth) for t in held_out
+    ):
+        raise KitError(f"{recipe.name}: ensemble: the runs validate on other queries (expected one split_seed for all)")
+    told: dict[str, Any] = {"kind": recipe.ensemble, "runs": [spec.folder for spec in specs]}
+    thresholds = {"": config.threshold}
+    if held_out:
+        table = vote(held_out)
+        scores = {each: cross_fitted_score(table, each) for each in (False, True)}
+        each = config.thresholds == "per_species"
+        each = scores[True]["score"] > scores[False]["score"] if config.thresholds == "auto" else each
+        thresholds = fit_thresholds(table, each) if config.threshold is None else thresholds
+        told["cross_fitted"] = scores[each] if config.threshold is None else score_guesses(table, thresholds)
+    if len(competition.test):
+        test = vote([read_table(place / "test_guesses.csv", ("species", "identity", "score")) for place in places])
+        test["answer"] = answers_of(test.assign(score=test.score.astype(float)), thresholds)
+        known = set(competition.train.identity[own_rows(competition.train)])
+        write_answers(folder / "ensemble" / "submission.csv", test.image_id, test.answer, known)
+        if competition.solution is not None:
+            truth = competition.solution.to_numpy(str)
+            told["test"] = open_set_score(truth, test.answer, known)
+    told["thresholds"] = thresholds
+    write_json(folder / "ensemble" / "metrics.json", told)
+    return told
+
+
 def fusion_of(kind: str, runs: Sequence[Mapping[str, np.ndarray]]) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
     """How to make one similarity of several; calibration is fitted on the validation pairs of each run.
 
@@ -11178,6 +11443,7 @@ def report_ensemble(told: Mapping[str, Any]) -> Page:
     page = Page()
     page.heading("Ensemble")
     maps = {name: told.get(name) for name in ("map", "map_across", "test_map", "test_map_across")}
+    maps |= {f"{kind} score": told[kind]["score"] for kind in ("cross_fitted", "test") if kind in told}
     shown = {"kind": told["kind"], "runs": len(told["runs"]), **maps}
     page.table(
         pd.DataFrame([{key: value for key, value in shown.items() if value is not None}]),
@@ -11212,6 +11478,7 @@ def runs_table(specs: Sequence[RunSpec], folder: Path) -> pd.DataFrame:
                 "seconds": told["seconds"],
                 "parameters": told["parameters"],
                 "trainable": told["trainable_parameters"],
+                "validated_on": told.get("validated", {}).get("on", ""),
             }
         )
     return pd.DataFrame(rows)
@@ -11432,6 +11699,7 @@ def duplicates(
     truth = column_groups(context.train.burst) if "burst" in context.train else None
     rows, groups = [], {}
     runs = [(name, part, "within") for name, part in methods.items()]
+    trained = np.isin(context.positions, context.images.splits[0][0])
     for name, part, scope in [*runs, ("embedding_across", methods["embedding"], "across")]:
         pairs = duplicate_pairs(part, likeness, identities, scope)
         groups[name] = connected_groups(pairs, len(identities))
@@ -11439,6 +11707,7 @@ def duplicates(
         context.keep(f"kept-{name}", context.train.loc[kept, ["filename", "identity"]])
         found = {"method": name, "scope": scope, "pairs": len(pairs), "kept": int(kept.sum())}
         found["across identities"] = int((identities[pairs[:, 0]] != identities[pairs[:, 1]]).sum())
+        found["across the split"] = int((trained[pairs[:, 0]] != trained[pairs[:, 1]]).sum())
         rows.append({**found, **(recovered(pairs, truth) if truth is not None else {})})
     table = pd.DataFrame(rows)
     context.keep("duplicates", table)
@@ -11446,8 +11715,8 @@ def duplicates(
     bursts = "; precision and recall: of the pairs within the data's own column burst." if truth is not None else "."
     page.table(
         table,
-        "pairs: near-duplicates that the method finds; kept: images when of each connected group only the sharpest "
-        f"stays{bursts}",
+        "pairs: near-duplicates that the method finds; across the split: of which one image trains and the other "
+        f"validates; kept: images when of each connected group only the sharpest stays{bursts}",
     )
     page.table(
         thresholds_tried(likeness, identities),
@@ -11537,7 +11806,17 @@ def curation(
         if len(gone):
             removed = tiles(context.thumbnails(gone), [context.identities[i] for i in gone])
             page.image(f"removed-{name.replace(' ', '-')}", removed, f"Removed: {name}.")
-    best = done.signals.value[done.kept].nlargest(24).index
+    left, before = train.identity[done.kept].value_counts(), train.identity.value_counts()
+    gone, single = len(before) - len(left), int((left == 1).sum() - (before == 1).sum())
+    page.note(
+        f"{gone} identities have no image left, and {single} that had several have one, which can't train and validate."
+    )
+    if (context.signals.foreground == 1).all():
+        page.note("There are no masks: sharpness and contrast are those of whole images, background included.")
+    ranked = (
+        done.kept & (train.groupby("identity").identity.transform("size") >= 5).to_numpy()
+    )  # ranks of few say little
+    best = done.signals.value[ranked].nlargest(24).index
     captions = [f"{context.identities[i]} {done.signals.value[i]:.2f}" for i in best]
     page.image("most-valuable", tiles(context.thumbnails(best), captions), "The most valuable images that stay.")
     return page
@@ -11817,7 +12096,8 @@ def report_search(recipe: Recipe, folder: Path) -> Page:
         page.figure(f"parallel-{title}", parallel, "Trials as lines through their settings, coloured by mAP.")
         if importance := importance_of(study):
             ranked = bars_figure(importance, "share of the variance of mAP")
-            page.figure(f"importance-{title}", ranked, "Importance of the settings (fANOVA).")
+            caption = f"Importance of the settings (fANOVA) by {len(trials)} trials; of fewer than fifty it is rough."
+            page.figure(f"importance-{title}", ranked, caption)
     return page
 
 
@@ -11833,8 +12113,11 @@ def choices_table(trials: pd.DataFrame) -> pd.DataFrame:
     for setting in [c for c in trials if c not in ("number", "state", "value")]:
         values = done[setting]
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and values.nunique() > 6:
-            values = pd.qcut(values, 3, duplicates="drop").map(lambda span: f"{span.left:.3g} to {span.right:.3g}")
-        for value, own in done.groupby(values.astype(str), sort=False).value:
+            thirds = pd.qcut(values.rank(method="first"), 3, labels=False)
+            spans = values.groupby(thirds).agg(["min", "max"])
+            values = thirds.map({k: f"{row['min']:.3g} to {row['max']:.3g}" for k, row in spans.iterrows()})
+            done = done.assign(**{setting: done[setting]}).sort_values(setting)
+        for value, own in done.groupby(values[done.index].astype(str), sort=False).value:
             rows.append(
                 {"setting": setting, "value": value, "trials": len(own), "mean mAP": own.mean(), "best": own.max()}
             )
@@ -11873,7 +12156,7 @@ def finish_experiment(
     logs = {f"{c.variant}/seed{c.recipe.seed}": RunFolder(folder / c.folder).log() for c in specs}
     best = median_runs(table) if len(table) else []
     details = [run_details(specs[i], opened[data_key(specs[i].recipe)], folder) for i in best[:SHOWN]]
-    notes = list({note: None for images in opened.values() for note in images.competition.notes})
+    notes = alike_once([note for images in opened.values() for note in images.competition.notes])
     notes += [f"{place} failed: {reason}" for place, reason in failed.items()]
     notes += [
         f"{spec.folder} was stopped by train.max_hours; the same command goes on with it"
@@ -11890,15 +12173,18 @@ def finish_experiment(
     extra = report_search(recipe, folder) if recipe.search else None
     if recipe.ensemble != "none" and specs:
         competition = opened[data_key(specs[0].recipe)].competition
-        extra = report_ensemble(combine_runs(recipe, specs, competition, folder))
+        combine = combine_open_set if competition.open_set else combine_runs
+        extra = report_ensemble(combine(recipe, specs, competition, folder))
     told = {spec.folder: RunFolder(folder / spec.folder).metrics()["per_identity"] for spec in specs}
+    same = table[table.validated_on == table.validated_on.iloc[0]] if len(table) else table  # the rest does not compare
     by_identity = pd.DataFrame(
         {
             name: pd.DataFrame([told[f"{name}/seed{seed}"] for seed in runs.seed]).mean()
-            for name, runs in (table.groupby("variant", sort=False) if len(table) else ())
+            for name, runs in (same.groupby("variant", sort=False) if len(same) else ())
         }
     )
-    report = write_report(folder, recipe, table, logs, details, notes, analyses, extra, comparable, by_identity)
+    facts = facts_of(recipe, specs, opened, folder)
+    report = write_report(folder, recipe, table, logs, details, notes, analyses, extra, comparable, by_identity, facts)
     for row in table.itertuples():
         processed, tested = getattr(row, "map_postprocessed", math.nan), getattr(row, "test_map", math.nan)
         across = getattr(row, "map_across", math.nan)
@@ -11921,6 +12207,47 @@ def finish_experiment(
     for path in [*written, *lists, folder / "results.csv", folder / "report.md", report]:
         echo(f"  wrote {path}")
     return Result(folder, table, report, failed)
+
+
+def facts_of(recipe: Recipe, specs: Sequence[RunSpec], opened: Mapping[str, Images], folder: Path) -> dict[str, str]:
+    """What was run, on what data, and how much its mAP rests on, for the top of a report."""
+    facts = {}
+    if recipe.overrides:
+        changed = ", ".join(without_passwords(list(recipe.overrides)))
+        facts["Changed on the command line"] = f"{changed}. What is said above is of the recipe without these changes."
+    if not specs:
+        return facts
+    model, told = specs[0].recipe.model, RunFolder(folder / specs[0].folder).with_log.metrics()
+    images = opened[data_key(specs[0].recipe)].competition
+    facts["Data"] = (
+        f"{images.root}: {len(images.train)} images of {len(images.identities)} identities in "
+        f"{images.train.encounter.nunique()} encounters, {len(images.test)} test images"
+    )
+    if (seen := told.get("validated")) is not None:
+        facts["Validation"] = (
+            f"{seen['images']} images, of which {seen['queries']} are queries that count, of {seen['identities']} "
+            f"identities; {seen['pairs']} pairs of one identity are to be found. A random order has mAP "
+            f"{seen['chance']:.3f}" + ("." if len(opened) == 1 else f" ({specs[0].folder}).")
+        )
+    backbones = sorted({spec.recipe.model.backbone for spec in specs})
+    learns = "frozen" if all(spec.recipe.model.freeze for spec in specs) else "learning"
+    with suppress(KitError):
+        version = backbone_version(model) if len(backbones) == 1 and not specs[0].recipe.checkpoint else ""
+        weights = f", weights {version[:12]}" if version else "" if model.pretrained else ", random weights"
+        facts["Backbone"] = f"{', '.join(backbones)}, {learns}{weights}"
+    versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+    facts["Made with"] = (
+        f"{versions}; {told.get('device', 'cpu')}, {os.cpu_count()} cores; {time.strftime('%Y-%m-%d %H:%M')}"
+    )
+    return facts
+
+
+def alike_once(notes: Iterable[str]) -> list[str]:
+    """Each note once; of those that differ in their numbers alone the first, and how many there are."""
+    groups: dict[str, dict[str, None]] = {}
+    for note in notes:
+        groups.setdefault(re.sub(r"\d+", "#", note), {})[note] = None
+    return [f"{next(iter(own))}{f' (one of {len(own)} such notes)' if len(own) > 1 else ''}" for own in groups.values()]
 
 
 def median_runs(table: pd.DataFrame) -> list[int]:

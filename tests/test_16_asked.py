@@ -34,19 +34,104 @@ def test_steps_without_a_gradient_and_the_spread_of_norms_are_told():
 
 
 def test_a_comparison_tells_what_it_costs():
-    table = table_of(first=THREE, second=THREE).assign(seconds=[10.0] * 3 + [15.0] * 3, epochs=[30] * 3 + [20] * 3)
+    table = table_of(first=THREE, second=THREE).assign(seconds=[100.0] * 3 + [150.0] * 3, epochs=[30] * 3 + [20] * 3)
     row = compare_variants(table).iloc[0]
     assert row["epochs more"] == -10
     assert row["time more"] == "+50%"
 
 
 def test_a_deviation_is_judged_by_what_it_lets_one_claim():
-    for spread, words in ((0.001, "small"), (0.1, "large")):
+    for spread, words in ((0.001, "small enough"), (0.1, "large")):
         table = table_of(first={seed: 0.5 + spread * (seed - 2) for seed in (1, 2, 3)})
         summary = summarise(table, logs_of(table), recipe_of())
         told = " ".join(findings(summary, pd.DataFrame(), table))
-        assert f"on show; {words}" in told
-        assert f"{2.8 * spread / math.sqrt(3):.3f}" in told
+        assert (
+            f"of about {2.8 * spread / math.sqrt(3):.3f} be seen, {5.6 * spread / math.sqrt(3):.0%} of mAP: {words}"
+            in told
+        )
+    paired = table_of(first=THREE, second={seed: value + 0.1 for seed, value in THREE.items()})
+    paired.loc[5, "map"] += 0.001
+    compared = compare_variants(paired)
+    half = float(compared.high[0] - compared.low[0]) / 2
+    told = " ".join(findings(summarise(paired, logs_of(paired), recipe_of()), compared, paired))
+    assert f"paired by seed of about {half:.3f} be seen" in told
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_that_of_its_definition(p):
+    order, slow, most = sorted(range(len(p)), key=lambda i: p[i]), [0.0] * len(p), 0.0
+    for rank, i in enumerate(order):
+        most = max(most, (len(p) - rank) * p[i])
+        slow[i] = min(most, 1.0)
+    assert jaguar_kit.holm(np.array(p)).tolist() == pytest.approx(slow)
+    with_gap = jaguar_kit.holm(np.array([*p, math.nan]))
+    assert with_gap[:-1].tolist() == pytest.approx(slow)
+    assert math.isnan(with_gap[-1])
+
+
+def test_one_of_many_small_p_values_is_no_finding():
+    others = {
+        f"v{i}": {seed: value + 0.001 * i + 0.01 * math.sin(7 * i + seed) for seed, value in THREE.items()}
+        for i in range(8)
+    }
+    others["clear"] = {seed: value + 0.3 + 0.001 * seed for seed, value in THREE.items()}
+    compared = compare_variants(table_of(first=THREE, **others)).set_index("variant")
+    assert compared.verdict["clear - first"] == "higher"
+    assert (compared.p_holm >= compared.p - 1e-12).all()
+    assert ((compared.verdict == "higher") == ((compared.p_holm < 0.05) & (compared.difference > 0))).all()
+
+
+def test_what_was_validated_on_other_images_is_not_paired():
+    table = table_of(first=THREE, second=THREE).assign(validated_on=["x"] * 3 + ["y"] * 3)
+    row = compare_variants(table).iloc[0]
+    assert row.verdict == "other validation images"
+    assert math.isnan(row.low)
+
+
+def test_a_difference_on_one_seed_has_an_interval_over_identities():
+    table = table_of(first={1: 0.5}, second={1: 0.6})
+    by_identity = pd.DataFrame({"first": [0.5, 0.4, 0.6, 0.5], "second": [0.6, 0.55, 0.7, 0.58]})
+    compared = compare_variants(table)
+    told = findings(summarise(table, logs_of(table), recipe_of()), compared, table, by_identity)
+    low, high = jaguar_kit.over_identities(by_identity.second - by_identity.first)
+    assert f"second - first: +0.1000 on one seed, over identities [{low:+.4f}, {high:+.4f}]: holds" in " ".join(told)
+    assert "can't be told from noise" in " ".join(
+        findings(summarise(table, logs_of(table), recipe_of()), compared, table)
+    )
+
+
+def test_scenes_are_blamed_only_where_both_measures_are_certain():
+    both = {seed: value + 0.1 for seed, value in THREE.items()}
+    table = table_of(first=both, second=THREE).assign(untrained_across=0.1)
+    for across, certain in (([0.1, 0.11, 0.12, 0.3, 0.31, 0.33], True), ([0.1, 0.3, 0.2, 0.3, 0.1, 0.25], False)):
+        own = table.assign(map_across=across)
+        summary = summarise(own, logs_of(own), recipe_of())
+        told = " ".join(jaguar_kit.across_words(own, summary))
+        assert ("recognising the scene" in told) == certain
+        assert ("can't be told from noise" in told) != certain
+
+
+def test_variants_that_are_the_same_runs_are_one_result():
+    table = table_of(first=THREE, a=THREE, b=THREE, c=THREE)
+    logs = logs_of(table)
+    logs |= {f"c/seed{seed}": log_of(0.2, 0.9) for seed in THREE}
+    assert jaguar_kit.same_words(table, logs) == ["The very same runs, one result in all: a, b."]
+
+
+def test_the_top_of_a_report_says_what_ran_and_how_much_it_rests_on(mini, tmp_path):
+    small = {"data": {"size": 32}, "model": {"backbone": "test_resnet", "pretrained": False, "input_size": 32}}
+    recipe = jaguar_kit.override(recipe_from_dict({"name": "top", **small}), "train.epochs=1", "here")
+    result = jaguar_kit.run_recipe(recipe, data=mini, out=tmp_path, device="cpu")
+    page = result.report.read_text(encoding="utf-8")
+    told = jaguar_kit.RunFolder(result.folder / "default" / "seed42").metrics()["validated"]
+    labels = np.load(result.folder / "default" / "seed42" / "validation.npz")["labels"]
+    pairs = sum(labels[i] == labels[j] for i in range(len(labels)) for j in range(i))
+    assert told["pairs"] == pairs
+    assert f"{told['images']} images, of which {told['queries']} are queries that count" in page
+    assert "Changed on the command line" in page
+    assert "train.epochs=1" in page
+    assert "random weights" in page
+    assert 0 < told["chance"] < 1
 
 
 def test_what_next_follows_from_the_numbers():
@@ -82,7 +167,7 @@ def test_stages_are_told_one_by_one():
 def test_identities_that_gain_and_lose_stand_in_the_report():
     page = jaguar_kit.Page()
     by_identity = pd.DataFrame({"first": [0.5, 0.2, 0.4], "second": [0.9, 0.1, 0.4]}, index=["Ana", "Bela", "Cara"])
-    jaguar_kit.report_identities(page, by_identity)
+    jaguar_kit.report_identities(page, by_identity, "second")
     text = "\n".join(page.lines)
     assert "second against first" in text
     assert "1 gain, 1 lose" in text

@@ -641,6 +641,63 @@ def train(options: argparse.Namespace) -> None:
             print(f"grid of {runs} runs on {images} training images' features of 1024, once: {seconds:.1f} s")
 
 
+# Optimizers in both readings
+
+
+COUNTS = (183, 179, 170, 120, 113, 105, 104, 86, 86, 79, 63, 63, 62, 60, 50, 45, 36, 34, 31, 27, 23, 22, 21, 20, 19)
+COUNTS += (19, 17, 16, 16, 13, 13)  # images of each jaguar of the competition
+# How far images of one identity lie from its centre, and how many directions of what strength tell nothing of it, as
+# those that pose and light make.
+DESIGNS = {"alike in all directions": (3.0, 0, 0.0), "with four strong directions of pose and light": (2.75, 4, 10.0)}
+
+
+def optimizer_run(recipe: Any, folder: Path, seed: int, spread: float, nuisance: int, strength: float) -> pd.DataFrame:
+    """The log of a variant of lbe08 on synthetic features of 1,024, as many of each identity as of jaguars."""
+    import jaguar_kit as jk
+    import torch
+    from sklearn.model_selection import train_test_split
+
+    torch.manual_seed(seed)
+    labels = torch.repeat_interleave(torch.arange(len(COUNTS)), torch.tensor(COUNTS))
+    features = torch.randn(len(COUNTS), 1024)[labels] + spread * torch.randn(len(labels), 1024)
+    features += strength * torch.randn(len(labels), nuisance) @ torch.randn(nuisance, 1024) / max(nuisance, 1) ** 0.5
+    rows = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=seed)
+    head = recipe.model.head.build(in_features=1024)
+    embedder = jk.Embedder(torch.nn.Identity(), jk.NativePooling(), head, frozen=True)
+    loss = recipe.loss.build(embedding_dim=embedder.embedding_dim, num_identities=len(COUNTS))
+    source = jk.FeatureSource(features, torch.device("cpu"))
+    optimizer = jk.Trainer.make_optimizer(recipe.train, embedder, loss)
+    task = jk.Task(None, source, (source,), labels, *map(np.sort, rows))
+    trainer = jk.Trainer(recipe, embedder, loss, optimizer, task)
+    trainer.fit(folder)
+    return pd.DataFrame(trainer.history)
+
+
+def optimizers(options: argparse.Namespace) -> None:
+    """lbe08 by text and by code: best mAP, its epoch, epochs, the best up to epoch 20; means over the seeds."""
+    import jaguar_kit as jk
+
+    path = Path(jk.__file__).parent / "recipes" / "lbe08.yaml"
+    print(", ".join(f"{key} {value}" for key, value in machine(os.cpu_count() or 1).items()))
+    read = {r: jk.expand(jk.load_recipe(path, [f"reading={r}", "seeds=[]"]))[:5] for r in ("code", "text")}
+    runs = [(spec, "code") for spec in read["code"]]
+    runs += [(two, "text") for one, two in zip(read["code"], read["text"]) if one.recipe.train != two.recipe.train]
+    for design, how in DESIGNS.items():
+        print(f"{sum(COUNTS)} synthetic features of 1,024, {len(COUNTS)} identities, {design}; {options.seeds} seeds")
+        print("optimizer   reading   best mAP   epoch of epochs   best by 20   diverged")
+        for spec, reading in runs:
+            told = []
+            for seed in range(42, 42 + options.seeds):
+                with tempfile.TemporaryDirectory() as folder:
+                    log = optimizer_run(jk.with_seed(spec.recipe, seed), Path(folder), seed, *how)
+                trained = log[log.epoch > 0]
+                best, early = trained["map"].idxmax(), trained["map"][trained.epoch <= 20].max()
+                told.append((trained["map"][best], trained.epoch[best], len(trained), early, early < 0.75))
+            best, epoch, epochs, early, diverged = np.mean(told, 0)
+            row = f"{spec.variant:10}  {reading:8}  {best:8.3f}   {epoch:5.0f} of {epochs:3.0f}      {early:8.3f}"
+            print(f"{row}   {diverged:6.0%}", flush=True)
+
+
 def waiting(device: Any) -> Callable[[], None]:
     """What returns once the device has done all that it was given."""
     import torch
@@ -1031,6 +1088,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--repeat", type=count, default=3, metavar="R", help="timed runs, the best of which counts (3)"
     )
     command.add_argument("--no-grid", action="store_true", help="leave the grid out")
+    command = commands.add_parser(
+        "optimizers", help="lbe08 by its source's text and by its code, on synthetic features"
+    )
+    command.set_defaults(run=optimizers)
+    command.add_argument("--seeds", type=int, default=2, help="runs of each (2)")
     command = commands.add_parser("final", help="training steps of the final recipe on a GPU, beside plain fp32")
     command.set_defaults(run=final)
     add = command.add_argument

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,14 @@ from jaguar_kit import (
     COMPARISON,
     KitError,
     Page,
+    Recipe,
     Result,
+    RunFolder,
+    bands_figure,
     claim,
     compare_variants,
     damaged,
+    differing_settings,
     echo,
     main,
     mean_interval,
@@ -25,6 +29,7 @@ from jaguar_kit import (
     recipe_from_dict,
     refuse_other_contents,
     run_recipe,
+    show_value,
     variants_figure,
 )
 
@@ -62,6 +67,9 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
     intervals = [mean_interval(runs) for _, runs in by_variant["map"]]
     summary["low"], summary["high"] = zip(*intervals)
     page = Page(f"{' and '.join(Path(f).name for f in folders)}")
+    recipes = {Path(folder).name: recipe_of(Path(folder)) for folder in folders}
+    for note in differing_protocols(recipes):
+        page.note(f"Note: {note}")
     page.table(
         summary, "Identity-balanced validation mAP over n seeds, with its 95 % interval; settings are in each report."
     )
@@ -70,8 +78,63 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
     )
     page.heading("Differences, paired by seed")
     page.table(compare_variants(table), "To the first variant, on the seeds that both have; p: paired t-test.")
+    if curves := curves_of(folders, table):
+        page.heading("Curves")
+        shown = [("map", "validation mAP"), ("train_loss", "training loss")]
+        caption = f"By epoch, of the {len(curves)} variants that are best by their mean: mean over seeds and band."
+        page.figure("curves", bands_figure(curves, shown), caption)
+    page.heading("Settings that differ")
+    (first, one), *others = recipes.items()
+    for name, other in others:
+        rows = [(key, show_value(a), show_value(b)) for key, a, b in differing_settings(one, other)]
+        page.table(pd.DataFrame(rows, columns=["setting", first, name]))
     claim(Path(out), COMPARISON)
     return page.write(Path(out))
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """The recipe that an experiment was run by; KitError where the folder does not tell."""
+    record = folder / "experiment.json"
+    if not record.is_file():
+        raise KitError(f"{folder}: no experiment of this kit (expected its experiment.json, written by run_recipe.py)")
+    return recipe_from_dict(read_record(record, {"recipe": dict})["recipe"], str(record))
+
+
+PROTOCOL = (
+    "data.split",
+    "data.split_seed",
+    "data.split_by_seed",
+    "data.competition",
+    "data.root",
+    "data.subset_applies_to",
+)
+PROTOCOL += ("train.select", "train.validate_at")  # settings that decide what mAP is measured on, and at which epoch
+
+
+def differing_protocols(recipes: Mapping[str, Recipe]) -> list[str]:
+    """Where the mAP of two experiments is measured on other images or at another epoch: it does not compare."""
+    (first, one), *others = recipes.items()
+    notes = []
+    for name, other in others:
+        differ = [row for row in differing_settings(one, other) if row[0].startswith(PROTOCOL)]
+        told = "; ".join(f"{key}: {a} in {first}, {b} in {name}" for key, a, b in differ)
+        notes += (
+            [f"{first} and {name} differ in how mAP is measured, so that it does not compare: {told}"] if told else []
+        )
+    return notes
+
+
+def curves_of(folders: Sequence[str | Path], table: pd.DataFrame, most: int = 8) -> dict[str, dict[str, pd.DataFrame]]:
+    """The logs of the variants that are best by their mean, by "experiment/variant" and seed."""
+    where = {Path(folder).name: Path(folder) for folder in folders}
+    best = table.groupby("variant")["map"].mean().nlargest(most).index
+    curves: dict[str, dict[str, pd.DataFrame]] = {}
+    for row in table[table.variant.isin(best)].itertuples():
+        experiment, _, variant = row.variant.partition("/")
+        log = RunFolder(where[experiment] / variant / f"seed{row.seed}").log()
+        if log.epoch.max() > 0:
+            curves.setdefault(row.variant, {})[str(row.seed)] = log
+    return curves
 
 
 def report_command(argv: Sequence[str] | None = None) -> int:

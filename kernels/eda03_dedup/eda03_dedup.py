@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "72e50f7a70ad4cd6c57b968b7e8eebfa5dc57d85ef2bcf461bb61403d4ea46fb"  # of its jaguar_kit.py
+MODULE = "3dd5f0b3d0ff7de8746fe1d1715b72a47f8810ba2cc2d20f48956a5a3c0a8b5e"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -31,7 +31,9 @@ hypothesis: Near-duplicates add little; leaving them out costs little mAP and sa
   go too.
 intervention: Which near-duplicates leave the training images; the validation images stay the same.
 protocol: 'The baseline''s head on the training images that are left; every variant is validated on the
-  same images, so that only training differs. Of each group of near-duplicates the sharpest stays.
+  same images, so that only training differs. Of each group of near-duplicates the sharpest stays. Near-duplicates
+  are looked for within identities, since those across identities are errors of labels or scenes shared
+  by chance, and teach what to tell apart.
 
   '
 readings:
@@ -119,6 +121,28 @@ variants:
     why: perceptual hash and embedding both agree
     data:
       subset: analysis/kept-hybrid.csv
+  all_triplet:
+    why: a loss that mines hard pairs, nothing left out
+    loss:
+      name: triplet
+      margin: 0.3
+    train:
+      sampler:
+        name: pk
+        identities: 8
+        images: 4
+  embedding_triplet:
+    why: the same without near-duplicates
+    loss:
+      name: triplet
+      margin: 0.3
+    train:
+      sampler:
+        name: pk
+        identities: 8
+        images: 4
+    data:
+      subset: analysis/kept-embedding.csv
 """
 
 sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))
