@@ -108,9 +108,9 @@ __all__ = [
     # 1. Errors and registry
     "KitError", "register", "build", "registered", "settings_of", "Component", "Part",
     # 2. Recipe
-    "Recipe", "RunSpec", "load_recipe", "recipe_from_dict", "recipe_to_dict", "expand", "smoke",
+    "Recipe", "RunSpec", "recipe_from_dict", "recipe_to_dict", "expand", "smoke",
     # 3. Runtime
-    "on_kaggle", "find_mounted", "pick_device", "cache_dir", "atomic",
+    "on_kaggle", "find_mounted", "pick_device", "cache_dir", "atomic", "load_recipe",
     # 4. Data
     "Competition", "load_competition", "make_mini_dataset", "ImageStore", "open_store", "read_image",
     "perceptual_hashes", "find_bursts", "find_data",
@@ -879,20 +879,6 @@ def check_parts(recipe: Recipe, where: str) -> None:
         )
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads a YAML recipe, the one it is based on first (`base: other.yaml`, from its own folder).
-
-    `overrides` are texts like "train.epochs=3". Raises KitError on anything that is not understood.
-    """
-    recipe = read_recipe(Path(path), seen=())
-    for text in sorted(overrides, key=lambda text: not text.lstrip().startswith("reading")):  # others go before it
-        where = f"{path} with -o {text}"
-        if text.partition("=")[0].strip() in recipe.grid:
-            raise KitError(f"{where}: the recipe's grid varies it; override grid instead")
-        recipe = override(recipe, text, where)
-    return recipe
-
-
 MOST_BYTES_OF_TEXT = 1 << 20  # of a recipe
 
 
@@ -1399,6 +1385,24 @@ def rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
+def is_watched() -> bool:
+    """Whether somebody looks on, at a terminal or in a notebook, and no file takes what is printed."""
+    with suppress(ValueError, OSError):
+        return "ipykernel" in sys.modules or sys.stdout.isatty()
+    return False
+
+
+def duration(seconds: float) -> str:
+    """A time in words, such as "45 s", "12 min" or "3.5 h"."""
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
 def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
     """A progress bar with an ETA on a terminal and in a notebook, nothing elsewhere."""
     from tqdm.auto import tqdm
@@ -1498,6 +1502,37 @@ def seed_everything(*numbers: int) -> None:
     torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a millisecond on a machine without a GPU
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
+
+
+def recipe_path(name: str | Path) -> Path:
+    """A recipe's file, by its path, or by its name: here, in recipes/, beside the module, or in Kaggle's input."""
+    path = Path(name)
+    if path.exists() or path.suffix or len(path.parts) != 1:
+        return path
+    places = [Path("recipes"), Path(), Path(__file__).resolve().parent / "recipes"]
+    found = [place / f"{name}.yaml" for place in places] + find_mounted(f"{glob_escape(str(name))}.yaml")
+    for file in found:
+        if file.is_file():
+            return file
+    there = sorted({file.stem for place in places if place.is_dir() for file in place.glob("*.yaml")})
+    looked = ", ".join(map(str, [*places, KAGGLE_INPUT]))
+    raise KitError(f"{name}: there is no recipe of this name in {looked}; {suggest(name, there, 'the path of one')}")
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a YAML recipe, the one it is based on first (`base: other.yaml`, from its own folder).
+
+    path: of a file, or a name such as "quickstart", as `recipe_path` has it.
+    `overrides` are texts like "train.epochs=3". Raises KitError on anything that is not understood.
+    """
+    path = recipe_path(path)
+    recipe = read_recipe(path, seen=())
+    for text in sorted(overrides, key=lambda text: not text.lstrip().startswith("reading")):  # others go before it
+        where = f"{path} with -o {text}"
+        if text.partition("=")[0].strip() in recipe.grid:
+            raise KitError(f"{where}: the recipe's grid varies it; override grid instead")
+        recipe = override(recipe, text, where)
+    return recipe
 
 
 # 4. Data
@@ -6402,6 +6437,12 @@ class Source:
 
     device: torch.device
 
+    def __len__(self) -> int:
+        """How many images there are, where that is told."""
+        raise KitError(
+            f"embed: positions: a {type(self).__name__} does not tell how many images it has (give positions)"
+        )
+
     def read(self, positions: np.ndarray) -> Tensor:
         raise NotImplementedError
 
@@ -6424,6 +6465,9 @@ class PixelSource(Source):
     preparation: Preparation
     device: torch.device
 
+    def __len__(self) -> int:
+        return len(self.store)
+
     def read(self, positions: np.ndarray) -> Tensor:
         pixels = self.store.read(positions)
         return pixels.pin_memory() if self.device.type == "cuda" else pixels
@@ -6438,6 +6482,9 @@ class FeatureSource(Source):
 
     features: Tensor
     device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.features)
 
     @property
     def at_hand(self) -> bool:
@@ -6500,11 +6547,20 @@ def in_parts(network: Callable[[Tensor], Tensor], inputs: Tensor, parts: int = 1
             torch.cuda.empty_cache()
 
 
+def plain_source(embedder: Embedder, images: np.ndarray | ImageStore) -> PixelSource:
+    """Images as they are, prepared for the embedder's backbone, which is set to evaluation."""
+    embedder.eval()
+    cfg, device = embedder.backbone.pretrained_cfg, next(embedder.parameters()).device
+    original = Component("background", "original")
+    prepare = Preparation(original, (), native_size(embedder.backbone), cfg["mean"], cfg["std"])
+    return PixelSource(as_store(images), prepare, device)
+
+
 @torch.no_grad()
 def embed(
     network: Callable[[Tensor], Tensor],
-    source: Source | Tensor,
-    positions: np.ndarray,
+    source: Source | Tensor | np.ndarray | ImageStore,
+    positions: np.ndarray | None = None,
     batch_size: int = 64,
     label: str = "",
     dtype: torch.dtype = torch.float32,
@@ -6512,14 +6568,19 @@ def embed(
 ) -> Tensor:
     """(N, ...) on the CPU, float32 or `dtype`: what `network` makes of the images at `positions`.
 
-    source: a `Source`, or a tensor (M, ...) of what the network takes. Images are not augmented, and a background
+    source: a `Source`, a tensor (M, ...) of what the network takes, or for an `Embedder` images as they are, uint8
+    (M, S, S, 3 or 4) or an `ImageStore`, which are resized and normalised as its backbone wants; positions: all unless
+    given. Images are not augmented, and a background
     that is drawn is the same whenever the same positions are asked for; where `view_seed` is given, it seeds a random
     view of each image as training sees it.
     """
+    if isinstance(source, (np.ndarray, ImageStore)) and isinstance(network, Embedder):
+        source = plain_source(network, source)
     source = FeatureSource(source, source.device) if isinstance(source, Tensor) else source
     if not isinstance(source, Source):
         raise KitError(f"embed: source: a {type(source).__name__} (expected a Source, or a tensor of prepared images)")
-    positions, size = np.asarray(positions), convert(batch_size, Count, "embed: batch_size")
+    positions = np.arange(len(source)) if positions is None else np.asarray(positions)
+    size = convert(batch_size, Count, "embed: batch_size")
     whole = isinstance(source, PixelSource) and wants_one_shape(source.device)
     batches = whole_batches(positions, size) if whole else cut_batches(positions, size)
     reading, result, done, parts = read_ahead(source, batches), torch.zeros(0), 0, 1
@@ -7087,9 +7148,13 @@ def tracking(recipe: Recipe, folder: Path) -> Iterator[Callable[[Mapping[str, fl
             import wandb
 
             mode = "offline" if on_kaggle() else None
-            run = wandb.init(
-                project="jaguar_kit", name=name, dir=folder, mode=mode, config=without_passwords(recipe_to_dict(recipe))
-            )
+            told = {
+                **without_passwords(recipe_to_dict(recipe)),
+                "variant": folder.resolve().parent.name,
+                "seed": recipe.seed,
+            }
+            where = {"project": "jaguar_kit", "group": name.partition("/")[0], "name": name, "dir": folder}
+            run = wandb.init(**where, mode=mode, config=told)
             log, close = (lambda row: run.log(dict(row), step=int(row["epoch"]))), run.finish
         else:
             from torch.utils.tensorboard import SummaryWriter
@@ -7219,15 +7284,27 @@ class Trainer:
                 if rank() == 0 and time.monotonic() - written > 1:
                     write_table(folder / "log.csv", pd.DataFrame(self.history))
                     written = time.monotonic()
-                if on_kaggle() and time.monotonic() - spoken > 60:  # its log has no progress bar
-                    echo(
-                        f"    epoch {epoch}: mAP {row['map']:.4f}, train_loss {row['train_loss']:.4f}, {seconds:.0f} s"
-                    )
+                if time.monotonic() - spoken > (1 if is_watched() else 30):
+                    echo(f"    {'/'.join(folder.parts[-2:])} {self.epoch_words()}")
                     spoken = time.monotonic()
                 if self.stopped != "max_hours":  # the epoch that was cut short has its checkpoint
                     keeper.after_epoch()
         if self.stopped == "max_hours":
             echo(f"  stopped in epoch {self.history[-1]['epoch']}: train.max_hours is nearly over")
+
+    def epoch_words(self) -> str:
+        """How far training is, and how good, in a line."""
+        row, trained = self.history[-1], self.history[1:]
+        best = trained[best_epoch(trained, self.recipe.train.select)]
+        left = (
+            (sum(stage.epochs for stage in stages_of(self.recipe.train)) - row["epoch"]) * self.seconds / len(trained)
+        )
+        across = "" if math.isnan(row["map_across"]) else f", across encounters {row['map_across']:.4f}"
+        return (
+            f"epoch {row['epoch']}: loss {row['train_loss']:.4f}, validation {row['val_loss']:.4f}, mAP "
+            f"{row['map']:.4f}{across} (best {best['map']:.4f} in epoch {best['epoch']}), "
+            f"{row['images_per_second']:,.0f} images/s, at most {duration(left)} left"
+        )
 
     def end_soon(self) -> None:
         """What a SIGTERM does, as a machine that is shut down sends it: the step ends, and a checkpoint is written."""
@@ -8655,16 +8732,35 @@ h1 { font-size: 1.7em; margin-bottom: .2em; } h2 { margin-top: 2em; border-botto
 table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .25em .6em; font-size: 13.5px; text-align: right; border-bottom: 1px solid #eee; }
 th { background: #f6f6f4; }
-th:first-child, td:first-child { text-align: left; } .words dt { font-weight: 600; } .words dd { margin: 0 0 .6em; }
+th:first-child, td:first-child, .t { text-align: left; } .words dt { font-weight: 600; } .words dd { margin: 0 0 .6em; }
 img { max-width: 100%; } pre { background: #f6f6f4; padding: 1em; overflow-x: auto; font-size: 13px; }
 .note { color: #555; } .wide { overflow-x: auto; }
+nav { margin: 1em 0; display: flex; flex-wrap: wrap; gap: .2em 1.2em; font-size: 14px; } nav a { color: #1c5f99; }
+.wide th { cursor: pointer; } pre, .words dd { overflow-wrap: anywhere; } figure { margin: 1em 0; }
 details { margin: 1em 0; } summary { cursor: pointer; color: #1c5f99; }
 @media print { body { max-width: none; margin: 0; } .wide { overflow: visible; } figure, tr { break-inside: avoid; }
   th, td { font-size: 8pt; padding: .1em .3em; }
   details::details-content { content-visibility: visible; display: block; } }
 @media (prefers-color-scheme: dark) { body { background: #16181b; color: #ddd; } th, pre { background: #24282d; }
-  th, td { border-color: #333; } .note { color: #aaa; } h2 { border-color: #444; } summary { color: #8fc1ee; }
+  th, td { border-color: #333; } .note { color: #aaa; } h2 { border-color: #444; } summary, nav a { color: #8fc1ee; }
   img { background: #fff; } }
+"""
+
+
+SORTING = """
+for (const head of document.querySelectorAll('.wide th')) head.addEventListener('click', () => {
+  const table = head.closest('table'), column = head.cellIndex, down = head.dataset.down !== '1';
+  const number = text => text.trim() === '' ? NaN : Number(text.replaceAll(',', ''));
+  const rows = [...table.rows].slice(1);
+  rows.sort((a, b) => {
+    const [one, other] = [a, b].map(row => row.cells[column].textContent);
+    const [x, y] = [number(one), number(other)];
+    return (down ? -1 : 1) * (isNaN(x) || isNaN(y) ? one.localeCompare(other) : x - y);
+  });
+  for (const row of rows) row.parentNode.append(row);
+  for (const other of table.querySelectorAll('th')) delete other.dataset.down;
+  head.dataset.down = down ? '1' : '0';
+});
 """
 
 
@@ -8762,6 +8858,9 @@ def shortened_to(text: str, width: int, size: int = 11) -> str:
     return shown
 
 
+MARKS = {GREEN: "\u2713", RED: "\u2717"}  # a tick and a cross
+
+
 @dataclass(frozen=True, eq=False)
 class Tile:
     """An image of a sheet, a line of text under it, and the colour of its frame."""
@@ -8783,6 +8882,9 @@ def sheet(rows: Sequence[Sequence[Tile]], side: int = 120, gap: int = 0, whole: 
                 draw.rectangle((x + 2, y + 2, x + side + 9, y + side + 9), fill=tile.frame)
                 page.paste(fit(tile.image.convert("RGB"), (side, side)), (x + 6, y + 6))
                 draw.text((x + 6, y + side + 11), shortened_to(tile.caption, side + 6), INK, font)
+                if mark := MARKS.get(tile.frame):  # what tells frames apart beside their colour
+                    draw.rectangle((x + side - 8, y + 2, x + side + 9, y + 19), fill=tile.frame)
+                    draw.text((x + side - 4, y + 3), mark, PAPER, sheet_font(13))
     return page
 
 
@@ -8803,7 +8905,7 @@ def contact_sheet(
     nearest: int = 5,
     side: int = 120,
 ) -> Image.Image:
-    """A row for each query: the query, then its nearest images, framed green (same identity) or red.
+    """A row for each query: the query, its nearest images, framed green (same identity) or red, and its true match.
 
     images, labels: N images and their identities; similarity (N, N); queries: positions of the rows; captions: one
     for each query. `side` is the side of an image in px.
@@ -8812,10 +8914,13 @@ def contact_sheet(
     for query, caption in zip(queries, captions):
         scores = similarity[query].copy()
         scores[query] = -np.inf
-        best = np.argsort(-scores, kind="stable")[: min(nearest, len(images) - 1)]
+        ranked = np.argsort(-scores, kind="stable")[: len(images) - 1]
+        best = ranked[:nearest]
         frames = [GREEN if labels[other] == labels[query] else RED for other in best]
         found = [Tile(images[i], f"{scores[i]:.2f}  {labels[i]}", frame) for i, frame in zip(best, frames)]
-        rows.append([Tile(images[query], caption, INK), *found])
+        true = np.flatnonzero(np.asarray(labels)[ranked] == labels[query])
+        match = [Tile(images[ranked[true[0]]], f"its match, rank {true[0] + 1}", GREEN)] if len(true) else []
+        rows.append([Tile(images[query], caption, INK), *found, *match])
     return sheet(rows, side, gap=24)
 
 
@@ -9015,11 +9120,10 @@ def similarity_figure(similarity: np.ndarray, labels: np.ndarray) -> Any:
     figure, ax = new_figure(7, 3.2)
     same, pairs = labels[:, None] == labels, ~np.eye(len(labels), dtype=bool)
     edges = np.linspace(min(similarity.min(), 0), 1, 61)
-    kinds = ((~same, "different identities", RED), (same & pairs, "same identity", GREEN))
-    for mask, name, colour in (kind for kind in kinds if kind[0].any()):
-        ax.hist(
-            similarity[mask], edges, density=True, alpha=0.6, color=colour, label=f"{name} ({mask.sum() // 2} pairs)"
-        )
+    kinds = ((~same, "different identities", RED, "///"), (same & pairs, "same identity", GREEN, ""))
+    for mask, name, colour, hatch in (kind for kind in kinds if kind[0].any()):
+        told = {"label": f"{name} ({mask.sum() // 2} pairs)", "hatch": hatch, "edgecolor": "white", "lw": 0}
+        ax.hist(similarity[mask], edges, density=True, alpha=0.6, color=colour, **told)
     ax.set(xlabel="similarity", ylabel="density")
     ax.legend(frameon=False)
     return figure
@@ -9035,12 +9139,13 @@ def threshold_figure(
     for row, (name, pair) in enumerate(zip(shown, np.reshape(axes, (-1, 2)))):
         own = guesses[guesses.species == name] if name else guesses
         curve = threshold_curve(own)
-        for column, label, colour in (
-            ("baks", "known (BAKS)", GREEN),
-            ("baus", "unknown (BAUS)", RED),
-            ("score", "score", INK),
+        for column, label, colour, style in (
+            ("baks", "known (BAKS)", GREEN, "--"),
+            ("baus", "unknown (BAUS)", RED, "-."),
+            ("score", "score", INK, "-"),
         ):
-            pair[0].plot(curve.threshold, curve[column], color=colour, lw=2 if column == "score" else 1, label=label)
+            width = 2 if column == "score" else 1
+            pair[0].plot(curve.threshold, curve[column], style, color=colour, lw=width, label=label)
         for value in fixed:
             pair[0].axvline(value, color="#999999", lw=0.8, ls=":")
         right = own.truth == own.identity
@@ -9230,9 +9335,15 @@ def show_value(value: Any) -> str:
 
 
 def html_table(table: pd.DataFrame) -> str:
-    head = "".join(f"<th>{html.escape(str(c).replace('_', ' '))}</th>" for c in table.columns)
+    texts = (table.iloc[:, i].map(lambda value: isinstance(value, str)).any() for i in range(table.shape[1]))
+    words = [' class="t"' if text else "" for text in texts]
+    meanings = {name: html.escape(column.meaning) for name, column in COLUMNS.items() if column.meaning}
+    head = "".join(
+        f'<th{kind} title="{meanings.get(str(c), "click to sort")}">{html.escape(str(c).replace("_", " "))}</th>'
+        for kind, c in zip(words, table.columns)
+    )
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(show_value(v))}</td>" for v in row) + "</tr>"
+        "<tr>" + "".join(f"<td{kind}>{html.escape(show_value(v))}</td>" for kind, v in zip(words, row)) + "</tr>"
         for row in table.itertuples(index=False)
     )
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
@@ -9259,14 +9370,18 @@ class Page:
         self.html: list[str] = [f"<h1>{html.escape(title)}</h1>"] if title else []
         self.lines: list[str] = [f"# {title}"] if title else []
         self.images: dict[str, bytes] = {}  # PNG or JPEG by name
+        self.contents: list[str] = []  # headings of the second level
 
     def add(self, part: Page) -> None:
         self.html += part.html
+        self.contents += part.contents
         self.lines += part.lines
         self.images |= part.images
 
     def heading(self, text: str, level: int = 2) -> None:
-        self.html.append(f"<h{level}>{html.escape(text)}</h{level}>")
+        mark = f' id="{anchor(text)}"' if level == 2 else ""
+        self.contents += [text] if level == 2 else []
+        self.html.append(f"<h{level}{mark}>{html.escape(text)}</h{level}>")
         self.lines.append(f"{'#' * level} {text}")
 
     def words(self, pairs: Iterable[tuple[str, str]]) -> None:
@@ -9316,26 +9431,66 @@ class Page:
             image.save(buffer, "PNG", compress_level=3)
             image = buffer.getvalue()
         self.images[name], kind, words = image, image_type(image), html.escape(caption)
-        tag = f'<img alt="{words}" src="data:image/{kind};base64,{base64.b64encode(image).decode()}">'
+        tag = f'<img loading="lazy" alt="{words}" src="data:image/{kind};base64,{base64.b64encode(image).decode()}">'
         self.html.append(f'<figure>{tag}<figcaption class="note">{words}</figcaption></figure>')
         self.lines.append(f"![{caption}](figures/{name}.{kind})")
+
+    def prose(self, text: str) -> None:
+        """Markdown as people write it: headings, lists, emphasis, code; nothing else is taken for markup."""
+        self.html.append(markdown_html(text))
+        self.lines.append(text.strip())
 
     def code(self, text: str) -> None:
         self.html.append(f"<pre>{html.escape(text)}</pre>")
         self.lines.append(f"```\n{text.strip()}\n```")
 
-    def write(self, folder: Path) -> Path:
-        """Writes figures/*.png, report.md and report.html; returns the page's path."""
+    def write(self, folder: Path, refresh: bool = False) -> Path:
+        """Writes figures/*.png, report.md and report.html, whose path it returns; refresh: it looks again by itself."""
         for name, data in self.images.items():
             with atomic(folder / "figures" / f"{name}.{image_type(data)}") as temporary:
                 temporary.write_bytes(data)
         write_text(folder / "report.md", "\n\n".join(self.lines) + "\n")
+        head, *body = self.html or [""]
+        links = [f'<a href="#{anchor(text)}">{html.escape(text)}</a>' for text in self.contents]
+        contents = f"<nav>{' '.join(links)}</nav>" if len(links) > 3 else ""
+        again = '<meta http-equiv="refresh" content="30">' if refresh else ""
         write_text(
             folder / "report.html",
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(self.title)}</title>'
-            f"<style>{STYLE}</style><body>{''.join(self.html)}</body></html>\n",
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(self.title)}</title>{again}'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style><body>{head}'
+            f"{contents}{''.join(body)}<script>{SORTING}</script></body></html>\n",
         )
         return folder / "report.html"
+
+
+def anchor(text: str) -> str:
+    """A heading's name within a page."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "part"
+
+
+def markdown_html(text: str) -> str:
+    """A small, safe part of Markdown as HTML: all else is shown to the letter."""
+
+    def inline(words: str) -> str:
+        words = html.escape(words)
+        words = re.sub(r"`([^`]+)`", r"<code>\1</code>", words)
+        words = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", words)
+        return re.sub(r"(?<![*\w])\*([^*\s][^*]*)\*", r"<em>\1</em>", words)
+
+    blocks = []
+    for part in re.split(r"\n\s*\n", text.replace("\r\n", "\n").strip()):
+        lines = part.split("\n")
+        while lines and (heading := re.match(r"(#{1,6}) +(.*)", lines[0])):
+            level = min(len(heading[1]) + 2, 6)  # below the page's own
+            blocks.append(f"<h{level}>{inline(heading[2])}</h{level}>")
+            lines = lines[1:]
+        items = [re.match(r"\s*(?:[-*+]|\d+[.)]) +(.*)", line) for line in lines]
+        if lines and all(items):
+            kind = "ol" if lines[0].lstrip()[0].isdigit() else "ul"
+            blocks.append(f"<{kind}>{''.join(f'<li>{inline(item[1])}</li>' for item in items)}</{kind}>")
+        elif lines:
+            blocks.append(f"<p>{inline(' '.join(lines))}</p>")
+    return "".join(blocks)
 
 
 # statistics over seeds
@@ -9690,13 +9845,15 @@ def write_report(
     comparable: bool = False,
     by_identity: pd.DataFrame | None = None,
     facts: Mapping[str, str] | None = None,
+    refresh: bool = False,
 ) -> Path:
     """Writes results.csv, report.md, figures and the self-contained report.html; returns the page's path.
 
     table: a row for each finished run; logs: their logs by "variant/seed"; details: for each run to be shown name,
     labels, embeddings, similarity, metrics and sheet (an image); notes: what the reader must know; analyses and
     extra: further parts of the page, before and after the results; comparable: whether published figures were
-    measured on these data; by_identity as in `report_results`; facts: what was run on what, by headings.
+    measured on these data; by_identity as in `report_results`; facts: what was run on what, by headings; refresh:
+    an open page looks again every half minute.
     """
     write_table(folder / "results.csv", table)
     page = Page(recipe.name)
@@ -9723,7 +9880,7 @@ def write_report(
         report_detail(page, detail, number)
     page.heading("Settings")
     page.code(yaml.safe_dump(without_passwords(recipe_to_dict(recipe)), sort_keys=False, allow_unicode=True))
-    return page.write(folder)
+    return page.write(folder, refresh)
 
 
 def report_interpretation(page: Page, recipe: Recipe, folder: Path) -> None:
@@ -9732,10 +9889,10 @@ def report_interpretation(page: Page, recipe: Recipe, folder: Path) -> None:
     own = folder / "interpretation.md"
     words = own.read_bytes() if own.is_file() else recipe.interpretation.encode()
     try:
-        page.text(words.decode("utf-8-sig"))
+        page.prose(words.decode("utf-8-sig"))
     except UnicodeDecodeError:
         page.note(f"Note: {own.name} is not UTF-8 and is read as Latin-1; save it as UTF-8 if letters look wrong.")
-        page.text(words.decode("latin-1"))
+        page.prose(words.decode("latin-1"))
 
 
 def report_results(
@@ -9968,8 +10125,8 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
     page.image(
         f"{name}-retrievals",
         detail["sheet"],
-        "Queries (left) and their five nearest images, worst queries first: green frames show the same identity, red "
-        "another; AP is the query's average precision.",
+        "Queries (left) and their five nearest images: the worst queries, median ones, and the best. Green frames show "
+        "the same identity, red another; last the nearest image that shows it, with its rank; AP: average precision.",
     )
     if detail.get("matches"):
         pairs = [
@@ -10217,6 +10374,7 @@ class RunFolder:
             return []
         earlier = self.settings()
         told, weights = earlier.pop("data_fingerprint", fingerprints[0]), earlier.pop("weights", "")
+        earlier = recipe_to_dict(recipe_from_dict(earlier, str(self.path)))  # with what was no setting yet
         changed = [f"{key}: {then} there, {now} now" for key, then, now in differing_settings(earlier, recipe)]
         changed += ["the data: other images or labels"] if told not in fingerprints else []
         now = weights_version(recipe) if weights else ""
@@ -10411,13 +10569,14 @@ def run_recipe(
             told["data"] = None if data is None else str(Path(data).resolve())
             if rank() == 0:
                 write_json(folder / "experiment.json", told)
+        used = [images.competition for images in opened.values()] or competitions.values()
+        comparable = all(published_on(competition, recipe.data.competition) for competition in used)
         queue = RunQueue(specs, opened, folder, chosen, force, deadline, data)
+        queue.look = partial(finish_experiment, recipe, specs, opened, folder, {}, analyses, comparable, going_on=True)
         done_elsewhere = report_only or (together > 1 and world_size() == 1)
         failed = queue.failures() if done_elsewhere else queue.run(jobs)
         if rank() > 0:
             return Result(folder, pd.DataFrame(), folder / "report.html")
-        used = [images.competition for images in opened.values()] or competitions.values()
-        comparable = all(published_on(competition, recipe.data.competition) for competition in used)
         return finish_experiment(recipe, specs, opened, folder, failed, analyses, comparable)
 
 
@@ -10510,7 +10669,11 @@ def opened_once(recipe: str, data: str | Path | None, folder: Path) -> Images:
     return open_data(read, load_competition(find_data(read, data), read.data.masks), folder)
 
 
-@dataclass(frozen=True, eq=False)
+REPORTS = 60  # seconds between reports while runs go on
+FIRST_REPORT = 15  # seconds that runs must have taken before the first
+
+
+@dataclass(eq=False)
 class RunQueue:
     """All runs of an experiment, and what they share."""
 
@@ -10521,6 +10684,18 @@ class RunQueue:
     force: bool
     deadline: float  # by time.monotonic()
     data: str | Path | None
+    look: Callable[[], Any] | None = None  # writes the report of the runs that are finished
+    looked: float = field(default_factory=lambda: time.monotonic() + FIRST_REPORT - REPORTS)  # when that was
+
+    def show(self) -> None:
+        """A report of what there is so far, when the first run ends, and again every minute; no error ends runs."""
+        if self.look is None or rank() > 0 or not self.unfinished() or time.monotonic() - self.looked < REPORTS:
+            return
+        try:
+            self.look()
+        except Exception as error:  # noqa: BLE001 - whatever a report stumbles over, training goes on
+            echo(f"  note: the report is not there yet: {type(error).__name__}: {error}")
+        self.looked = time.monotonic()
 
     def run_folder(self, spec: RunSpec) -> RunFolder:
         return RunFolder(self.folder / spec.folder)
@@ -10551,6 +10726,7 @@ class RunQueue:
                 break
             reason = self.run_or_tell(spec, number)
             failed.update({spec.folder: reason} if reason else {})
+            self.show()
             stopped = self.run_folder(spec).stopped
         return failed
 
@@ -10586,6 +10762,8 @@ class RunQueue:
                 echo(f"  {spec.folder} ({number} of {len(self.specs)})")
                 try:
                     execute_run(spec, images, there.path, self.device, self.deadline)
+                    if rank() == 0 and there.finished:
+                        echo(result_line(next(runs_table([spec], self.folder).itertuples())))
                 except TrainingFailed as error:
                     failure = str(error)
                     echo(f"  {spec.folder}: failed: {failure}")
@@ -10611,6 +10789,7 @@ class RunQueue:
                 for done in progress(as_completed(waiting), "runs", len(waiting)):
                     reason = done.result()
                     failed.update({waiting[done].folder: reason} if reason else {})
+                    self.show()
             except BaseException as error:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for child in active_children():
@@ -11509,8 +11688,12 @@ def run_details(spec: RunSpec, images: Images, folder: Path, rows: int = 10) -> 
         raise damaged(there.path / "validation.npz", f"{strange[0]} is none of the training images")
     thumbnails = Thumbnails(images.store, [position[name] for name in kept["images"]])
     precision = average_precision(similarity, labels)
-    worst = [i for i in np.argsort(precision, kind="stable") if not np.isnan(precision[i])][:rows]
-    sheet = contact_sheet(thumbnails, labels, similarity, worst, [f"AP {precision[i]:.2f}  {labels[i]}" for i in worst])
+    order = [i for i in np.argsort(precision, kind="stable") if not np.isnan(precision[i])]
+    few = max(1, rows // 3)
+    middle = order[(len(order) - few) // 2 :][:few] if len(order) > rows else []
+    shown = [*order[: rows - 2 * few], *middle, *order[-few:]] if len(order) > rows else order
+    captions = [f"AP {precision[i]:.2f}  {labels[i]}" for i in shown]
+    sheet = contact_sheet(thumbnails, labels, similarity, shown, captions)
     return {
         "name": f"{spec.folder} (its first fold)" if there.path.name == "fold0" else spec.folder,
         "why": spec.why,
@@ -12146,8 +12329,12 @@ def finish_experiment(
     failed: Mapping[str, str],
     analyses: Sequence[Page] = (),
     comparable: bool = False,
+    going_on: bool = False,
 ) -> Result:
-    """Table and report over the finished runs; of the variants best by their mean it shows the median run in detail."""
+    """Table and report over the finished runs, or over those that are so far.
+
+    Of the variants best by their mean it shows the median run in detail.
+    """
     wanted = len(specs)
     specs = [spec for spec in specs if RunFolder(folder / spec.folder).finished]
     if not specs and not analyses:
@@ -12164,14 +12351,15 @@ def finish_experiment(
         if RunFolder(folder / spec.folder).stopped
     ]
     missing = wanted - len(specs) - len(failed)
-    notes += [f"{missing} of {wanted} runs are not there yet"] if missing else []
+    wait = "; this page shows them as they end" if going_on else ""
+    notes += [f"{missing} of {wanted} runs are not there yet{wait}"] if missing else []
     notes += [f"{names} saw {views} random views of each training image, in turn" for views, names in kept_views(specs)]
     shown = (
         f"the {SHOWN} of {len(best)} variants that are best by their mean are shown in detail, each by its median run"
     )
     notes += [shown] if len(best) > SHOWN else []
     extra = report_search(recipe, folder) if recipe.search else None
-    if recipe.ensemble != "none" and specs:
+    if recipe.ensemble != "none" and specs and not going_on:
         competition = opened[data_key(specs[0].recipe)].competition
         combine = combine_open_set if competition.open_set else combine_runs
         extra = report_ensemble(combine(recipe, specs, competition, folder))
@@ -12184,28 +12372,12 @@ def finish_experiment(
         }
     )
     facts = facts_of(recipe, specs, opened, folder)
-    report = write_report(folder, recipe, table, logs, details, notes, analyses, extra, comparable, by_identity, facts)
-    for row in table.itertuples():
-        processed, tested = getattr(row, "map_postprocessed", math.nan), getattr(row, "test_map", math.nan)
-        across = getattr(row, "map_across", math.nan)
-        after = "" if math.isnan(across) else f", across encounters {across:.4f} (untrained {row.untrained_across:.4f})"
-        after += "" if math.isnan(processed) else f", {processed:.4f} after post-processing"
-        test = "" if math.isnan(tested) else f"; test mAP {tested:.4f}"
-        test += open_set_words(row)
-        echo(
-            f"  {row.variant}/seed{row.seed}: validation mAP {row.map:.4f} (untrained {row.untrained:.4f}){after}, "
-            f"epoch {row.best_epoch:g} of {row.epochs:g}, {row.seconds:.0f} s{test}"
-        )
-    written = [
-        p
-        for c in specs
-        for p in (folder / c.folder / "weights.safetensors", folder / c.folder / "submission.csv")
-        if p.is_file()
-    ]
-    lists = sorted((folder / "analysis").glob("*.csv")) if analyses else []
-    lists += [folder / "ensemble" / "submission.csv"] * (folder / "ensemble" / "submission.csv").is_file()
-    for path in [*written, *lists, folder / "results.csv", folder / "report.md", report]:
-        echo(f"  wrote {path}")
+    told = (analyses, extra, comparable, by_identity, facts)
+    report = write_report(folder, recipe, table, logs, details, notes, *told, refresh=going_on)
+    if going_on:
+        return Result(folder, table, report, failed)
+    for line in closing_lines(table, folder, report, bool(analyses)):
+        echo(line)
     return Result(folder, table, report, failed)
 
 
@@ -12248,6 +12420,48 @@ def alike_once(notes: Iterable[str]) -> list[str]:
     for note in notes:
         groups.setdefault(re.sub(r"\d+", "#", note), {})[note] = None
     return [f"{next(iter(own))}{f' (one of {len(own)} such notes)' if len(own) > 1 else ''}" for own in groups.values()]
+
+
+def result_line(row: Any) -> str:
+    """What came out of a run, in a line."""
+    processed, tested = getattr(row, "map_postprocessed", math.nan), getattr(row, "test_map", math.nan)
+    across = getattr(row, "map_across", math.nan)
+    after = "" if math.isnan(across) else f", across encounters {across:.4f} (untrained {row.untrained_across:.4f})"
+    after += "" if math.isnan(processed) else f", {processed:.4f} after post-processing"
+    test = "" if math.isnan(tested) else f"; test mAP {tested:.4f}"
+    return (
+        f"  {row.variant}/seed{row.seed}: validation mAP {row.map:.4f} (untrained {row.untrained:.4f}){after}, "
+        f"epoch {row.best_epoch:g} of {row.epochs:g}, {row.seconds:.0f} s{test}{open_set_words(row)}"
+    )
+
+
+def submission_of(result: Result) -> Path | None:
+    """The submission of an experiment: its ensemble's, or that of the run with the best validation mAP."""
+    fused = result.folder / "ensemble" / "submission.csv"
+    if fused.is_file() or not len(result.table):
+        return fused if fused.is_file() else None
+    scores = result.table.get("map_postprocessed", result.table["map"]).fillna(result.table["map"])
+    best = result.table.loc[scores.idxmax()] if scores.notna().any() else result.table.iloc[0]
+    return result.folder / best.variant / f"seed{best.seed}" / "submission.csv"
+
+
+MOST_LISTED = 12  # variants in a terminal
+
+
+def closing_lines(table: pd.DataFrame, folder: Path, report: Path, analysed: bool) -> list[str]:
+    """The end of an experiment in a terminal: the best variants, and where to look."""
+    lines = []
+    if len(table) > 1:
+        columns = [c for c in ("map", "map_across", "test_map") if c in table and table[c].notna().any()]
+        means = table.groupby("variant", sort=False)[columns].mean().sort_values("map", ascending=False)
+        means.insert(0, "n", table.groupby("variant").size())
+        lines += ["", *(f"  {line}" for line in means.head(MOST_LISTED).round(4).to_string().splitlines())]
+        lines += [f"  and {len(means) - MOST_LISTED} more variants"] if len(means) > MOST_LISTED else []
+    chosen = submission_of(Result(folder, table, report))
+    chosen = chosen if chosen is not None and chosen.is_file() else None
+    where = {"weights and metrics": f"{folder}/<variant>/<seed>" if len(table) else None, "submission": chosen}
+    where |= {"lists and tables": folder / "analysis" if analysed else None, "report, open it": report}
+    return [*lines, *(f"  {what}: {path}" for what, path in where.items() if path is not None)]
 
 
 def median_runs(table: pd.DataFrame) -> list[int]:
@@ -12429,16 +12643,6 @@ def leave_results(result: Result, record: Path) -> Result:
             echo(f"  wrote {record.parent / source.name}")
     end_kernel(record, result.failed)
     return result
-
-
-def submission_of(result: Result) -> Path | None:
-    """The submission of an experiment: its ensemble's, or that of the run with the best validation mAP."""
-    fused = result.folder / "ensemble" / "submission.csv"
-    if fused.is_file() or not len(result.table):
-        return fused if fused.is_file() else None
-    scores = result.table.get("map_postprocessed", result.table["map"]).fillna(result.table["map"])
-    best = result.table.loc[scores.idxmax()] if scores.notna().any() else result.table.iloc[0]
-    return result.folder / best.variant / f"seed{best.seed}" / "submission.csv"
 
 
 # 19. Command line

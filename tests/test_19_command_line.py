@@ -496,3 +496,15 @@ def test_of_a_folder_that_is_somebody_elses_nothing_is_removed(tiny, mini, tmp_p
 )
 def test_options_that_would_do_nothing_are_refused(argv, words, capsys):
     assert words in refused(capsys, *argv)
+
+
+def test_the_reference_page_has_every_part_and_every_public_function(tmp_path, capsys):
+    assert jaguar_kit.any_command(["list", "--html", str(tmp_path / "reference")]) == 0
+    text = (tmp_path / "reference" / "report.md").read_text(encoding="utf-8")
+    for name in jaguar_kit.__all__:
+        assert f"### {name}\n" in text, name
+    for kind in ("loss", "pooling", "head", "postprocess", "background"):
+        for name in jaguar_kit.registered(kind):
+            assert f"| {name} |" in text, (kind, name)
+    assert "k_reciprocal_rerank(embeddings: Any = None" in text.replace("'", "")
+    assert text.count(">>>") > 30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import json
 import sys
@@ -13,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import jaguar_kit
+import pandas as pd
 import timm
 from jaguar_kit import (
     BACKBONES,
@@ -20,6 +23,7 @@ from jaguar_kit import (
     Component,
     KitError,
     MiniConfig,
+    Page,
     Range,
     __version__,
     add_overrides,
@@ -77,12 +81,52 @@ def is_parts(values: tuple) -> bool:
     return bool(values) and all(isinstance(value, Component) for value in values)
 
 
+def reference_page(kinds: Sequence[str]) -> Page:
+    """All that a recipe can name, with settings, and all that a notebook can call, with signatures and examples."""
+    page = Page(f"jaguar_kit {__version__}: what recipes can name, and notebooks can call")
+    page.text(
+        "A recipe names parts with their settings; a notebook builds the same ones by jaguar_kit.build(kind, name)."
+    )
+    for kind in kinds:
+        page.heading(kind)
+        rows = []
+        for name in registered(kind):
+            first, *settings = describe_part(kind, name)
+            meaning = first.strip().removeprefix(name).strip()
+            rows.append(
+                {"name": name, "meaning": meaning, "settings": "; ".join(" ".join(s.split()) for s in settings)}
+            )
+        if kind == "optimizer":  # timm's are many, and alike
+            rows = [row for row in rows if not row["meaning"].startswith("timm's ")]
+        page.table(pd.DataFrame(rows))
+    page.heading("Functions and classes")
+    for name in sorted(set(jaguar_kit.__all__), key=str.lower):
+        thing = getattr(jaguar_kit, name)
+        page.heading(name, 3)
+        with contextlib.suppress(ValueError, TypeError):
+            page.code(
+                f"{name}{inspect.signature(thing)}".replace(" -> None", "" if inspect.isclass(thing) else " -> None")
+            )
+        words, _, example = (inspect.getdoc(thing) or "").partition(">>>")
+        page.prose(words)
+        if example:
+            page.code(">>>" + example)
+    return page
+
+
 def list_command(argv: Sequence[str] | None = None) -> int:
     """`python -m jaguar_kit list [KIND ...]`: everything that a recipe can name."""
     kinds = sorted({kind for kind, _ in REGISTRY})
     parser = argparse.ArgumentParser(prog="jaguar_kit list", description="Lists what a recipe can name.")
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"only these: backbone, {', '.join(kinds)}")
-    wanted = parser.parse_args(argv).kinds or ["backbone", *kinds]
+    parser.add_argument(
+        "--html", metavar="DIR", help="a page of all that recipes and notebooks can use, into this folder"
+    )
+    given = parser.parse_args(argv)
+    if given.html:
+        echo(f"  wrote {reference_page(kinds).write(Path(given.html))}")
+        return 0
+    wanted = given.kinds or ["backbone", *kinds]
     for kind in wanted:
         if kind not in ("backbone", *kinds):
             raise KitError(f"list: there is no kind of part '{kind}'; {suggest(kind, ('backbone', *kinds))}")

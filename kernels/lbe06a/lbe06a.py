@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "3dd5f0b3d0ff7de8746fe1d1715b72a47f8810ba2cc2d20f48956a5a3c0a8b5e"  # of its jaguar_kit.py
+MODULE = "fedce303bea1cefe63e5aedc6e264ecd1962517147ba870041aae25f48c73ecc"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
