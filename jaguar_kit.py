@@ -9212,6 +9212,9 @@ def map_figure(embeddings: np.ndarray, labels: np.ndarray) -> Any | None:
     return figure
 
 
+MOST_BANDS = 6  # variants whose bands can be told apart
+
+
 def bands_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: Sequence[tuple[str, str]]) -> Any:
     """Columns of the logs by epoch, a panel for each: every variant's mean over its seeds, and a band from lowest to
     highest, as far as all of its runs go; beyond, the single runs that still went on, thinly. `logs`: by variant, by
@@ -9224,7 +9227,7 @@ def bands_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: Sequen
             style = ("-", "--", ":", "-.")[i // 10 % 4]
             every = wide.loc[: min(log.epoch.max() for log in runs.values())]
             ax.plot(every.index, every.mean(axis=1), style, color=colour, marker=mark, label=plain_label(variant))
-            if wide.shape[1] > 1:
+            if wide.shape[1] > 1 and len(logs) <= MOST_BANDS:
                 ax.fill_between(every.index, every.min(axis=1), every.max(axis=1), color=colour, alpha=0.15, lw=0)
                 ax.plot(wide.loc[every.index[-1] :], color=colour, lw=0.6, alpha=0.5)
         ax.set(xlabel="epoch", ylabel=label)
@@ -10070,7 +10073,7 @@ def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFra
     }
     caption = (
         "By epoch: mean over seeds and the band between lowest and highest, as far as all runs go; thin lines are "
-        "single runs that went on. Epoch 0 is before training."
+        f"single runs that went on (both for up to {MOST_BANDS} variants). Epoch 0 is before training."
     )
     every = pd.concat(logs.values())
     loss = [("train_loss", "training loss"), ("val_loss", "validation loss"), ("map", "validation mAP")]
