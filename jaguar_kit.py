@@ -668,8 +668,8 @@ class Recipe:
 # These do not vary between runs.
 EXPERIMENT_WIDE = ("name", "variants", "grid", "seeds", "overrides", "ensemble", "reading", "readings")
 SAID_BEFORE = ("question", "hypothesis", "intervention", "protocol")  # of an experiment, before its results
+# These change no result.
 WORDS = (*SAID_BEFORE, "interpretation", "published", "leaderboard", "conclusion", "reading", "readings")
-# which change no result
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -1385,10 +1385,10 @@ def rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
-def is_watched() -> bool:
-    """Whether somebody looks on, at a terminal or in a notebook, and no file takes what is printed."""
+def is_watched(stream: Any = None) -> bool:
+    """Whether somebody looks on, in a notebook or at the terminal that a stream goes to (stdout unless given)."""
     with suppress(ValueError, OSError):
-        return "ipykernel" in sys.modules or sys.stdout.isatty()
+        return "ipykernel" in sys.modules or (stream or sys.stdout).isatty()
     return False
 
 
@@ -1407,7 +1407,7 @@ def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
     """A progress bar with an ETA on a terminal and in a notebook, nothing elsewhere."""
     from tqdm.auto import tqdm
 
-    quiet = not ("ipykernel" in sys.modules or sys.stderr.isatty()) or rank() > 0
+    quiet = not is_watched(sys.stderr) or rank() > 0
     return tqdm(items, desc=label, total=total, disable=quiet, leave=False)
 
 
@@ -2847,7 +2847,8 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
     if untold:
         note = f"{untold} of {len(competition.train)} training images have no {column}; each counts as one of its own"
         competition = replace(competition, notes=(*competition.notes, note))
-    own, more = own_rows(competition.train), np.flatnonzero(~own_rows(competition.train))
+    own = own_rows(competition.train)
+    more = np.flatnonzero(~own)
     own_hashes = partial(hashes, 0, int(own.sum()))
     splits = data.split.build(train=competition.train[own], hashes=own_hashes, split_seed=data.split_seed)
     splits = [(np.r_[rows, more], held_out) for rows, held_out in splits]
@@ -3867,9 +3868,7 @@ class Backbone:
     hub: str = ""  # repository of the weights on the Hugging Face hub; "": timm's own
     prefix: str = ""  # of the backbone's tensors in that repository's file
     config: Mapping[str, Any] = field(default_factory=dict)  # what differs from timm's configuration
-    neck: Mapping[str, str] = field(
-        default_factory=dict
-    )  # GeM and batch norm, which are its own pooling, by their names
+    neck: Mapping[str, str] = field(default_factory=dict)  # GeM and batch norm of its own pooling, by their names
 
 
 BACKBONES = {
@@ -5261,13 +5260,17 @@ def bootstrap_interval(
 
 def resampled_interval(
     values: np.ndarray,
-    codes: np.ndarray,
+    codes: np.ndarray | None = None,
     over: str = "identities",
     rounds: int = 2000,
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of the mean over identities (codes) of the means of their values (N,), NaN left out."""
+    """Percentile interval of the mean over identities (codes; each value its own) of the means of their values (N,).
+
+    NaN is left out.
+    """
+    codes = np.arange(len(values)) if codes is None else codes
     scored = ~np.isnan(values)
     if not scored.any():
         return math.nan, math.nan
@@ -6260,8 +6263,9 @@ def measure_steps(
     for own in (halves == half for half in np.unique(halves)):
         _, states = fit_steps(parts, state, labels, encounters, own if own.all() else ~own)
         for told, reached in zip(found, states[first:]):
-            measured = by_kind(average_precision, reached.matrix(), labels, encounters)
-            measured[TOP1] = nearest_is_right(reached.matrix(), labels)
+            matrix = reached.matrix()
+            measured = by_kind(average_precision, matrix, labels, encounters)
+            measured[TOP1] = nearest_is_right(matrix, labels)
             for kind, values in measured.items():
                 told.setdefault(kind, np.full(len(labels), math.nan))[own] = values[own]
     return found
@@ -6653,9 +6657,8 @@ def cached_features(
     path = cache_dir() / "features" / f"{key}.safetensors"
     if (features := kept_tensor(path, "features", total)) is None:
         embedder.eval()
-        kept_as = (
-            torch.float32 if embedder.pooling.kind in ("vector", "logits") else torch.float16
-        )  # maps and tokens are large
+        small = embedder.pooling.kind in ("vector", "logits")  # maps and tokens are large
+        kept_as = torch.float32 if small else torch.float16
         label = "extracting features" + (f", view {view + 1} of {config.train.views}" if drawn else "")
         order = np.arange(total)
         if mixed:  # images of one burst must not lend each other their backgrounds
@@ -8234,7 +8237,7 @@ def quality_of_files(root: Path, paths: Sequence[str], masks: str | None, key: s
             rgb, alpha = read_image(root / paths[number], mask_files[number])
             return quality_of(np.dstack([rgb, alpha] if alpha else [rgb]))
 
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # a large image takes a hundred times its file
+        with ThreadPoolExecutor(min(4, core_count())) as pool:  # a large image takes a hundred times its file
             rows = list(progress(pool.map(one, range(len(paths))), "measuring quality", len(paths)))
         return {"signals": torch.tensor(rows, dtype=torch.float64)}
 
@@ -8447,6 +8450,11 @@ class Curation:
     signals: pd.DataFrame  # of each image
 
 
+Percentiles = Literal["left", "all"]  # of which images
+Cap = Literal["mean", "median"]
+Removal = Literal["groups", "greedy"]
+
+
 def curate(
     signals: pd.DataFrame,
     similarity: np.ndarray,
@@ -8454,9 +8462,9 @@ def curate(
     duplicate: float = 0.95,
     quality: float = 5.0,
     typical: float = 1.0,
-    percentiles: str = "left",
-    cap: str = "mean",
-    removal: str = "groups",
+    percentiles: Percentiles = "left",
+    cap: Cap = "mean",
+    removal: Removal = "groups",
 ) -> Curation:
     """Near-duplicates, bad images, untypical images and too many of one identity, taken away in this order.
 
@@ -8467,13 +8475,8 @@ def curate(
     (n - 1) (cap "median"), kept by 0.5 rank(representativeness) + 0.3 rank(uniqueness) + 0.2 rank(sharpness) within
     the identity.
     """
-    for name, value, known in (
-        ("percentiles", percentiles, ("left", "all")),
-        ("cap", cap, ("mean", "median")),
-        ("removal", removal, ("groups", "greedy")),
-    ):
-        if value not in known:
-            raise KitError(f"curate: {name}: {value!r} is not known; {suggest(value, known)}")
+    for name, value in {"percentiles": percentiles, "cap": cap, "removal": removal}.items():
+        convert(value, hints_of(curate)[name], f"curate: {name}")
     lacking = [c for c in ("sharpness", "contrast") if not isinstance(signals, pd.DataFrame) or c not in signals]
     if lacking or len(signals) != len(square_of(similarity)):
         raise KitError("curate: signals: expected a table of quality_signals, a row for each image of similarity")
@@ -8496,11 +8499,10 @@ def curate(
     else:
         sharpest, seen = keep_sharper(pairs, sharpness)
     take_away(~sharpest, "near-duplicate", f"{seen} pairs with cosine > {duplicate:g} within an identity")
-    counted = np.ones(total, bool) if percentiles == "all" else kept.copy()
+    counted = np.ones(total, bool) if percentiles == "all" else kept  # which the stages change
     low = {c: float(np.percentile(signals[c][counted], quality)) for c in ("sharpness", "contrast")}
     bad = np.any([signals[c] < value for c, value in low.items()], axis=0)
     take_away(bad, "quality", ", ".join(f"{c} < {value:.2f}" for c, value in low.items()))
-    counted = counted if percentiles == "all" else kept
     least = float(np.percentile(signals.representativeness[counted], typical))
     take_away((signals.representativeness < least).to_numpy(), "untypical", f"representativeness < {least:.4f}")
     counts = pd.Series(identities[kept]).value_counts()
@@ -9093,8 +9095,7 @@ def bars_figure(values: Mapping[str, float], label: str, digits: int = 2, errors
     figure, ax = new_figure(7, 1 + 0.26 * len(values))
     names = [plain_label(str(name)) for name in values]
     bars = ax.barh(names, list(values.values()), color="#4c78a8", xerr=errors, ecolor=INK, capsize=3)
-    told = [f"{value:.{digits}f}" for value in values.values()]
-    ax.bar_label(bars, told, padding=4, fontsize=8)
+    ax.bar_label(bars, fmt=f"%.{digits}f", padding=4, fontsize=8)
     ax.invert_yaxis()
     ax.tick_params(axis="y", labelsize=8)
     ax.margins(y=0.01)
@@ -9693,14 +9694,15 @@ def findings(
     best = summary.loc[summary["map"].idxmax()]
     spread = f"sd {best.sd:.4f} over {best.n} seeds" if best.n > 1 and "sd" in summary else "one seed"
     if by_identity is not None and best.variant in by_identity:
-        low, high = over_identities(by_identity[best.variant])
+        low, high = resampled_interval(by_identity[best.variant].to_numpy(float))
         spread += f"; 95 % over identities [{low:.4f}, {high:.4f}]"
     several = len(summary) > 1
     said = [
         f"The {'highest ' * several}mean validation mAP is {'that of ' * several}{best.variant * several}"
         f"{': ' * several}{best['map']:.4f} ({spread})."
     ]
-    said.append("The epoch is chosen by these same images, so that mAP is a little higher than on new ones.")
+    if (table.epochs > 1).any():
+        said.append("The epoch is chosen by these same images, so that mAP is a little higher than on new ones.")
     if "test_map" in summary and several:
         top = summary.loc[summary.test_map.idxmax()]
         said.append(
@@ -9737,18 +9739,12 @@ def findings(
     return said
 
 
-def over_identities(values: pd.Series) -> tuple[float, float]:
-    """Bootstrap interval (95 %) of a mean over identities."""
-    known = values.dropna().to_numpy(float)
-    return resampled_interval(known, np.arange(len(known)))
-
-
 def identity_words(pair: str, by_identity: pd.DataFrame | None) -> str:
     """What other animals would make of a difference between two variants, "one - other", that one seed has shown."""
     one, _, other = pair.partition(" - ")
     if by_identity is None or not {one, other} <= set(by_identity):
         return ", which can't be told from noise"
-    low, high = over_identities(by_identity[one] - by_identity[other])
+    low, high = resampled_interval((by_identity[one] - by_identity[other]).to_numpy(float))
     verdict = "holds for these images, not for other seeds" if low > 0 or high < 0 else "not distinguishable"
     return f", over identities [{low:+.4f}, {high:+.4f}]: {verdict}"
 
@@ -10692,7 +10688,8 @@ class RunQueue:
 
     def show(self) -> None:
         """A report of what there is so far, when the first run ends, and again every minute; no error ends runs."""
-        if self.look is None or rank() > 0 or not self.unfinished() or time.monotonic() - self.looked < REPORTS:
+        early = time.monotonic() - self.looked < REPORTS
+        if self.look is None or self.force or rank() > 0 or early or not self.unfinished():  # force: others are old
             return
         try:
             self.look()
@@ -11118,19 +11115,23 @@ def write_results(
         remove_path(place / "checkpoint.safetensors")
 
 
+def chance_map(labels: np.ndarray, orders: int) -> float:
+    """The mean mAP of so many random orders."""
+    rng, shape = np.random.default_rng(0), (len(labels), len(labels))
+    return float(np.mean([identity_balanced_map(rng.random(shape), labels) for _ in range(orders)]))
+
+
 def evidence_of(labels: np.ndarray, paths: Sequence[str]) -> dict[str, Any]:
     """How much mAP rests on: images, those that count as queries, their identities, pairs of one identity, and the mAP
     that a random order has; `on` changes with the images."""
-    counts, rng = pd.Series(labels).value_counts(), np.random.default_rng(0)
+    counts = pd.Series(labels).value_counts()
     several = counts[counts > 1]
-    shape = (len(labels), len(labels))
-    chance = [identity_balanced_map(rng.random(shape, np.float32), labels) for _ in range(10)]
     return {
         "images": len(labels),
         "queries": int(several.sum()),
         "identities": len(several),
         "pairs": int((several * (several - 1) // 2).sum()),
-        "chance": float(np.mean(chance)),
+        "chance": chance_map(labels, 10),
         "on": fingerprint(sorted(paths)),
     }
 
@@ -11346,8 +11347,7 @@ def map_on_backgrounds(trainer: Trainer, labels: np.ndarray) -> dict[str, float]
         embeddings = embed(trainer.network, pixels, task.validation[mixed])[np.argsort(mixed)]
         similarity = similarity_matrix(embeddings, geometry=trainer.embedder.geometry)
         told[part_words(background)] = identity_balanced_map(similarity, labels)
-    rng = np.random.default_rng(0)
-    told["chance"] = float(np.mean([identity_balanced_map(rng.random(similarity.shape), labels) for _ in range(50)]))
+    told["chance"] = chance_map(labels, 50)
     return told
 
 
@@ -11962,9 +11962,9 @@ def curation(
     duplicate: CosineRange = 0.95,
     quality: Annotated[float, Range(low=0, high=50)] = 5.0,
     typical: Annotated[float, Range(low=0, high=50)] = 1.0,
-    percentiles: Literal["left", "all"] = "left",
-    cap: Literal["mean", "median"] = "mean",
-    removal: Literal["groups", "greedy"] = "groups",
+    percentiles: Percentiles = "left",
+    cap: Cap = "mean",
+    removal: Removal = "groups",
 ) -> Page:
     """The four stages of `curate`; writes curated.csv for data.subset, and why each other image went."""
     similarity, page = (context.embeddings @ context.embeddings.T).numpy(), Page()
@@ -11999,9 +11999,8 @@ def curation(
     )
     if (context.signals.foreground == 1).all():
         page.note("There are no masks: sharpness and contrast are those of whole images, background included.")
-    ranked = (
-        done.kept & (train.groupby("identity").identity.transform("size") >= 5).to_numpy()
-    )  # ranks of few say little
+    sizes = train.groupby("identity").identity.transform("size").to_numpy()
+    ranked = done.kept & (sizes >= 5)  # ranks among few say little
     best = done.signals.value[ranked].nlargest(24).index
     captions = [f"{context.identities[i]} {done.signals.value[i]:.2f}" for i in best]
     page.image("most-valuable", tiles(context.thumbnails(best), captions), "The most valuable images that stay.")
@@ -12302,7 +12301,7 @@ def choices_table(trials: pd.DataFrame) -> pd.DataFrame:
             thirds = pd.qcut(values.rank(method="first"), 3, labels=False)
             spans = values.groupby(thirds).agg(["min", "max"])
             values = thirds.map({k: f"{row['min']:.3g} to {row['max']:.3g}" for k, row in spans.iterrows()})
-            done = done.assign(**{setting: done[setting]}).sort_values(setting)
+            done = done.sort_values(setting)
         for value, own in done.groupby(values[done.index].astype(str), sort=False).value:
             rows.append(
                 {"setting": setting, "value": value, "trials": len(own), "mean mAP": own.mean(), "best": own.max()}
@@ -12412,7 +12411,7 @@ def facts_of(recipe: Recipe, specs: Sequence[RunSpec], opened: Mapping[str, Imag
         facts["Backbone"] = f"{', '.join(backbones)}, {learns}{weights}"
     versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
     facts["Made with"] = (
-        f"{versions}; {told.get('device', 'cpu')}, {os.cpu_count()} cores; {time.strftime('%Y-%m-%d %H:%M')}"
+        f"{versions}; {told.get('device', 'cpu')}, {core_count()} cores; {time.strftime('%Y-%m-%d %H:%M')}"
     )
     return facts
 

@@ -169,6 +169,6 @@ def test_the_module_grows_no_larger():
     lines = SOURCE.splitlines()
     defined = [node for node in TREE.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
     assert len(SOURCE.encode()) <= 618 * 1024
-    assert len(lines) <= 12_763
+    assert len(lines) <= 12_762
     assert len(defined) <= 697
     assert statistics.median(len(line) for line in lines if line.strip()) <= 55

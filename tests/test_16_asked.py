@@ -93,7 +93,7 @@ def test_a_difference_on_one_seed_has_an_interval_over_identities():
     by_identity = pd.DataFrame({"first": [0.5, 0.4, 0.6, 0.5], "second": [0.6, 0.55, 0.7, 0.58]})
     compared = compare_variants(table)
     told = findings(summarise(table, logs_of(table), recipe_of()), compared, table, by_identity)
-    low, high = jaguar_kit.over_identities(by_identity["second"] - by_identity["first"])
+    low, high = jaguar_kit.resampled_interval((by_identity["second"] - by_identity["first"]).to_numpy())
     assert f"second - first: +0.1000 on one seed, over identities [{low:+.4f}, {high:+.4f}]: holds" in " ".join(told)
     assert "can't be told from noise" in " ".join(
         findings(summarise(table, logs_of(table), recipe_of()), compared, table)

@@ -107,7 +107,7 @@ def test_a_page_fits_its_window_sorts_and_folds(width, tmp_path):
 
 
 def test_lines_of_epochs_stay_and_each_result_is_told_as_its_run_ends(mini, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(jaguar_kit, "is_watched", lambda: True)
+    monkeypatch.setattr(jaguar_kit, "is_watched", lambda *_: True)
     clock = iter(range(0, 10**9, 2))
     monkeypatch.setattr(jaguar_kit.time, "monotonic", lambda: float(next(clock)))
     recipe = recipe_from_dict({"name": "told", **SMALL, "seeds": [1, 2]})

@@ -54,7 +54,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -534,12 +534,22 @@ def head_run(epochs: int, width: int, device: Any = "cpu") -> Any:
     features = torch.randn(CATS, width)[labels] + SPREAD * torch.randn(FEATURES, width)
     recipe = jk.recipe_from_dict({"name": "bench", "train": {"epochs": epochs, "patience": 0}})
     head = recipe.model.head.build(in_features=width)
-    embedder = jk.Embedder(torch.nn.Identity(), jk.NativePooling(), head, frozen=True).to(device)
-    loss = recipe.loss.build(embedding_dim=embedder.embedding_dim, num_identities=CATS).to(device)
     order = torch.randperm(FEATURES).numpy()
-    train, validation = np.sort(order[: FEATURES * 4 // 5]), np.sort(order[FEATURES * 4 // 5 :])
+    return head_trainer(recipe, head, features, labels, np.split(order, [FEATURES * 4 // 5]), device)
+
+
+def head_trainer(
+    recipe: Any, head: Any, features: Any, labels: Any, split: Sequence[np.ndarray], device: Any = "cpu"
+) -> Any:
+    """A trainer of a head on cached features (N, D) of images with labels (N,), split into training and validation."""
+    import jaguar_kit as jk
+    import torch
+
+    embedder = jk.Embedder(torch.nn.Identity(), jk.NativePooling(), head, frozen=True).to(device)
+    identities = int(labels.max()) + 1
+    loss = recipe.loss.build(embedding_dim=embedder.embedding_dim, num_identities=identities).to(device)
     source = jk.FeatureSource(features.to(device), torch.device(device))
-    task = jk.Task(None, source, (source,), labels, train, validation)
+    task = jk.Task(None, source, (source,), labels, *map(np.sort, split))
     return jk.Trainer(recipe, embedder, loss, jk.Trainer.make_optimizer(recipe.train, embedder, loss), task)
 
 
@@ -653,7 +663,6 @@ DESIGNS = {"alike in all directions": (3.0, 0, 0.0), "with four strong direction
 
 def optimizer_run(recipe: Any, folder: Path, seed: int, spread: float, nuisance: int, strength: float) -> pd.DataFrame:
     """The log of a variant of lbe08 on synthetic features of 1,024, as many of each identity as of jaguars."""
-    import jaguar_kit as jk
     import torch
     from sklearn.model_selection import train_test_split
 
@@ -662,13 +671,7 @@ def optimizer_run(recipe: Any, folder: Path, seed: int, spread: float, nuisance:
     features = torch.randn(len(COUNTS), 1024)[labels] + spread * torch.randn(len(labels), 1024)
     features += strength * torch.randn(len(labels), nuisance) @ torch.randn(nuisance, 1024) / max(nuisance, 1) ** 0.5
     rows = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=seed)
-    head = recipe.model.head.build(in_features=1024)
-    embedder = jk.Embedder(torch.nn.Identity(), jk.NativePooling(), head, frozen=True)
-    loss = recipe.loss.build(embedding_dim=embedder.embedding_dim, num_identities=len(COUNTS))
-    source = jk.FeatureSource(features, torch.device("cpu"))
-    optimizer = jk.Trainer.make_optimizer(recipe.train, embedder, loss)
-    task = jk.Task(None, source, (source,), labels, *map(np.sort, rows))
-    trainer = jk.Trainer(recipe, embedder, loss, optimizer, task)
+    trainer = head_trainer(recipe, recipe.model.head.build(in_features=1024), features, labels, rows)
     trainer.fit(folder)
     return pd.DataFrame(trainer.history)
 

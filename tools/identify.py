@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from jaguar_kit import (
     ANSWERS,
+    ENCOUNTERS,
     GREEN,
     LEFT_OUT,
     NEW,
@@ -212,7 +213,7 @@ def held_out_images(weights: str | Path, table: pd.DataFrame) -> np.ndarray:
     return np.array([held_out(path, identity) for path, identity in zip(table.path, table.identity)], bool)
 
 
-MEETINGS = ("encounter", "burst", "sighting", "date")  # columns by which images of one identity were taken together
+MEETINGS = (*ENCOUNTERS, "date")  # columns by which images of one identity were taken together
 NEAR_DUPLICATE = 11  # bits of the perceptual hash that may differ
 
 

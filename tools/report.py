@@ -34,17 +34,21 @@ from jaguar_kit import (
 )
 
 
-def remake_report(folder: str | Path, device: str = "auto") -> Result:
-    """Makes the report of an experiment's folder again, from what is finished there."""
-    folder = Path(folder)
+def experiment_in(folder: Path) -> tuple[Recipe, str | None]:
+    """The recipe that an experiment was run by, and its data folder; KitError where the folder does not tell."""
     record = folder / "experiment.json"
     if not record.is_file():
         raise KitError(f"{folder}: no experiment of this kit (expected its experiment.json, written by run_recipe.py)")
     told = read_record(record, {"recipe": dict}, "run its recipe again, which writes it anew")
     if not isinstance(told.get("data"), (str, type(None))):
         raise damaged(record, f"data: {told['data']!r}", "run its recipe again, which writes it anew")
-    recipe = recipe_from_dict(told["recipe"], str(record))
-    return run_recipe(recipe, told.get("data"), device=device, report_only=True, folder=folder)
+    return recipe_from_dict(told["recipe"], str(record)), told.get("data")
+
+
+def remake_report(folder: str | Path, device: str = "auto") -> Result:
+    """Makes the report of an experiment's folder again, from what is finished there."""
+    recipe, data = experiment_in(Path(folder))
+    return run_recipe(recipe, data, device=device, report_only=True, folder=Path(folder))
 
 
 def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
@@ -67,7 +71,7 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
     intervals = [mean_interval(runs) for _, runs in by_variant["map"]]
     summary["low"], summary["high"] = zip(*intervals)
     page = Page(f"{' and '.join(Path(f).name for f in folders)}")
-    recipes = {Path(folder).name: recipe_of(Path(folder)) for folder in folders}
+    recipes = {Path(folder).name: experiment_in(Path(folder))[0] for folder in folders}
     for note in differing_protocols(recipes):
         page.note(f"Note: {note}")
     page.table(
@@ -90,14 +94,6 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
         page.table(pd.DataFrame(rows, columns=["setting", first, name]))
     claim(Path(out), COMPARISON)
     return page.write(Path(out))
-
-
-def recipe_of(folder: Path) -> Recipe:
-    """The recipe that an experiment was run by; KitError where the folder does not tell."""
-    record = folder / "experiment.json"
-    if not record.is_file():
-        raise KitError(f"{folder}: no experiment of this kit (expected its experiment.json, written by run_recipe.py)")
-    return recipe_from_dict(read_record(record, {"recipe": dict})["recipe"], str(record))
 
 
 PROTOCOL = (

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "c12763d4bf1263d4c7ad182f65493eb3b8ef9199b4c0378ada5b01c35f0167bc"  # of its jaguar_kit.py
+MODULE = "0c147b12c4ecb6916cfbd490592c08291490849d42b8c16b9634b30fbad23de8"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
