@@ -11,7 +11,7 @@ Letters for shapes, the same in every docstring:
     B batch   N images   D embedding   C identities   H W height and width in pixels
 
 Measured on two cores of an AMD EPYC, no GPU: the quickstart recipe ends at validation mAP 0.910 from 0.180 untrained in
-78 s; re-ranking 5,000 images takes 0.46 s on one core, 30 runs on cached features 56 s. The README has the tables.
+78 s; re-ranking 5,000 images takes 0.62 s on one core, 30 runs on cached features 84 s. The README has the tables.
 
 The way from a recipe to a report, by the nouns that one must know:
 

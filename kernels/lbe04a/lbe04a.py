@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "0c147b12c4ecb6916cfbd490592c08291490849d42b8c16b9634b30fbad23de8"  # of its jaguar_kit.py
+MODULE = "6d5be48d1c6eb7e3436a5741abd78e0478ae2455932dda8e51d9e706624076f9"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
