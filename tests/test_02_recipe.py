@@ -220,7 +220,16 @@ def test_a_fault_in_a_base_is_told_with_the_file_of_the_base(write_recipe):
 
 
 def test_a_missing_base_is_told(write_recipe):
-    assert "nowhere.yaml: can't be read" in fails(write_recipe("base: nowhere.yaml"))
+    assert "recipe.yaml: base: nowhere: there is no recipe of this name" in fails(write_recipe("base: nowhere.yaml"))
+    assert "other/nowhere.yaml: can't be read" in fails(write_recipe("base: other/nowhere.yaml"))
+
+
+def test_a_base_is_found_beside_the_recipe_or_by_name(write_recipe, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for base in ("quickstart", "quickstart.yaml"):
+        assert load_recipe(write_recipe(f"base: {base}\nseeds: [7]")).loss.name == load_recipe("quickstart").loss.name
+    (write_recipe("base: own").parent / "own.yaml").write_text("train: {epochs: 3}")
+    assert load_recipe(write_recipe("base: own")).train.epochs == 3
 
 
 def test_a_base_is_one_file_name(write_recipe):

@@ -822,7 +822,10 @@ def test_the_log_has_a_row_for_each_epoch_and_tells_of_speed_and_memory(logged):
     assert columns <= set(log.columns)
     assert list(log.epoch) == [0, 1, 2, 3]
     trained = log[1:]
-    assert np.isfinite(trained.drop(columns="batch_top1")).all(axis=None)
+    plain = [name for name in log if name.startswith("plain_map")]
+    assert plain[:1] == ["plain_map"]
+    assert log[plain][1:].isna().all(axis=None)
+    assert np.isfinite(trained.drop(columns=["batch_top1", *plain])).all(axis=None)
     assert trained.batch_top1.between(0, 1).all()
     assert (trained[["grad_norm", "images_per_second", "compute_seconds", "memory_mb", "seconds"]] > 0).all(axis=None)
     assert (trained.data_seconds >= 0).all()

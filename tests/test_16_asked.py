@@ -102,7 +102,7 @@ def test_a_difference_on_one_seed_has_an_interval_over_identities():
 
 def test_scenes_are_blamed_only_where_both_measures_are_certain():
     both = {seed: value + 0.1 for seed, value in THREE.items()}
-    table = table_of(first=both, second=THREE).assign(untrained_across=0.1)
+    table = table_of(first=both, second=THREE).assign(plain_across=0.1)
     for across, certain in (([0.1, 0.11, 0.12, 0.3, 0.31, 0.33], True), ([0.1, 0.3, 0.2, 0.3, 0.1, 0.25], False)):
         own = table.assign(map_across=across)
         summary = summarise(own, logs_of(own), recipe_of())

@@ -21,7 +21,7 @@ SIGNS = "_a <b> & $x^2$ | c"
 def table_of(**variants):
     """A table of runs from `variant={seed: map}`."""
     rows = [
-        {"variant": name, "seed": seed, "map": value, "untrained": 0.2, "top1": value / 2, "epochs": 3}
+        {"variant": name, "seed": seed, "map": value, "untrained": 0.1, "plain": 0.2, "top1": value / 2, "epochs": 3}
         for name, runs in variants.items()
         for seed, value in runs.items()
     ]
@@ -190,9 +190,13 @@ def test_a_difference_beyond_the_noise_is_told_with_its_interval():
     assert told[0] == "The highest mean validation mAP is that of first: 0.5100 (sd 0.0361 over 3 seeds)."
 
 
-def test_gains_are_counted_against_the_untrained():
+def test_gains_are_counted_against_the_plain_backbone():
     table = table_of(first={1: 0.5, 2: 0.1, 3: 0.2})
-    assert told_of(table)[2] == "Training raised mAP in 1 of 3 runs, by 0.0667 on average."
+    assert told_of(table)[2] == (
+        "Against the plain backbone, without head and training (mAP 0.2000), mAP is higher in 1 of 3 runs, by +0.0667 "
+        "on average [-0.4504, +0.5838]."
+    )
+    assert not [line for line in told_of(table.drop(columns="plain")) if "plain" in line]
 
 
 def test_nothing_is_claimed_when_nothing_was_validated():
@@ -223,6 +227,20 @@ def report_of(folder, table=None, **settings):
     comparable = settings.pop("comparable", False)
     write_report(folder, recipe_of(**settings), table, logs_of(table), [], comparable=comparable)
     return (folder / "report.html").read_text(), (folder / "report.md").read_text()
+
+
+def test_losses_of_other_scales_have_axes_of_their_own():
+    def logs(**losses):
+        return {name: {1: pd.DataFrame({"epoch": [0, 1], "train_loss": [math.nan, v]})} for name, v in losses.items()}
+
+    assert jaguar_kit.other_scales(logs(arcface=20.0, triplet=0.3)) == ["arcface", "triplet"]
+    assert jaguar_kit.other_scales(logs(arcface=20.0, cosface=18.0)) == []
+    wide = logs(arcface=20.0, triplet=0.3)
+    for runs in wide.values():
+        runs[1]["val_loss"] = 1.0
+    axes = [ax for ax in jaguar_kit.losses_figure(wide).axes if ax.get_visible()]
+    assert [ax.get_title() for ax in axes] == ["arcface", "triplet"]
+    assert axes[0].get_ylim()[1] > 10 > axes[1].get_ylim()[1]
 
 
 def test_a_page_stands_alone_and_its_images_exist(tmp_path):

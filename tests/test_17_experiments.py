@@ -215,6 +215,17 @@ def test_each_variant_may_have_data_of_its_own(mini, tmp_path):
     assert table["untrained"].nunique() == 2
 
 
+def test_the_plain_backbone_is_what_no_head_and_no_training_would_give(mini, tmp_path):
+    bare = recipe_of(name="bare", model={"head": "none"}, train={"epochs": 0})
+    alone = run_recipe(bare, data=mini, out=tmp_path).table.iloc[0]
+    for freeze in (True, False):
+        recipe = recipe_of(name=f"head{freeze}", model={"head": "linear", "freeze": freeze}, train={"epochs": 1})
+        row = run_recipe(recipe, data=mini, out=tmp_path).table.iloc[0]
+        assert row.plain == pytest.approx(alone["map"])
+        assert row.plain != pytest.approx(row.untrained)
+        assert row.plain_across == pytest.approx(alone.map_across, nan_ok=True)
+
+
 def test_a_frozen_backbone_from_a_checkpoint_travels_with_its_weights(finished, mini, tmp_path):
     first = finished.folder / "default" / "seed42"
     frozen = {**FROZEN, "model": {"freeze": True, "pretrained": True}}

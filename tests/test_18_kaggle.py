@@ -517,6 +517,21 @@ def test_every_cell_of_the_starter_runs_and_shows_what_it_should(package, mini, 
     check_outputs(tmp_path / "working", mini)
 
 
+def test_every_cell_of_the_starter_runs_off_kaggle_too(tmp_path):
+    alone = tmp_path / "starter.ipynb"
+    text = (ROOT / "kernels" / "starter" / "starter.ipynb").read_text(encoding="utf-8")
+    alone.write_text(text.replace("train.epochs=8", "train.epochs=1"), encoding="utf-8")
+    settings = {key: value for key, value in os.environ.items() if not key.startswith("KAGGLE")}
+    settings |= {"PYTHONPATH": str(Path(jaguar_kit.__file__).parent)}
+    runner = RUN_NOTEBOOK.replace('os.chdir("/kaggle/working")\n', "")
+    command = [sys.executable, "-c", runner, str(alone)]
+    done = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SHOWN Result" in done.stdout
+    assert (tmp_path / "runs" / "starter" / "report.html").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "starter.ipynb"]
+
+
 def test_an_experiment_runs_offline(package, mini, on_kaggle, session_here):
     mount(on_kaggle, package, mini)
     assert session_here(ROOT / "kernels" / "lbe02" / "lbe02.py") == (0, "")
@@ -546,6 +561,22 @@ def test_packaged_weights_are_enough_to_infer_with_an_ensemble(mini, on_kaggle, 
     check_outputs(on_kaggle / "working", mini)
     fused = on_kaggle / "working" / "runs" / "infer" / "ensemble" / "submission.csv"
     assert fused.read_bytes() == (on_kaggle / "working" / "submission.csv").read_bytes()
+
+
+def test_one_kernel_is_written_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("base: quickstart\nname: mine\n")
+    assert kernels_tool.kernels_command(["mine.yaml", "--user", "a-user", "--kernels", "own"]) == 0
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in (tmp_path / "own").rglob("*.*")) == [
+        "own/mine/kernel-metadata.json",
+        "own/mine/mine.py",
+    ]
+    assert json.loads((tmp_path / "own/mine/kernel-metadata.json").read_text())["id"] == "a-user/jaguar-kit-mine"
+    assert kernels_tool.kernels_command(["mine.yaml", "--kernels", "own"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    for wrong in (["none"], ["mine.yaml", "--check"], ["own"]):
+        with pytest.raises(KitError):
+            kernels_tool.kernels_command(wrong)
 
 
 def test_what_is_wrong_with_the_mounts_is_told_before_work(package, mini, on_kaggle, session_here):

@@ -16,11 +16,11 @@ import torch
 from jaguar_kit import (
     ANSWERS,
     ENCOUNTERS,
-    GREEN,
     LEFT_OUT,
     NEW,
+    OTHER,
     PAPER,
-    RED,
+    SAME,
     Calibrator,
     Embedder,
     FolderScan,
@@ -484,11 +484,11 @@ def identify_page(
 def match_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], taken: Sequence[bool]) -> bytes:
     """A JPEG with a row for each query: its image, then its best matches, each with a line of text under it.
 
-    taken: whether the first match is the answer, which a green frame tells; else the query has a red one.
+    taken: whether the first match is the answer, which a blue frame tells; else the query has an orange one.
     """
     framed = []
     for row, known in zip(rows, taken):
-        frames = {1: GREEN} if known else {0: RED}
+        frames = {1: SAME} if known else {0: OTHER}
         framed.append([Tile(image, text, frames.get(i, PAPER)) for i, (image, text) in enumerate(row)])
     buffer = io.BytesIO()
     sheet(framed, side=150, gap=20, whole=True).save(buffer, "JPEG", quality=85)

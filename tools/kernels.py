@@ -1,4 +1,4 @@
-"""Writes a kernel for every recipe, or checks them: python tools/kernels.py [--user NAME | --check]"""
+"""Writes a kernel for every recipe, or for some, or checks them: python tools/kernels.py [RECIPE ...] [--check]"""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from jaguar_kit import (
     main,
     module_sha256,
     read_json,
+    recipe_path,
     recipe_to_dict,
     settings_of,
     without_passwords,
@@ -67,7 +69,7 @@ sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))
 '''
 
 
-KIT_FINDER = """\
+SETTINGS_FIRST = """\
 import hashlib
 import os
 import sys
@@ -76,6 +78,8 @@ from pathlib import Path
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
 MODULE = "{sha256}"  # of its jaguar_kit.py
 
+"""
+IN_THE_INPUT = """\
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{{mount}}/jaguar_kit.py"))
 fitting = [kit for kit in kits if hashlib.sha256(kit.read_bytes()).hexdigest() == MODULE]
@@ -87,9 +91,15 @@ if not fitting:
         "tools/package.py --update, or this kernel with tools/kernels.py and push it again"
     )
 sys.path[:0] = [str(fitting[0].parent), *map(str, fitting[0].parent.glob("*.whl"))]
-
+"""
+IMPORT = """
 import jaguar_kit  # noqa: E402
 """
+KIT_FINDER = SETTINGS_FIRST + IN_THE_INPUT + IMPORT
+NOTEBOOK_FINDER = f"""{SETTINGS_FIRST}if Path("/kaggle/input").is_dir():
+{textwrap.indent(IN_THE_INPUT, "    ")}else:  # elsewhere it is installed, or lies in this folder or one above it
+    sys.path += [str(place) for place in (Path.cwd(), *Path.cwd().parents) if (place / "jaguar_kit.py").is_file()]
+{IMPORT}"""
 
 
 def kernel_slug(name: str) -> str:
@@ -126,7 +136,7 @@ def kernel_notebook(text: str) -> str:
     """A notebook with the code that finds the kit brought up to date; it stands in the first cell of code."""
     notebook = json.loads(text)
     cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
-    cell["source"] = KIT_FINDER.format(sha256=module_sha256()).rstrip().splitlines(keepends=True)
+    cell["source"] = NOTEBOOK_FINDER.format(sha256=module_sha256()).rstrip().splitlines(keepends=True)
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -242,17 +252,30 @@ def kernel_folders(kernels: Path, recipes: Path) -> dict[Path, Recipe | None]:
     return {**of_recipes, **notebooks}
 
 
+def kernels_of(kernels: Path, recipes: Sequence[str | Path]) -> dict[Path, Recipe | None]:
+    """The kernel of each of these recipes, which is named by the recipe's file."""
+    found = {}
+    for path in map(recipe_path, recipes):
+        recipe = load_recipe(path)
+        if not 5 <= len(kernel_slug(path.stem)) <= 50:
+            raise KitError(f"{path}: {kernel_slug(path.stem)!r} is no name for a kernel (expected at most 50 letters)")
+        found[kernels / path.stem] = recipe
+    return found
+
+
 def write_kernels(
     kernels: str | Path,
     recipes: str | Path,
     user: str | None = None,
     competition: str | None = None,
     datasets: Sequence[str] = (),
+    only: Sequence[str | Path] = (),
 ) -> list[Path]:
     """Writes a kernel folder for every recipe, and brings those that are there up to date; returns what changed.
 
-    user: Kaggle name that goes into ids and sources, null: that of each folder. competition: slug of the competition to
-    attach, null: the folder's, or the recipe's. datasets: owner/slug of further datasets to attach.
+    only: recipes, by path or name; nothing else is written, and no other folder is looked at. user: Kaggle name that
+    goes into ids and sources, null: that of each folder. competition: slug of the competition to attach, null: the
+    folder's, or the recipe's. datasets: owner/slug of further datasets to attach.
     """
     if user is not None:
         check_user(user)
@@ -262,7 +285,8 @@ def write_kernels(
     if competition is not None and not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", competition):
         raise KitError(f"--competition: {competition!r} is no slug (expected it as in the competition's address)")
     changed = []
-    for folder, recipe in kernel_folders(Path(kernels), Path(recipes)).items():
+    folders = kernels_of(Path(kernels), only) if only else kernel_folders(Path(kernels), Path(recipes))
+    for folder, recipe in folders.items():
         for name, text in kernel_files(folder, recipe, user, competition, datasets).items():
             path = folder / name
             if not path.is_file() or path.read_text(encoding="utf-8") != text:
@@ -327,10 +351,11 @@ def check_kernel(folder: Path) -> dict[str, Any]:
 
 
 def kernels_command(argv: Sequence[str] | None = None) -> int:
-    """`tools/kernels.py [--user NAME] [--competition SLUG] [--dataset OWNER/SLUG ...] | --check`."""
+    """`tools/kernels.py [RECIPE ...] [--user NAME] [--competition SLUG] [--dataset OWNER/SLUG ...] | --check`."""
     parser = argparse.ArgumentParser(
         prog="kernels.py", description="Writes a Kaggle kernel folder for every recipe, or checks those that are there."
     )
+    parser.add_argument("only", nargs="*", metavar="RECIPE", help="recipes to write kernels of, by path or name (all)")
     parser.add_argument("--user", help="your Kaggle user name (as it stands in each folder)")
     parser.add_argument("--competition", help="slug of the competition to attach (the recipe's)")
     parser.add_argument("--dataset", action="append", default=[], help="owner/slug of a further dataset to attach")
@@ -340,7 +365,9 @@ def kernels_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kernels", default="kernels", help="folder of the kernels (kernels)")
     parser.add_argument("--recipes", default="recipes", help="folder of the recipes (recipes)")
     given = parser.parse_args(argv)
-    if not Path(given.recipes).is_dir():
+    if given.check and given.only:
+        raise KitError("--check: looks at all kernels (expected no recipe beside it)")
+    if not given.only and not Path(given.recipes).is_dir():
         raise KitError(f"--recipes: {given.recipes}: there is no such folder; run this in the kit's own folder")
     if given.check:
         faults = kernel_faults(given.kernels, given.recipes)
@@ -348,7 +375,7 @@ def kernels_command(argv: Sequence[str] | None = None) -> int:
             echo(f"  {fault}")
         echo(f"{len(faults)} files are out of date; run tools/kernels.py" if faults else "kernels and recipes agree")
         return 1 if faults else 0
-    changed = write_kernels(given.kernels, given.recipes, given.user, given.competition, given.dataset)
+    changed = write_kernels(given.kernels, given.recipes, given.user, given.competition, given.dataset, given.only)
     for path in changed:
         echo(f"  wrote {path}")
     echo(f"{len(changed)} files written" if changed else "nothing to do: kernels and recipes agree")

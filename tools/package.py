@@ -6,7 +6,7 @@ import argparse
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import timm
@@ -16,8 +16,10 @@ from jaguar_kit import (
     __version__,
     atomic,
     echo,
+    expand,
     file_facts,
     folder_bytes,
+    known_backbone,
     load_recipe,
     main,
     open_safetensors,
@@ -127,6 +129,23 @@ def check_file_names(file_names: Sequence[str]) -> None:
         )
 
 
+def what_runs(packed: Container[str]) -> list[str]:
+    """Lines that tell which recipes run with these backbones in the dataset, and what the others lack."""
+    able, lacking = ["starter"], []
+    for path in sorted((MODULE.parent / "recipes").glob("*.yaml")):
+        recipes = [spec.recipe for spec in expand(load_recipe(path))]
+        models = [one.model for one in recipes if one.model.pretrained and not one.model.weights]
+        needed = {model.backbone for model in models} - {None}
+        away = sorted(n for n in needed if n not in packed and known_backbone(n).architecture not in packed)
+        trained = sorted({run for one in recipes for run in (one.checkpoint, *one.soup) if run})
+        away += [f"what {trained[0]} trained"] if trained else []
+        if away:
+            lacking.append(f"  {path.stem} wants {', '.join(away[:3])}{' and others' * (len(away) > 3)}")
+        else:
+            able.append(path.stem)
+    return [f"  run with what is packed: {', '.join(able)}", *lacking]
+
+
 def package_command(argv: Sequence[str] | None = None) -> int:
     """`tools/package.py --user NAME [--weights FILE ...] [--out DIR] [--create | --update]`."""
     parser = argparse.ArgumentParser(
@@ -157,6 +176,8 @@ def package_command(argv: Sequence[str] | None = None) -> int:
     out = package_kit(out, given.user, given.weights, given.wheels, slug, given.weights_only)
     for path in sorted(out.iterdir()):
         echo(f"  wrote {path} ({path.stat().st_size:,} bytes)")
+    if not given.weights_only:
+        echo("\n".join(what_runs({path.stem for path in out.glob("*.safetensors")})))
     echo(f"{given.user}/{slug}: {len(list(out.iterdir())) - 1} files to upload, {folder_bytes(out):,} bytes")
     if given.create or given.update:
         upload_package(out, given.create, given.message, drop=given.drop)
