@@ -57,6 +57,7 @@ import errno
 import hashlib
 import html
 import importlib
+import importlib.util
 import inspect
 import io
 import itertools
@@ -1396,12 +1397,26 @@ def duration(seconds: float) -> str:
     )
 
 
+class LinesOfProgress:
+    """A stream that takes a progress bar's updates as lines, where nobody looks on."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            echo(f"    {line}")
+
+    def flush(self) -> None:
+        """Every line is out already."""
+
+
 def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
-    """A progress bar with an ETA on a terminal and in a notebook, nothing elsewhere."""
+    """A progress bar with an ETA on a terminal and in a notebook; elsewhere a line every half minute."""
     from tqdm.auto import tqdm
 
-    quiet = not is_watched(sys.stderr) or rank() > 0
-    return tqdm(items, desc=label, total=total, disable=quiet, leave=False)
+    told: dict[str, Any] = {}
+    if not is_watched(sys.stderr):
+        told = {"file": LinesOfProgress(), "delay": 30, "mininterval": 30, "maxinterval": 30}
+        told["bar_format"] = "{desc}: {n_fmt} of {total_fmt}, {remaining} left"
+    return tqdm(items, desc=label, total=total, disable=rank() > 0, leave=False, **told)
 
 
 def echo(text: str) -> None:
@@ -1704,10 +1719,15 @@ def image_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+RAW = frozenset({".nef", ".cr2", ".cr3", ".arw", ".dng", ".orf", ".raf", ".rw2", ".pef", ".srw"})  # of cameras
+
+
 @cache
 def image_suffixes() -> frozenset[str]:
     formats = image_formats()
-    return frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in formats)
+    return frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in formats) | (
+        RAW if importlib.util.find_spec("rawpy") else frozenset()
+    )
 
 
 class FolderScan:
@@ -1784,6 +1804,8 @@ class FolderScan:
         root, notes, others = self.root, [], self.others()
         if others:
             hint = "; pip install pillow-heif reads .heic" if re.search(r"\.hei[cf]\b", others) else ""
+            raw = RAW & set(re.findall(r"\.\w+", others))
+            hint += f"; pip install rawpy reads the previews in {', '.join(sorted(raw))}" if raw else ""
             notes.append(f"{root}: files that are no images that can be read here: {others}{hint}")
         if self.left:
             listed = first_few([f"{name} ({count} files)" if count else name for name, count in self.left.items()])
@@ -2138,9 +2160,17 @@ def load_folders(root: Path, masks: str | None = None) -> Competition:
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """An open image of one of FORMATS; PIL's own error where it is none, OSError where it is no file (a pipe)."""
+    """An open image of one of FORMATS, or the preview that a camera put into its RAW file; PIL's own error where it is
+    none, OSError where it is no file (a pipe)."""
     if not os.path.isfile(path):
         raise OSError(errno.ENOENT, "is no file", str(path))
+    if Path(path).suffix.lower() in RAW and importlib.util.find_spec("rawpy"):
+        import rawpy
+
+        with rawpy.imread(str(path)) as raw:
+            preview = raw.extract_thumb()
+        bitmap = preview.format == rawpy.ThumbFormat.BITMAP
+        return Image.fromarray(preview.data) if bitmap else Image.open(io.BytesIO(preview.data), formats=["JPEG"])
     return Image.open(path, formats=image_formats())
 
 
@@ -12864,7 +12894,7 @@ def kernel_command(argv: Sequence[str]) -> int:
 TOOLS = {  # commands that live in tools/, for they never run in a kernel: their module there, and what they do
     "list": ("describe", "[KIND ...]: everything that a recipe can name"),
     "sheet": ("describe", "RECIPE [--data DIR] [--out sheet.png]: what background and augmentation make of images"),
-    "identify": ("identify", "--weights RUN --catalogue DIR --queries DIR --out DIR: who is on these photographs"),
+    "identify": ("identify", "--backbone NAME --catalogue DIR --queries DIR --out DIR: who is on these photographs"),
     "report": ("report", "FOLDER [FOLDER ...] [--out DIR]: a report again, or a comparison of experiments"),
     "fetch": ("fetch_weights", "NAME ... [--out weights]: backbones as safetensors"),
     "package": ("package", "--user NAME [--weights FILE ...] [--create | --update]: the Kaggle Dataset of the kit"),

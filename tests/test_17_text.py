@@ -1,6 +1,7 @@
 """Names and words of every language, through training, report, identify and kernels."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -90,11 +91,14 @@ def test_identify_answers_with_these_names(run, album, tmp_path):
         image[0, 0] = 0
         Image.fromarray(image).save(path)
     answers = identify.identify(run[0] / "default" / "seed42", album, queries, tmp_path / "out", device="cpu")
-    assert set(answers["query"]) == {f"{name.strip()}.png" for name in NAMES[:3]}
+    assert set(answers.image) == {f"{name.strip()}.png" for name in NAMES[:3]}
     known = {jaguar_kit.clean_label(name) for name in NAMES}
-    assert set(answers.identity_1) <= known
-    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert all(f"{name.strip()}.png" in page for name in NAMES[:3])
+    assert set(answers.identity) <= known
+    page = json.loads(
+        (tmp_path / "out/review.html").read_text("utf-8").partition('id="data">')[2].partition("</script")[0]
+    )
+    assert {item["i"] for item in page["items"]} == {f"{name.strip()}.png" for name in NAMES[:3]}
+    assert {one["n"] for item in page["items"] for one in item["q"]} <= known
 
 
 @pytest.mark.parametrize(

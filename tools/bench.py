@@ -14,6 +14,8 @@ product reaches there in the same precision. It says what a step's time goes int
 
 `evidence` times matching spots, the posterior of classes and fusion on random values, with the memory that they take.
 
+`season` answers three weeks of photographs with decisions in between, and says what was right (`bench_season.py`).
+
 `gpu` runs what only a GPU can tell within eight minutes, each line beside its target (`bench_gpu.py`).
 
 `data` times warm reads of stored images beside one float32 tensor file for each, and cold decoding of large RGBA
@@ -1053,6 +1055,14 @@ def gpu(options: argparse.Namespace) -> None:
     bench_gpu.gpu(options)
 
 
+def season(options: argparse.Namespace) -> None:
+    from bench_season import season as run
+
+    table = run(options)
+    if options.out:
+        table.to_json(options.out, orient="records", indent=2)
+
+
 def whole_number(text: str, least: int = 0) -> int:
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
@@ -1120,6 +1130,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--quick", action="store_true", help="tiny sizes, to try the script itself")
     add("--parts", nargs="+", metavar="PART", help="only these (all)")
     add("--json", type=output_file, metavar="FILE", help="file for the lines as JSON")
+    command = commands.add_parser("season", help="three weeks of photographs, with decisions in between")
+    command.set_defaults(run=season)
+    add = command.add_argument
+    add("--data", required=True, help="folder in the competition's layout, with solution.csv")
+    model = command.add_mutually_exclusive_group(required=True)
+    model.add_argument("--backbone", help="name or safetensors file")
+    model.add_argument("--weights", help="a trained run, of other individuals")
+    add("--local", action="store_true", help="matching spots as well")
+    add("--sure", type=float, default=0.95, help="least probability of a sure name (0.95)")
+    add("--seed", type=int, default=0, help="of strangers, weeks and errors (0)")
+    add("--out", type=output_file, help="a JSON file")
     command = commands.add_parser("data", help="warm reads and cold decoding of images")
     command.set_defaults(run=data)
     command.add_argument(

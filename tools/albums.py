@@ -1,0 +1,315 @@
+"""Photographs of a catalogue and of a season: what is read of them, their embeddings, and the spots of their coats."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaguar_kit import (
+    Embedder,
+    FolderScan,
+    ImageStore,
+    KitError,
+    LocalFeatures,
+    PixelSource,
+    Preparation,
+    Recipe,
+    cache_dir,
+    check_images,
+    check_names,
+    clean_labels,
+    computed_by,
+    core_count,
+    detector_weights,
+    echo,
+    embed,
+    extract_local,
+    fingerprint,
+    first_few,
+    in_precision,
+    kept_tensor,
+    load_competition,
+    module_fingerprint,
+    native_size,
+    notes_on_labels,
+    open_image,
+    open_store,
+    precision_of,
+    read_table,
+    save_tensors,
+)
+from PIL import ExifTags, Image
+from torch import Tensor
+
+# tables of photographs
+
+
+def load_catalogue(path: str | Path, masks: str | None = None) -> tuple[Path, pd.DataFrame, list[str]]:
+    """Root, a table with path and identity of known individuals, from a folder or a CSV, and what is to be said of it.
+
+    A folder is read as `load_competition` does. A CSV has a column path or filename (below its own folder), and
+    identity or ground_truth; flank, burst, sighting and more may be told too.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".csv":
+        competition = load_competition(path, masks)
+        return competition.root, competition.train, list(competition.notes)
+    table = album_table(path)
+    table = table if "identity" in table else table.rename(columns={"ground_truth": "identity"})
+    if "identity" not in table:
+        raise KitError(
+            f"{path}: column 'identity' is missing (expected path,identity; found {','.join(table.columns)})"
+        )
+    table = table.assign(filename=table.path)
+    notes = clean_labels(path, table, "identity")
+    return path.parent, table, notes + notes_on_labels(table)
+
+
+def album_table(path: Path) -> pd.DataFrame:
+    """A CSV of images below its own folder, with a column path."""
+    table = read_table(path, ())
+    table = table if "path" in table else table.rename(columns={"filename": "path"})
+    if "path" not in table:
+        raise KitError(f"{path}: column 'path' is missing (expected path or filename; found {','.join(table.columns)})")
+    check_names(path, "path", table.path)
+    check_images(path, "path", path.parent, table.path)
+    return table
+
+
+def load_queries(path: str | Path) -> tuple[Path, pd.DataFrame, list[str]]:
+    """Root, a table with the paths of the photographs to identify, those below a folder or of a CSV, and notes."""
+    path = Path(path)
+    if path.suffix.lower() == ".csv":
+        return path.parent, album_table(path), []
+    if not path.is_dir():
+        raise KitError(f"--queries: {path}: there is no such folder (expected one with images, or a CSV with paths)")
+    if (path / "train.csv").is_file() or (path / "metadata.csv").is_file():
+        competition = load_competition(path)
+        if competition.test.empty:
+            raise KitError(f"--queries: {path}: its tables name no test images")
+        views = competition.test_views.drop(columns=["identity", *competition.test], errors="ignore")
+        asked = pd.concat([competition.test, views], axis=1)
+        return path, asked.fillna(""), []
+    found = FolderScan(path)
+    if not found.images:
+        raise KitError(f"--queries: {path}: has no images that can be read here ({found.others() or 'empty'})")
+    return path, pd.DataFrame({"path": list(map(str, found.images))}), found.notes
+
+
+# what a file tells of itself
+
+WHEN, WHO, SERIAL = 0x9003, (0x010F, 0x0110), 0xA431  # EXIF: DateTimeOriginal, Make and Model, BodySerialNumber
+
+
+def mark_of(path: Path) -> str:
+    """A short mark of what a file holds, by which a photograph is known again wherever it lies."""
+    size, piece = path.stat().st_size, 1 << 16
+    with path.open("rb") as file:
+        told = file.read(piece)
+        file.seek(max(piece, size - piece))
+        told += file.read()
+    return hashlib.sha256(size.to_bytes(8, "little") + told).hexdigest()[:16]
+
+
+def degrees_of(values: Sequence[float], reference: str) -> float:
+    """Degrees, minutes and seconds as a number, negative in the south and west."""
+    degrees, minutes, seconds = (float(v) for v in values)
+    return round((degrees + minutes / 60 + seconds / 3600) * (-1 if reference in ("S", "W") else 1), 6)
+
+
+def exif_of(path: Path) -> dict[str, str]:
+    """taken ("2026-05-03 14:05:09"), camera, latitude and longitude as far as EXIF has them."""
+    told: dict[str, str] = {}
+    try:
+        with open_image(path) as image:
+            exif = image.getexif()
+            inner, place = exif.get_ifd(ExifTags.IFD.Exif), exif.get_ifd(ExifTags.IFD.GPSInfo)
+        clean = {tag: str(exif.get(tag) or "").replace("\0", "").strip() for tag in WHO}
+        serial = str(inner.get(SERIAL) or "").replace("\0", "").strip()
+        told["camera"] = " ".join(part for part in (*clean.values(), serial) if part)
+        told["serial"] = serial
+        when = re.match(r"(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)", str(inner.get(WHEN) or exif.get(0x0132) or ""))
+        if when and not when[1].startswith("0000"):
+            told["taken"] = f"{when[1]}-{when[2]}-{when[3]} {when[4]}"
+        if {1, 2, 3, 4} <= set(place):
+            told["latitude"], told["longitude"] = (
+                str(degrees_of(place[tag + 1], str(place[tag])[:1].upper())) for tag in (1, 3)
+            )
+    except Exception:  # noqa: BLE001 - PIL raises nearly anything on broken metadata, and the pixels are good
+        return {key: value for key, value in told.items() if value}
+    return {key: value for key, value in told.items() if value}
+
+
+TOLD = ("taken", "camera", "latitude", "longitude", "mark")
+
+
+def times_of(values: pd.Series) -> tuple[pd.Series, int]:
+    """Dates and times as "2026-05-03 14:05:09", days without a time as "2026-05-03", and how many are no ISO dates."""
+    values = values.fillna("").astype(str).str.strip()
+    iso = values.str.match(r"\d{4}-\d\d-\d\d")
+    parsed = pd.to_datetime(values.where(iso), format="mixed", utc=True, errors="coerce")
+    told = parsed.dt.strftime("%Y-%m-%d %H:%M:%S").where(values.str.len() > 10, parsed.dt.strftime("%Y-%m-%d"))
+    return told.fillna("").astype(str), int(((values != "") & parsed.isna()).sum())
+
+
+def with_facts(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The table with columns taken, camera, latitude, longitude and mark: its own where it tells them, else the files'.
+
+    A camera that does not tell its own number is known by its folder as well. Where a table has a `date` it goes before
+    EXIF's day, whose time is kept where the day is the same. Returns what is to be said, too.
+    """
+
+    def look(path: str) -> dict[str, str]:
+        try:
+            return {**exif_of(root / path), "mark": mark_of(root / path)}
+        except OSError:  # what can't be read is told when it is decoded
+            return {}
+
+    with ThreadPoolExecutor(2 * core_count()) as pool:
+        found = pd.DataFrame(list(pool.map(look, table.path)), index=table.index)
+    found = found.reindex(columns=[*TOLD, "serial"]).astype(object)
+    found = found.where(found.notna(), "").astype(str)
+    folder = table.path.map(lambda path: os.path.dirname(path).replace(os.sep, "/"))
+    found["camera"] = found.camera.where(found.serial != "", (found.camera + " " + folder).str.strip())
+    found, notes = found.drop(columns="serial"), []
+    for column in TOLD:
+        own = table[column].fillna("").astype(str) if column in table else pd.Series("", table.index)
+        for name in ("taken", "date") if column == "taken" else ():
+            if name in table:
+                times, strange = times_of(table[name])
+                times = found.taken.where((times.str.len() == 10) & (found.taken.str[:10] == times), times)
+                own = times if name == "taken" else own.where(own != "", times)
+                notes += (
+                    [f"{root}: column {name}: {strange} values are no dates such as 2026-05-03, and tell no time"]
+                    if strange
+                    else []
+                )
+        found[column] = own.where(own != "", found[column])
+    return table.drop(columns=[c for c in TOLD if c in table]).assign(**found), notes
+
+
+# albums
+
+
+@dataclass(frozen=True, eq=False)
+class Album:
+    """Photographs that could be read, and their embeddings."""
+
+    table: pd.DataFrame  # path and what else is known, a row for each
+    store: ImageStore
+    rows: np.ndarray  # where in the store
+    embeddings: Tensor
+    notes: tuple[str, ...] = ()  # what a reader of the answers must know
+    root: Path = Path()
+
+    def thumbnail(self, position: int) -> Image.Image:
+        return self.store.thumbnail(int(self.rows[position]))
+
+    def file(self, position: int) -> Path:
+        return self.root / self.table.path.iloc[position]
+
+
+def embed_album(
+    recipe: Recipe, embedder: Embedder, root: Path, table: pd.DataFrame, device: torch.device, label: str
+) -> Album:
+    """Reads and embeds photographs, or finds their embeddings in the cache; unreadable ones are told and left out."""
+    data, size, notes = recipe.data, recipe.model.input_size or native_size(embedder.backbone), []
+    turns = [data.turn.get(label, 0.0) for label in table.get("orientation", ())]
+    masks = data.masks if data.masks and (root / data.masks).is_dir() else None
+    store = open_store(root, list(table.path), data.size, data.fit, masks, "skip", turns=turns)
+    if store.unreadable:
+        broken = first_few(list(table.path.iloc[list(store.unreadable)]))
+        notes.append(f"{len(store.unreadable)} images in {root} can't be read and are left out: {broken}")
+    if recipe.background.build().needs_masks and not store.has_masks:
+        notes.append(f"the weights were trained with background {recipe.background.name}, but {root} has no masks")
+    if data.turn and "orientation" not in table:
+        notes.append(f"the weights were trained on images turned by their orientation, which {root} does not tell")
+    rows = np.setdiff1d(np.arange(len(store)), store.unreadable)
+    if not len(rows):
+        raise KitError(f"{root}: none of its {len(store)} images can be read")
+    for note in notes:
+        echo(f"  note: {note}")
+    cfg, precision = embedder.backbone.pretrained_cfg, precision_of("auto", device)
+    source = PixelSource(
+        store, Preparation(recipe.background, (), size, cfg["mean"], cfg["std"], recipe.model.crop), device
+    )
+    network = in_precision(embedder, precision)
+    settings = (asdict(recipe.background), asdict(recipe.model), size, tuple(cfg["mean"]), tuple(cfg["std"]))
+    settings += computed_by(precision, device)
+    key = fingerprint("album 2", store.key, module_fingerprint(embedder), *settings, rows.tolist())
+    path = cache_dir() / "features" / f"{key}.safetensors"
+    if (embeddings := kept_tensor(path, "embeddings", len(rows))) is None:
+        embeddings = embed(network, source, rows, label=label)
+        save_tensors(path, {"embeddings": embeddings})
+    return Album(table.iloc[rows].reset_index(drop=True), store, rows, embeddings, tuple(notes), root)
+
+
+@dataclass(frozen=True, eq=False)
+class Shelf:
+    """Several albums, one behind the other: those of a catalogue and of the weeks that went before."""
+
+    albums: tuple[Album, ...]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        return pd.concat([album.table for album in self.albums], ignore_index=True).fillna("")
+
+    @property
+    def embeddings(self) -> Tensor:
+        return torch.cat([album.embeddings for album in self.albums])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(note for album in self.albums for note in album.notes)
+
+    def where(self, position: int) -> tuple[Album, int]:
+        """The album that has an image, and its position there."""
+        for album in self.albums:
+            if position < len(album.table):
+                return album, position
+            position -= len(album.table)
+        raise IndexError(position)
+
+    def thumbnail(self, position: int) -> Image.Image:
+        album, own = self.where(position)
+        return album.thumbnail(own)
+
+    def file(self, position: int) -> Path:
+        album, own = self.where(position)
+        return album.file(own)
+
+    def images(self) -> list[np.ndarray]:
+        """uint8 (S, S, 3 or 4) of each."""
+        return [album.store[int(row)] for album in self.albums for row in album.rows]
+
+
+LOCAL_SIZE, LOCAL_POINTS = 480, 512  # px of the square that is looked at for spots, and spots of an image
+
+
+def spots_of(albums: Sequence[Album], masks: str | None, device: torch.device) -> LocalFeatures:
+    """The spots of all photographs of these albums, by ALIKED where its weights are there, else by SIFT; kept."""
+    try:
+        detector = "aliked" if detector_weights("aliked", None) else "sift"
+    except KitError as error:
+        detector = "sift"
+        echo(f"  note: matching spots by SIFT: {error}")
+    found = []
+    for album in albums:
+        there = masks if masks and (album.root / masks).is_dir() else None
+        store = open_store(album.root, list(album.table.path), LOCAL_SIZE, "squash", there, "skip")
+        found.append(extract_local(store, detector, LOCAL_POINTS, device=device))
+    places, descriptors = (torch.cat([getattr(f, name) for f in found]) for name in ("places", "descriptors"))
+    return LocalFeatures(places, descriptors, fingerprint(*(f.key for f in found)))
+
+
+if __name__ == "__main__":
+    sys.exit("albums.py is a part of tools/identify.py")

@@ -1,0 +1,119 @@
+"""Three weeks of photographs against a catalogue, with decisions in between: tools/bench.py season --data DIR.
+
+A fifth of the individuals are strangers: no catalogue has them. Encounters are dealt to the weeks whole. After a week a
+person decides, right with 95 %: yes where the animal is among the candidates, new where it is a stranger, else nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from decisions import COLUMNS, write_decisions
+from identify import FRESH, SURE, identify
+from jaguar_kit import KitError, load_competition, quiet
+
+
+def lay_out(data: Path, place: Path, weeks: int, seed: int) -> tuple[Path, list[Path], dict[str, str], set[str]]:
+    """A catalogue and a folder for each week, of links; who is on each photograph, and who is a stranger."""
+    competition, rng = load_competition(data), np.random.default_rng(seed)
+    if competition.solution is None:
+        raise KitError(f"--data: {data}: has no solution.csv, so that nobody knows who is right")
+    identity = competition.solution.loc[competition.test.filename].to_numpy(str)
+    views = competition.test_views.drop(columns=["identity", *competition.test], errors="ignore")
+    asked = pd.concat([competition.test.assign(identity=identity), views], axis=1)
+    names = sorted(set(competition.train.identity))
+    strangers = set(rng.permutation(names)[: len(names) // 5])
+    unknown = competition.train.identity.isin(strangers)
+    table = pd.concat([asked, competition.train[unknown]], ignore_index=True).fillna("")
+    known = competition.train[~unknown]
+    told = next((c for c in ("encounter", "sighting", "burst") if c in table), None)
+    groups = table[told].where(table[told] != "", table.path) if told else table.path
+    order = {group: i % weeks for i, group in enumerate(rng.permutation(sorted(set(groups))))}
+    truth, folders = {}, []
+    (place / "catalogue").mkdir(parents=True)
+    for week in range(-1, weeks):
+        rows = known if week < 0 else table[groups.map(order) == week]
+        folder = place / ("catalogue" if week < 0 else f"week{week + 1}")
+        folder.mkdir(exist_ok=True)
+        for path in rows.path:
+            shutil.copyfile(competition.root / path, folder / Path(path).name)
+        own = rows.assign(path=[Path(path).name for path in rows.path])
+        kept = ["path", *(["identity"] if week < 0 else []), *(c for c in (told, "flank") if c and c in own)]
+        own[kept].to_csv(folder / "table.csv", index=False)
+        truth.update({} if week < 0 else dict(zip(own.path, own.identity)))
+        folders.append(folder / "table.csv")
+    return folders[0], folders[1:], truth, strangers
+
+
+def decide(answers: pd.DataFrame, truth: dict[str, str], strangers: set[str], rng: Any, root: Path) -> pd.DataFrame:
+    """What a person says of these answers, who errs once in twenty times."""
+    rows = []
+    for number, row in enumerate(answers.to_dict("records")):
+        names = [row[key] for key in ("identity", *(f"identity_{k}" for k in range(2, 6))) if row.get(key)]
+        right, own = rng.random() < 0.95, truth[row["image"]]
+        if own in names:
+            decision, name = "yes", own if right else names[0] if names[0] != own or len(names) < 2 else names[1]
+        elif own in strangers:
+            decision, name = ("new", own) if right else ("yes", names[0])
+        else:
+            continue
+        rows.append((row["mark"], row["image"], str(root), decision, name, "person", f"2026-01-01T{number:06d}"))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def scored(answers: pd.DataFrame, truth: dict[str, str], known: set[str]) -> dict[str, Any]:
+    own = answers.image.map(truth)
+    there, first = own.isin(known), answers.identity == own
+    three = first | (answers.identity_2 == own) | (answers.identity_3 == own)
+    sure, fresh = answers["class"] == SURE, answers["class"] == FRESH
+    return {
+        "photographs": len(answers),
+        "known": int(there.sum()),
+        "first": round(float(first[there].mean()), 3),
+        "among three": round(float(three[there].mean()), 3),
+        "expected right": round(float(answers.probability.sum()), 1),
+        "right": int(first.sum()),
+        "sure": int(sure.sum()),
+        "sure and right": int(first[sure].sum()),
+        "new": int(fresh.sum()),
+        "new and so": int((~there[fresh]).sum()),
+    }
+
+
+def season(options: argparse.Namespace) -> pd.DataFrame:
+    """A row for each week, and for the last one also with the catalogue as it was at first."""
+    rows, rng = [], np.random.default_rng(options.seed)
+    model = {"backbone": options.backbone, "weights": options.weights, "local": options.local, "sure": options.sure}
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        catalogue, weeks, truth, strangers = lay_out(Path(options.data), place, 3, options.seed)
+        known, previous = set(pd.read_csv(catalogue, dtype=str).identity), None
+        for number, week in enumerate(weeks, 1):
+            for grown in [True, False] if number == len(weeks) else [True]:
+                out, begun = place / f"answers{number}{'' if grown else 'alone'}", time.monotonic()
+                with quiet():
+                    answers = identify(
+                        queries=week, catalogue=catalogue, out=out, previous=previous if grown else None, **model
+                    )
+                named = set(pd.read_csv(out / "catalogue.csv", dtype=str).identity)
+                row = {"week": number, "catalogue": "grown" if grown and number > 1 else "at first"}
+                rows.append({**row, **scored(answers, truth, named), "seconds": round(time.monotonic() - begun)})
+                print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+                if grown:
+                    write_decisions(out / "decisions.csv", decide(answers, truth, strangers, rng, week.parent))
+                    kept = out
+            previous = kept
+    print(f"{len(strangers)} strangers of {len(strangers) + len(known)} individuals, seed {options.seed}")
+    return pd.DataFrame(rows)
+
+
+if __name__ == "__main__":
+    sys.exit("bench_season.py is a part of tools/bench.py")
