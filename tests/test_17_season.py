@@ -127,7 +127,14 @@ def test_features_without_training_answer_in_one_command(field, weights, tmp_pat
     assert {"answers.csv", "review.html", "report.html", "catalogue.csv", "captures.csv", "identify.json"} <= names
 
 
-def test_matching_spots_are_drawn_and_weighed(field, weights, tmp_path):
+@pytest.fixture
+def small_squares(monkeypatch):
+    """Spots are looked for in squares of a few pixels."""
+    monkeypatch.setattr(albums, "LOCAL_SIZE", 96)
+    monkeypatch.setattr(albums, "LOCAL_POINTS", 64)
+
+
+def test_matching_spots_are_drawn_and_weighed(field, weights, tmp_path, small_squares):
     with jaguar_kit.quiet():
         answers = identify(None, field.catalogue, field.weeks[0], tmp_path / "out", "cpu", str(weights), local=True)
     data = page_data(tmp_path / "out")
@@ -733,7 +740,7 @@ def test_five_thousand_photographs_stay_fluid(browser, width, tmp_path):
     assert opened.faults == []
 
 
-def test_two_pictures_are_compared_with_their_spots(browser, field, weights, tmp_path):
+def test_two_pictures_are_compared_with_their_spots(browser, field, weights, tmp_path, small_squares):
     with jaguar_kit.quiet():
         identify(None, field.catalogue, field.weeks[0], tmp_path / "out", "cpu", str(weights), local=True)
     data = page_data(tmp_path / "out")
