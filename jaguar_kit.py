@@ -9874,10 +9874,8 @@ def findings(
         said.append("The epoch is chosen by these same images, so that mAP is a little higher than on new ones.")
     if "test_map" in summary and several:
         top = summary.loc[summary.test_map.idxmax()]
-        said.append(
-            f"On the test images the highest is {top.variant} ({top.test_map:.4f}); {best.variant} has "
-            f"{best.test_map:.4f}."
-        )
+        first = f"On the test images the highest is {top.variant} ({top.test_map:.4f})"
+        said.append(first + (f"; {best.variant} has {best.test_map:.4f}." * (top.variant != best.variant) or " too."))
     said += gain_words(table[table.epochs > 0])
     if "map_across" in summary:
         said += across_words(table, summary)

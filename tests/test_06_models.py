@@ -1199,6 +1199,18 @@ def test_normalisation_of_the_file_wins(offline):
     assert jaguar_kit.native_size(loaded) == 224
 
 
+def test_what_the_hub_refuses_says_what_to_do_and_does_not_name_itself(offline, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+
+    def refuse(*_, **__):
+        raise OSError("gated")
+
+    monkeypatch.setattr("timm.create_model", refuse)
+    with pytest.raises(KitError, match=r"set HF_TOKEN; without internet") as told:
+        fetch_weights.fetch_backbone("resnet50", offline / "weights")
+    assert "tools/fetch_weights.py" not in str(told.value)
+
+
 def test_backbone_is_fetched_once(offline, tiny_name, monkeypatch):
     fetched, model = [], random_backbone(tiny_name)
     monkeypatch.setattr(fetch_weights, "download_backbone", lambda *asked: fetched.append(asked) or model)

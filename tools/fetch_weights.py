@@ -28,7 +28,17 @@ def fetch_backbone(name: str, out: str | Path) -> Path:
     """Downloads a backbone's weights into the folder `out`, as <name>.safetensors; one that is there is kept."""
     path = Path(out) / f"{name}.safetensors"
     if not path.is_file():
-        save_backbone(path, download_backbone(name, None), name)
+        try:
+            downloaded = download_backbone(name, None)
+        except KitError as error:
+            looked, found, _ = str(error).partition("; fetch them where there is internet")
+            if not found:
+                raise
+            raise KitError(
+                f"{looked}; where the hub asks for it, accept the licence on the model's page and set HF_TOKEN; "
+                f"without internet download it elsewhere, and copy {path} here"
+            ) from None
+        save_backbone(path, downloaded, name)
     return path
 
 
