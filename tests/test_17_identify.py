@@ -784,6 +784,25 @@ def test_answers_follow_from_likeness_and_probability():
     assert answers.encounter_identity.tolist()[:2] == ["c", "a"]
 
 
+def test_a_species_keeps_others_out_and_none_told_keeps_nobody_out():
+    catalogue = album(list("abc"), np.eye(3), species=["jaguar", "ocelot", ""])
+    queries = album(["?"] * 3, [[1, 0.9, 0]] * 3, species=["ocelot", "jaguar", ""])
+    answers, _ = identify_tool.answer_table(season_of(catalogue, queries), plain_odds(), NOBODY_SAID, 0.95, 0.9, False)
+    assert answers.identity.tolist() == ["b", "a", "a"]
+    offered = answers[["identity", "identity_2", "identity_3"]].apply(lambda row: set(row) - {""}, axis=1)
+    assert offered.tolist() == [{"b", "c"}, {"a", "c"}, {"a", "b", "c"}]
+
+
+def test_the_interval_of_right_names_holds_the_number_told_with_what_was_ruled_out():
+    guesses = guesses_of(np.random.default_rng(1)).assign(truth=lambda t: t.truth + (t.index % 20).astype(str))
+    guesses["identity"] = np.where(guesses.score > 0.8, guesses.truth, "z")
+    scores, ruled_out = np.linspace(0, 3, 200), [2.0] * 60
+    low, high = identify_tool.expected_right(guesses, 0.5, scores, np.arange(200), ruled_out)
+    told = identify_tool.Odds.of(guesses, 0.5, ruled_out).of_right(scores).sum()
+    assert low <= told <= high
+    assert told < identify_tool.Odds.of(guesses, 0.5).of_right(scores).sum()
+
+
 def test_an_encounter_has_one_answer_for_all_its_photographs():
     catalogue = album(list("ab"), np.eye(2))
     season = season_of(catalogue, album(["?"] * 3, [[1, 0.2], [0.8, 1], [0, 1]]), [7, 7, 3])

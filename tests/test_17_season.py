@@ -714,6 +714,15 @@ def test_keys_act_on_what_is_shown(browser, tmp_path):
     opened.press("j", "y")
     opened.export(tmp_path / "decisions.csv")
     told = decisions.read_decisions(tmp_path / "decisions.csv")
+    history = told.assign(mark="f" * 16, time="2030-01-01")  # of another page, and later
+    decisions.write_decisions(tmp_path / "history.csv", history)
+    opened.page.set_input_files("#import", tmp_path / "history.csv")
+    opened.page.wait_for_function("document.getElementById('count').textContent.includes('merged')")
+    opened.page.focus("#list")
+    opened.press("u")
+    opened.export(tmp_path / "later.csv")
+    last = decisions.read_decisions(tmp_path / "later.csv").iloc[-1]
+    assert (last.mark, last.decision) == (f"{3:016x}", "undo")
     assert list(zip(told.mark.str.lstrip("0"), told.decision, told.identity)) == [
         ("1", "yes", "animal 4"), ("1", "undo", ""), ("3", "yes", "animal 3"), ("", "skip", ""),
         ("3", "yes", "animal 3"),
