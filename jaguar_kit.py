@@ -1337,9 +1337,9 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_table(path: str | Path, table: pd.DataFrame) -> None:
+def write_table(path: str | Path, table: pd.DataFrame, encoding: str = "utf-8") -> None:
     with atomic(path) as temporary:
-        table.to_csv(temporary, index=False)
+        table.to_csv(temporary, index=False, encoding=encoding)
 
 
 @contextmanager
@@ -1638,14 +1638,16 @@ AS_TEXT = {"keep_default_na": False, "encoding": "utf-8-sig", "index_col": False
 CHUNK = 1 << 19  # rows of a long table that are worked on at a time
 
 
-def read_table(path: Path, columns: Sequence[str], dtypes: Mapping[str, str] | None = None) -> pd.DataFrame:
+def read_table(
+    path: Path, columns: Sequence[str], dtypes: Mapping[str, str] | None = None, separator: str = ","
+) -> pd.DataFrame:
     """A CSV whose cells are text unless `dtypes` says otherwise; KitError when it lacks a column or has no rows."""
     try:
         if path.exists() and not path.is_file():
             raise KitError(f"{path}: is {'a folder' if path.is_dir() else 'no file'} (expected a CSV)")
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with more cells than the header
-            table = pd.read_csv(path, dtype=dtypes or str, **AS_TEXT)
+            table = pd.read_csv(path, dtype=dtypes or str, sep=separator, **AS_TEXT)
     except FileNotFoundError:
         raise KitError(f"{path}: there is no such file") from None
     except OSError as error:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -259,7 +260,7 @@ class Shelf:
 
     albums: tuple[Album, ...]
 
-    @property
+    @cached_property
     def table(self) -> pd.DataFrame:
         return pd.concat([album.table for album in self.albums], ignore_index=True).fillna("")
 
@@ -286,10 +287,6 @@ class Shelf:
     def file(self, position: int) -> Path:
         album, own = self.where(position)
         return album.file(own)
-
-    def images(self) -> list[np.ndarray]:
-        """uint8 (S, S, 3 or 4) of each."""
-        return [album.store[int(row)] for album in self.albums for row in album.rows]
 
 
 LOCAL_SIZE, LOCAL_POINTS = 480, 512  # px of the square that is looked at for spots, and spots of an image

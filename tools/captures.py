@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaguar_kit import Page, new_figure, plain_label, write_text
+from decisions import FOR_SPREADSHEETS
+from jaguar_kit import Page, new_figure, plain_label, write_table
 
 COLUMNS = ("identity", "occasion", "taken", "camera", "latitude", "longitude", "image", "basis")
 
@@ -55,7 +56,7 @@ def write_captures(out: Path, seen: pd.DataFrame, asked: pd.DataFrame) -> None:
     """captures.csv (a row for each sighting), capture_history.csv (animal x occasion) and effort.csv."""
     tables = {"captures": seen, "capture_history": histories(seen), "effort": effort_table(seen, asked)}
     for name, table in tables.items():
-        write_text(out / f"{name}.csv", "\ufeff" + table.to_csv(index=False))
+        write_table(out / f"{name}.csv", table, FOR_SPREADSHEETS)
 
 
 def sightings_page(page: Page, seen: pd.DataFrame, most: int = 200) -> None:

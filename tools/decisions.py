@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jaguar_kit import KitError, first_few, read_table, suggest, write_text
+from jaguar_kit import KitError, first_few, read_record, read_table, suggest, write_table
 
 COLUMNS = ("mark", "image", "root", "decision", "identity", "by", "time")
 KINDS = ("yes", "no", "new", "skip", "undo")  # yes: it is `identity`; no: it is not; new: a new animal, `identity`
 MARK = re.compile(r"[0-9a-f]{16}")
 PHOTO = "photo:"  # before the mark of another photograph, where a decision is about two of them and no name
+FOR_SPREADSHEETS = "utf-8-sig"  # with the mark by which they know UTF-8
 SETTINGS, HISTORY = "identify.json", "history.csv"
 
 
@@ -26,7 +25,9 @@ def read_decisions(path: Path) -> pd.DataFrame:
     """A file of decisions as the page exports it; KitError names the line that is none."""
     if path.is_file() and path.stat().st_size < 1000 and len(path.read_bytes().split()) == 1:
         return pd.DataFrame(columns=list(COLUMNS), dtype=str)  # a header alone: nothing was decided yet
-    table = read_with_commas(path).rename(columns=lambda name: name.removeprefix("\ufeff").strip())
+    with_semicolons = path.is_file() and path.read_bytes()[:200].lstrip(b"\xef\xbb\xbf").startswith(b"mark;")
+    table = read_table(path, (), separator=";" if with_semicolons else ",")  # as some spreadsheets save it
+    table = table.rename(columns=str.strip)
     missing = [name for name in COLUMNS if name not in table]
     if missing:
         raise KitError(
@@ -49,18 +50,8 @@ def read_decisions(path: Path) -> pd.DataFrame:
     return table[table.mark != ""].assign(identity=table.identity.str.strip()).reset_index(drop=True)
 
 
-def read_with_commas(path: Path) -> pd.DataFrame:
-    """The table of a file, also of one that a spreadsheet has saved with semicolons."""
-    if path.is_file() and path.read_bytes()[:200].lstrip(b"\xef\xbb\xbf").startswith(b"mark;"):
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / path.name
-            pd.read_csv(path, sep=";", dtype=str, keep_default_na=False).to_csv(copy, index=False)
-            return read_table(copy, ())
-    return read_table(path, ())
-
-
 def write_decisions(path: Path, table: pd.DataFrame) -> None:
-    write_text(path, "\ufeff" + table[list(COLUMNS)].to_csv(index=False))
+    write_table(path, table[list(COLUMNS)], FOR_SPREADSHEETS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,13 +142,7 @@ def earlier_settings(previous: Path | None) -> dict[str, Any]:
     path = previous / SETTINGS
     if not path.is_file():
         raise KitError(f"--previous: {previous}: holds no {SETTINGS} (expected a folder that identify wrote)")
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise KitError(f"{path}: is no JSON: {error} (expected it as identify wrote it)") from None
-    if not isinstance(told, dict):
-        raise KitError(f"{path}: holds no settings (expected it as identify wrote it)")
-    return told
+    return read_record(path, {}, "answer that week again, or give its catalogue and queries without --previous")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from albums import Album, Shelf, embed_album, load_catalogue, load_queries, mark_of, spots_of, with_facts
 from captures import sightings_page, sightings_table, write_captures
-from decisions import HISTORY, SETTINGS, Ledger, earlier_settings, write_decisions
+from decisions import FOR_SPREADSHEETS, HISTORY, SETTINGS, Ledger, earlier_settings, write_decisions
 from jaguar_kit import (
     ANSWERS,
     ENCOUNTERS,
@@ -66,9 +66,9 @@ from jaguar_kit import (
     threshold_figure,
     weights_path,
     write_json,
-    write_text,
+    write_table,
 )
-from review import write_review
+from review import review_data, write_page
 from torch import Tensor
 
 # the model
@@ -134,10 +134,7 @@ def encounters_of_queries(
     """
     told = next((name for name in ENCOUNTERS if name in table and (table[name] != "").any()), None)
     if told:
-        codes = column_groups(table[told])
-        return connected_groups(
-            np.array([[i, np.flatnonzero(codes == code)[0]] for i, code in enumerate(codes)]), len(codes)
-        )
+        return column_groups(table[told])
     taken = pd.to_datetime(table.taken.where(table.taken.str.len() > 10), format="mixed", errors="coerce")
     seconds = (taken - pd.Timestamp(0)).dt.total_seconds().to_numpy(float)
     pairs = [np.empty((0, 2), int)]
@@ -148,10 +145,9 @@ def encounters_of_queries(
         for part in cut_batches(order, 512):
             apart = np.abs(seconds[part, None] - seconds[part])
             near = differing_bits(hashes[part], hashes[part]) <= NEAR_DUPLICATE
-            close = np.nan_to_num(apart, nan=np.inf)
-            together = near & ~(close > NEARBY) | (near & np.isnan(apart)) | (close <= TOGETHER)
-            if ((close <= NEARBY) & ~together).any():
-                together |= (close <= NEARBY) & alike(part)
+            together = (near & ~(apart > NEARBY)) | (apart <= TOGETHER)  # no time is no reason against
+            if ((apart <= NEARBY) & ~together).any():
+                together |= (apart <= NEARBY) & alike(part)
             pairs.append(part[np.argwhere(together)])
     return connected_groups(np.concatenate(pairs), len(table))
 
@@ -456,13 +452,11 @@ class Season:
         return self.likeness(rows + total, rows + total)
 
 
-def by_animal(similarity: np.ndarray, identity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The animals in order (C,), and the likeness of the most similar image of each (Q, C)."""
+def by_animal(similarity: np.ndarray, identity: np.ndarray) -> np.ndarray:
+    """The likeness of the most similar image of each animal (Q, C), animals in order."""
     animals, codes = np.unique(identity, return_inverse=True)
     order = np.argsort(codes, kind="stable")
-    return animals, np.maximum.reduceat(
-        similarity[:, order], np.searchsorted(codes[order], np.arange(len(animals))), axis=1
-    )
+    return np.maximum.reduceat(similarity[:, order], np.searchsorted(codes[order], np.arange(len(animals))), axis=1)
 
 
 def answer_table(
@@ -478,19 +472,19 @@ def answer_table(
     best = np.full((len(table), len(animals)), -np.inf)
     pictures: list[list[list[int]]] = []
     members = [np.flatnonzero(identity == name) for name in animals]
-    out = [[name in ledger.rejected.get(mark, ()) for name in animals] for mark in table.mark]
+    out = np.array([[name in ledger.rejected.get(mark, ()) for name in animals] for mark in table.mark])
+    top = np.empty((len(table), min(CANDIDATES, len(animals))), int)
     for rows in cut_batches(np.arange(len(table)), rows_at_a_time(len(known))):
         similarity = season.among_known(rows).astype(np.float64)
         if "species" in table and "species" in known:
             asked, there = table.species.to_numpy(str)[rows, None], known.species.to_numpy(str)
             similarity[(asked != there) & (asked != "") & (there != "")] = -np.inf
-        _, best[rows] = by_animal(similarity, identity)
-        best[rows] = np.where(np.array(out)[rows], -np.inf, best[rows])
-        for row, own in zip(rows, similarity):
-            top = np.argsort(-best[row], kind="stable")[:CANDIDATES]
-            pictures.append([members[a][np.argsort(-own[members[a]], kind="stable")[:PICTURES]].tolist() for a in top])
+        best[rows] = np.where(out[rows], -np.inf, by_animal(similarity, identity))
+        top[rows] = np.argsort(-best[rows], axis=1, kind="stable")[:, :CANDIDATES]
+        for own, first in zip(similarity, top[rows]):
+            nearest = (members[animal][np.argsort(-own[members[animal]], kind="stable")] for animal in first)
+            pictures.append([found[:PICTURES].tolist() for found in nearest])
     answers = pd.DataFrame({"image": table.path})
-    top = np.argsort(-best, axis=1, kind="stable")[:, :CANDIDATES]
     score = np.take_along_axis(best, top, 1)
     there = np.isfinite(score)
     names = np.where(there, animals[top], "")
@@ -647,27 +641,15 @@ def identify(
         raise KitError(f"{out}: holds answers already; choose a new --out, so that nothing is overwritten")
     refuse_other_contents(out, ANSWERS)
     earlier = Path(previous) if previous is not None else None
-    before = earlier_settings(earlier)
-    sure, fresh, share_new = (
-        before.get(name, usual) if own is None else own
-        for name, own, usual in (("sure", sure, 0.95), ("new", fresh, 0.75), ("share_new", share_new, 0.5))
-    )
-    for name, value in (("--sure", sure), ("--new", fresh), ("--share-new", share_new)):
-        if not isinstance(value, float) or not 0 < value < 1:
-            raise KitError(f"{name}: {value} (expected a share above 0 and below 1)")
-    if weights is None and backbone is None:
-        weights, backbone = before.get("weights"), before.get("backbone")
-    catalogue, queries = catalogue or before.get("catalogue"), queries or before.get("queries")
-    local = bool(before.get("local")) if local is None else local
-    for option, value in (("--catalogue", catalogue), ("--queries", queries)):
-        if value is None:
-            raise KitError(f"{option}: is missing (expected a folder of photographs)")
-    chosen = pick_device(device)
-    recipe, identities = model_of(weights, backbone)
+    model = {} if weights is None and backbone is None else {"weights": weights, "backbone": backbone}
+    given = {"catalogue": catalogue, "queries": queries, "local": local, "sure": sure, "new": fresh}
+    chosen = settled({**given, "share_new": share_new}, model, earlier_settings(earlier))
+    device, weights = pick_device(device), chosen["weights"]
+    recipe, identities = model_of(weights, chosen["backbone"])
     ledger = Ledger.read(earlier, [Path(path) for path in decisions])
     (known_root, known, said), (asked_root, asked, more) = (
-        load_catalogue(catalogue, recipe.data.masks),
-        load_queries(queries),
+        load_catalogue(chosen["catalogue"], recipe.data.masks),
+        load_queries(chosen["queries"]),
     )
     (known, of_known), (asked, of_asked) = with_facts(known_root, known), with_facts(asked_root, asked)
     asked, left = without_known(asked_root, asked, known_root, known)
@@ -675,55 +657,54 @@ def identify(
     for note in (notes := [*said, *more, *of_known, *of_asked, *left, *ledger.notes(known.identity), *told]):
         echo(f"  note: {note}")
     check_model(recipe)
-    embedder = embedder_for(recipe)[0].to(chosen, memory_format=memory_format(chosen)).eval()
-    season = read_season(recipe, embedder, (known_root, known), grown, (asked_root, asked), local, chosen)
-    table, new = season.known, season.new
-    if table.identity.nunique() < 2:
-        raise KitError(f"{catalogue}: only {table.identity.iloc[0]!r} can be read (expected two identities or more)")
-    single = not table.identity.duplicated().any()
-    share, words = share_of_new(ledger, share_new)
-    guesses, fitted_on, odds, ruled_out = None, "", None, rejected_guesses(season, ledger)
-    if not single:
-        guesses, fitted_on = catalogue_guesses(weights, table, season.known_met, season.likeness, identities)
-        odds = Odds.of(guesses, share, ruled_out)
-    weak = guesses is not None and too_weak(guesses, table.identity.nunique())
-    answers, pictures = answer_table(season, odds, ledger, sure, fresh, weak)
-    trust = Trust(guesses, fitted_on, words, share, weak, single, sure, fresh, odds, ruled_out)
+    embedder = embedder_for(recipe)[0].to(device, memory_format=memory_format(device)).eval()
+    season = read_season(recipe, embedder, (known_root, known), grown, (asked_root, asked), chosen["local"], device)
+    if season.known.identity.nunique() < 2:
+        only = season.known.identity.iloc[0]
+        raise KitError(f"{chosen['catalogue']}: only {only!r} can be read (expected two identities or more)")
+    trust = trust_in(season, weights, identities, ledger, chosen)
+    answers, pictures = answer_table(season, trust.odds, ledger, chosen["sure"], chosen["new"], trust.weak)
     headline = trust.headline(answers)
-    notes = list(dict.fromkeys([*notes, *season.shelf.notes, *new.notes]))
     claim(out, ANSWERS)
     write_decisions(out / HISTORY, ledger.rows)
-    settings = {
-        "jaguar_kit": __version__,
-        "catalogue": str(Path(catalogue).resolve()),
-        "queries": str(Path(queries).resolve()),
-        "root": str(asked_root.resolve()),
-        "weights": None if weights is None else str(Path(weights).resolve()),
-        "backbone": backbone,
-        "local": local,
-        "sure": sure,
-        "new": fresh,
-        "share_new": share_new,
-        "previous": None if earlier is None else str(earlier.resolve()),
-    }
-    write_json(out / SETTINGS, settings)
-    table.drop(columns=["filename"], errors="ignore").to_csv(out / "catalogue.csv", index=False, encoding="utf-8-sig")
+    paths = {key: None if chosen[key] is None else str(Path(chosen[key]).resolve()) for key in ("weights", *FOLDERS)}
+    settings = {"jaguar_kit": __version__, **chosen, **paths, "root": str(asked_root.resolve())}
+    write_json(out / SETTINGS, {**settings, "previous": None if earlier is None else str(earlier.resolve())})
+    catalogue_now = season.known.drop(columns=["filename"], errors="ignore")
+    write_table(out / "catalogue.csv", catalogue_now, FOR_SPREADSHEETS)
     seen = sightings_table(season, answers)
-    write_captures(out, seen, new.table)
-    page = report_page(trust, headline, answers, notes)
+    write_captures(out, seen, season.new.table)
+    page = report_page(trust, headline, answers, dict.fromkeys([*notes, *season.shelf.notes, *season.new.notes]))
     sightings_page(page, seen)
-    report = page.write(out)
-    review = write_review(
-        out, season, answers, pictures, headline, trust.cautions(), settings, set(ledger.last.identity)
-    )
-    shown = answers.drop(columns=["score"])
-    write_text(out / "answers.csv", "\ufeff" + shown.to_csv(index=False))  # last, for it says that all is there
+    report, named = page.write(out), {*season.known.identity, *ledger.last.identity}
+    told = {"headline": headline, "cautions": trust.cautions(), "root": settings["root"], "names": sorted(named)}
+    review = write_page(out / "review.html", {**review_data(out, season, answers, pictures), **told})
+    write_table(
+        out / "answers.csv", answers.drop(columns=["score"]), FOR_SPREADSHEETS
+    )  # last: it says that all is there
     for line in headline:
         echo(f"  {line}")
     for path in (out / "answers.csv", report, review):
         echo(f"  wrote {path}")
     echo(f"  {(time.time() - begun) / max(len(answers), 1) * 1000 / 60:.1f} min for a thousand photographs here")
     return answers
+
+
+FOLDERS = ("catalogue", "queries")
+USUAL = {"local": False, "sure": 0.95, "new": 0.75, "share_new": 0.5}
+
+
+def settled(given: Mapping[str, Any], model: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, what is not as it was in the week before, else as usual; weights and backbone go together."""
+    model = model or {key: before.get(key) for key in ("weights", "backbone")}
+    chosen = {**model, **{k: before.get(k, USUAL.get(k)) if value is None else value for k, value in given.items()}}
+    for name, value in (("--sure", "sure"), ("--new", "new"), ("--share-new", "share_new")):
+        if not isinstance(chosen[value], float) or not 0 < chosen[value] < 1:
+            raise KitError(f"{name}: {chosen[value]} (expected a share above 0 and below 1)")
+    for folder in FOLDERS:
+        if chosen[folder] is None:
+            raise KitError(f"--{folder}: is missing (expected a folder of photographs)")
+    return chosen
 
 
 def without_known(
@@ -831,7 +812,7 @@ class Trust:
             f"{len(answers)} photographs: {counts.get(SURE, 0)} sure, {counts.get(LOOK, 0)} to look at, "
             f"{counts.get(FRESH, 0)} probably new"
         ]
-        if self.odds is None or self.guesses is None:
+        if self.odds is None:
             return [*told, "candidates are ranked, and nothing tells how sure they are"]
         if self.weak:
             return [
@@ -853,7 +834,7 @@ class Trust:
         """What a reader must know, in sentences."""
         if self.single:
             return ["Each animal of the catalogue has one image, so that nothing tells how sure a match is."]
-        if self.odds is None or self.guesses is None:
+        if self.odds is None:
             return [
                 "No image of the catalogue is recognised among the others, so that nothing tells how sure a match is."
             ]
@@ -874,14 +855,27 @@ class Trust:
         return said
 
 
-def report_page(trust: Trust, headline: Sequence[str], answers: pd.DataFrame, notes: Sequence[str]) -> Page:
+def trust_in(
+    season: Season, weights: str | Path | None, identities: set[str], ledger: Ledger, chosen: Mapping[str, Any]
+) -> Trust:
+    """Fits confidence on the catalogue, where any animal has two images of it."""
+    table, (share, words) = season.known, share_of_new(ledger, chosen["share_new"])
+    guesses, fitted_on, odds, ruled_out = None, "", None, rejected_guesses(season, ledger)
+    if not (single := not table.identity.duplicated().any()):
+        guesses, fitted_on = catalogue_guesses(weights, table, season.known_met, season.likeness, identities)
+        odds = Odds.of(guesses, share, ruled_out)
+    weak = guesses is not None and too_weak(guesses, table.identity.nunique())
+    return Trust(guesses, fitted_on, words, share, weak, single, chosen["sure"], chosen["new"], odds, ruled_out)
+
+
+def report_page(trust: Trust, headline: Sequence[str], answers: pd.DataFrame, notes: Iterable[str]) -> Page:
     """How far the answers can be trusted; the pictures are on the page to review."""
     page = Page("Who is who")
     page.bullets(list(headline))
     page.text("The photographs, to confirm or reject one by one, are in review.html beside this page.")
     for note in (*trust.cautions(), *(f"Note: {note}" for note in notes)):
         page.note(note)
-    if trust.odds is None or trust.guesses is None:
+    if trust.odds is None:
         return page
     known, honest = trust.guesses[trust.guesses.known], cross_fitted_score(trust.guesses)
     page.heading("What to expect")

@@ -73,6 +73,7 @@ function outcome(mark) {
   return {row: named[named.length - 1] || finals[finals.length - 1], dispute: names.size > 1 ? named : null,
     out: new Set([...own.out.values()].map(row => row.identity)), pairs: own.pairs};
 }
+const settled = now => now.row && now.row.decision !== "skip" && !now.dispute;
 function decide(at, decision, identity) {
   const item = items[at];
   rows.push({mark: item.m, image: item.i, root: data.root, decision, identity: identity || "",
@@ -100,7 +101,7 @@ function sift() {
   shown = [];
   items.forEach((item, i) => {
     const now = kind || text ? outcome(item.m) : {};
-    const done = now.row && now.row.decision !== "skip" && !now.dispute;
+    const done = settled(now);
     if (kind === "open" && done || kind === "done" && !done || kind === "dispute" && !now.dispute) return;
     if (["sure", "look", "new"].includes(kind) && item.c !== kind) return;
     if (least > 0 && !(item.p >= least) || camera && item.k !== camera) return;
@@ -119,7 +120,7 @@ function sift() {
   drawn.clear(); $("space").replaceChildren(); draw(); count();
 }
 function count() {
-  const decided = items.filter(item => { const now = outcome(item.m); return now.row && now.row.decision !== "skip" && !now.dispute; });
+  const decided = items.filter(item => settled(outcome(item.m)));
   $("count").textContent = `${decided.length} of ${items.length} decided, ${shown.length} shown`
     + (unkept ? " - this browser keeps nothing: export before you close the page" : "");
 }
@@ -371,10 +372,10 @@ $("by").addEventListener("change", () => {
     gather();
     for (const row of rows) if (row.by === nobody) row.by = person();
     localStorage.setItem(KEPT, JSON.stringify(rows));
+    localStorage.setItem("jaguar_kit by", $("by").value.trim());
   } catch (error) { unkept = true; }
   work(); sift();
 });
-$("by").addEventListener("change", () => { try { localStorage.setItem("jaguar_kit by", $("by").value.trim()); } catch (error) { /* kept nowhere */ } });
 $("undo").addEventListener("click", undo);
 $("list").addEventListener("scroll", draw, {passive: true});
 $("filters").open = innerWidth > 720;

@@ -8,7 +8,7 @@ import html
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -68,16 +68,12 @@ def number_or_none(value: Any) -> float | None:
 
 
 def review_data(
-    out: Path,
-    season: Any,
-    answers: pd.DataFrame,
-    pictures: Sequence[Sequence[Sequence[int]]],
-    headline: Sequence[str],
-    cautions: Sequence[str],
-    settings: dict[str, Any],
-    named: Iterable[str] = (),
+    out: Path, season: Any, answers: pd.DataFrame, pictures: Sequence[Sequence[Sequence[int]]]
 ) -> dict[str, Any]:
-    """What the page knows; writes thumbnails into out/pictures."""
+    """What the page knows of photographs and pictures, of which it writes thumbnails into out/pictures.
+
+    Beside it `write_page` wants headline and cautions (texts), root (of the photographs), and names that are taken.
+    """
     folder = out / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     known, asked = season.known, season.new.table
@@ -94,8 +90,7 @@ def review_data(
     flank = next((c for c in ("flank", "orientation") if c in known and c in asked), None)
     pics = [{**one, "n": known.path.iloc[k], "l": known[flank].iloc[k] if flank else ""} for one, k in zip(made, shown)]
     number = {k: n for n, k in enumerate(shown)}
-    members = answers[answers.group != ""].groupby("group").indices
-    groups = {name: answers.index[answers.group == name].to_numpy() for name in members}
+    groups = answers[answers.group != ""].groupby("group").groups
     together = answers.encounter.map(answers.encounter.value_counts())
     items = []
     for i, (row, own) in enumerate(zip(answers.to_dict("records"), made[len(shown) :])):
@@ -119,34 +114,14 @@ def review_data(
             }
         )  # fmt: skip
     run = hashlib.sha256("".join(answers.mark).encode() + str(out.resolve()).encode()).hexdigest()[:16]
-    names = sorted({*known.identity, *named})
-    return {
-        "title": "Who is who", "run": run, "root": settings["root"], "headline": list(headline),
-        "cautions": list(cautions), "names": names, "prefix": "new-", "pics": pics, "items": items,
-    }  # fmt: skip
-
-
-def write_review(
-    out: Path,
-    season: Any,
-    answers: pd.DataFrame,
-    pictures: Sequence[Sequence[Sequence[int]]],
-    headline: Sequence[str],
-    cautions: Sequence[str],
-    settings: dict[str, Any],
-    named: Iterable[str] = (),
-) -> Path:
-    """Writes review.html and its pictures into `out`; returns the page's path.
-
-    named: names of animals that decisions told so far, so that nobody new gets them. The page loads nothing but
-    pictures, and runs nothing but its own script, whose hash its policy names.
-    """
-    data = review_data(out, season, answers, pictures, headline, cautions, settings, named)
-    return write_page(out / "review.html", data)
+    return {"title": "Who is who", "run": run, "prefix": "new-", "pics": pics, "items": items}
 
 
 def write_page(path: Path, data: dict[str, Any]) -> Path:
-    """A page of review data: script and data are inside, so that it opens by a double click, without a server."""
+    """A page of review data: script and data are inside, so that it opens by a double click, without a server.
+
+    It loads nothing but pictures, and runs nothing but its own script, whose hash its policy names.
+    """
     script = (HERE / "review.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "e22331f44c55bf4e0f422028b8b260e639b8c3938aa769dedfc510289f30d937"  # of its jaguar_kit.py
+MODULE = "e906655a6e1a5e8c53edf445ae2f5970e975b2d8358d4b4d484e3ad7263d81d3"  # of its jaguar_kit.py
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
