@@ -3,9 +3,11 @@
 Quick start, in any notebook or folder that holds this one file:
 
     import jaguar_kit
-    recipe = jaguar_kit.load_recipe("recipes/quickstart.yaml", ["train.epochs=5"])
+    recipe = {"name": "first", "model": {"backbone": "resnet50"}}  # all else as by default; a .yaml file does as well
     result = jaguar_kit.run_recipe(recipe, data="folder/in/the/competition/layout")
-    result                      # the table of results; result.report is the page to look at
+    result  # the table of results; metrics, weights and submission lie in result.folder
+
+It trains, evaluates and submits alone. Where tools/ lies beside it, its rooms tell, search and analyse as well.
 
 Letters for shapes, the same in every docstring:
     B batch   N images   D embedding   C identities   H W height and width in pixels
@@ -13,18 +15,18 @@ Letters for shapes, the same in every docstring:
 Measured on two cores of an AMD EPYC, no GPU: the quickstart recipe ends at validation mAP 0.910 (its plain backbone has
 0.172) in 78 s; re-ranking 5,000 images takes 0.62 s on one core, 30 runs on cached features 84 s. README has tables.
 
-The way from a recipe to a report, by the nouns that one must know:
+The way from a recipe to results, by the nouns that one must know:
 
-    recipe.yaml --load_recipe--> Recipe --expand--> [RunSpec]               variants x grid x seeds
-    data folder --load_competition--> Competition --open_data--> Images     tables, decoded images, splits
+    recipe.yaml --load_recipe--> Recipe --expand--> [RunSpec]              variants x grid x seeds
+    data folder --load_competition--> Competition --open_data--> Images    tables, decoded images, splits
     RunSpec + Images --execute_run--> Trainer(Embedder, IdentityLoss, Task) fit: epochs, steps, checkpoints
-    Trainer --retrieval--> Retrieval --steps--> similarities                likeness, posterior, matching spots, fusion
-    Trainer --write_results--> RunFolder                                    metrics, weights, embeddings, submission
-    [RunFolder] --finish_experiment--> Page --write--> report.html          beside results.csv and figures
+    Trainer --retrieval--> Retrieval --steps--> similarities               likeness, posterior, spots, fusion
+    Trainer --write_results--> RunFolder                                   metrics, weights, embeddings, submission
+    Experiment --plan, open_experiment, run, tell--> results.csv           and report.html by tools/
 
 What a recipe names is a Component of the REGISTRY: a function that is called with its settings, or a Part, a class
-whose annotated fields are its settings. RunQueue decides what runs, and when; RunFolder reads a run's files and tells
-its state: new, begun, failed, stopped, done.
+whose annotated fields are its settings. Experiment holds what is at work; RunFolder reads a run's files and tells its
+state: new, begun, failed, stopped, done.
 
 A section uses only what stands above it:
 
@@ -41,21 +43,16 @@ A section uses only what stands above it:
     # 11. Embedding and feature cache
     # 12. Training
     # 13. Open set
-    # 14. Dataset analysis
-    # 15. Submission
-    # 16. Plots and reports
-    # 17. Experiments
-    # 18. Kaggle
-    # 19. Command line
+    # 14. Submission
+    # 15. Experiments
+    # 16. Command line
 """
 
 from __future__ import annotations
 
-import base64
 import difflib
 import errno
 import hashlib
-import html
 import importlib
 import importlib.util
 import inspect
@@ -95,7 +92,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from kornia.filters import gaussian_blur2d
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from timm.models import group_parameters
@@ -109,11 +106,11 @@ __all__ = [
     # 1. Errors and registry
     "KitError", "register", "build", "registered", "settings_of", "Component", "Part",
     # 2. Recipe
-    "Recipe", "RunSpec", "recipe_from_dict", "recipe_to_dict", "expand", "smoke",
+    "Recipe", "RunSpec", "recipe_from_dict", "recipe_to_dict", "expand",
     # 3. Runtime
     "on_kaggle", "find_mounted", "pick_device", "cache_dir", "atomic", "load_recipe",
     # 4. Data
-    "Competition", "load_competition", "make_mini_dataset", "ImageStore", "open_store", "read_image",
+    "Competition", "load_competition", "ImageStore", "open_store", "read_image",
     "perceptual_hashes", "find_bursts", "find_data",
     # 5. Background and augmentation
     "Background", "Preparation",
@@ -137,19 +134,11 @@ __all__ = [
     "TrainingFailed", "load_weights",
     # 13. Open set
     "open_set_score", "nearest_identities", "answers_of", "threshold_curve", "fit_thresholds", "cross_fitted_score",
-    # 14. Dataset analysis
-    "quality_signals", "representativeness", "uniqueness", "PairSimilarity", "duplicate_pairs", "connected_groups",
-    "keep_sharpest", "pair_decisions", "curate",
-    # 15. Submission
+    # 14. Submission
     "write_submission", "validate_submission", "write_answers", "validate_answers",
-    # 16. Plots and reports
-    "Page", "contact_sheet", "match_figure", "augmentation_sheet", "summarise", "compare_variants", "write_report",
-    # 17. Experiments
-    "Result", "run_recipe", "small_backbone",
-    # 18. Kaggle
-    "run_kernel", "begin_kernel",
-    "leave_results",
-    # 19. Command line
+    # 15. Experiments
+    "Result", "run_recipe",
+    # 16. Command line
     "main",
 ]
 # fmt: on
@@ -187,6 +176,74 @@ def suggest(word: object, known: Iterable[str], otherwise: str = "") -> str:
         return f"did you mean '{near[0]}'?"
     shown = ", ".join(known[:40]) + (f" and {len(known) - 40} more" if len(known) > 40 else "")
     return f"expected {otherwise or 'one of: ' + (shown or 'nothing')}"
+
+
+# what tells, searches and packages lies in rooms, the modules of tools/, and is loaded when it is asked for
+
+ROOMS = "jaguar_kit_tools"  # the package that the rooms form, wherever they lie
+ROOM_OF_KIND = {"analysis": "experiments.analysis", "duplicates": "experiments.analysis"}  # registered there
+ROOM_OF = {  # promised names that live in a room
+    "quality_signals": "experiments.analysis",
+    "representativeness": "experiments.analysis",
+    "uniqueness": "experiments.analysis",
+    "PairSimilarity": "experiments.analysis",
+    "duplicate_pairs": "experiments.analysis",
+    "connected_groups": "experiments.analysis",
+    "keep_sharpest": "experiments.analysis",
+    "pair_decisions": "experiments.analysis",
+    "curate": "experiments.analysis",
+    "contact_sheet": "experiments.figures",
+    "tiles": "experiments.figures",
+    "match_figure": "experiments.figures",
+    "augmentation_sheet": "experiments.figures",
+    "summarise": "experiments.findings",
+    "compare_variants": "experiments.findings",
+    "make_mini_dataset": "experiments.mini_dataset",
+    "Page": "experiments.page",
+    "write_report": "experiments.report",
+    "run_kernel": "experiments.session",
+    "begin_kernel": "experiments.session",
+    "leave_results": "experiments.session",
+    "smoke": "experiments.smoke",
+    "small_backbone": "experiments.smoke",
+}
+
+
+def rooms_folder() -> Path | None:
+    """Where the rooms lie: in tools/ beside this file, or where pip puts them; None where this file is alone."""
+    here = Path(__file__).resolve().parent
+    return next((place for place in (here / "tools", here / ROOMS) if (place / "experiments").is_dir()), None)
+
+
+def room(name: str, who: str = "jaguar_kit") -> types.ModuleType:
+    """A room, such as "experiments.report", by its path; KitError says that `who` needs it where there is none."""
+    folder = rooms_folder()
+    if folder is None:
+        raise KitError(
+            f"{who}: needs tools/, which does not lie beside {Path(__file__).resolve()} (expected there as in a clone "
+            "of the kit's repository, in a pip install of it, or in the dataset that its tools/package.py builds)"
+        )
+    sys.modules.setdefault("jaguar_kit", sys.modules[__name__])  # run as a program, the module has another name
+    if ROOMS not in sys.modules:
+        package = types.ModuleType(ROOMS)
+        package.__path__ = [str(folder)]
+        sys.modules[ROOMS] = package
+    return importlib.import_module(f"{ROOMS}.{name}")
+
+
+def call_in_room(name: str, function: str, *arguments: Any) -> Any:
+    """Calls a function of a room, in a process that may not have opened it yet."""
+    return getattr(room(name), function)(*arguments)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ROOM_OF:
+        return getattr(room(ROOM_OF[name], name), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *ROOM_OF})
 
 
 @dataclass(frozen=True)
@@ -284,10 +341,14 @@ def register(kind: str, name: str) -> Callable:
 
 def registered(kind: str) -> list[str]:
     """All registered names of a kind, sorted."""
+    if kind in ROOM_OF_KIND:
+        room(ROOM_OF_KIND[kind])
     return sorted(name for k, name in REGISTRY if k == kind)
 
 
 def lookup(kind: str, name: str, where: str = "") -> Callable:
+    if kind in ROOM_OF_KIND and (kind, name) not in REGISTRY:
+        room(ROOM_OF_KIND[kind], where or kind)
     if (kind, name) not in REGISTRY:
         kinds = {k for k, _ in REGISTRY}
         if kind not in kinds:
@@ -311,6 +372,8 @@ def hints_of(factory: Callable) -> dict[str, Any]:
 
 def settings_of(kind: str, name: str) -> dict[str, Any]:
     """The settings of a registered part with their defaults."""
+    if kind in ROOM_OF_KIND and rooms_folder() is None:
+        return {}
     parameters = parameters_of(lookup(kind, name)).values()
     return {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in SUPPLIED}
 
@@ -380,6 +443,8 @@ def component(kind: str, value: Any, where: str) -> Component:
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise KitError(f"{where}: {value!r} names no {kind} (example: {{name: {registered(kind)[0]}}})")
     name = value["name"]
+    if kind in ROOM_OF_KIND and rooms_folder() is None:  # nothing here knows its settings; who runs it will say so
+        return Component(kind, name, {key: given for key, given in value.items() if key != "name"})
     factory = lookup(kind, name, where)
     known, hints = settings_of(kind, name), hints_of(factory)
     settings = {key: given for key, given in value.items() if key != "name"}
@@ -394,7 +459,7 @@ def component(kind: str, value: Any, where: str) -> Component:
 def part_words(part: Component) -> str:
     """A part's name, and those of its settings that are not the defaults."""
     defaults = settings_of(part.kind, part.name)
-    own = ", ".join(f"{key} {value}" for key, value in part.settings.items() if value != defaults[key])
+    own = ", ".join(f"{key} {value}" for key, value in part.settings.items() if value != defaults.get(key))
     return f"{part.name} ({own})" if own else part.name
 
 
@@ -822,7 +887,8 @@ def recipe_from_dict(raw: Mapping, where: str = "recipe") -> Recipe:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+@-]{0,99}", recipe.name):
         raise KitError(f"{where}: name: {recipe.name!r} can't name a folder (use up to 100 letters, digits, '_-.')")
     expand(recipe, where)
-    check_space(recipe, f"{where}: ")
+    if recipe.search and rooms_folder() is not None:  # where there is no room for it, nothing runs it either
+        room("experiments.search").check_space(recipe, f"{where}: ")
     return recipe
 
 
@@ -860,11 +926,18 @@ def check_parts(recipe: Recipe, where: str) -> None:
             "(expected hyperbolic_arcface with poincare or lorentz, every other loss with the others)"
         )
     loss = recipe.loss.build(embedding_dim=2, num_identities=2, counts=(1, 1), geometry=geometry)
-    open_set = recipe.open_set or OpenSet()
-    logits = getattr(loss, "logits", lambda _: None)(torch.ones(1, 2))
-    if open_set.decide == "softmax" and logits is None:
+    open_set, train = recipe.open_set or OpenSet(), recipe.train
+    wants_classes = {
+        "open_set.decide: softmax": open_set.decide == "softmax",
+        "postprocess: posterior": any(step.name == "posterior" for step in recipe.postprocess),
+        "ensemble: posterior": recipe.ensemble == "posterior",
+        f"train.select: {train.select}": "accuracy" in train.select,
+        f"train.monitor: {train.monitor}": "accuracy" in train.monitor,
+    }
+    asked = next((what for what, wanted in wants_classes.items() if wanted), None)
+    if asked and getattr(loss, "logits", lambda _: None)(torch.ones(1, 2)) is None:
         raise KitError(
-            f"{where}open_set.decide: softmax needs a loss with a class for each identity, such as cross_entropy; "
+            f"{where}{asked} needs a loss with a class for each identity, such as arcface or cross_entropy; "
             f"'{recipe.loss.name}' compares images"
         )
     if open_set.decide == "softmax" and open_set.threshold is None and recipe.data.split.name != "open_set":
@@ -872,34 +945,16 @@ def check_parts(recipe: Recipe, where: str) -> None:
             f"{where}open_set.threshold: null is fitted on identities held out whole, but data.split "
             f"'{recipe.data.split.name}' holds out none (expected data.split: open_set, or a number such as 0.65)"
         )
-    if logits is None and any(step.name == "posterior" for step in recipe.postprocess):
+    if train.mixes and not loss.per_sample:
         raise KitError(
-            f"{where}postprocess: posterior needs a loss with a class for each identity, such as arcface; "
-            f"'{recipe.loss.name}' compares images"
-        )
-    if recipe.ensemble == "posterior" and logits is None:
-        raise KitError(
-            f"{where}ensemble: posterior needs a loss with a class for each identity (expected mean or rank)"
-        )
-    watched = {"train.select": recipe.train.select, "train.monitor": recipe.train.monitor}
-    blind = next((key for key, metric in watched.items() if "accuracy" in metric and logits is None), None)
-    if blind:
-        raise KitError(
-            f"{where}{blind}: {watched[blind]} needs a loss with a class for each identity, such as cross_entropy; "
-            f"'{recipe.loss.name}' compares images"
-        )
-    if recipe.train.mixes and not loss.per_sample:
-        raise KitError(
-            f"{where}train.mix: '{recipe.train.mix.name}' needs a loss on single images, such as arcface; "
+            f"{where}train.mix: '{train.mix.name}' needs a loss on single images, such as arcface; "
             f"'{recipe.loss.name}' looks at pairs"
         )
-    if recipe.train.views and (not recipe.model.freeze or recipe.train.mixes):
-        found = (
-            f"has its images mixed ({recipe.train.mix.name})" if recipe.model.freeze else "learns (model.freeze: false)"
-        )
+    if train.views and (not recipe.model.freeze or train.mixes):
+        found = f"has its images mixed ({train.mix.name})" if recipe.model.freeze else "learns (model.freeze: false)"
         raise KitError(
-            f"{where}train.views: {recipe.train.views} views can be kept of a frozen backbone only, and this one "
-            f"{found} (expected train.views: 0)"
+            f"{where}train.views: {train.views} views can be kept of a frozen backbone only, and this one {found} "
+            "(expected train.views: 0)"
         )
 
 
@@ -940,7 +995,7 @@ MOST_RUNS = 10_000  # of an experiment
 
 
 def expand(recipe: Recipe, where: str = "recipe") -> list[RunSpec]:
-    """All runs of a recipe: variants x grid x seeds."""
+    """All runs: variants x grid x seeds."""
     variants = recipe.variants or {"default": {}}
     dotted = list(recipe.grid)
     for key, values in recipe.grid.items():
@@ -979,55 +1034,6 @@ def expand(recipe: Recipe, where: str = "recipe") -> list[RunSpec]:
     return specs
 
 
-def whole_range(rule: Mapping[str, Any]) -> bool:
-    return all(type(rule[bound]) is int for bound in ("low", "high")) and rule.get("whole", True)
-
-
-def check_space(recipe: Recipe, where: str) -> None:
-    """Refuses a space or a baseline that names what is no setting, or values that a setting can't take."""
-    if recipe.search:
-        with_settings(recipe, recipe.search.baseline, f"{where}search.baseline")
-    if recipe.search and not recipe.search.space:
-        raise KitError(f"{where}search.space: is empty (expected dotted settings, each with low and high, or choices)")
-    for title in ("space", "matched") if recipe.search else ():
-        for name, rule in getattr(recipe.search, title).items():
-            place = f"{where}search.{title}.{name}"
-            for value in bounds_of(rule, place):
-                with_settings(recipe, {name: value}, place)
-
-
-def bounds_of(rule: Any, place: str) -> list[Any]:
-    """The choices of a setting that is searched, or its two bounds."""
-    example = "expected {low: 1e-5, high: 1e-3, log: true} or {choices: [16, 32]}"
-    known = {"low", "high", "log", "whole"}
-    if (
-        isinstance(rule, Mapping)
-        and rule.keys() == {"choices"}
-        and isinstance(rule["choices"], list)
-        and rule["choices"]
-    ):
-        if any(isinstance(choice, (list, dict)) for choice in rule["choices"]):
-            raise KitError(f"{place}.choices: {rule['choices']!r} holds more than numbers and texts ({example})")
-        return rule["choices"]
-    if not isinstance(rule, Mapping) or not {"low", "high"} <= rule.keys() <= known:
-        raise KitError(f"{place}: {rule!r} is no range ({example})")
-    for flag in ("log", "whole"):
-        convert(rule.get(flag, False), bool, f"{place}.{flag}")
-    low, high = (convert(rule[bound], float, f"{place}.{bound}") for bound in ("low", "high"))
-    if low > high or (rule.get("log") and low <= 0):
-        raise KitError(f"{place}: {rule!r} is no range: low is above high, or log has a bound of 0 or less ({example})")
-    return [rule["low"], rule["high"]] if whole_range(rule) else [low, high]
-
-
-def with_settings(recipe: Recipe, drawn: Mapping[str, Any], where: str) -> Recipe:
-    """The recipe with dotted settings, as a single run."""
-    raw = {**recipe_to_dict(recipe), "search": None, "analysis": [], "variants": {}, "grid": {}, "seeds": []}
-    raw["overrides"] = [text for text in recipe.overrides if not re.match(r"\s*search\b", text)]  # a run has no search
-    for name, value in drawn.items():
-        raw = merge_recipe(raw, nested(name, value))
-    return expand(recipe_from_dict(raw, where))[0].recipe
-
-
 def with_seed(recipe: Recipe, seed: int) -> Recipe:
     split = {"split_seed": seed} if recipe.data.split_by_seed else {}
     return replace(recipe, seed=seed, data=replace(recipe.data, **split))
@@ -1037,69 +1043,6 @@ def variant_label(name: str, dotted: Sequence[str], values: Sequence[Any]) -> st
     """The folder name of a variant: "default", "arcface" or "arcface,layers=2,hidden=512"."""
     settings = [f"{key.rpartition('.')[2]}={value}" for key, value in zip(dotted, values)]
     return ",".join(([name] if name else []) + settings) or "default"
-
-
-SMOKE_SETTINGS = (
-    "data.root=null",
-    "data.masks=null",
-    "data.encounter=null",
-    "checkpoint=null",
-    "soup=[]",
-    "data.size=64",
-    "model.backbone=test_resnet",
-    "model.input_size=64",
-    "train.epochs=2",
-    "train.batch_size=16",
-    "train.accumulate=1",
-    "train.compile=false",
-    "model.gradient_checkpointing=false",
-)
-
-
-def smoke(recipe: Recipe, weights: str | Path | None = None, masks: bool = False) -> Recipe:
-    """The same experiment small enough for seconds on a CPU: tiny backbone, two epochs, one seed, small images.
-
-    `weights` are those of a tiny backbone that has learned something; without them it has random ones. `masks`: whether
-    the recipe's own masks are there, as for data of its own; the synthetic images have theirs in alpha.
-    """
-    small = MiniConfig(identities=8, images=120)
-    if recipe.data.split.name == "open_set" or recipe.open_set:
-        small = MiniConfig(identities=9, images=150, layout="animalclef")
-    name, mini = f"{recipe.name}-smoke", recipe.data.mini or small
-    trained = recipe.model.pretrained and weights is not None
-    raw = recipe_to_dict(recipe)
-    for part in raw["analysis"]:
-        part.pop("against", None)  # a second backbone
-        part.update({"duplicate": 0.99} if "duplicate" in part else {})  # a tiny backbone's cosines are high
-    for settings in [raw, *raw["variants"].values()]:
-        shrink_stages(settings or {}, recipe.data.size)
-        model = (settings or {}).get("model") or {}
-        if model.get("pooling") in ("logits", {"name": "logits"}):  # the tiny backbone's weights have no classifier
-            model["pooling"] = "native"
-    for step in raw["postprocess"]:
-        small_spots = {"detector": "sift", "size": 64, "points": 32, "weights": None}
-        step.update(small_spots if step["name"] == "local" else {})
-    if raw["search"]:
-        raw["search"]["trials"] = 2
-    raw.update(name=name, seeds=[], checkpoint=None, soup=[], data={**raw["data"], "mini": asdict(mini)})
-    small = recipe_from_dict(raw, name)
-    column = ["data.split.column=burst"] if recipe.data.split.settings.get("column") else []  # the mini-dataset's
-    if not (recipe.train.epochs or any(spec.recipe.checkpoint for spec in expand(recipe))):
-        column += ["train.epochs=0"]
-    own = [f"model.pretrained={str(trained).lower()}", f"model.weights={json.dumps(str(weights) if trained else None)}"]
-    settings = [text for text in SMOKE_SETTINGS if not (masks and text.startswith("data.masks="))]
-    changed, texts = recipe_to_dict(small), (*settings, *own, *column)
-    for text in texts:
-        changed = merge_recipe(changed, parse_override(text))
-    return recipe_from_dict({**changed, "overrides": [*small.overrides, *texts]}, name)
-
-
-def shrink_stages(settings: dict, size: int) -> None:
-    """Stages of one epoch at proportionally small sizes, in plain settings."""
-    for stage in (settings.get("train") or {}).get("stages") or ():
-        stage["epochs"] = 1
-        if stage.get("size"):
-            stage["size"] = max(16, stage["size"] * 64 // max(size, 64))
 
 
 # 3. Runtime
@@ -1154,12 +1097,10 @@ def cache_dir() -> Path:
     """Where decoded images and features are kept: $JAGUAR_KIT_CACHE, Kaggle's scratch, or ~/.cache/jaguar_kit."""
     if os.environ.get(CACHE_VARIABLE):
         return Path(os.environ[CACHE_VARIABLE])
-    return KAGGLE_SCRATCH / "jaguar_kit" if on_kaggle() else home_folder() / ".cache" / "jaguar_kit"
-
-
-def home_folder() -> Path:
+    if on_kaggle():
+        return KAGGLE_SCRATCH / "jaguar_kit"
     try:
-        return Path.home()
+        return Path.home() / ".cache" / "jaguar_kit"
     except RuntimeError:
         raise KitError(f"HOME: this user has no home folder; set ${CACHE_VARIABLE} to a folder for the cache") from None
 
@@ -1189,12 +1130,8 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def memory_format(device: torch.device) -> torch.memory_format:
     """How images, and the weights of convolutions, lie in memory: by what it costs and brings on that device."""
-    # bf16 on an H200 with torch 2.11, first step at each new shape and every later one:
-    #                          channels last       contiguous
-    #   resnet50               13 s, 24 ms         1.2 s, 25 ms
-    #   tf_efficientnet_lite0  15 s                not measured
-    #   convnext_base          7 s                 not measured
-    # A CPU looks for no algorithm, and convolves faster with channels last.
+    # On a GPU each new shape costs a search: 13 s with channels last, 1.2 s without (resnet50, bf16, H200, torch 2.11),
+    # for steps that are no faster. A CPU searches for nothing, and convolves faster with channels last.
     return torch.channels_last if device.type == "cpu" else torch.contiguous_format
 
 
@@ -1388,13 +1325,8 @@ def is_watched(stream: Any = None) -> bool:
 
 def duration(seconds: float) -> str:
     """A time in words, such as "45 s", "12 min" or "3.5 h"."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 class LinesOfProgress:
@@ -1454,6 +1386,13 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def rooms_for(what: str) -> bool:
+    """Whether tools/ is there; where it is not, a line tells what goes without it."""
+    if rooms_folder() is None:
+        echo(f"  note: {what}: there is no tools/ beside {Path(__file__).resolve()}")
+    return rooms_folder() is not None
+
+
 def file_sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -1488,17 +1427,6 @@ def file_sample(path: Path, block: int = 4096) -> tuple[int, int]:
     return size, value
 
 
-def tool(name: str) -> types.ModuleType:
-    """A module of tools/, which lies beside this one in the repository."""
-    folder = Path(__file__).resolve().parent / "tools"
-    if not (folder / f"{name}.py").is_file():
-        raise KitError(f"jaguar_kit: {name} needs {folder}, which is not there (expected the whole repository)")
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-    sys.modules.setdefault("jaguar_kit", sys.modules[__name__])  # run as a program, the module has another name
-    return importlib.import_module(name)
-
-
 def seed_everything(*numbers: int) -> None:
     """Seeds Python, numpy and torch from a tuple of numbers, such as (seed, epoch, step).
 
@@ -1517,7 +1445,8 @@ def recipe_path(name: str | Path) -> Path:
     path = Path(name)
     if path.exists() or path.suffix or len(path.parts) != 1:
         return path
-    places = [Path("recipes"), Path(), Path(__file__).resolve().parent / "recipes"]
+    here = Path(__file__).resolve().parent
+    places = [Path("recipes"), Path(), here / "recipes", here / ROOMS / "recipes"]
     found = [place / f"{name}.yaml" for place in places] + find_mounted(f"{glob_escape(str(name))}.yaml")
     for file in found:
         if file.is_file():
@@ -1614,7 +1543,7 @@ class Competition:
 
     @property
     def files(self) -> list[Path]:
-        """All images, and the tables that are there."""
+        """All images, and what tables there are."""
         tables = [name for name in ("train.csv", "test.csv", "metadata.csv") if (self.root / name).is_file()]
         return [self.root / path for path in [*self.paths, *tables]]
 
@@ -1624,14 +1553,6 @@ class Competition:
         sizes = [file_sample(path) for path in self.files]
         columns = [(name, list(table[name].map(str))) for table in (self.train, self.test) for name in table]
         return fingerprint(columns, sizes)
-
-    @cached_property
-    def earlier_fingerprint(self) -> str:
-        """As version 0.1.0 made it, so that what it left is known again."""
-        sizes = [os.stat(path).st_size for path in self.files]
-        told = [list(t[c]) for t in (self.train, self.test) for c in ("orientation", "species") if c in t]
-        parts = (list(self.train.filename), list(self.train.identity), list(self.test.filename), sizes)
-        return fingerprint(*parts, *([told] if told else []))
 
 
 AS_TEXT = {"keep_default_na": False, "encoding": "utf-8-sig", "index_col": False}  # how a CSV is read
@@ -1828,15 +1749,6 @@ def check_images(table: Path, column: str, root: Path, paths: Iterable[str]) -> 
     missing = [path for path in paths if not (root / path).is_file()]
     if missing:
         raise KitError(f"{table}: {column}: {len(missing)} images are not in {root}: {first_few(missing)}")
-
-
-def unlisted_images(root: Path, part: str, listed: Iterable[str]) -> list[str]:
-    """Images that lie below the folder of a part but are not among the listed paths (below root) of its table."""
-    folder = next((root / f for f in (f"{part}/{part}", part) if (root / f).is_dir()), None)
-    if folder is None:
-        return []
-    known = {os.path.normpath(root / path) for path in listed}
-    return [str(path) for path in FolderScan(folder).images if os.path.normpath(folder / path) not in known]
 
 
 def load_competition(root: str | Path, masks: str | None = None) -> Competition:
@@ -2107,12 +2019,12 @@ def first_few(listed: Sequence[str], most: int = 12) -> str:
 
 
 def notes_on_unlisted(root: Path, part: str, listed: Iterable[str]) -> list[str]:
-    unlisted = unlisted_images(root, part, listed)
-    return (
-        [f"{len(unlisted)} images in {part}/ stand in no table and are not used: {first_few(unlisted)}"]
-        if unlisted
-        else []
-    )
+    """A note on images below the folder of a part that are not among the listed paths (below root) of its table."""
+    folder = next((root / f for f in (f"{part}/{part}", part) if (root / f).is_dir()), None)
+    known = {os.path.normpath(root / path) for path in listed}
+    images = FolderScan(folder).images if folder else []
+    found = [str(path) for path in images if os.path.normpath(folder / path) not in known]
+    return [f"{len(found)} images in {part}/ stand in no table and are not used: {first_few(found)}"] if found else []
 
 
 def is_nobody(name: str) -> bool:
@@ -2418,13 +2330,6 @@ def unreadable_error(paths: Sequence[str | Path], faults: Mapping[str, str]) -> 
     )
 
 
-def reserve_disk(path: Path) -> None:
-    """Takes a sparse file's room on the disk; a full disk would else kill the process at some later write."""
-    if hasattr(os, "posix_fallocate"):
-        with open(path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-
-
 def write_store(
     target: Path,
     images: Sequence[Path],
@@ -2440,7 +2345,9 @@ def write_store(
         with atomic(target) as temporary:
             shape = (len(images), size, size, 4 if masked else 3)
             pixels = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-            reserve_disk(temporary)
+            if hasattr(os, "posix_fallocate"):  # a full disk would else kill the process at some later write
+                with open(temporary, "r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
 
             def put(position: int) -> str | None:
                 try:
@@ -2675,12 +2582,6 @@ def perceptual_hashes(pixels: np.ndarray | ImageStore) -> np.ndarray:
     return bits
 
 
-def differing_bits(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """In how many bits each hash of one (N, 64) differs from each of the other (M, 64), int (N, M)."""
-    a, b = one.astype(np.float32), other.astype(np.float32)
-    return np.rint(a.sum(1)[:, None] + b.sum(1) - 2 * a @ b.T).astype(int)
-
-
 def find_bursts(train: pd.DataFrame, hashes: np.ndarray, distance: int = 11) -> np.ndarray:
     """A burst number for each row (N,): runs of one identity's neighbouring file numbers with similar hashes.
 
@@ -2705,13 +2606,6 @@ def find_bursts(train: pd.DataFrame, hashes: np.ndarray, distance: int = 11) -> 
     bursts = np.empty(len(train), int)
     bursts[order] = np.r_[0, np.cumsum(~near)]
     return bursts
-
-
-def make_mini_dataset(
-    root: str | Path, identities: int = 12, images: int = 240, seed: int = 0, round: int = 1, layout: str = "jaguar"
-) -> Path:
-    """Draws a small synthetic competition into `root`, and returns it; tools/mini_dataset.py tells what is in it."""
-    return tool("mini_dataset").make_mini_dataset(root, identities, images, seed, round, layout)
 
 
 # the data of a run
@@ -2798,11 +2692,12 @@ def find_data(recipe: Recipe, data: str | Path | None = None) -> Path:
     mini = recipe.data.mini
     kind = f"round{mini.round}" if mini.layout == "jaguar" else mini.layout
     root = cache_dir() / "mini" / f"{mini.identities}x{mini.images}-seed{mini.seed}-{kind}"
+    drawing = room("experiments.mini_dataset", f"{recipe.name}: data.mini")
     try:
-        return make_mini_dataset(root, **asdict(mini))
+        return drawing.make_mini_dataset(root, **asdict(mini))
     except KitError:
         remove_path(root)  # damaged: it is drawn anew
-        return make_mini_dataset(root, **asdict(mini))
+        return drawing.make_mini_dataset(root, **asdict(mini))
 
 
 @dataclass(frozen=True, eq=False)
@@ -2813,7 +2708,7 @@ class Images:
     store: ImageStore
     at_size: Callable[[int], ImageStore]  # the same images in squares of another size
     splits: list[Split]
-    fingerprints: tuple[str, str]  # of the data as they were found, unreadable images included
+    fingerprint: str  # of the data as they were found, unreadable images included
 
 
 def data_key(recipe: Recipe) -> str:
@@ -2827,20 +2722,16 @@ def subset_path(subset: str, folder: Path | None) -> Path:
     return below if below.is_file() else Path(subset)
 
 
-def data_fingerprints(recipe: Recipe, competition: Competition, folder: Path | None) -> tuple[str, str]:
-    """Change with the data and their masks, and with the list of those that are used: as told now, and by 0.1.0."""
-    masks, subset = [], []
+def data_fingerprint(recipe: Recipe, competition: Competition, folder: Path | None) -> str:
+    """Changes with the data and their masks, and with the list of those that are used."""
+    more: list[Any] = []
     if recipe.data.masks is not None:
         found = mask_paths(competition.root, competition.paths, recipe.data.masks)
-        masks.append([(str(path), file_sample(path)) for path in found if path is not None])
+        more.append([(str(path), file_sample(path)) for path in found if path is not None])
     if recipe.data.subset is not None:
         path = subset_path(recipe.data.subset, folder)
-        subset.append(file_sha256(path) if path.is_file() else "not there yet")
-    now, earlier = competition.fingerprint, competition.earlier_fingerprint
-    return (
-        fingerprint(now, *masks, *subset) if masks or subset else now,
-        fingerprint(earlier, *subset) if subset else earlier,
-    )
+        more.append(file_sha256(path) if path.is_file() else "not there yet")
+    return fingerprint(competition.fingerprint, *more) if more else competition.fingerprint
 
 
 def turns_of(competition: Competition, turn: Mapping[str, float]) -> list[float]:
@@ -2856,22 +2747,13 @@ def turns_of(competition: Competition, turn: Mapping[str, float]) -> list[float]
     return [turn.get(label, 0.0) for label in labels]
 
 
-def listed_in(subset: Path, train: pd.DataFrame) -> np.ndarray:
-    """Which training images a list names, bool (N,)."""
-    wanted = set(read_table(subset, ("filename",)).filename)
-    unknown = sorted(wanted - set(train.filename))
-    if unknown:
-        raise KitError(f"{subset}: filename: {len(unknown)} are no training images: {', '.join(unknown[:10])}")
-    return train.filename.isin(wanted).to_numpy()
-
-
 def open_data(recipe: Recipe, competition: Competition, folder: Path | None = None) -> Images:
     """Decodes (or finds) the images and splits them; unreadable ones leave the table with `bad_images: skip`.
 
     `folder` is where data.subset is looked for first.
     """
     data, paths, root = recipe.data, competition.paths, competition.root
-    found_as = data_fingerprints(recipe, competition, folder)
+    found_as = data_fingerprint(recipe, competition, folder)
     sized = partial(open_store, root, paths, fit=data.fit, masks=data.masks, bad_images=data.bad_images)
     sized = partial(sized, turns=turns_of(competition, data.turn))
     store = sized(data.size)
@@ -2889,7 +2771,10 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
         notes.append(f"{len(broken)} unreadable images left out (test images count as black): {first_few(broken)}")
     if data.subset is not None:
         path = subset_path(data.subset, folder)
-        listed = listed_in(path, competition.train) | ~own_rows(competition.train)
+        wanted = set(read_table(path, ("filename",)).filename)
+        if unknown := sorted(wanted - set(competition.train.filename)):
+            raise KitError(f"{path}: filename: {len(unknown)} are no training images: {first_few(unknown)}")
+        listed = competition.train.filename.isin(wanted).to_numpy() | ~own_rows(competition.train)
         notes.append(f"{path}: {listed.sum()} of {len(listed)} training images ({data.subset_applies_to})")
         keep, left_in = (keep & listed, None) if data.subset_applies_to == "all" else (keep, listed)
     if notes:
@@ -2922,8 +2807,13 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
     splits = [(np.r_[rows, more], held_out) for rows, held_out in splits]
     if left_in is not None:
         splits = [(rows[left_in[keep][rows]], held_out) for rows, held_out in splits]
-    for split in splits:
-        check_split(*split, competition.train.identity, data.split.name)
+    for rows, held_out in splits:
+        paired = data.split.name == "all" or competition.train.identity.iloc[held_out].duplicated().any()
+        if len(rows) < 2 or not paired:
+            raise KitError(
+                f"data.split: {len(rows)} training and {len(held_out)} validation images; validation needs at "
+                "least one identity with two images (more images, or a larger data.split.validation)"
+            )
     met = competition.train.encounter.to_numpy()
     parted = max(len(np.intersect1d(met[rows], met[held_out])) for rows, held_out in splits)
     if parted:
@@ -2933,14 +2823,6 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
         )
         competition = replace(competition, notes=(*competition.notes, note))
     return Images(competition, store, at_size, splits, found_as)
-
-
-def check_split(train: np.ndarray, validation: np.ndarray, identity: pd.Series, name: str) -> None:
-    if len(train) < 2 or not (name == "all" or identity.iloc[validation].duplicated().any()):
-        raise KitError(
-            f"data.split: {len(train)} training and {len(validation)} validation images; validation needs at "
-            "least one identity with two images (more images, or a larger data.split.validation)"
-        )
 
 
 def with_extra(competition: Competition, folders: Sequence[str], masks: str | None) -> Competition:
@@ -4050,13 +3932,19 @@ def open_safetensors(path: Path) -> Iterator[Any]:
         raise KitError(f"{path}: not a complete safetensors file: {error}") from None
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """CRC-32 of names, types, shapes and values, by which damage is told."""
-    value = 0
+def bytes_of(tensors: Mapping[str, Tensor]) -> Iterator[Any]:
+    """Names, types, shapes and values, piece by piece, for what tells versions of tensors apart."""
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
-        value = zlib.crc32(tensor.view(-1).view(torch.uint8).numpy(), value) if tensor.numel() else value
+        yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+        yield tensor.view(-1).view(torch.uint8).numpy() if tensor.numel() else b""
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Their CRC-32, by which damage is told."""
+    value = 0
+    for piece in bytes_of(tensors):
+        value = zlib.crc32(piece, value)
     return f"{value:08x}"
 
 
@@ -4255,12 +4143,9 @@ def without_classifier(backbone: nn.Module, tensors: Mapping[str, Tensor], path:
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """The hash of names, types, shapes and values."""
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.view(-1).view(torch.uint8).numpy())
+    for piece in bytes_of(tensors):
+        digest.update(piece)
     return digest.hexdigest()
 
 
@@ -4304,15 +4189,10 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
     missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     other = sorted(k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape)
     if missing or unknown or other:
-        first = (
-            f"'{missing[0]}' is missing"
-            if missing
-            else f"'{unknown[0]}' is unknown"
-            if unknown
-            else f"'{other[0]}' is {tuple(tensors[other[0]].shape)}, expected {tuple(own[other[0]].shape)}"
-        )
+        faults = [f"'{name}' is missing" for name in missing] + [f"'{name}' is unknown" for name in unknown]
+        faults += [f"'{k}' is {tuple(tensors[k].shape)}, expected {tuple(own[k].shape)}" for k in other]
         raise KitError(
-            f"{path}: weights of another architecture: {first} "
+            f"{path}: weights of another architecture: {faults[0]} "
             f"({len(missing)} missing, {len(unknown)} unknown, {len(other)} of another shape)"
         )
     floats, usual = [k for k in sorted(own) if own[k].is_floating_point()], (2, 4, 8)  # bytes of a number
@@ -4522,7 +4402,7 @@ class MarginSoftmax(IdentityLoss):
         return nn.init.xavier_uniform_(torch.empty(self.num_identities, self.embedding_dim))
 
     def cosines(self, embeddings: Tensor) -> Tensor:
-        """Cosines of embeddings and proxies, (B, C)."""
+        """Cosines with all proxies, (B, C)."""
         return l2_normalize(embeddings) @ l2_normalize(self.weight).to(embeddings).T
 
     def logits(self, embeddings: Tensor) -> Tensor:
@@ -5646,21 +5526,12 @@ def k_reciprocal_rerank(
         raise KitError("k_reciprocal_rerank: give either embeddings or similarity=")
     unused = {"gallery": gallery, "geometry": geometry} if similarity is not None else {}
     unused |= {"queries": queries} if gallery is not None else {}
-    for name, value in unused.items():
-        if value is not None:
-            instead = "with similarity= (expected queries=, rows and columns of both sets together)"
-            raise KitError(
-                f"k_reciprocal_rerank: {name}= says nothing "
-                + (instead if similarity is not None else "with gallery= (expected one of the two)")
-            )
-    for name, value in {"k1": k1, "k2": k2, "queries": queries}.items():
-        convert(value, int | None, f"k_reciprocal_rerank: {name}")
-    lambda_value = convert(lambda_value, float, "k_reciprocal_rerank: lambda_value")
-    if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
-        raise KitError(
-            f"k_reciprocal_rerank: k1={k1}, k2={k2}, lambda_value={lambda_value} (expected k1 and k2 of at least 1, "
-            "lambda_value in [0, 1])"
-        )
+    if odd := [name for name, value in unused.items() if value is not None]:
+        instead = "gallery= (expected one of the two)" if similarity is None else "similarity= (expected queries=)"
+        raise KitError(f"k_reciprocal_rerank: {odd[0]}= says nothing with {instead}")
+    for name, (value, kind) in {"k1": (k1, Count), "k2": (k2, Count), "queries": (queries, int | None)}.items():
+        convert(value, kind, f"k_reciprocal_rerank: {name}")
+    lambda_value = convert(lambda_value, Fraction, "k_reciprocal_rerank: lambda_value")
     if similarity is None:
         points, others, geometry = comparable(embeddings, gallery, geometry)
         if gallery is not None:
@@ -7236,53 +7107,14 @@ def peak_memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-# experiment trackers
-
-
-@contextmanager
-def tracking(recipe: Recipe, folder: Path) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """Yields a function that hands a row of the log to the tracker that the recipe asks for, if it is installed.
-
-    A run is called by experiment, variant and seed (and fold), as its folder is.
-    """
-    parts = folder.resolve().parts
-    wanted, name = recipe.train.track, "/".join(parts[-4:] if re.fullmatch(r"fold\d+", parts[-1]) else parts[-3:])
-    if wanted == "none" or rank() > 0:
-        yield lambda row: None
-        return
-    try:
-        if wanted == "wandb":
-            import wandb
-
-            mode = "offline" if on_kaggle() else None
-            told = {
-                **without_passwords(recipe_to_dict(recipe)),
-                "variant": folder.resolve().parent.name,
-                "seed": recipe.seed,
-            }
-            where = {"project": "jaguar_kit", "group": name.partition("/")[0], "name": name, "dir": folder}
-            run = wandb.init(**where, mode=mode, config=told)
-            log, close = (lambda row: run.log(dict(row), step=int(row["epoch"]))), run.finish
-        else:
-            from torch.utils.tensorboard import SummaryWriter
-
-            writer = SummaryWriter(folder / "tensorboard")
-            log, close = partial(write_scalars, writer), writer.close
-    except ImportError:
-        echo(f"  note: train.track: {wanted} is not installed; log.csv has all that it would show")
-        log, close = (lambda row: None), (lambda: None)
-    try:
-        yield log
-    finally:
-        close()
-
-
-def write_scalars(writer: Any, row: Mapping[str, float]) -> None:
-    for key, value in row.items():
-        writer.add_scalar(key, value, int(row["epoch"]))
-
-
 # a run
+
+
+def tracking(recipe: Recipe, folder: Path) -> Any:
+    """Gives, within a block, a function that hands a row of the log to the tracker that the recipe asks for."""
+    if recipe.train.track == "none" or rank() > 0 or not rooms_for(f"train.track: {recipe.train.track} is left out"):
+        return nullcontext(lambda row: None)
+    return room("experiments.tracking").tracking(recipe, folder)
 
 
 @dataclass(frozen=True, eq=False)
@@ -7546,8 +7378,8 @@ class Trainer:
             known = [self.task.labels, *([] if self.task.met is None else [self.task.met])]
             labels = [one[torch.from_numpy(positions)].to(self.device, non_blocking=True) for one in known]
             parts = self.micro_batches(source, positions, images, (self.recipe.seed, epoch, step))
-            run = self.backward_whole if len(parts) == 1 else self.backward_in_parts
-            loss, agrees = run(source, parts, labels, len(positions) / total, last=number == len(group))
+            backward = self.backward_whole if len(parts) == 1 else self.backward_in_parts
+            loss, agrees = backward(source, parts, labels, len(positions) / total, last=number == len(group))
             found.append(torch.cat([loss.detach().double()[None], agrees]))
         return found
 
@@ -8315,336 +8147,7 @@ def cross_fitted_score(guesses: pd.DataFrame, per_species: bool = False, seed: i
     return open_set_score(guesses.truth, answers, guesses.truth[guesses.known])
 
 
-# 14. Dataset analysis
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def gray_levels(image: np.ndarray) -> np.ndarray:
-    """Luminance float64 (H, W) in [0, 255] of uint8 (H, W, 3 or 4)."""
-    return image[..., :3] @ np.array([0.299, 0.587, 0.114])
-
-
-SIGNALS = ("sharpness", "brightness", "contrast", "foreground", "ratio")
-
-
-def quality_of(image: np.ndarray) -> tuple[float, ...]:
-    """`SIGNALS` of an image, uint8 (H, W, 3 or 4)."""
-    gray = gray_levels(image)
-    padded = np.pad(gray, 1, mode="reflect")
-    laplacian = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4 * gray
-    animal = image[..., 3] > 0 if image.shape[-1] == 4 else np.ones(gray.shape, bool)
-    animal = animal if animal.any() else np.ones(gray.shape, bool)
-    share = float(animal.mean())
-    return laplacian[animal].var(), gray[animal].mean(), gray[animal].std(), share, share / max(1 - share, 1e-6)
-
-
-def quality_signals(pixels: np.ndarray | ImageStore) -> pd.DataFrame:
-    """How good each image of uint8 (N, S, S, 3 or 4) is, on the animal's own pixels where there are masks.
-
-    sharpness: variance of the Laplacian, which falls as an image is made small; brightness, contrast: mean and standard
-    deviation of gray levels in [0, 255]; foreground: the animal's share of the image; ratio: its area to the
-    background's.
-    """
-    check_pixels(pixels)
-    return pd.DataFrame([quality_of(image) for image in pixels], columns=list(SIGNALS))
-
-
-def quality_of_files(root: Path, paths: Sequence[str], masks: str | None, key: str) -> pd.DataFrame:
-    """`quality_signals` of image files as they are, at full resolution; kept in the cache by `key`."""
-
-    def measure() -> dict[str, Tensor]:
-        mask_files = mask_paths(root, paths, masks)
-
-        def one(number: int) -> tuple[float, ...]:
-            rgb, alpha = read_image(root / paths[number], mask_files[number])
-            return quality_of(np.dstack([rgb, alpha] if alpha else [rgb]))
-
-        with ThreadPoolExecutor(min(4, core_count())) as pool:  # a large image takes a hundred times its file
-            rows = list(progress(pool.map(one, range(len(paths))), "measuring quality", len(paths)))
-        return {"signals": torch.tensor(rows, dtype=torch.float64)}
-
-    path = cache_dir() / "quality" / f"{fingerprint('quality 1', key, len(paths))}.safetensors"
-    told = kept_or_made(path, ("signals",), len(paths), measure)["signals"]
-    return pd.DataFrame(told.numpy(), columns=list(SIGNALS))
-
-
-def to_unit_range(values: np.ndarray) -> np.ndarray:
-    return (values - values.min()) / max(np.ptp(values), 1e-12)
-
-
-def square_of(similarity: Any) -> np.ndarray:
-    """Similarities (N, N) as an array; KitError where they are none."""
-    matrix = as_matrix(similarity).cpu().numpy()
-    if matrix.shape[0] != matrix.shape[1]:
-        raise KitError(f"similarity: shape {matrix.shape} is not square")
-    return matrix
-
-
-def representativeness(similarity: np.ndarray, identities: np.ndarray) -> np.ndarray:
-    """The cosine of each image with the centre of its identity, scaled to [0, 1] (N,)."""
-    compared = compare(similarity, identities)
-    similarity, identities = compared.matrix.cpu().numpy(), compared.labels
-    same = identities[:, None] == identities
-    towards = (similarity * same).sum(1) / same.sum(1)  # times the centre's length
-    lengths = np.sqrt(np.maximum((same * towards).sum(1) / same.sum(1), 1e-12))
-    return to_unit_range(towards / lengths)
-
-
-def uniqueness(similarity: np.ndarray, k: int = 3) -> np.ndarray:
-    """Mean cosine distance of each image to its k nearest others, in [0, 1] (N,)."""
-    similarity = square_of(similarity)
-    convert(k, Count, "uniqueness: k")
-    others = np.where(np.eye(len(similarity), dtype=bool), -np.inf, similarity)
-    nearest = np.sort(others, axis=1)[:, -min(k, len(others) - 1) :]
-    return to_unit_range(1 - nearest.mean(1))
-
-
-# near-duplicates: a method says of pairs of images whether they are; groups are what such pairs connect
-
-
-@dataclass(frozen=True, eq=False)
-class PairSimilarity:
-    """What methods for near-duplicates look at, computed when first asked for."""
-
-    pixels: np.ndarray | ImageStore  # uint8 (N, S, S, 3 or 4)
-    similarity: np.ndarray  # cosines of embeddings (N, N)
-    found: dict[int, np.ndarray] = field(default_factory=dict)  # structural similarity by the bits of its candidates
-
-    @cached_property
-    def hash_distance(self) -> np.ndarray:
-        """Bits in which the perceptual hashes differ, int (N, N)."""
-        hashes = perceptual_hashes(self.pixels)
-        return differing_bits(hashes, hashes)
-
-    @cached_property
-    def small(self) -> Tensor:
-        """Gray images (N, 1, 64, 64) in [0, 1]."""
-        gray = [
-            Image.fromarray(gray_levels(p).astype(np.uint8)).resize((64, 64), Image.Resampling.BOX) for p in self.pixels
-        ]
-        return torch.from_numpy(np.stack([np.asarray(g) for g in gray])[:, None] / np.float32(255))
-
-    def structural(self, candidates: int) -> np.ndarray:
-        """Mean structural similarity (N, N) of pairs whose hashes differ in at most `candidates` bits, 0 for others."""
-        from kornia.metrics import ssim
-
-        if candidates not in self.found:
-            found = np.zeros(self.similarity.shape, np.float32)
-            pairs = np.argwhere(np.triu(self.hash_distance <= candidates, 1))
-            for part in progress(np.array_split(pairs, math.ceil(len(pairs) / 4096) or 1), "structural similarity"):
-                if len(part):
-                    values = ssim(self.small[part[:, 0]], self.small[part[:, 1]], 11).mean((1, 2, 3)).numpy()
-                    found[part[:, 0], part[:, 1]] = values
-            self.found[candidates] = np.maximum(found, found.T)
-        return self.found[candidates]
-
-
-CosineRange = Annotated[float, Range(low=-1, high=1)]
-Bits = Annotated[int, Range(low=0, high=64)]
-Method = Callable[[PairSimilarity], np.ndarray]  # -> which pairs are near-duplicates, bool (N, N)
-
-
-@register("duplicates", "exact_hash")
-def exact_duplicates(likeness: PairSimilarity) -> np.ndarray:
-    """Equal pixels."""
-    digests = np.array([hashlib.sha256(np.ascontiguousarray(p).tobytes()).hexdigest() for p in likeness.pixels])
-    return digests[:, None] == digests
-
-
-@register("duplicates", "perceptual_hash")
-def hash_duplicates(likeness: PairSimilarity, distance: Bits = 11) -> np.ndarray:
-    """Perceptual hashes that differ in at most `distance` of 64 bits."""
-    return likeness.hash_distance <= distance
-
-
-@register("duplicates", "ssim")
-def ssim_duplicates(likeness: PairSimilarity, threshold: Fraction = 0.75, candidates: Bits = 24) -> np.ndarray:
-    """Mean structural similarity of 64 x 64 gray images, where hashes differ in at most `candidates` bits."""
-    return likeness.structural(candidates) >= threshold
-
-
-@register("duplicates", "embedding")
-def embedding_duplicates(likeness: PairSimilarity, threshold: CosineRange = 0.95) -> np.ndarray:
-    """Cosine of the embeddings above `threshold`."""
-    return likeness.similarity > threshold
-
-
-@register("duplicates", "clustering")
-def cluster_duplicates(likeness: PairSimilarity, threshold: CosineRange = 0.95) -> np.ndarray:
-    """Groups by average linkage, cut where the mean cosine falls below `threshold`."""
-    from scipy.cluster.hierarchy import fcluster, linkage
-    from scipy.spatial.distance import squareform
-
-    distance = np.clip(1 - likeness.similarity.astype(np.float64), 0, None)
-    np.fill_diagonal(distance, 0)
-    tree = linkage(squareform((distance + distance.T) / 2, checks=False), "average")
-    groups = fcluster(tree, 1 - threshold, "distance")
-    return groups[:, None] == groups
-
-
-@register("duplicates", "knn_graph")
-def knn_duplicates(likeness: PairSimilarity, k: Count = 5, threshold: CosineRange = 0.9) -> np.ndarray:
-    """Each among the other's k nearest, and their cosine above `threshold`."""
-    others = np.where(np.eye(len(likeness.similarity), dtype=bool), -np.inf, likeness.similarity)
-    near = others >= np.sort(others, axis=1)[:, -min(k, len(others) - 1)][:, None]
-    return near & near.T & (others > threshold)
-
-
-@register("duplicates", "hybrid")
-def hybrid_duplicates(likeness: PairSimilarity, distance: Bits = 16, threshold: CosineRange = 0.9) -> np.ndarray:
-    """Hashes and embeddings agree: at most `distance` bits apart and a cosine above `threshold`."""
-    return (likeness.hash_distance <= distance) & (likeness.similarity > threshold)
-
-
-def duplicate_pairs(
-    method: Method, likeness: PairSimilarity, identities: np.ndarray, scope: str = "within"
-) -> np.ndarray:
-    """Near-duplicate pairs i < j, int (P, 2); scope "within": of one identity only, "across": of any."""
-    if scope not in ("within", "across"):
-        raise KitError(f"duplicate_pairs: scope: {scope!r} is not known; {suggest(scope, ('within', 'across'))}")
-    found = np.triu(method(likeness), 1)
-    if scope == "within":
-        found &= identities[:, None] == identities
-    return np.argwhere(found)
-
-
-def connected_groups(pairs: np.ndarray, total: int) -> np.ndarray:
-    """A group number for each of `total` images: what pairs connect shares one (N,)."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(total, total))
-    return connected_components(links, directed=False)[1]
-
-
-def keep_sharpest(groups: np.ndarray, sharpness: np.ndarray) -> np.ndarray:
-    """Which images stay when of each group only the sharpest does, bool (N,)."""
-    order = np.lexsort((-sharpness, groups))
-    first = np.r_[True, groups[order][1:] != groups[order][:-1]]
-    kept = np.zeros(len(groups), bool)
-    kept[order[first]] = True
-    return kept
-
-
-def keep_sharper(pairs: np.ndarray, sharpness: np.ndarray) -> tuple[np.ndarray, int]:
-    """Which images stay, bool (N,), when of one pair (P, 2) after the other the less sharp goes; and of how many pairs
-    neither was gone yet."""
-    kept, seen = np.ones(len(sharpness), bool), 0
-    for one, other in pairs:
-        if kept[one] and kept[other]:
-            seen += 1
-            kept[other if sharpness[one] >= sharpness[other] else one] = False
-    return kept, seen
-
-
-def pair_decisions(similarity: np.ndarray, identities: np.ndarray, thresholds: Sequence[float]) -> pd.DataFrame:
-    """For each threshold on the cosine: the confusion of "same identity" over unordered pairs, and the FDR."""
-    upper = np.triu_indices(len(identities), 1)
-    values, same = similarity[upper], (identities[:, None] == identities)[upper]
-    rows = []
-    for threshold in thresholds:
-        above = values > threshold
-        hit, wrong = int((above & same).sum()), int((above & ~same).sum())
-        rows.append(
-            {
-                "threshold": threshold,
-                "pairs above": hit + wrong,
-                "same identity": hit,
-                "across identities": wrong,
-                "missed": int(same.sum()) - hit,
-                "rightly apart": int((~same).sum()) - wrong,
-                "fdr": wrong / (hit + wrong) if hit + wrong else math.nan,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-# curation: four stages, each of which takes images away and says why
-
-
-@dataclass(frozen=True)
-class Curation:
-    """What is left after the stages, and why the others went."""
-
-    kept: np.ndarray  # bool (N,)
-    reason: np.ndarray  # text (N,), "" for what is kept
-    stages: pd.DataFrame
-    signals: pd.DataFrame  # of each image
-
-
-Percentiles = Literal["left", "all"]  # of which images
-Cap = Literal["mean", "median"]
-Removal = Literal["groups", "greedy"]
-
-
-def curate(
-    signals: pd.DataFrame,
-    similarity: np.ndarray,
-    identities: np.ndarray,
-    duplicate: float = 0.95,
-    quality: float = 5.0,
-    typical: float = 1.0,
-    percentiles: Percentiles = "left",
-    cap: Cap = "mean",
-    removal: Removal = "groups",
-) -> Curation:
-    """Near-duplicates, bad images, untypical images and too many of one identity, taken away in this order.
-
-    (1) cosine above `duplicate` within an identity, the sharpest of each connected group stays (removal "groups"), or
-    the sharper of one such pair after the other, in the order of rows ("greedy"); (2) sharpness or contrast below the
-    percentile `quality` of what is left, or of all images (percentiles "all"); (3) representativeness below the
-    percentile `typical`; (4) at most mean + sd of the identities' counts that are left, or of all counts median + sd
-    (n - 1) (cap "median"), kept by 0.5 rank(representativeness) + 0.3 rank(uniqueness) + 0.2 rank(sharpness) within
-    the identity.
-    """
-    for name, value in {"percentiles": percentiles, "cap": cap, "removal": removal}.items():
-        convert(value, hints_of(curate)[name], f"curate: {name}")
-    lacking = [c for c in ("sharpness", "contrast") if not isinstance(signals, pd.DataFrame) or c not in signals]
-    if lacking or len(signals) != len(square_of(similarity)):
-        raise KitError("curate: signals: expected a table of quality_signals, a row for each image of similarity")
-    signals = signals.assign(
-        representativeness=representativeness(similarity, identities), uniqueness=uniqueness(similarity)
-    )
-    total = len(identities)
-    kept, reason, rows = np.ones(total, bool), np.full(total, "", dtype=object), []
-
-    def take_away(gone: np.ndarray, name: str, rule: str) -> None:
-        gone = gone & kept
-        reason[gone] = name
-        kept[gone] = False
-        rows.append({"stage": name, "rule": rule, "removed": int(gone.sum()), "left": int(kept.sum())})
-
-    pairs = np.argwhere(np.triu((similarity > duplicate) & (identities[:, None] == identities), 1))
-    seen, sharpness = len(pairs), signals.sharpness.to_numpy()
-    if removal == "groups":
-        sharpest = keep_sharpest(connected_groups(pairs, total), sharpness)
-    else:
-        sharpest, seen = keep_sharper(pairs, sharpness)
-    take_away(~sharpest, "near-duplicate", f"{seen} pairs with cosine > {duplicate:g} within an identity")
-    counted = np.ones(total, bool) if percentiles == "all" else kept  # which the stages change
-    low = {c: float(np.percentile(signals[c][counted], quality)) for c in ("sharpness", "contrast")}
-    bad = np.any([signals[c] < value for c, value in low.items()], axis=0)
-    take_away(bad, "quality", ", ".join(f"{c} < {value:.2f}" for c, value in low.items()))
-    least = float(np.percentile(signals.representativeness[counted], typical))
-    take_away((signals.representativeness < least).to_numpy(), "untypical", f"representativeness < {least:.4f}")
-    counts = pd.Series(identities[kept]).value_counts()
-    if cap == "median":
-        counts = pd.Series(identities).value_counts()
-        most = int(counts.median() + counts.std())
-    else:
-        most = int(counts.mean() + counts.std(ddof=0))
-    left = signals[kept].assign(identity=identities[kept])
-    ranks = left.groupby("identity")[["representativeness", "uniqueness", "sharpness"]].rank(pct=True)
-    value = ranks @ np.array([0.5, 0.3, 0.2])
-    place = value.groupby(left.identity).rank(ascending=False, method="first")
-    surplus = np.zeros(total, bool)
-    surplus[left.index[place > most]] = True
-    take_away(surplus, "too many", f"more than {most} of an identity")
-    signals["value"] = value.reindex(signals.index)
-    return Curation(kept, reason, pd.DataFrame(rows), signals)
-
-
-# 15. Submission
+# 14. Submission
 # ----------------------------------------------------------------------------------------------------------------------
 
 DECIMALS = 16  # written digits behind the point
@@ -8844,1553 +8347,7 @@ def validate_answers(
     return {"rows": len(table)}
 
 
-# 16. Plots and reports
-# ----------------------------------------------------------------------------------------------------------------------
-
-# figures
-
-SAME, OTHER, INK, PAPER = (
-    "#0072b2",
-    "#d55e00",
-    "#222222",
-    "#ffffff",
-)  # blue and vermilion: told apart by the colour-blind
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1240px; margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.7em; margin-bottom: .2em; } h2 { margin-top: 2em; border-bottom: 1px solid #ddd; }
-table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25em .6em; font-size: 13.5px; text-align: right; border-bottom: 1px solid #eee; }
-th { background: #f6f6f4; }
-th:first-child, td:first-child, .t { text-align: left; } .words dt { font-weight: 600; } .words dd { margin: 0 0 .6em; }
-img { max-width: 100%; } pre { background: #f6f6f4; padding: 1em; overflow-x: auto; font-size: 13px; }
-.note { color: #555; } .wide { overflow-x: auto; }
-nav { margin: 1em 0; display: flex; flex-wrap: wrap; gap: .2em 1.2em; font-size: 14px; } nav a { color: #1c5f99; }
-.wide th { cursor: pointer; } pre, .words dd { overflow-wrap: anywhere; } figure { margin: 1em 0; }
-details { margin: 1em 0; } summary { cursor: pointer; color: #1c5f99; }
-@page { margin: 14mm; }
-@media print { body { max-width: none; margin: 0; } .wide { overflow: visible; } figure, tr { break-inside: avoid; }
-  h1, h2, h3, h2 + p, h3 + p { break-after: avoid; } img { max-height: 230mm; }
-  th, td { font-size: 8pt; padding: .1em .3em; }
-  details::details-content { content-visibility: visible; display: block; } }
-@media (prefers-color-scheme: dark) { body { background: #16181b; color: #ddd; } th, pre { background: #24282d; }
-  th, td { border-color: #333; } .note { color: #aaa; } h2 { border-color: #444; } summary, nav a { color: #8fc1ee; }
-  img { background: #fff; } }
-"""
-
-
-SORTING = """
-for (const head of document.querySelectorAll('.wide th')) head.addEventListener('click', () => {
-  const table = head.closest('table'), column = head.cellIndex, down = head.dataset.down !== '1';
-  const number = text => text.trim() === '' ? NaN : Number(text.replaceAll(',', ''));
-  const rows = [...table.rows].slice(1);
-  rows.sort((a, b) => {
-    const [one, other] = [a, b].map(row => row.cells[column].textContent);
-    const [x, y] = [number(one), number(other)];
-    return (down ? -1 : 1) * (isNaN(x) || isNaN(y) ? one.localeCompare(other) : x - y);
-  });
-  for (const row of rows) row.parentNode.append(row);
-  for (const other of table.querySelectorAll('th')) delete other.dataset.down;
-  head.dataset.down = down ? '1' : '0';
-});
-"""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the tables of results."""
-
-    meaning: str = ""
-    of_runs: bool = True  # whether the page's table of runs shows it; results.csv has all
-    averaged: bool = False  # whether the summary has its mean over seeds
-
-
-COLUMNS = {
-    "variant": Column("what varies"),
-    "seed": Column("of training, and where the recipe says so of the split"),
-    "n": Column("seeds", of_runs=False),
-    "map": Column("identity-balanced mAP on the validation images, each a query against all others"),
-    "sd": Column("standard deviation over seeds", of_runs=False),
-    "se": Column("standard error of the mean", of_runs=False),
-    "least": Column("the lowest mAP of a seed", of_runs=False),
-    "most": Column("the highest", of_runs=False),
-    "low": Column("lower end of the 95 % interval of the mean (Student)", of_runs=False),
-    "high": Column("upper end", of_runs=False),
-    "map_across": Column("the same, pairs of one encounter left out: who is told across encounters", averaged=True),
-    "published": Column("measured by others, on images of the same number", of_runs=False),
-    "plain": Column("mAP of the plain backbone: its pooled features by their cosine, without any head", averaged=True),
-    "plain_across": Column("the same across encounters", of_runs=False, averaged=True),
-    "untrained": Column("mAP before training: of a head with random weights, where there is one", of_runs=False),
-    "untrained_across": Column("mAP before training, across encounters", of_runs=False),
-    "map_postprocessed": Column("mAP after post-processing", averaged=True),
-    "map_postprocessed_across": Column("the same across encounters", averaged=True),
-    "test_map": Column("mAP on the test images", averaged=True),
-    "test_map_across": Column("the same across encounters", averaged=True),
-    "test_map_postprocessed": Column("mAP on the test images after post-processing", averaged=True),
-    "test_map_postprocessed_across": Column("the same across encounters", averaged=True),
-    "accuracy": Column("of the classifier, where the loss has one", averaged=True),
-    "open_set": Column("sqrt(BAKS x BAUS), cross-fitted", averaged=True),
-    "test_open_set": Column("sqrt(BAKS x BAUS) on the test", averaged=True),
-    "top1": Column("share of queries whose nearest image shows their identity", averaged=True),
-    "pair_auc": Column("area under the ROC curve of pairs", averaged=True),
-    "best_epoch": Column("whose weights are kept"),
-    "best_epoch_sd": Column("its standard deviation over seeds", of_runs=False),
-    "best_epochs": Column("the first and the last of them", of_runs=False),
-    "epochs": Column("that were trained, early stopping included"),
-    "loss_variance": Column("of the training loss over the last ten epochs", of_runs=False),
-    "map_variance": Column("of the validation mAP over the epochs of a run", of_runs=False),
-    "grad_norm_sd": Column("standard deviation of the gradient's mean norm over the epochs of a run", of_runs=False),
-    "steps_skipped": Column("steps whose gradient was no number", of_runs=False),
-    "reliance": Column("mAP lost where other images' backgrounds stand behind the animals", of_runs=False),
-    "seconds": Column("of training, validation included"),
-    "parameters": Column("of backbone, head and loss", of_runs=False),
-    "trainable": Column("those that learn"),
-    "grad_norm": Column("mean norm of the gradient over the steps of an epoch", of_runs=False),
-    "images_per_second": Column("in training", of_runs=False),
-    "embedding_norm": Column("mean length of the validation embeddings", of_runs=False),
-    "distance_to_rim": Column("of the outermost embedding in the Poincare ball", of_runs=False),
-}
-
-
-ANSWERING = (  # the columns that stand first
-    "variant", "n", "map", "sd", "low", "high", "map_across", "published", "test_map", "reliance", "diverged",
-    "best_epoch", "seconds",
-)  # fmt: skip
-
-
-def new_figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
-    """A matplotlib figure (inches) and its axes, apart from any global state."""
-    from matplotlib.figure import Figure
-
-    figure = Figure((width, height), layout="constrained")
-    axes = figure.subplots(rows, columns)
-    for ax in np.ravel(axes):
-        ax.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def image_type(data: bytes) -> str:
-    return "jpeg" if data.startswith(b"\xff\xd8") else "png"
-
-
-@cache
-def sheet_font(size: int) -> Any:
-    """DejaVu Sans, which matplotlib brings: it has the letters of most alphabets."""
-    from matplotlib import get_data_path
-    from PIL import ImageFont
-
-    return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
-
-
-def shortened_to(text: str, width: int, size: int = 11) -> str:
-    """The text where it is at most `width` px wide, else its beginning and its end, by which names differ."""
-    text, font = one_line(text, 300), sheet_font(size)
-    shown, kept = text, len(text)
-    while kept > 2 and font.getlength(shown) > width:
-        kept -= 1
-        shown = f"{text[: kept // 2]}\u2026{text[len(text) - kept + kept // 2 :]}"
-    return shown
-
-
-MARKS = {SAME: "\u2713", OTHER: "\u2717"}  # a tick and a cross
-
-
-@dataclass(frozen=True, eq=False)
-class Tile:
-    """An image of a sheet, a line of text under it, and the colour of its frame."""
-
-    image: Image.Image | None  # None: a gap
-    caption: str = ""
-    frame: str = PAPER
-
-
-def sheet(rows: Sequence[Sequence[Tile]], side: int = 120, gap: int = 0, whole: bool = False) -> Image.Image:
-    """Rows of tiles of `side` px; `gap` px set the first column apart; `whole` images are padded instead of cropped."""
-    wide, high, font = side + 12, side + 30, sheet_font(11)
-    page = Image.new("RGB", (wide * max(map(len, rows), default=0) + gap, high * len(rows)), PAPER)
-    draw, fit = ImageDraw.Draw(page), partial(ImageOps.pad, color=PAPER) if whole else ImageOps.fit
-    for i, row in enumerate(rows):
-        for j, tile in enumerate(row):
-            if tile.image is not None:
-                x, y = j * wide + (gap if j else 0), i * high
-                draw.rectangle((x + 2, y + 2, x + side + 9, y + side + 9), fill=tile.frame)
-                page.paste(fit(tile.image.convert("RGB"), (side, side)), (x + 6, y + 6))
-                draw.text((x + 6, y + side + 11), shortened_to(tile.caption, side + 6), INK, font)
-                if mark := MARKS.get(tile.frame):  # what tells frames apart beside their colour
-                    draw.rectangle((x + side - 8, y + 2, x + side + 9, y + 19), fill=tile.frame)
-                    draw.text((x + side - 4, y + 3), mark, PAPER, sheet_font(13))
-    return page
-
-
-def tiles(
-    images: Sequence[Image.Image | None], captions: Sequence[str], columns: int = 8, side: int = 120
-) -> Image.Image:
-    """Images in rows, with a caption under each; None leaves a gap."""
-    every = [Tile(image, caption) for image, caption in zip(images, captions)]
-    return sheet([every[i : i + columns] for i in range(0, len(every), columns)], side)
-
-
-def contact_sheet(
-    images: Sequence[Image.Image],
-    labels: Sequence[str],
-    similarity: np.ndarray,
-    queries: Sequence[int],
-    captions: Sequence[str],
-    nearest: int = 5,
-    side: int = 120,
-) -> Image.Image:
-    """A row for each query: the query, its nearest images, framed blue (same identity) or orange, and its true match.
-
-    images, labels: N images and their identities; similarity (N, N); queries: positions of the rows; captions: one
-    for each query. `side` is the side of an image in px.
-    """
-    rows = []
-    for query, caption in zip(queries, captions):
-        scores = similarity[query].copy()
-        scores[query] = -np.inf
-        ranked = np.argsort(-scores, kind="stable")[: len(images) - 1]
-        best = ranked[:nearest]
-        frames = [SAME if labels[other] == labels[query] else OTHER for other in best]
-        found = [Tile(images[i], f"{scores[i]:.2f}  {labels[i]}", frame) for i, frame in zip(best, frames)]
-        true = np.flatnonzero(np.asarray(labels)[ranked] == labels[query])
-        match = [Tile(images[ranked[true[0]]], f"its match, rank {true[0] + 1}", SAME)] if len(true) else []
-        rows.append([Tile(images[query], caption, INK), *found, *match])
-    return sheet(rows, side, gap=24)
-
-
-def match_figure(
-    images: ImageStore | np.ndarray, one: int, other: int, features: LocalFeatures | None = None, most: int = 40
-) -> Image.Image:
-    """Two images of uint8 (N, S, S, 3 or 4) side by side, lines between the spots that match, the strongest boldest.
-
-    features: of these images, from `extract_local`; SIFT's where none are given.
-    """
-    store = as_store(images)
-    features = features or extract_local(store, "sift")
-    here, there, strength = features.matches(one, other)
-    side = store.pixels.shape[1]
-    page = Image.new("RGB", (2 * side + 8, side), PAPER)
-    page.paste(store.thumbnail(one), (0, 0))
-    page.paste(store.thumbnail(other), (side + 8, 0))
-    draw = ImageDraw.Draw(page)
-    for number in reversed(range(min(most, len(strength)))):
-        (x, y), (u, v) = (here[number] * (side - 1)).tolist(), (there[number] * (side - 1)).tolist()
-        ends, width = (x, y, u + side + 8, v), 1 + round(2 * float(strength[number] / strength[0]))
-        draw.line(ends, fill=("#ffd23f", "#5bc0eb", "#f45b69")[number % 3], width=width)
-        for centre in ((x, y), (u + side + 8, v)):
-            draw.ellipse([c - 2 for c in centre] + [c + 2 for c in centre], outline=INK)
-    return page
-
-
-def match_examples(
-    state: Retrieval, labels: np.ndarray, met: np.ndarray | None
-) -> tuple[list[dict[str, Any]], Image.Image]:
-    """Three pairs by the strength of what `local` matched, and their spots drawn, one below the other.
-
-    The strongest and the median pair of one identity, of two encounters where those are told, and the strongest of two
-    identities, as far as there are such.
-    """
-    images, features = state.matched
-    first, second = np.triu_indices(len(labels), 1)
-    strength = state.evidence["local"].cpu().numpy()[first, second]
-    same = labels[first] == labels[second]
-    own = np.flatnonzero(same if met is None else same & (met[first] != met[second]))
-    own, others = own[np.argsort(-strength[own], kind="stable")], np.flatnonzero(~same)
-    chosen = [*own[:1], *own[len(own) // 2 : len(own) // 2 + 1][: len(own) - 1]]
-    chosen += [others[strength[others].argmax()]] if len(others) else []
-    rows, told = [], []
-    for one, other, value in zip(first[chosen], second[chosen], strength[chosen]):
-        rows.append(match_figure(images, one, other, features))
-        told.append({"identities": [str(labels[one]), str(labels[other])], "strength": float(np.expm1(value))})
-    page = Image.new("RGB", (rows[0].width, sum(row.height + 8 for row in rows)) if rows else (8, 8), PAPER)
-    for number, row in enumerate(rows):
-        page.paste(row, (0, number * (row.height + 8)))
-    return told, page
-
-
-def augmentation_sheet(store: ImageStore, recipe: Recipe, drawn: int = 5, side: int = 128) -> Image.Image:
-    """A row for each image of the store: as stored, as evaluated, then as trained on, drawn anew `drawn` times."""
-    prepare = Preparation(recipe.background, recipe.augment, recipe.data.size, (0, 0, 0), (1, 1, 1))
-    pixels = store.read(np.arange(len(store)))
-    columns = [pixels[:, :3].float() / 255, prepare.images(pixels, training=False)[0]]
-    for number in range(drawn):
-        seed_everything(recipe.seed, number)
-        columns.append(prepare.images(pixels, training=True)[0])
-    shown = [(255 * column.clamp(0, 1)).byte().permute(0, 2, 3, 1).numpy() for column in columns]
-    titles = ["stored", "evaluated", *["trained on"] * drawn]
-    rows = [[Tile(Image.fromarray(image), title) for image, title in zip(row, titles)] for row in zip(*shown)]
-    return sheet(rows, side)
-
-
-def counts_figure(table: pd.DataFrame, parts: tuple[str, str] = ("training", "validation")) -> Any:
-    """Images of each identity as stacked bars; columns training and validation, named by `parts`."""
-    figure, ax = new_figure(max(6, 0.28 * len(table)), 3.6)
-    names = [plain_label(str(name)) for name in table.index]
-    ax.bar(names, table.training, color="#4c78a8", label=parts[0])
-    ax.bar(names, table.validation, bottom=table.training, color="#f58518", label=parts[1])
-    ax.tick_params(axis="x", rotation=90, labelsize=8)
-    ax.set(ylabel="images")
-    ax.legend(frameon=False)
-    return figure
-
-
-def histograms_figure(tables: Mapping[str, pd.DataFrame]) -> Any:
-    """A histogram of each column, the tables laid over each other."""
-    columns = list(next(iter(tables.values())).columns)
-    figure, axes = new_figure(3.2 * len(columns), 3, len(columns))
-    for ax, column in zip(np.ravel(axes), columns):
-        every = np.concatenate([table[column] for table in tables.values()])
-        edges = np.linspace(every.min(), np.quantile(every, 0.99) + 1e-9, 31)
-        for name, table in tables.items():
-            ax.hist(table[column].clip(upper=edges[-1]), edges, alpha=0.6, label=name)
-        ax.set(xlabel=column, ylabel="images")
-    if len(tables) > 1:
-        np.ravel(axes)[-1].legend(frameon=False)
-    return figure
-
-
-def roc_figure(models: Mapping[str, np.ndarray], identities: np.ndarray) -> Any:
-    """ROC of "same identity" by similarity, and the share of false pairs above each threshold, for each model."""
-    from sklearn.metrics import roc_auc_score, roc_curve
-
-    figure, (left, right) = new_figure(10, 4, 2)
-    upper = np.triu_indices(len(identities), 1)
-    same = (identities[:, None] == identities)[upper]
-    for name, similarity in models.items():
-        values = similarity[upper]
-        false, true, _ = roc_curve(same, values)
-        left.plot(false, true, label=f"{plain_label(name)}, AUC {roc_auc_score(same, values):.4f}")
-        order = np.argsort(-values, kind="stable")
-        share = np.cumsum(~same[order]) / np.arange(1, len(order) + 1)
-        right.plot(values[order], share, label=plain_label(name))
-    left.plot([0, 1], [0, 1], color="#bbbbbb", lw=0.8)
-    left.set(xlabel="false positive rate", ylabel="true positive rate")
-    right.set(xlabel="threshold on the similarity", ylabel="FDR: pairs above it of two identities")
-    left.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def collisions_figure(distance: np.ndarray, identities: np.ndarray) -> Any:
-    """How many pairs of one identity, and of two, have hashes that differ in at most so many bits."""
-    figure, ax = new_figure(7, 3.2)
-    first, second = np.triu_indices(len(identities), 1)
-    bits, same = distance[first, second], identities[first] == identities[second]
-    for own, label, style in ((same, "one identity", "-"), (~same, "two identities", "--")):
-        ax.plot(np.cumsum(np.bincount(bits[own], minlength=33))[:33], style, label=label, color=INK)
-    ax.set(xlabel="bits of 64 that may differ", ylabel="pairs", yscale="symlog")
-    ax.legend(frameon=False)
-    return figure
-
-
-def parallel_figure(trials: pd.DataFrame) -> Any:
-    """Parallel coordinates: a line for each trial through its settings, each scaled to its own range."""
-    from matplotlib import colormaps
-    from matplotlib.colors import Normalize
-
-    trials = trials.dropna(subset=["value"])
-    columns = [c for c in trials if c not in ("number", "state", "value")] + ["value"]
-    figure, ax = new_figure(1.6 * len(columns) + 1, 4)
-    scaled, ends = pd.DataFrame(index=trials.index), []
-    for column in columns:
-        values = trials[column]
-        if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
-            codes, known = pd.factorize(values.astype(str), sort=True)
-            values, ends_here = pd.Series(codes, trials.index), (known[0], known[-1])
-        else:
-            ends_here = (f"{values.min():.3g}", f"{values.max():.3g}")
-        positive = (values > 0).all() and values.max() > 20 * values.min()
-        values = np.log(values) if positive else values
-        scaled[column] = (values - values.min()) / max(np.ptp(values), 1e-12)
-        ends.append(ends_here)
-    norm = Normalize(trials.value.min(), max(trials.value.max(), trials.value.min() + 1e-9))
-    for index, row in scaled.iterrows():
-        ax.plot(range(len(columns)), row, color=colormaps["viridis"](norm(trials.value[index])), alpha=0.8)
-    for i, (low, high) in enumerate(ends):
-        ax.axvline(i, color="#bbbbbb", lw=0.8, zorder=0)
-        ax.text(i, -0.04, low, ha="center", va="top", fontsize=8)
-        ax.text(i, 1.04, high, ha="center", va="bottom", fontsize=8)
-    labels = ["mAP" if c == "value" else c.rpartition(".")[2] for c in columns]
-    ax.set_xticks(range(len(columns)), labels)
-    ax.tick_params(axis="x", pad=16)
-    ax.set(yticks=[], ylim=(-0.12, 1.12))
-    ax.spines[["left", "bottom"]].set_visible(False)
-    return figure
-
-
-def plain_label(name: str) -> str:
-    """A name as matplotlib shows it to the letter: no formula at a $, no hiding at a leading underscore."""
-    return name.replace("$", r"\$") if not name.startswith("_") else " " + name.replace("$", r"\$")
-
-
-def bars_figure(values: Mapping[str, float], label: str, digits: int = 2, errors: np.ndarray | None = None) -> Any:
-    """A bar for each name, the first on top, with its value, and errors (2, N) below and above it."""
-    figure, ax = new_figure(7, 1 + 0.26 * len(values))
-    names = [plain_label(str(name)) for name in values]
-    bars = ax.barh(names, list(values.values()), color="#4c78a8", xerr=errors, ecolor=INK, capsize=3)
-    ax.bar_label(bars, fmt=f"%.{digits}f", padding=4, fontsize=8)
-    ax.invert_yaxis()
-    ax.tick_params(axis="y", labelsize=8)
-    ax.margins(y=0.01)
-    ends = np.array(list(values.values()), float) + (0 if errors is None else errors[1])
-    ax.set(xlabel=label, xlim=(0, 1.15 * np.nanmax([*ends, 1e-9])))
-    return figure
-
-
-def variants_figure(summary: pd.DataFrame, table: pd.DataFrame | None = None) -> Any:
-    """Mean validation mAP of each variant, with the 95 % interval over seeds, a dot for each run of the table, and a
-    stroke at what the plain backbone has."""
-    low, high = (summary.get(c, pd.Series(math.nan, summary.index)) for c in ("low", "high"))
-    errors = np.nan_to_num(np.stack([summary["map"] - low, high - summary["map"]]))
-    values = dict(zip(summary.variant, summary["map"]))
-    figure = bars_figure(values, "validation mAP (identity-balanced)", 3, errors if errors.any() else None)
-    if table is not None and len(table) > len(summary):
-        places = {name: number for number, name in enumerate(summary.variant)}
-        figure.axes[0].scatter(table["map"], table.variant.map(places) + 0.25, s=9, color=INK, zorder=3)
-    if "plain" in summary:
-        stroke = {"marker": "|", "s": 160, "color": INK, "lw": 1.5, "zorder": 3, "label": "plain backbone"}
-        figure.axes[0].scatter(summary.plain, range(len(summary)), **stroke)
-    return figure
-
-
-def similarity_figure(similarity: np.ndarray, labels: np.ndarray) -> Any:
-    """How alike images of one identity are, and images of two."""
-    figure, ax = new_figure(7, 3.2)
-    same, pairs = labels[:, None] == labels, ~np.eye(len(labels), dtype=bool)
-    edges = np.linspace(min(similarity.min(), 0), 1, 61)
-    kinds = ((~same, "different identities", OTHER, "///"), (same & pairs, "same identity", SAME, ""))
-    for mask, name, colour, hatch in (kind for kind in kinds if kind[0].any()):
-        told = {"label": f"{name} ({mask.sum() // 2} pairs)", "hatch": hatch, "edgecolor": "white", "lw": 0}
-        ax.hist(similarity[mask], edges, density=True, alpha=0.6, color=colour, **told)
-    ax.set(xlabel="similarity", ylabel="density")
-    ax.legend(frameon=False)
-    return figure
-
-
-def threshold_figure(
-    guesses: pd.DataFrame, thresholds: Mapping[str, float], fixed: Sequence[float] = SOURCE_THRESHOLDS
-) -> Any:
-    """For all queries, and for each species with a threshold of its own: the score by threshold, and how sure the best
-    guesses are about known individuals, rightly and wrongly told, and about unknown ones. Dotted: fixed thresholds."""
-    shown = [name for name in thresholds if name] if len(thresholds) > 1 else [""]
-    figure, axes = new_figure(10, 2.6 * len(shown), 2, len(shown))
-    for row, (name, pair) in enumerate(zip(shown, np.reshape(axes, (-1, 2)))):
-        own = guesses[guesses.species == name] if name else guesses
-        curve = threshold_curve(own)
-        for column, label, colour, style in (
-            ("baks", "known (BAKS)", SAME, "--"),
-            ("baus", "unknown (BAUS)", OTHER, "-."),
-            ("score", "score", INK, "-"),
-        ):
-            width = 2 if column == "score" else 1
-            pair[0].plot(curve.threshold, curve[column], style, color=colour, lw=width, label=label)
-        for value in fixed:
-            pair[0].axvline(value, color="#999999", lw=0.8, ls=":")
-        right = own.truth == own.identity
-        kinds = (
-            (own.known & right, "known, right", SAME),
-            (own.known & ~right, "known, wrong", "#e0a030"),
-            (~own.known, "unknown", OTHER),
-        )
-        edges = np.linspace(min(0.0, own.score.min()), max(1.0, own.score.max()), 41)
-        pair[1].hist(
-            [own.score[k] for k, _, _ in kinds],
-            edges,
-            stacked=True,
-            color=[c for _, _, c in kinds],
-            label=[f"{t} ({k.sum()})" for k, t, _ in kinds],
-        )
-        for ax in pair:
-            ax.axvline(thresholds[name], color=INK, lw=1, ls="--")
-            ax.set_xlabel("confidence" if row == len(shown) - 1 else "")
-            ax.legend(frameon=False, fontsize=7)
-        pair[0].set(ylabel=name or "all queries", ylim=(0, 1.02))
-        pair[1].set_ylabel("queries")
-    return figure
-
-
-def map_figure(embeddings: np.ndarray, labels: np.ndarray) -> Any | None:
-    """The embeddings in two dimensions by t-SNE (van der Maaten & Hinton 2008), one colour a label.
-
-    None where there are fewer than four, or they are all alike, so that there is nothing to lay out.
-    """
-    from matplotlib import colormaps
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
-    vectors = np.pad(embeddings, ((0, 0), (0, max(0, 2 - embeddings.shape[1]))))  # t-SNE wants two to begin with
-    if (
-        len(vectors) < 4
-        or not np.isfinite(vectors).all()
-        or np.ptp(vectors, axis=0).max() < 1e-6 * np.abs(vectors).max()
-    ):
-        return None
-    first = PCA(2, random_state=0).fit_transform(vectors.astype(np.float64))
-    if not first[:, 0].std() > 0:
-        return None
-    first *= 1e-4 / first[:, 0].std()
-    vectors = vectors / np.abs(vectors).max()  # so that no square overflows or vanishes
-    perplexity = min(30, (len(vectors) - 1) / 3)
-    places = TSNE(perplexity=perplexity, init=first.astype(np.float32), random_state=0).fit_transform(vectors)
-    figure, ax = new_figure(8, 6)
-    known = sorted(set(labels))
-    for i, name in enumerate(known):
-        rows = labels == name
-        ax.scatter(
-            *places[rows].T,
-            s=26,
-            color=colormaps["turbo"]((i + 0.5) / len(known)),
-            marker="osD^v"[i % 5],
-            label=plain_label(name),
-        )
-    ax.set(xticks=[], yticks=[], title="t-SNE; distances between far groups mean little")
-    ax.title.set_fontsize(9)
-    if len(known) <= 40:
-        ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), ncols=1 + len(known) // 25)
-    return figure
-
-
-MOST_BANDS = 6  # variants whose bands can be told apart
-
-
-def bands_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: Sequence[tuple[str, str]]) -> Any:
-    """Columns of the logs by epoch, a panel for each: every variant's mean over its seeds, and a band from lowest to
-    highest, as far as all of its runs go; beyond, the single runs that still went on, thinly. `logs`: by variant, by
-    seed; `columns`: names and what to write at the axis."""
-    figure, axes = new_figure(5 * len(columns), 3.6, len(columns))
-    for ax, (column, label) in zip(np.ravel(axes), columns):
-        for i, (variant, runs) in enumerate(logs.items()):
-            wide = pd.concat([log.set_index("epoch")[column] for log in runs.values()], axis=1)
-            colour, mark = f"C{i % 10}", "o" if len(wide) < 5 else None
-            style = ("-", "--", ":", "-.")[i // 10 % 4]
-            every = wide.loc[: min(log.epoch.max() for log in runs.values())]
-            ax.plot(every.index, every.mean(axis=1), style, color=colour, marker=mark, label=plain_label(variant))
-            if wide.shape[1] > 1 and len(logs) <= MOST_BANDS:
-                ax.fill_between(every.index, every.min(axis=1), every.max(axis=1), color=colour, alpha=0.15, lw=0)
-                ax.plot(wide.loc[every.index[-1] :], color=colour, lw=0.6, alpha=0.5)
-        ax.set(xlabel="epoch", ylabel=label)
-        if column == "lr":
-            ax.set_yscale("log")
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    if len(logs) > 1 and len(logs) <= 24:
-        np.ravel(axes)[-1].legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
-
-
-def other_scales(logs: Mapping[str, Mapping[str, pd.DataFrame]], times: float = 4, most: int = 12) -> list[str]:
-    """The variants whose losses need axes of their own, since their first ones lie `times` apart; [] where none do."""
-    sizes = {name: np.nanmedian([log.train_loss.abs().iloc[1] for log in runs.values()]) for name, runs in logs.items()}
-    apart = max(sizes.values()) > times * min(sizes.values())
-    return list(sizes)[:most] if apart else []
-
-
-def losses_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: int = 3) -> Any:
-    """Training (drawn through) and validation loss (dashed) by epoch, a panel with its own axis for each variant."""
-    rows = math.ceil(len(logs) / columns)
-    figure, axes = new_figure(15, 2.8 * rows, columns, rows)
-    for ax in np.ravel(axes)[len(logs) :]:
-        ax.set_visible(False)
-    for ax, (variant, runs) in zip(np.ravel(axes), logs.items()):
-        for column, style, label in (("train_loss", "-", "training"), ("val_loss", "--", "validation")):
-            wide = pd.concat([log.set_index("epoch")[column] for log in runs.values()], axis=1)
-            ax.plot(
-                wide.index, wide.mean(axis=1), style, color="C0", marker="o" if len(wide) < 5 else None, label=label
-            )
-        ax.set(xlabel="epoch", ylabel="loss", title=plain_label(variant))
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    np.ravel(axes)[0].legend(frameon=False, fontsize=8)
-    return figure
-
-
-def heat_figure(values: pd.DataFrame, label: str) -> Any:
-    """A table of numbers as colours, with the numbers in them; rows and columns named by index and columns."""
-    figure, ax = new_figure(2 + 0.9 * values.shape[1], 1.4 + 0.5 * values.shape[0])
-    image = ax.imshow(values.to_numpy(float), cmap="viridis", aspect="auto")
-    ax.set_xticks(range(values.shape[1]), [str(c) for c in values.columns])
-    ax.set_yticks(range(values.shape[0]), [str(r) for r in values.index])
-    ax.set(xlabel=str(values.columns.name or ""), ylabel=str(values.index.name or ""))
-    middle = np.nanmean(values.to_numpy(float))
-    for (i, j), value in np.ndenumerate(values.to_numpy(float)):
-        ax.text(j, i, f"{value:.3f}", ha="center", va="center", fontsize=8, color="white" if value < middle else INK)
-    figure.colorbar(image, label=label)
-    return figure
-
-
-def scatter_figure(summary: pd.DataFrame, column: str, label: str) -> Any:
-    """A column of the summary against mAP, a labelled point for each variant."""
-    figure, ax = new_figure(7, 4)
-    ax.scatter(summary[column], summary["map"], color="#4c78a8")
-    for row in summary.itertuples():
-        ax.annotate(
-            plain_label(row.variant), (getattr(row, column), row.map), (5, 4), textcoords="offset points", fontsize=8
-        )
-    ax.set(xlabel=label, ylabel="validation mAP (identity-balanced)")
-    if summary[column].max() > 20 * max(summary[column].min(), 1):
-        ax.set_xscale("log")
-    return figure
-
-
-def grid_heat(recipe: Recipe, summary: pd.DataFrame) -> pd.DataFrame | None:
-    """Mean mAP as a table of the grid's two settings, where it has two and nothing else varies."""
-    if len(recipe.grid) != 2 or recipe.variants:
-        return None
-    (row_key, rows), (column_key, columns) = recipe.grid.items()
-    by_name = summary.set_index("variant")["map"]
-    names = [[variant_label("", [row_key, column_key], [r, c]) for c in columns] for r in rows]
-    values = [[by_name.get(name, math.nan) for name in line] for line in names]
-    return pd.DataFrame(
-        values,
-        index=pd.Index(rows, name=row_key.rpartition(".")[2]),
-        columns=pd.Index(columns, name=column_key.rpartition(".")[2]),
-    )
-
-
-def rarity_figure(counts: Mapping[str, int], precision: Mapping[str, float]) -> Any:
-    """Average precision of identities against their training images, and the rank correlation of the two."""
-    from scipy.stats import spearmanr
-
-    figure, ax = new_figure(6, 3.2)
-    told = [(counts.get(name, 0), value) for name, value in precision.items()]
-    images, values = np.array(told, float).reshape(-1, 2).T
-    ax.scatter(images, values, s=18, color="#4c78a8")
-    if len(told) > 2 and np.ptp(images) and np.ptp(values):
-        ax.set_title(f"rank correlation {spearmanr(images, values).statistic:+.2f}", fontsize=9)
-    ax.set(xlabel="training images of the identity", ylabel="average precision", ylim=(-0.02, 1.02))
-    return figure
-
-
-def marginal_figure(recipe: Recipe, logs: Mapping[str, pd.DataFrame]) -> Any | None:
-    """mAP by epoch for each value of a grid's settings, mean and standard error over all else; None without two."""
-    if len(recipe.grid) < 2:
-        return None
-    figure, axes = new_figure(5 * len(recipe.grid), 3.4, len(recipe.grid))
-    for ax, (key, values) in zip(np.ravel(axes), recipe.grid.items()):
-        setting = key.rpartition(".")[2]
-        for number, value in enumerate(values):
-            own = [log for run, log in logs.items() if f"{setting}={value}" in run.rpartition("/")[0].split(",")]
-            if not own:
-                continue
-            wide = pd.concat([log.set_index("epoch")["map"] for log in own], axis=1)
-            wide = wide.loc[: min(log.epoch.max() for log in own)]
-            mean, error = wide.mean(axis=1), wide.sem(axis=1).fillna(0)
-            ax.plot(mean.index, mean, ("-", "--", ":", "-.")[number % 4], label=f"{setting} {value}")
-            ax.fill_between(mean.index, mean - error, mean + error, alpha=0.15, lw=0)
-        ax.set(xlabel="epoch", ylabel="validation mAP")
-        ax.legend(frameon=False, fontsize=8)
-    return figure
-
-
-# tables
-
-
-def markdown_table(table: pd.DataFrame) -> str:
-    def cells(values: Iterable[Any]) -> str:
-        return " | ".join(" ".join(show_value(v).replace("|", "\\|").split()) for v in values)
-
-    rows = [table.columns, ["---"] * table.shape[1], *table.itertuples(index=False)]
-    return "\n".join(f"| {cells(row)} |" for row in rows)
-
-
-def show_value(value: Any) -> str:
-    if isinstance(value, float):
-        if math.isnan(value):
-            return ""
-        small = 1e-3 <= abs(value) < 1 or not value
-        return f"{value:.4f}" if small else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, (int, np.integer)) and value > 9999 else str(value)
-
-
-def show_column(values: pd.Series) -> list[str]:
-    """Values of a column, written alike: whole numbers as such, shares with four digits."""
-    numbers = values.dropna() if values.dtype.kind == "f" else values[:0]
-    if len(numbers) and (numbers % 1 == 0).all():
-        return ["" if math.isnan(v) else f"{v:,.0f}" for v in values]
-    if len(numbers) and numbers.abs().max() <= 1:
-        return [f"{v:.4f}" if v in (-1, 1) else show_value(v) for v in values]
-    return [show_value(v) for v in values]
-
-
-def html_table(table: pd.DataFrame) -> str:
-    texts = (table.iloc[:, i].map(lambda value: isinstance(value, str)).any() for i in range(table.shape[1]))
-    words = [' class="t"' if text else "" for text in texts]
-    meanings = {name: html.escape(column.meaning) for name, column in COLUMNS.items() if column.meaning}
-    head = "".join(
-        f'<th{kind} title="{meanings.get(str(c), "click to sort")}">{html.escape(str(c).replace("_", " "))}</th>'
-        for kind, c in zip(words, table.columns)
-    )
-    shown = zip(*(show_column(table.iloc[:, i]) for i in range(table.shape[1])))
-    body = "".join(
-        "<tr>" + "".join(f"<td{kind}>{html.escape(text)}</td>" for kind, text in zip(words, row)) + "</tr>"
-        for row in shown
-    )
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
-
-
-PUBLISHED_ON = {  # training images and identities of what published figures were measured on, by competition
-    "jaguar-re-id": (1895, 31),
-    "round-2-jaguar-reidentification-challenge": (1895, 31),
-    "animal-clef-2025": (13074, 1102),
-}
-
-
-# pages
-
-
-class Page:
-    """A report that grows block by block and is written as self-contained HTML, as Markdown, and as single images.
-
-    Without a title it is a part of another page, to which `add` puts it.
-    """
-
-    def __init__(self, title: str = ""):
-        self.title = title
-        self.html: list[str] = [f"<h1>{html.escape(title)}</h1>"] if title else []
-        self.lines: list[str] = [f"# {title}"] if title else []
-        self.images: dict[str, bytes] = {}  # PNG or JPEG by name
-        self.contents: list[str] = []  # headings of the second level
-
-    def add(self, part: Page) -> None:
-        self.html += part.html
-        self.contents += part.contents
-        self.lines += part.lines
-        self.images |= part.images
-
-    def heading(self, text: str, level: int = 2) -> None:
-        mark = f' id="{anchor(text)}"' if level == 2 else ""
-        self.contents += [text] if level == 2 else []
-        self.html.append(f"<h{level}{mark}>{html.escape(text)}</h{level}>")
-        self.lines.append(f"{'#' * level} {text}")
-
-    def words(self, pairs: Iterable[tuple[str, str]]) -> None:
-        pairs = [(name, text.strip()) for name, text in pairs if text.strip()]
-        entries = [f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in pairs]
-        self.html += ['<dl class="words">', *entries, "</dl>"]
-        self.lines += [f"**{name}.** {text}" for name, text in pairs]
-
-    def text(self, text: str) -> None:
-        self.html += [f"<p>{html.escape(part)}</p>" for part in text.strip().split("\n\n")]
-        self.lines.append(text.strip())
-
-    def note(self, text: str) -> None:
-        self.html.append(f'<p class="note">{html.escape(text)}</p>')
-        self.lines.append(text)
-
-    def bullets(self, items: Sequence[str]) -> None:
-        self.html += ["<ul>", *[f"<li>{html.escape(item)}</li>" for item in items], "</ul>"]
-        self.lines.append("\n".join(f"* {item}" for item in items))
-
-    def table(self, table: pd.DataFrame, note: str = "") -> None:
-        self.html.append(html_table(table))
-        self.lines.append(markdown_table(table))
-        if note:
-            self.note(note)
-
-    def fold(self, title: str, table: pd.DataFrame, note: str = "") -> None:
-        """A table that a click unfolds; printed, it is unfolded."""
-        self.html.append(f"<details><summary>{html.escape(title)}</summary>")
-        self.table(table, note)
-        self.html.append("</details>")
-
-    def figure(self, name: str, figure: Any, caption: str) -> None:
-        buffer, layout = io.BytesIO(), figure.get_layout_engine()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # names in scripts that the font lacks become boxes
-            if layout is not None:  # once, where saving would do it twice
-                layout.execute(figure)
-                figure.set_layout_engine("none")
-            figure.savefig(buffer, format="png", dpi=110)
-        self.image(name, buffer.getvalue(), caption)
-
-    def image(self, name: str, image: bytes | Image.Image, caption: str) -> None:
-        """A PNG or JPEG, or an image that becomes a PNG; `name` is that of its file."""
-        if isinstance(image, Image.Image):
-            buffer = io.BytesIO()
-            image.save(buffer, "PNG", compress_level=3)
-            image = buffer.getvalue()
-        self.images[name], kind, words = image, image_type(image), html.escape(caption)
-        tag = f'<img loading="lazy" alt="{words}" src="data:image/{kind};base64,{base64.b64encode(image).decode()}">'
-        self.html.append(f'<figure>{tag}<figcaption class="note">{words}</figcaption></figure>')
-        self.lines.append(f"![{caption}](figures/{name}.{kind})")
-
-    def prose(self, text: str) -> None:
-        """Markdown as people write it: headings, lists, emphasis, code; nothing else is taken for markup."""
-        self.html.append(markdown_html(text))
-        self.lines.append(text.strip())
-
-    def code(self, text: str) -> None:
-        self.html.append(f"<pre>{html.escape(text)}</pre>")
-        self.lines.append(f"```\n{text.strip()}\n```")
-
-    def write(self, folder: Path, refresh: bool = False) -> Path:
-        """Writes figures/*.png, report.md and report.html, whose path it returns; refresh: it looks again by itself."""
-        for name, data in self.images.items():
-            with atomic(folder / "figures" / f"{name}.{image_type(data)}") as temporary:
-                temporary.write_bytes(data)
-        write_text(folder / "report.md", "\n\n".join(self.lines) + "\n")
-        head, *body = self.html or [""]
-        links = [f'<a href="#{anchor(text)}">{html.escape(text)}</a>' for text in self.contents]
-        contents = f"<nav>{' '.join(links)}</nav>" if len(links) > 3 else ""
-        again = '<meta http-equiv="refresh" content="30">' if refresh else ""
-        write_text(
-            folder / "report.html",
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(self.title)}</title>{again}'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style><body>{head}'
-            f"{contents}{''.join(body)}<script>{SORTING}</script></body></html>\n",
-        )
-        return folder / "report.html"
-
-
-def anchor(text: str) -> str:
-    """A heading's name within a page."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "part"
-
-
-def markdown_html(text: str) -> str:
-    """A small, safe part of Markdown as HTML: all else is shown to the letter."""
-
-    def inline(words: str) -> str:
-        words = html.escape(words)
-        words = re.sub(r"`([^`]+)`", r"<code>\1</code>", words)
-        words = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", words)
-        return re.sub(r"(?<![*\w])\*([^*\s][^*]*)\*", r"<em>\1</em>", words)
-
-    blocks = []
-    for part in re.split(r"\n\s*\n", text.replace("\r\n", "\n").strip()):
-        lines = part.split("\n")
-        while lines and (heading := re.match(r"(#{1,6}) +(.*)", lines[0])):
-            level = min(len(heading[1]) + 2, 6)  # below the page's own
-            blocks.append(f"<h{level}>{inline(heading[2])}</h{level}>")
-            lines = lines[1:]
-        items = [re.match(r"\s*(?:[-*+]|\d+[.)]) +(.*)", line) for line in lines]
-        if lines and all(items):
-            kind = "ol" if lines[0].lstrip()[0].isdigit() else "ul"
-            blocks.append(f"<{kind}>{''.join(f'<li>{inline(item[1])}</li>' for item in items)}</{kind}>")
-        elif lines:
-            blocks.append(f"<p>{inline(' '.join(lines))}</p>")
-    return "".join(blocks)
-
-
-# statistics over seeds
-
-
-def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Student's interval of a mean; NaN for fewer than two values."""
-    from scipy.stats import t
-
-    values = np.asarray(values, float)
-    if len(values) < 2:
-        return math.nan, math.nan
-    half = t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
-
-
-def best_up_to(log: pd.DataFrame, epoch: int) -> float:
-    """The best validation mAP of the trained epochs up to this one; NaN where training did not last so long."""
-    trained = log[log.epoch > 0]
-    return float(trained["map"][trained.epoch <= epoch].max()) if len(trained) >= epoch else math.nan
-
-
-def summarise(
-    table: pd.DataFrame, logs: Mapping[str, pd.DataFrame], recipe: Recipe, comparable: bool = False
-) -> pd.DataFrame:
-    """A row for each variant: mean, standard deviation and 95 % interval of mAP over seeds, and what else was asked.
-
-    `logs` has the log of each run by "variant/seed". Published figures stand beside ours only where they are
-    `comparable`, measured on these very data. Columns that say the same of every variant are left out.
-    """
-    rows = []
-    for variant, runs in table.groupby("variant", sort=False):
-        low, high = mean_interval(runs["map"])
-        own = [logs[f"{variant}/seed{seed}"] for seed in runs.seed]
-        rows.append(
-            {
-                "variant": variant,
-                "n": len(runs),
-                "map": runs["map"].mean(),
-                "sd": runs["map"].std(ddof=1),
-                "se": runs["map"].std(ddof=1) / math.sqrt(len(runs)),
-                "least": runs["map"].min() if len(runs) > 1 else math.nan,
-                "most": runs["map"].max() if len(runs) > 1 else math.nan,
-                "low": low,
-                "high": high,
-                "published": str(recipe.published.get(variant, "")) if comparable else "",
-                **{c: runs[c].mean() for c in runs if c.startswith("map@") or (c in COLUMNS and COLUMNS[c].averaged)},
-                **divergence_of(own, recipe.divergence),
-                "best_epoch": runs.best_epoch.mean(),
-                "best_epoch_sd": runs.best_epoch.std(ddof=1),
-                "best_epochs": f"{runs.best_epoch.min():g} to {runs.best_epoch.max():g}" if len(runs) > 1 else "",
-                "epochs": runs.epochs.mean(),
-                "loss_variance": float(np.mean([log.train_loss.iloc[1:].tail(10).var() for log in own])),
-                "map_variance": float(np.mean([log["map"].iloc[1:].var() for log in own])),
-                **spread_of_steps(own),
-                **{
-                    c: float(np.mean([log[c].iloc[1:].mean() for log in own if c in log]))
-                    for c in MEASURED
-                    if c in own[0]
-                },
-                "seconds": runs.seconds.mean(),
-                **reliance_of(runs),
-                "parameters": int(runs.parameters.iloc[0]),
-                "trainable": int(runs.trainable.iloc[0]),
-            }
-        )
-    summary = pd.DataFrame(rows)
-    optional = [c for c in summary if c not in ("variant", "n", "map")]
-    empty = [c for c in optional if summary[c].isna().all() or (summary[c].astype(str) == "").all()]
-    return summary.drop(columns=empty)
-
-
-def background_column(names_there: Iterable[str], background: str) -> str | None:
-    """The column of mAP behind a background, whatever its settings: "map@swap", or "map@swap (radius 0.1)"."""
-    return next((c for c in names_there if re.fullmatch(rf"map@{background}( \(.*\))?", c)), None)
-
-
-def reliance_of(runs: pd.DataFrame) -> dict[str, float]:
-    """What is lost when other images' backgrounds stand behind the animals in place of their own."""
-    own, swapped = background_column(runs, "original"), background_column(runs, "swap")
-    plain = "background" not in runs or (runs.background == "original").all()
-    own = own or ("map" if plain else None)
-    return {"reliance": float((runs[own] - runs[swapped]).mean())} if swapped and own else {}
-
-
-def spread_of_steps(logs: Sequence[pd.DataFrame]) -> dict[str, float]:
-    """How much the gradient's norm varies over epochs, and how many steps had none that is a number."""
-    if not all({"grad_norm", "steps_skipped"} <= set(log) for log in logs):
-        return {}
-    skipped = float(np.mean([log.steps_skipped.sum() for log in logs]))
-    spread = float(np.mean([log.grad_norm.iloc[1:].std() for log in logs]))
-    return {"grad_norm_sd": spread, "steps_skipped": skipped or math.nan}
-
-
-MEASURED = ("grad_norm", "images_per_second", "embedding_norm", "distance_to_rim")  # in every epoch
-
-
-def divergence_of(logs: Sequence[pd.DataFrame], rule: Divergence | None) -> dict[str, Any]:
-    """How many runs' best mAP up to an epoch stays below a line, and how many ended before it and are not judged."""
-    if rule is None:
-        return {}
-    reached = [value for value in (best_up_to(log, rule.epoch) for log in logs) if not math.isnan(value)]
-    short = f"; {len(logs) - len(reached)} ended before epoch {rule.epoch}" if len(reached) < len(logs) else ""
-    share = f"{sum(value < rule.map for value in reached)} of {len(reached)}" if reached else "not applicable"
-    if max((log["map"].max() for log in logs), default=0) < rule.map:
-        return {"diverged": f"not applicable: none reaches {rule.map:g}"}
-    return {"diverged": share + short}
-
-
-def identical_runs(one: pd.DataFrame, other: pd.DataFrame) -> bool:
-    """Whether two logs tell the very same training, to the last digit and in every epoch."""
-    columns = [c for c in ("epoch", "train_loss", "grad_norm", *METRICS) if c in one and c in other]
-    return one[columns].equals(other[columns])
-
-
-def results_of(table: pd.DataFrame, variant: str, seeds: Iterable[int]) -> pd.DataFrame:
-    """What the runs of a variant measured, without the time that it took."""
-    rows = table[table.variant == variant].set_index("seed").loc[list(seeds)]
-    return rows.drop(columns=["variant", "seconds", "background", "validated_on"], errors="ignore")
-
-
-def costs_of(table: pd.DataFrame, name: str, first: str) -> dict[str, float]:
-    """How many epochs and which share of the time a variant takes more than the first, on average."""
-    if not {"epochs", "seconds"} <= set(table):
-        return {}
-    own, base = (table[table.variant == one][["epochs", "seconds"]].mean() for one in (name, first))
-    share = own.seconds / base.seconds - 1 if base.seconds > 30 else math.nan  # less is noise
-    return {"epochs more": own.epochs - base.epochs, "time more": f"{share:+.0%}" if math.isfinite(share) else ""}
-
-
-def compare_variants(
-    table: pd.DataFrame, metric: str = "map", logs: Mapping[str, pd.DataFrame] | None = None
-) -> pd.DataFrame:
-    """Each variant against the first, paired by seed: difference of the metric, its 95 % interval, p of the t-test.
-
-    The verdict is "not distinguishable" when the interval holds 0, when there are fewer than two common seeds, or when
-    p, corrected for the number of variants by Holm's method (p_holm), is not below 0.05; "other validation images"
-    where those of the two differ, so that nothing is paired; and "identical" where the runs' `logs` (by "variant/seed")
-    are the same to the last digit.
-    """
-    from scipy.stats import ttest_rel
-
-    by_variant = {name: runs.set_index("seed") for name, runs in table.groupby("variant", sort=False)}
-    (first, base), *others = by_variant.items()
-    rows = []
-    for name, own in others:
-        seeds = base.index.intersection(own.index)
-        values, start = own[metric][seeds], base[metric][seeds]
-        difference = (values - start).to_numpy()
-        elsewhere = "validated_on" in table and (own.validated_on[seeds] != base.validated_on[seeds]).any()
-        low, high = (math.nan, math.nan) if elsewhere else mean_interval(difference)
-        certain = low > 0 or high < 0
-        verdict = ("higher" if low > 0 else "lower") if certain else "not distinguishable"
-        pairs = [(f"{name}/seed{seed}", f"{first}/seed{seed}") for seed in seeds] if logs else []
-        alike = all(identical_runs(logs[a], logs[b]) for a, b in pairs)
-        if pairs and alike and results_of(table, name, seeds).equals(results_of(table, first, seeds)):
-            verdict = "identical"
-        tested = len(seeds) > 1 and np.ptp(difference) > 0 and not elsewhere
-        rows.append(
-            {
-                "variant": f"{name} - {first}",
-                "n": len(seeds),
-                "difference": difference.mean() if len(seeds) else math.nan,
-                "low": low,
-                "high": high,
-                **costs_of(table, name, first),
-                "p": float(ttest_rel(values, start).pvalue) if tested else math.nan,
-                "verdict": "other validation images" if elsewhere else verdict,
-            }
-        )
-    compared = pd.DataFrame(rows)
-    if "time more" in compared and not compared["time more"].any():
-        compared = compared.drop(columns="time more")
-    if len(compared) > 1:
-        compared.insert(compared.columns.get_loc("p") + 1, "p_holm", holm(compared.p.to_numpy(float)))
-        unsure = compared.verdict.isin(("higher", "lower")) & (compared.p_holm >= 0.05)
-        compared.loc[unsure, "verdict"] = "not distinguishable"
-    return compared
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """P-values corrected for their number (Holm 1979); NaN stays."""
-    order = np.argsort(p)  # NaN last
-    tested = int((~np.isnan(p)).sum())
-    factors = np.maximum(tested - np.arange(len(p)), 1)
-    corrected = np.full(len(p), math.nan)
-    corrected[order[:tested]] = np.minimum(np.maximum.accumulate((p[order] * factors)[:tested]), 1)
-    return corrected
-
-
-def findings(
-    summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame, by_identity: pd.DataFrame | None = None
-) -> list[str]:
-    """Sentences that the numbers of these runs support, and no others; by_identity as in `report_results`."""
-    if table["map"].isna().all():
-        return ["Nothing was validated: all images were trained on."]
-    best = summary.loc[summary["map"].idxmax()]
-    spread = f"sd {best.sd:.4f} over {best.n} seeds" if best.n > 1 and "sd" in summary else "one seed"
-    if by_identity is not None and best.variant in by_identity:
-        low, high = resampled_interval(by_identity[best.variant].to_numpy(float))
-        spread += f"; 95 % over identities [{low:.4f}, {high:.4f}]"
-    several = len(summary) > 1
-    said = [
-        f"The {'highest ' * several}mean validation mAP is {'that of ' * several}{best.variant * several}"
-        f"{': ' * several}{best['map']:.4f} ({spread})."
-    ]
-    if (table.epochs > 1).any():
-        said.append("The epoch is chosen by these same images, so that mAP is a little higher than on new ones.")
-    if "test_map" in summary and several:
-        top = summary.loc[summary.test_map.idxmax()]
-        first = f"On the test images the highest is {top.variant} ({top.test_map:.4f})"
-        said.append(first + (f"; {best.variant} has {best.test_map:.4f}." * (top.variant != best.variant) or " too."))
-    said += gain_words(table[table.epochs > 0])
-    if "map_across" in summary:
-        said += across_words(table, summary)
-    said += [claim_words(best, compared)] if best.n > 1 and "sd" in summary else []
-    only, swap = (background_column(summary, name) for name in ("background_only", "swap"))
-    for _, row in (summary[summary.reliance.notna()] if "reliance" in summary else summary[:0]).iterrows():
-        alone = f", {row[only]:.4f} from the background alone" if only else ""
-        said.append(
-            f"Reliance on background: {row.variant} has mAP {row[swap] + row.reliance:.4f}, {row[swap]:.4f} behind the "
-            f"backgrounds of other images{alone} (chance {row['map@chance']:.4f}); it loses {row.reliance:.4f}."
-        )
-    for row in compared.itertuples():
-        if row.verdict == "identical":
-            said.append(f"{row.variant}: identical runs; what varies changed nothing on these images.")
-        elif math.isnan(row.difference):
-            said.append(f"{row.variant}: no seed in common.")
-        elif row.verdict == "other validation images":
-            said.append(f"{row.variant}: {row.difference:+.4f}, on other validation images, so that nothing is paired.")
-        elif math.isnan(row.low):
-            said.append(f"{row.variant}: {row.difference:+.4f} on one seed{identity_words(row.variant, by_identity)}.")
-        elif row.verdict == "not distinguishable":
-            said.append(f"{row.variant}: {row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}], not distinguishable.")
-        else:
-            said.append(f"{row.variant}: {row.verdict} by {abs(row.difference):.4f} [{row.low:+.4f}, {row.high:+.4f}].")
-    return said
-
-
-def gain_words(trained: pd.DataFrame) -> list[str]:
-    """What training adds to the plain backbone, whose features need none, also across encounters."""
-    gains = (trained["map"] - trained["plain"]).dropna() if "plain" in trained else pd.Series(dtype=float)
-    if gains.empty:
-        return []
-    low, high = mean_interval(gains) if trained.variant.nunique() == 1 else (math.nan, math.nan)
-    said = f"by {gains.mean():+.4f} on average" + ("" if math.isnan(low) else f" [{low:+.4f}, {high:+.4f}]")
-    if "map_across" in trained and (across := (trained.map_across - trained.plain_across).dropna()).size:
-        said += f", across encounters by {across.mean():+.4f}"
-    return [
-        f"Against the plain backbone, without head and training (mAP {trained.plain.mean():.4f}), mAP is higher in "
-        f"{int((gains > 0).sum())} of {len(gains)} runs, {said}."
-    ]
-
-
-def identity_words(pair: str, by_identity: pd.DataFrame | None) -> str:
-    """What other animals would make of a difference between two variants, "one - other", that one seed has shown."""
-    one, _, other = pair.partition(" - ")
-    if by_identity is None or not {one, other} <= set(by_identity):
-        return ", which can't be told from noise"
-    low, high = resampled_interval((by_identity[one] - by_identity[other]).to_numpy(float))
-    verdict = "holds for these images, not for other seeds" if low > 0 or high < 0 else "not distinguishable"
-    return f", over identities [{low:+.4f}, {high:+.4f}]: {verdict}"
-
-
-def claim_words(best: pd.Series, compared: pd.DataFrame) -> str:
-    """What the spread over seeds allows to claim: differences paired by seed where there are some, else means."""
-    halves = ((compared.high - compared.low) / 2).dropna() if len(compared) else pd.Series(dtype=float)
-    paired = "paired by seed " if len(halves) else ""
-    least = halves.median() if len(halves) else 2.8 * best.sd / math.sqrt(best.n)  # 2.8: seen in four of five tries
-    share = least / max(best["map"], 1e-9)
-    verdict = (
-        "small enough to claim differences that matter" if share < 0.025 else "large: small gains can't be claimed"
-    )
-    return (
-        f"The spread over {best.n} seeds lets differences {paired}of about {least:.3f} be seen, {share:.0%} of mAP: "
-        f"{verdict}."
-    )
-
-
-def same_words(table: pd.DataFrame, logs: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Which variants beyond the first are the very same runs, so that they are one result and not several."""
-    groups: list[list[str]] = []
-    for name, runs in list(table.groupby("variant", sort=False))[1:]:
-        for group in groups:
-            there = [(f"{name}/seed{seed}", f"{group[0]}/seed{seed}") for seed in runs.seed]
-            if all(b in logs and identical_runs(logs[a], logs[b]) for a, b in there):
-                group.append(name)
-                break
-        else:
-            groups.append([name])
-    return [f"The very same runs, one result in all: {', '.join(group)}." for group in groups if len(group) > 1]
-
-
-def next_words(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """What to try next, as far as these numbers suggest it."""
-    said, trained = [], table[table.epochs > 0]
-    if len(trained) and (trained.groupby("variant").size() == 1).all():
-        said.append("Run more seeds (seeds: [1, 2, 3, 4, 5]): one can't tell a gain from noise.")
-    late = summary[(summary.epochs > 1) & (summary.best_epoch >= summary.epochs - 0.5)].variant
-    if len(late):
-        said.append(
-            f"Train longer: {', '.join(late[:4])} {'was' if len(late) == 1 else 'were'} best in the last epoch."
-        )
-    unsure = compared[compared.verdict == "not distinguishable"] if len(compared) else compared
-    unsure = unsure[(unsure.n > 1) & (unsure.difference.abs() > 1e-4)] if len(unsure) else unsure
-    if len(unsure):
-        row = unsure.loc[unsure.difference.abs().idxmax()]
-        wanted = math.ceil(row.n * ((row.high - row.low) / 2 / abs(row.difference)) ** 2)
-        if wanted <= 100:
-            said.append(f"To tell {row.variant} ({row.difference:+.4f}) from noise takes about {wanted} seeds.")
-    if "map_across" in summary and scenes_decide(summary, table):
-        said.append("Select by map_across (train.select): the usual mAP prefers a variant that knows scenes.")
-    if "test_map" in summary and (summary["map"] - summary.test_map).abs().max() > 0.1:
-        said.append("Look at the split: validation and test mAP lie far apart (data.split: encounter_safe).")
-    return said
-
-
-def across_words(table: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
-    """What mAP across encounters says, and where the usual one says otherwise."""
-    trained = table[(table.epochs > 0) & table.map_across.notna()]
-    start = {c: trained.get(c, pd.Series(math.nan, trained.index)) for c in ("plain", "plain_across")}
-    gains = [trained["map"] - start["plain"], trained.map_across - start["plain_across"]]
-    (usual, across), told = (gain.mean() for gain in gains), [mean_interval(gain) for gain in gains]
-    scenes = "images of one encounter share light and background, so that mAP rewards recognising the scene"
-    best = {column: summary.loc[summary[column].idxmax()] for column in ("map", "map_across")}
-    several = len(summary) > 1
-    said = [
-        f"Across encounters the {'highest ' * several}mean is {'that of ' * several}"
-        f"{best['map_across'].variant * several}{': ' * several}{summary.map_across.max():.4f}."
-    ]
-    if usual * across < 0:
-        why = f": {scenes}" if all(low > 0 or high < 0 for low, high in told) else ""
-        return [*said, f"Training changes mAP by {usual:+.4f}, but across encounters by {across:+.4f}{why}."]
-    if best["map"].variant != best["map_across"].variant:
-        why = scenes if scenes_decide(summary, table) else "which of the two can't be told from noise"
-        said.append(f"By mAP another is best, {best['map'].variant}: {why}.")
-    return said
-
-
-def scenes_decide(summary: pd.DataFrame, table: pd.DataFrame) -> bool:
-    """Whether the best by mAP and the best across encounters are each better by its measure, paired by seed."""
-    one, other = (summary.variant[summary[column].idxmax()] for column in ("map", "map_across"))
-    runs = {name: own.set_index("seed") for name, own in table.groupby("variant")}
-    differences = {c: (runs[one][c] - runs[other][c]).dropna() for c in ("map", "map_across")}
-    return mean_interval(differences["map"])[0] > 0 and mean_interval(differences["map_across"])[1] < 0
-
-
-# the report of an experiment
-
-
-def write_report(
-    folder: Path,
-    recipe: Recipe,
-    table: pd.DataFrame,
-    logs: Mapping[str, pd.DataFrame],
-    details: Sequence[Mapping[str, Any]],
-    notes: Sequence[str] = (),
-    analyses: Sequence[Page] = (),
-    extra: Page | None = None,
-    comparable: bool = False,
-    by_identity: pd.DataFrame | None = None,
-    facts: Mapping[str, str] | None = None,
-    refresh: bool = False,
-) -> Path:
-    """Writes results.csv, report.md, figures and the self-contained report.html; returns the page's path.
-
-    table: a row for each finished run; logs: their logs by "variant/seed"; details: for each run to be shown name,
-    labels, embeddings, similarity, metrics and sheet (an image); notes: what the reader must know; analyses and
-    extra: further parts of the page, before and after the results; comparable: whether published figures were
-    measured on these data; by_identity as in `report_results`; facts: what was run on what, by headings; refresh:
-    an open page looks again every half minute.
-    """
-    write_table(folder / "results.csv", table)
-    page = Page(recipe.name)
-    page.words((word.capitalize(), getattr(recipe, word)) for word in SAID_BEFORE)
-    page.words((facts or {}).items())
-    for note in notes:
-        page.note(f"Note: {note}")
-    for part in analyses:
-        page.add(part)
-    if len(table):
-        report_results(page, recipe, table, logs, comparable, by_identity)
-    elif recipe.published:
-        report_published(page, recipe.published, comparable)
-    report_readings(page, recipe)
-    if extra:
-        page.add(extra)
-    if recipe.conclusion.strip():
-        page.heading("What the source reports")
-        page.text(recipe.conclusion)
-        page.note("The source's own result on its own images, in other words; not a finding of these runs.")
-    if recipe.interpretation.strip() or (folder / "interpretation.md").is_file():
-        report_interpretation(page, recipe, folder)
-    for number, detail in enumerate(details):
-        report_detail(page, detail, number)
-    page.heading("Settings")
-    page.code(yaml.safe_dump(without_passwords(recipe_to_dict(recipe)), sort_keys=False, allow_unicode=True))
-    return page.write(folder, refresh)
-
-
-def report_interpretation(page: Page, recipe: Recipe, folder: Path) -> None:
-    """A person's words, from the recipe or from interpretation.md in the run's folder, which nothing overwrites."""
-    page.heading("Interpretation")
-    own = folder / "interpretation.md"
-    words = own.read_bytes() if own.is_file() else recipe.interpretation.encode()
-    try:
-        page.prose(words.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        page.note(f"Note: {own.name} is not UTF-8 and is read as Latin-1; save it as UTF-8 if letters look wrong.")
-        page.prose(words.decode("latin-1"))
-
-
-def report_results(
-    page: Page,
-    recipe: Recipe,
-    table: pd.DataFrame,
-    logs: Mapping[str, pd.DataFrame],
-    comparable: bool = False,
-    by_identity: pd.DataFrame | None = None,
-) -> None:
-    """Findings, tables and curves of all runs; by_identity: mean AP of each identity (rows) by variant (columns)."""
-    summary = summarise(table, logs, recipe, comparable)
-    several = len(summary) > 1 and summary["map"].notna().any()
-    compared = compare_variants(table, logs=logs) if several else pd.DataFrame()
-    page.heading("Findings")
-    page.bullets([*findings(summary, compared, table, by_identity), *same_words(table, logs)])
-    if following := next_words(summary, compared, table):
-        page.heading("What next", 3)
-        page.bullets(following)
-    page.heading("Results")
-    meanings = [f"{name}: {COLUMNS[name].meaning}" for name in summary if name in COLUMNS and COLUMNS[name].meaning]
-    if (rule := recipe.divergence) is not None:
-        meanings.append(f"diverged: runs whose best mAP up to epoch {rule.epoch} is below {rule.map}")
-    first = [name for name in ANSWERING if name in summary]
-    page.table(summary[first], "Means over seeds; what columns mean stands with the others.")
-    page.fold("All columns", summary.drop(columns=first[1:]), f"Means over seeds. {'; '.join(meanings)}.")
-    if several or len(table) > 1:
-        caption = (
-            "Mean validation mAP, with its 95 % interval where there are several seeds; dots are single runs, upright "
-            "strokes the plain backbone, without head and training."
-        )
-        page.figure("map", variants_figure(summary, table), caption)
-    if several:
-        page.heading("Differences, paired by seed", 3)
-        page.table(
-            compared.dropna(axis=1, how="all"),
-            "difference: of mAP to the first variant on the same seeds, with its 95 % interval; p: paired t-test; "
-            "p_holm: corrected for the number of variants; epochs and time: what it takes more.",
-        )
-        if "map_across" in summary:
-            across = compare_variants(table.dropna(subset=["map_across"]), "map_across", logs)
-            page.table(across.dropna(axis=1, how="all"), "The same of the mAP across encounters.")
-    heat = grid_heat(recipe, summary)
-    if heat is not None:
-        page.figure("heat", heat_figure(heat, "validation mAP"), "Mean validation mAP by the grid's two settings.")
-    if (marginal := marginal_figure(recipe, logs)) is not None:
-        caption = "Mean over all other settings and seeds for each value of a grid's setting, with its standard error."
-        page.figure("marginal", marginal, caption)
-    wide = {c for c in ("trainable", "parameters") if c in summary and summary[c].max() > 1.5 * summary[c].min()}
-    if "trainable" in wide:
-        label = "trainable parameters"
-        page.figure("parameters", scatter_figure(summary, "trainable", label), "Parameters that learn against mAP.")
-    if "parameters" in wide:
-        page.figure("size", scatter_figure(summary, "parameters", "parameters"), "All parameters against mAP.")
-    if len(summary) > 2 and summary.seconds.max() > 30:
-        page.figure("time", scatter_figure(summary, "seconds", "seconds of training"), "Time of training against mAP.")
-    if len(stages := stages_table(logs)):
-        page.table(
-            stages,
-            "By stage of training: its epochs and time, the mAP at its end and the best in it; means over seeds.",
-        )
-    if len(kept := selection_table(logs, recipe.train.select)) > 1:
-        page.heading("What another choice of the epoch would have kept", 3)
-        page.table(kept, "Means over runs: the epoch that is best in each metric, and the mAP there.")
-    if by_identity is not None and by_identity.shape[1] > 1:
-        report_identities(page, by_identity, str(summary.variant[summary["map"].idxmax()]))
-    beside = set(table.variant) if comparable else set()
-    others = {key: value for key, value in recipe.published.items() if key not in beside}
-    if others:
-        report_published(page, others, comparable)
-    report_curves(page, table, logs)
-    page.heading("Runs", 3)
-    shown = [name for name, column in COLUMNS.items() if column.of_runs and name in table]
-    page.table(table[shown].assign(seed=table.seed.astype(str)), "results.csv has more columns.")
-
-
-def report_readings(page: Page, recipe: Recipe) -> None:
-    """Where the source's text and code differ, what these runs took, and its scores on a leaderboard."""
-    if recipe.leaderboard:
-        page.heading("Leaderboard, by others", 3)
-        rows = {"submission": list(recipe.leaderboard), "score": [str(v) for v in recipe.leaderboard.values()]}
-        page.table(
-            pd.DataFrame(rows), "Scores of somebody else's submissions on other images than validation's; not ours."
-        )
-    if not recipe.readings:
-        return
-    page.heading("Readings of the source")
-    how = {
-        "published": "what made the published numbers, or what is said below",
-        "text": "its text",
-        "code": "its code",
-    }
-    page.text(f"Where the source's text, its code and this recipe differ, these runs follow {how[recipe.reading]}.")
-
-    def words(told: Any, dotted: str = "") -> str:
-        if not isinstance(told, Mapping) or not told:
-            return f"{dotted}: {told}" if dotted else str(told).strip()
-        return "; ".join(
-            words(v, f"{dotted}.{key}" if dotted else str(key)) for key, v in told.items() if key != "name"
-        )
-
-    rows = [
-        {
-            "about": one.about,
-            "text": words(one.text),
-            "code": words(one.code),
-            "taken": one.taken,
-            "why": one.why.strip(),
-        }
-        for one in recipe.readings
-    ]
-    page.table(
-        pd.DataFrame(rows), "taken: by the recipe as it stands; -o reading=text or -o reading=code takes the other."
-    )
-
-
-def report_identities(page: Page, by_identity: pd.DataFrame, best: str, most: int = 12) -> None:
-    """Whose average precision changes most from the first variant to the best, or where that is best to the second."""
-    first = by_identity.columns[0]
-    best = best if best != first else by_identity.columns[1]
-    change = (by_identity[best] - by_identity[first]).dropna().sort_values()
-    if change.empty:
-        return
-    shown = change if len(change) <= 2 * most else pd.concat([change[:most], change[-most:]])
-    page.heading("By identity", 3)
-    table = pd.DataFrame({"identity": shown.index, first: by_identity[first][shown.index].to_numpy()})
-    table[best] = by_identity[best][shown.index].to_numpy()
-    table["change"] = shown.to_numpy()
-    page.table(
-        table,
-        f"Average precision by identity, {best} against {first}, means over seeds: {(change > 0).sum()} gain, "
-        f"{(change < 0).sum()} lose; of many those that change most.",
-    )
-
-
-def selection_table(logs: Mapping[str, pd.DataFrame], used: str) -> pd.DataFrame:
-    """For each metric of the log the epoch that it would have kept, and the mAP there: means over the runs."""
-    rows, trained = [], [log[log.epoch > 0].to_dict("records") for log in logs.values() if log.epoch.max() > 1]
-    for metric in dict.fromkeys([used, *METRICS]):
-        told = [
-            one for one in trained if metric not in METRICS or pd.Series([row.get(metric) for row in one]).notna().any()
-        ]
-        if told:
-            kept = [one[best_epoch(one, metric)] for one in told]
-            row = {"by": f"{metric} (used)" if metric == used else metric, "runs": len(kept)}
-            row["epoch"] = float(np.mean([one["epoch"] for one in kept]))
-            both = {key: [one[key] for one in kept if key in one] for key in ("map", "map_across")}
-            rows.append({**row, **{key: float(np.mean(values)) for key, values in both.items() if values}})
-    return pd.DataFrame(rows).dropna(axis=1, how="all")
-
-
-def stages_table(logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Epochs, seconds and mAP of each stage of training, means over the seeds of a variant."""
-    rows = []
-    for run, log in logs.items():
-        for stage, own in log[log.epoch > 0].groupby("stage") if "stage" in log else ():
-            told = {"variant": run.rpartition("/")[0], "stage": int(stage) + 1, "epochs": len(own)}
-            rows.append(
-                {**told, "seconds": own.seconds.sum(), "map at end": own["map"].iloc[-1], "best": own["map"].max()}
-            )
-    return pd.DataFrame(rows).groupby(["variant", "stage"], sort=False).mean().reset_index() if rows else pd.DataFrame()
-
-
-def report_published(page: Page, published: Mapping[str, Any], comparable: bool) -> None:
-    page.heading("Published by others", 3)
-    data = "on images of the same number" if comparable else "on other images than these: not to be compared"
-    rows = {"published by others": list(published), "value": [str(value) for value in published.values()]}
-    page.table(pd.DataFrame(rows), f"Measured by somebody else, {data}; not ours.")
-
-
-def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFrame]) -> None:
-    if max(log.epoch.max() for log in logs.values()) < 1:
-        return  # nothing was trained
-    page.heading("Curves")
-    grouped = {
-        variant: {seed: logs[f"{variant}/seed{seed}"] for seed in runs.seed}
-        for variant, runs in table.groupby("variant", sort=False)
-    }
-    caption = "By epoch; epoch 0 is before training."
-    if len(table) > len(grouped):
-        caption = (
-            "By epoch: mean over seeds and the band between lowest and highest, as far as all runs go; thin lines are "
-            f"single runs that went on (both for up to {MOST_BANDS} variants). Epoch 0 is before training."
-        )
-    every = pd.concat(logs.values())
-    losses, maps = [("train_loss", "training loss"), ("val_loss", "validation loss")], [("map", "validation mAP")]
-    if alone := other_scales(grouped):
-        page.figure("curves", bands_figure(grouped, maps), caption)
-        note = "Training and validation loss by epoch, each variant on its own axis: their losses do not compare."
-        page.figure("losses", losses_figure({name: grouped[name] for name in alone}), note)
-    else:
-        page.figure("curves", bands_figure(grouped, losses + maps), caption)
-    if "map_across" in every and every.map_across.notna().any():
-        both = [("map", "validation mAP"), ("map_across", "the same across encounters")]
-        page.figure("across", bands_figure(grouped, both), "mAP with all pairs, and without those of one encounter.")
-    rates = [("lr", "learning rate"), ("grad_norm", "norm of the gradient")]
-    page.figure("rates", bands_figure(grouped, rates), "Learning rate (of the head) and mean gradient norm by epoch.")
-    if "hardest_positive" in every and every.hardest_positive.notna().any():
-        mined = [
-            ("hardest_positive", "similarity of the hardest positive"),
-            ("hardest_negative", "of the hardest negative"),
-        ]
-        met = [("hardest_met", "share of hardest positives of one encounter")]
-        mined += met if every.hardest_met.notna().any() else []
-        caption = "What batches offer to learn from: means over images that have another of their identity there."
-        page.figure("mining", bands_figure(grouped, mined), caption)
-    inside = {name: runs for name, runs in grouped.items() if "distance_to_rim" in next(iter(runs.values()))}
-    if inside:
-        lying = [("embedding_norm", "mean norm in the ball"), ("distance_to_rim", "outermost embedding to the rim")]
-        page.figure(
-            "ball", bands_figure(inside, lying), "Where validation embeddings lie in the Poincare ball, by epoch."
-        )
-    if "gem_p" in every:
-        with_gem = {name: runs for name, runs in grouped.items() if "gem_p" in next(iter(runs.values()))}
-        page.figure(
-            "gem", bands_figure(with_gem, [("gem_p", "exponent p of GeM")]), "Exponent of the pooling by epoch."
-        )
-
-
-def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
-    """One run: retrievals to look at, identities, similarities, and a map."""
-    labels, name = np.asarray(detail["labels"]), f"run{number}"
-    page.heading(detail["name"])
-    if detail["why"]:
-        page.note(detail["why"])
-    steps = pd.DataFrame(detail["metrics"].get("postprocess", []))
-    if len(steps):
-        page.table(
-            steps,
-            "map: validation mAP after these steps, map_across the same across encounters; low and high: bootstrap "
-            "interval over identities of the gain over raw similarities, at 95 %, or wider where several lists are "
-            "measured, so that one choice in twenty is a false gain; mended, broken: shares of queries whose nearest "
-            "image becomes right, or wrong, by the steps; used: what the submission went through. What is fitted was "
-            "fitted on the other half of the identities. Measured, and by auto chosen, on these images.",
-        )
-    if tested := detail["metrics"].get("postprocess_test"):
-        page.table(pd.DataFrame(tested), "The test images after each step, by their solution; gains over raw.")
-    if detail.get("guesses") is not None:
-        report_open_set(page, detail["metrics"]["open_set"], detail["guesses"], name)
-    page.image(
-        f"{name}-retrievals",
-        detail["sheet"],
-        "Queries (left) and their five nearest images: the worst queries, median ones, and the best. Blue frames with "
-        "a tick show the same identity, orange ones with a cross another; last the nearest image that shows it, with "
-        "its rank; AP: average precision.",
-    )
-    if detail.get("matches"):
-        pairs = [
-            f"{one} and {other if one != other else 'itself'} ({pair['strength']:.2f})"
-            for pair in detail["metrics"]["matches"]
-            for one, other in [pair["identities"]]
-        ]
-        page.image(
-            f"{name}-matches",
-            detail["matches"],
-            f"Spots that match, the strongest boldest, with the sum of their margins: {'; '.join(pairs)}. First the "
-            "strongest and the median pair of one identity (of two encounters, where these are told), then the "
-            "strongest pair of two identities.",
-        )
-    weakest = dict(sorted(detail["metrics"]["per_identity"].items(), key=lambda item: item[1])[:80])
-    by_identity = bars_figure(weakest, "average precision")
-    page.figure(f"{name}-identities", by_identity, "Average precision by identity, weakest on top (at most 80).")
-    if detail.get("counts"):
-        caption = "Average precision of each identity by the number of images that it was learned from."
-        rare = rarity_figure(detail["counts"], detail["metrics"]["per_identity"])
-        page.figure(f"{name}-rarity", rare, caption)
-    page.figure(
-        f"{name}-similarity", similarity_figure(detail["similarity"], labels), "Similarity of validation pairs."
-    )
-    places = map_figure(detail["embeddings"], labels)
-    if places is None:
-        page.note(f"No map of the {len(labels)} validation embeddings: they are fewer than four, or all alike.")
-    else:
-        page.figure(f"{name}-map", places, "Two-dimensional map of the validation embeddings.")
-
-
-def report_open_set(page: Page, told: Mapping[str, Any], guesses: pd.DataFrame, name: str) -> None:
-    """How well known individuals are named and unknown ones found, by fitted and by fixed thresholds."""
-    page.heading("Known or new", 3)
-    kinds = {
-        "given": "given",
-        "fitted": "fitted on these queries",
-        "cross_fitted": "fitted on the other half of the identities",
-    }
-    rows = [{"thresholds": label, **told[kind]} for kind, label in kinds.items() if kind in told]
-    published = "published" if told["decide"] == "softmax" else "published for softmax"
-    rows += [{"thresholds": f"{fixed}, {published}", **score} for fixed, score in told["fixed"].items()]
-    validated = "given" if "given" in told else "fitted in validation"
-    rows += [{"thresholds": f"test, {validated}", **told["test"]}] if "test" in told else []
-    rows += [{"thresholds": f"test, {fixed}", **score} for fixed, score in told.get("test_fixed", {}).items()]
-    scale = "similarity" if told["decide"] == "nearest" else "probability"
-    least = ", ".join(
-        f"{species or 'all'} {value:.4f} (a {scale} of {told[scale][species]:.4f})"
-        for species, value in told["thresholds"].items()
-    )
-    page.table(
-        pd.DataFrame(rows),
-        f"baks, baus: balanced accuracy on known and unknown individuals; score: sqrt(baks x baus). Least confidence: "
-        f"{least}. Confidence: {told['confidence']}. {told['unknown']} The epoch, and one threshold or several, were "
-        "chosen on these images.",
-    )
-    if "retrieval" in told:
-        page.table(
-            pd.DataFrame([{"queries": part, **scores} for part, scores in told["retrieval"].items()]),
-            "Queries of known individuals against the gallery, which alone are compared: mAP and top-1, and the same "
-            "across encounters.",
-        )
-    page.figure(
-        f"{name}-thresholds",
-        threshold_figure(guesses, told["thresholds"]),
-        "Score by threshold, and confidence of the best guess; dashed the threshold used, dotted the fixed ones.",
-    )
-
-
-# 17. Experiments
+# 15. Experiments
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -10400,18 +8357,18 @@ class Result:
 
     folder: Path
     table: pd.DataFrame  # a row for each finished run
-    report: Path
+    report: Path | None  # None where there is no tools/ to write one
     failed: Mapping[str, str] = field(default_factory=dict)  # why, by the folder of the run
 
     def _repr_html_(self) -> str:
-        return html_table(self.table) + f"<p>report: {html.escape(str(self.report))}</p>"
+        return self.table.to_html(index=False, na_rep="") + f"<p>report: {self.report or 'none'}</p>"
 
     def image(self, name: str) -> Image.Image:
         """A figure of the report, such as "curves" or "run0-retrievals", which a notebook shows in place."""
         path = self.folder / "figures" / f"{name}.png"
         if not path.is_file():
             there = [p.stem for p in path.parent.glob("*.png")]
-            raise KitError(f"{self.report}: has no figure {name!r}; {suggest(name, there)}")
+            raise KitError(f"{self.folder}: its report has no figure {name!r}; {suggest(name, there)}")
         return Image.open(path)
 
 
@@ -10540,11 +8497,6 @@ class RunFolder:
         except (KitError, ValueError) as error:
             raise damaged(path, error) from None
 
-    def matches(self) -> bytes | None:
-        """The picture of spots that match, where they were looked for."""
-        path = self.path / "matches.jpg"
-        return path.read_bytes() if path.is_file() else None
-
     def settings(self) -> dict[str, Any]:
         """The settings that it was made with, the fingerprint of its data, and that of the weights it began with."""
         path = self.path / "recipe.yaml"
@@ -10556,21 +8508,21 @@ class RunFolder:
             raise damaged(path, str(error).removeprefix(f"{path}: ")) from None
         return told
 
-    def begin(self, recipe: Recipe, fingerprints: tuple[str, str]) -> None:
-        """Writes recipe.yaml; fingerprints: of the data, as told now and by version 0.1.0."""
-        told = {**without_passwords(recipe_to_dict(recipe)), "data_fingerprint": fingerprints[0]}
+    def begin(self, recipe: Recipe, data: str) -> None:
+        """Writes recipe.yaml; data: their fingerprint."""
+        told = {**without_passwords(recipe_to_dict(recipe)), "data_fingerprint": data}
         told["weights"] = weights_version(recipe)
         write_text(self.path / "recipe.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
 
-    def changed(self, recipe: Recipe, fingerprints: tuple[str, str]) -> list[str]:
+    def changed(self, recipe: Recipe, data: str) -> list[str]:
         """What its settings and data differ in from those of now; nothing where it has no results."""
         if not (self.path / "recipe.yaml").is_file() or not self.has_results:
             return []
         earlier = self.settings()
-        told, weights = earlier.pop("data_fingerprint", fingerprints[0]), earlier.pop("weights", "")
+        told, weights = earlier.pop("data_fingerprint", data), earlier.pop("weights", "")
         earlier = recipe_to_dict(recipe_from_dict(earlier, str(self.path)))  # with what was no setting yet
         changed = [f"{key}: {then} there, {now} now" for key, then, now in differing_settings(earlier, recipe)]
-        changed += ["the data: other images or labels"] if told not in fingerprints else []
+        changed += ["the data: other images or labels"] if told != data else []
         now = weights_version(recipe) if weights else ""
         other = weights and now and now != weights
         return [*changed, *(["the weights that it begins with: another file"] if other else [])]
@@ -10619,192 +8571,13 @@ def check_model(recipe: Recipe) -> None:
             whole = holds_backbone(file.keys())
     if recipe.model.pretrained and not whole:
         find_backbone_weights(recipe.model.backbone, recipe.model.weights)
-    for part in recipe.analysis:
-        if part.settings.get("against"):
-            check_model(with_backbone(recipe, part.settings["against"]))
     for step in recipe.postprocess:
         if step.name == "local":
             told = {**settings_of(step.kind, step.name), **step.settings}
             detector_weights(told["detector"], told["weights"])
 
 
-@lru_cache(maxsize=8)
-def backbone_without_memory(name: str, input_size: int | None, classifier: bool) -> nn.Module:
-    with torch.device("meta"):
-        return create_backbone(name, input_size, classifier=classifier)
-
-
-def check_buildable(recipe: Recipe) -> None:
-    """Refuses a model, or learning rates by layer, that can't be made as the recipe has it; takes no memory for it."""
-    model = recipe.model
-    known_backbone(model.backbone)
-    for part in recipe.analysis:
-        if part.settings.get("against"):
-            known_backbone(part.settings["against"])
-    try:
-        backbone = backbone_without_memory(model.backbone, model.input_size, model.pooling.name == "logits")
-        with torch.device("meta"):
-            embedder = build_embedder(replace(model, pretrained=False), backbone)
-            if not model.freeze:
-                backbone_groups(embedder, recipe.train.lr, recipe.train.layer_decay)
-    except (RuntimeError, NotImplementedError, TypeError):  # some old models can't be made without memory
-        return
-
-
-def with_backbone(recipe: Recipe, name: str) -> Recipe:
-    """The recipe with a second backbone to compare, whose weights are looked for by its own name."""
-    folder = recipe.model.weights if recipe.model.weights and Path(recipe.model.weights).is_dir() else None
-    model = replace(recipe.model, backbone=name, weights=folder)
-    return replace(recipe, model=model, checkpoint=None, analysis=())
-
-
-def small_backbone() -> Path:
-    """Weights of a tiny backbone that has learned to tell other synthetic cats apart; made once, then in the cache.
-
-    They stand in for real weights where an experiment is only to be tried.
-    """
-    path = cache_dir() / "weights" / "small 2" / "test_resnet.safetensors"
-    with only_one(path, wait=True):
-        if path.is_file():
-            try:
-                load_safetensors(path)
-            except KitError:
-                remove_path(path)
-        if not path.is_file():
-            echo("  training a small backbone on other synthetic cats, once")
-            recipe = recipe_from_dict(
-                {
-                    "name": "small",
-                    "data": {"mini": {"identities": 16, "images": 200, "seed": 1000}, "size": 96},
-                    "background": "black",
-                    "augment": ["affine", {"name": "erasing", "p": 0.3, "area": [0.02, 0.15]}],
-                    "model": {"backbone": "test_resnet", "pretrained": False, "input_size": 96, "freeze": False},
-                    "loss": {"name": "arcface", "margin": 0.2, "scale": 16},
-                    "train": {"epochs": 10, "batch_size": 16, "lr": 2e-3, "weight_decay": 1e-2, "schedule": "cosine"},
-                }
-            )
-            with quiet():
-                result = run_recipe(recipe, out=path.parent / "runs", device="cpu")
-            embedder, _, _ = embedder_for(replace(recipe, checkpoint=str(result.folder / "default" / "seed42")))
-            save_backbone(path, embedder.backbone, "test_resnet")
-    return path
-
-
-def run_recipe(
-    recipe: Recipe | str | Path,
-    data: str | Path | None = None,
-    out: str | Path | None = None,
-    device: str = "auto",
-    force: bool = False,
-    jobs: int | None = 1,
-    gpus: int | None = None,
-    report_only: bool = False,
-    folder: Path | None = None,
-) -> Result:
-    """Runs every variant and seed of a recipe and writes results, submissions and a report below out/<recipe>/.
-
-    recipe: a Recipe or the path of one. data: a folder in the competition's layout. out: "runs" unless given. A run
-    that is finished is not run again, an interrupted one goes on; `force` sets the old result aside and starts anew.
-    jobs: runs at a time (None: as many as there are cores, for frozen backbones on a CPU). gpus: processes that share
-    each batch of a backbone that learns (None: one for each GPU); under torchrun its own. report_only: makes the report
-    of what is finished, in `folder` where that is given, and trains nothing. Raises KitError on bad input before any
-    work begins, and TrainingFailed when no run succeeds.
-    """
-    begun, recipe = time.monotonic(), recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    check_run_options(data, out, jobs, gpus)
-    named = recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}"
-    folder = folder or Path(out or "runs") / named
-    refuse_other_contents(folder, EXPERIMENT)
-    with distributed(device) as chosen, nothing_left_on_error(folder):
-        specs = [search_baseline(recipe)] if recipe.search else expand(recipe)
-        check_ensemble(recipe, specs)
-        competitions = load_competitions(specs, data)
-        measured_only = not recipe.train.epochs and {part.name for part in recipe.analysis} == {"characteristics"}
-        for spec in [] if measured_only else specs:
-            check_open_set(spec.recipe, competitions[data_key(spec.recipe)])
-            check_model(spec.recipe)
-            precision_of(spec.recipe.train.precision, chosen)
-        check_earlier(folder, specs, competitions, force)
-        together = processes_for(recipe, specs, chosen, gpus)
-        if together > 1 and not report_only:
-            run_in_processes(recipe, data, out, device, force, together)
-            force = False
-        echo(f"{recipe.name}: {len(specs)} run{'s' * (len(specs) > 1)} on {device_name(chosen)}")
-        analyses, deadline = [], begun + 3600 * (recipe.train.max_hours or math.inf)
-        if on_kaggle():  # whose clock runs since the session began
-            deadline = min(deadline, begun + 3600 * KAGGLE_HOURS - session_age())
-        if rank() == 0 and not report_only:
-            claim(folder, EXPERIMENT)
-        with first_process_first():
-            for competition in {id(c): c for c in competitions.values()}.values():
-                train, test = competition.train, competition.test
-                echo(
-                    f"  {competition.root}: {len(train)} training images of {len(competition.identities)} identities, "
-                    f"{len(test)} test images"
-                )
-            if recipe.analysis:
-                whole = replace(recipe, data=replace(recipe.data, subset=None))
-                everything = open_data(whole, competitions[data_key(specs[0].recipe)])
-                context = AnalysisContext(recipe, everything, folder / "analysis", chosen)
-                for part in recipe.analysis:
-                    echo(f"  analysis: {part.name}")
-                    analyses.append(part(context))
-            if recipe.search:
-                images_of = partial(images_for, data=data, folder=folder)
-                until = deadline - 0.15 * (deadline - begun)  # the best is trained afterwards
-                until = -math.inf if report_only else deadline if math.isinf(deadline) else until
-                specs = run_search(recipe, images_of, folder, chosen, until, force)
-                competitions = load_competitions(specs, data)
-            elif recipe.analysis and not recipe.train.epochs and recipe.checkpoint is None:
-                specs = []
-            opened = open_all(specs, competitions, folder)
-        if not report_only:
-            told = {"recipe": without_passwords(recipe_to_dict(recipe))}
-            told["data"] = None if data is None else str(Path(data).resolve())
-            if rank() == 0:
-                write_json(folder / "experiment.json", told)
-        used = [images.competition for images in opened.values()] or competitions.values()
-        comparable = all(published_on(competition, recipe.data.competition) for competition in used)
-        queue = RunQueue(specs, opened, folder, chosen, force, deadline, data)
-        queue.look = partial(finish_experiment, recipe, specs, opened, folder, {}, analyses, comparable, going_on=True)
-        done_elsewhere = report_only or (together > 1 and world_size() == 1)
-        failed = queue.failures() if done_elsewhere else queue.run(jobs)
-        if rank() > 0:
-            return Result(folder, pd.DataFrame(), folder / "report.html")
-        return finish_experiment(recipe, specs, opened, folder, failed, analyses, comparable)
-
-
-def check_run_options(data: str | Path | None, out: str | Path | None, jobs: int | None, gpus: int | None) -> None:
-    for name, number in {"--jobs": jobs, "--gpus": gpus}.items():
-        convert(number, Count | None, name)
-    for name, path in {"--data": data, "--out": out}.items():
-        convert(None if path is None else str(path), PathText | None, name)
-
-
-@contextmanager
-def nothing_left_on_error(folder: Path) -> Iterator[None]:
-    """On bad input removes what of a result folder holds nothing: empty folders, and with them its marker."""
-    try:
-        yield
-    except KitError:
-        if rank() == 0 and folder.is_dir():
-            for inner in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
-                with suppress(OSError):  # it holds something
-                    inner.rmdir()
-            if {path.name for path in folder.iterdir()} <= {MARKER, "experiment.json"}:
-                remove_path(folder)
-                with suppress(OSError):
-                    folder.parent.rmdir()
-        raise
-
-
-def published_on(competition: Competition, slug: str) -> bool:
-    """Whether the data are those that published figures were measured on, as far as their numbers tell."""
-    return (len(competition.train), len(competition.identities)) == PUBLISHED_ON.get(slug)
-
-
-KAGGLE_HOURS = 11.5  # of a session's 12
-KAGGLE_OUTPUT = 19.5e9  # bytes, of the 20 GB that are saved
+# several processes that share the work
 
 
 def processes_for(recipe: Recipe, specs: Sequence[RunSpec], device: torch.device, asked: int | None) -> int:
@@ -10821,206 +8594,6 @@ def processes_for(recipe: Recipe, specs: Sequence[RunSpec], device: torch.device
         check_gpus(asked or 1)
         return asked or torch.cuda.device_count()
     return asked or 1
-
-
-def images_for(recipe: Recipe, data: str | Path | None, folder: Path) -> Images:
-    """The images of a recipe; runs that differ in nothing that matters to them share them."""
-    plain = {key: recipe_to_dict(recipe)[key] for key in ("name", "data", "background")}
-    return opened_once(json.dumps(plain), data, folder)
-
-
-def open_all(specs: Sequence[RunSpec], competitions: Mapping[str, Competition], folder: Path) -> dict[str, Images]:
-    """The images of all runs by `data_key`, and what is to be said about them."""
-    opened: dict[str, Images] = {}
-    for spec in specs:
-        key = data_key(spec.recipe)
-        opened[key] = opened.get(key) or open_data(spec.recipe, competitions[key], folder)
-    for note in {note: None for images in opened.values() for note in images.competition.notes}:
-        echo(f"  note: {note}")
-    return opened
-
-
-def folder_bytes(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # renamed meanwhile
-            total += path.stat().st_size if path.is_file() else 0
-    return total
-
-
-def features_key(recipe: Recipe) -> str:
-    """The same only for runs that read the same features of a frozen backbone."""
-    told, drawn = recipe_to_dict(recipe), recipe.train.views or not recipe.model.pretrained
-    parts = [told["model"], told["background"], told["train"]["precision"], told["train"]["stages"]]
-    views = [told["augment"], recipe.train.views] if recipe.train.views else []
-    return fingerprint(data_key(recipe), parts, views, recipe.seed if drawn else 0)
-
-
-@lru_cache(maxsize=8)
-def opened_once(recipe: str, data: str | Path | None, folder: Path) -> Images:
-    """The images of a recipe, of which JSON gives what matters to them."""
-    read = recipe_from_dict(json.loads(recipe))
-    return open_data(read, load_competition(find_data(read, data), read.data.masks), folder)
-
-
-REPORTS = 60  # seconds between reports while runs go on
-FIRST_REPORT = 15  # seconds that runs must have taken before the first
-
-
-@dataclass(eq=False)
-class RunQueue:
-    """All runs of an experiment, and what they share."""
-
-    specs: Sequence[RunSpec]
-    opened: Mapping[str, Images]
-    folder: Path
-    device: torch.device
-    force: bool
-    deadline: float  # by time.monotonic()
-    data: str | Path | None
-    look: Callable[[], Any] | None = None  # writes the report of the runs that are finished
-    looked: float = field(default_factory=lambda: time.monotonic() + FIRST_REPORT - REPORTS)  # when that was
-
-    def show(self) -> None:
-        """A report of what there is so far, when the first run ends, and again every minute; no error ends runs."""
-        early = time.monotonic() - self.looked < REPORTS
-        if self.look is None or self.force or rank() > 0 or early or not self.unfinished():  # force: others are old
-            return
-        try:
-            self.look()
-        except Exception as error:  # noqa: BLE001 - whatever a report stumbles over, training goes on
-            echo(f"  note: the report is not there yet: {type(error).__name__}: {error}")
-        self.looked = time.monotonic()
-
-    def run_folder(self, spec: RunSpec) -> RunFolder:
-        return RunFolder(self.folder / spec.folder)
-
-    def unfinished(self) -> list[RunSpec]:
-        """The runs that are to be made."""
-        return [spec for spec in self.specs if self.force or not self.run_folder(spec).done]
-
-    def failures(self) -> dict[str, str]:
-        """Why, by folder, for the runs that failed."""
-        folders = {spec.folder: self.run_folder(spec) for spec in self.specs}
-        return {name: there.failure for name, there in folders.items() if there.failure and not there.finished}
-
-    def run(self, jobs: int | None) -> dict[str, str]:
-        """Runs what is not finished; why by folder for the runs that failed."""
-        if jobs is None:
-            quick = self.device.type == "cpu" and all(spec.recipe.model.freeze for spec in self.specs)
-            jobs = core_count() if quick else 1
-        jobs = min(jobs, len(self.unfinished()))
-        if jobs > 1 and world_size() == 1:
-            return self.run_side_by_side(jobs)
-        failed, stopped = {}, False
-        for number, spec in enumerate(self.specs, 1):
-            late = time.monotonic() > self.deadline or stopped
-            reason = from_first_process("train.max_hours is over" if late else self.out_of_room())
-            if number > 1 and reason:
-                echo(f"  {reason}: {len(self.specs) - number + 1} runs were not begun")
-                break
-            reason = self.run_or_tell(spec, number)
-            failed.update({spec.folder: reason} if reason else {})
-            self.show()
-            stopped = self.run_folder(spec).stopped
-        return failed
-
-    def out_of_room(self) -> str:
-        """Why no further run fits what Kaggle saves of a session; "" where it does."""
-        if not on_kaggle():
-            return ""
-        weights = [self.run_folder(spec).path / "weights.safetensors" for spec in self.specs]
-        largest = max((path.stat().st_size for path in weights if path.is_file()), default=0)
-        needed = 9 * largest  # a checkpoint holds the weights four times, and is replaced by another before it goes
-        full = folder_bytes(KAGGLE_WORKING) + needed > KAGGLE_OUTPUT
-        return f"{KAGGLE_WORKING} has no room for another run (Kaggle saves 20 GB)" if full else ""
-
-    def run_or_tell(self, spec: RunSpec, number: int) -> str:
-        """Runs one spec unless it is finished; why it failed, if it did.
-
-        A result of other settings gives way where it failed, or where the settings come from other runs.
-        """
-        there, images = self.run_folder(spec), self.opened[data_key(spec.recipe)]
-        with only_one(there.path) if rank() == 0 else nullcontext():
-            if rank() == 0 and os.path.lexists(there.path):
-                changed = not self.force and there.changed(spec.recipe, images.fingerprints)
-                if self.force or (changed and (spec.derived or there.failure)):
-                    there.set_aside()
-            done, failure = from_first_process((there.done, there.failure))
-            if done:
-                echo(f"  {spec.folder}: finished before")
-                if rank() == 0:
-                    remove_path(there.path / "checkpoint.safetensors")  # of a process that was killed as it finished
-            elif failure:
-                echo(f"  {spec.folder}: failed before ({failure}); other settings or --force run it again")
-            else:
-                echo(f"  {spec.folder} ({number} of {len(self.specs)})")
-                try:
-                    execute_run(spec, images, there.path, self.device, self.deadline)
-                    if rank() == 0 and there.finished:
-                        echo(result_line(next(runs_table([spec], self.folder).itertuples())))
-                except TrainingFailed as error:
-                    failure = str(error)
-                    echo(f"  {spec.folder}: failed: {failure}")
-        return failure
-
-    def run_side_by_side(self, jobs: int) -> dict[str, str]:
-        """Runs several specs at a time, each in a process with its share of the cores."""
-        from concurrent.futures import ProcessPoolExecutor, as_completed
-        from concurrent.futures.process import BrokenProcessPool
-        from multiprocessing import active_children, get_context
-
-        for spec in {features_key(c.recipe): c for c in self.unfinished()}.values():
-            images = self.opened[data_key(spec.recipe)]  # features are extracted once, before all need them
-            embedder = embedder_for(spec.recipe)[0].to(self.device)
-            labels = torch.zeros(len(images.competition.train), dtype=torch.int64)
-            make_task(spec.recipe, embedder, images, labels, images.splits[0], self.device)
-        threads, failed = max(1, core_count() // jobs), {}
-        shared = (self.specs, self.data, self.folder, str(self.device), self.force, self.deadline, threads)
-        context = get_context("spawn")
-        with on_sigterm(interrupt), ProcessPoolExecutor(jobs, context, end_with_parent, (os.getpid(),)) as pool:
-            waiting = {pool.submit(run_alone, number, *shared): spec for number, spec in enumerate(self.specs)}
-            try:
-                for done in progress(as_completed(waiting), "runs", len(waiting)):
-                    reason = done.result()
-                    failed.update({waiting[done].folder: reason} if reason else {})
-                    self.show()
-            except BaseException as error:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for child in active_children():
-                    child.terminate()
-                if isinstance(error, BrokenProcessPool):
-                    raise TrainingFailed(
-                        f"{self.folder}: one of {jobs} processes died; the same command goes on from the last "
-                        "checkpoints"
-                    ) from None
-                raise
-        return failed
-
-
-def run_alone(
-    number: int,
-    specs: Sequence[RunSpec],
-    data: str | Path | None,
-    folder: Path,
-    device: str,
-    force: bool,
-    deadline: float,
-    threads: int,
-) -> str:
-    """One run in a process of its own, which keeps the images for the next; why it failed, if it did."""
-    torch.set_num_threads(threads)
-    spec = specs[number]
-    if number and time.monotonic() > deadline and not RunFolder(folder / spec.folder).done:
-        echo(f"  {spec.folder}: not begun, for train.max_hours is over")
-        return ""
-    key = data_key(spec.recipe)
-    first = next(c for c in specs if data_key(c.recipe) == key)
-    opened = {key: images_for(first.recipe, data, folder)}
-    return RunQueue(specs, opened, folder, torch.device(device), force, deadline, data).run_or_tell(spec, number + 1)
-
-
-# several processes
 
 
 @contextmanager
@@ -11137,34 +8710,8 @@ def end_processes(started: Sequence[Any], patience: float = 10.0) -> None:
 def device_name(device: torch.device) -> str:
     if device.type == "cpu":
         return "cpu"
-    return (
-        f"{world_size()} x {torch.cuda.get_device_name(device)}"
-        if world_size() > 1
-        else torch.cuda.get_device_name(device)
-    )
-
-
-def check_earlier(folder: Path, specs: Sequence[RunSpec], competitions: Mapping[str, Competition], force: bool) -> None:
-    """Refuses to mix results of other settings or other data, unless they failed or `force` sets them aside."""
-    recipes = {} if force else {data_key(spec.recipe): spec.recipe for spec in specs}
-    told = {key: data_fingerprints(recipe, competitions[key], folder) for key, recipe in recipes.items()}
-    for spec in specs:
-        place = folder / spec.folder
-        if (
-            force
-            and spec.recipe.checkpoint
-            and place.resolve() in weights_path(spec.recipe.checkpoint).resolve().parents
-        ):
-            raise KitError(f"checkpoint: {spec.recipe.checkpoint}: --force would set it aside; choose another --out")
-        if force:
-            continue  # whatever lies there is set aside, unread
-        there = RunFolder(place)
-        changed = there.changed(spec.recipe, told[data_key(spec.recipe)])
-        if changed and not there.failure:
-            raise KitError(
-                f"{place}: holds a run with other settings ({'; '.join(changed)}); choose another --out, "
-                "or set it aside with --force"
-            )
+    name = torch.cuda.get_device_name(device)
+    return f"{world_size()} x {name}" if world_size() > 1 else name
 
 
 def execute_run(
@@ -11178,7 +8725,7 @@ def execute_run(
     """Trains and evaluates one variant with one seed; with several folds, each in a folder of its own."""
     recipe, splits = spec.recipe, images.splits
     if rank() == 0:
-        RunFolder(place).begin(recipe, images.fingerprints)
+        RunFolder(place).begin(recipe, images.fingerprint)
     try:
         if len(splits) == 1:
             run_split(recipe, images, splits[0], place, device, deadline, watch)
@@ -11289,9 +8836,7 @@ def write_results(
         if recipe.ensemble != "none":
             kept["similarity"] = final.matrix().numpy()
         if final.matched:
-            metrics["matches"], drawn = match_examples(final, labels, task.encounters)
-            with atomic(place / "matches.jpg") as temporary:
-                drawn.save(temporary, "JPEG", quality=85)
+            metrics["matches"] = match_examples(final, [*rows], labels, task.encounters)
         if recipe.ensemble == "posterior":
             kept["logits"] = state.logits(embeddings).numpy()
     else:
@@ -11308,6 +8853,30 @@ def write_results(
     write_json(place / "metrics.json", {**metrics, **run_facts(trainer)})
     if trainer.stopped != "max_hours":
         remove_path(place / "checkpoint.safetensors")
+
+
+def match_examples(
+    state: Retrieval, names: Sequence[str], labels: np.ndarray, met: np.ndarray | None, most: int = 40
+) -> list[dict[str, Any]]:
+    """Pairs that `local` matched, with their strongest spots, for a report to draw.
+
+    The strongest and the median pair of one identity, of two encounters where those are told, and the strongest of two
+    identities. A spot: x, y in the one image, x, y in the other (of its side), strength.
+    """
+    first, second = np.triu_indices(len(labels), 1)
+    strength = state.evidence["local"].cpu().numpy()[first, second]
+    same = labels[first] == labels[second]
+    own = np.flatnonzero(same if met is None else same & (met[first] != met[second]))
+    own, others = own[np.argsort(-strength[own], kind="stable")], np.flatnonzero(~same)
+    chosen = [*own[:1], *own[len(own) // 2 : len(own) // 2 + 1][: len(own) - 1]]
+    chosen += [others[strength[others].argmax()]] if len(others) else []
+    found = []
+    for one, other, value in zip(first[chosen], second[chosen], strength[chosen]):
+        here, there, weights = (x[:most].tolist() for x in state.matched[1].matches(one, other))
+        spots = [[*xy, *uv, weight] for xy, uv, weight in zip(here, there, weights)]
+        told = {"images": [names[one], names[other]], "identities": [str(labels[one]), str(labels[other])]}
+        found.append({**told, "strength": float(np.expm1(value)), "spots": spots})
+    return found
 
 
 def chance_map(labels: np.ndarray, orders: int) -> float:
@@ -11818,20 +9387,6 @@ def fusion_of(kind: str, runs: Sequence[Mapping[str, np.ndarray]]) -> Callable[[
     return lambda similarities: fuse(similarities, calibrators)
 
 
-def report_ensemble(told: Mapping[str, Any]) -> Page:
-    page = Page()
-    page.heading("Ensemble")
-    maps = {name: told.get(name) for name in ("map", "map_across", "test_map", "test_map_across")}
-    maps |= {f"{kind} score": told[kind]["score"] for kind in ("cross_fitted", "test") if kind in told}
-    shown = {"kind": told["kind"], "runs": len(told["runs"]), **maps}
-    page.table(
-        pd.DataFrame([{key: value for key, value in shown.items() if value is not None}]),
-        "Similarities of all runs after their post-processing, averaged on one scale; map: on the validation images, "
-        "where all runs hold out the same; those of calibrated ones are fitted on these very images.",
-    )
-    return page
-
-
 OPEN_SET_COLUMNS = {"given": "open_set", "cross_fitted": "open_set", "test": "test_open_set"}
 
 
@@ -11865,764 +9420,6 @@ def runs_table(specs: Sequence[RunSpec], folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@dataclass(frozen=True, eq=False)
-class Thumbnails(Sequence):
-    """Images of a store, made when they are asked for."""
-
-    store: ImageStore
-    positions: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, item: int) -> Image.Image:
-        return self.store.thumbnail(self.positions[item])
-
-
-def run_details(spec: RunSpec, images: Images, folder: Path, rows: int = 10) -> dict[str, Any]:
-    """What the report shows of one run (of its first fold, where there are folds)."""
-    there = RunFolder(folder / spec.folder).with_log
-    kept = there.arrays("validation.npz", "embeddings", "images", "labels")
-    labels, geometry = kept["labels"], spec.recipe.model.geometry.build()
-    similarity = similarity_matrix(kept["embeddings"], geometry=geometry)
-    position = {name: i for i, name in enumerate(images.competition.train.filename)}
-    if strange := [name for name in kept["images"] if name not in position]:
-        raise damaged(there.path / "validation.npz", f"{strange[0]} is none of the training images")
-    thumbnails = Thumbnails(images.store, [position[name] for name in kept["images"]])
-    precision = average_precision(similarity, labels)
-    order = [i for i in np.argsort(precision, kind="stable") if not np.isnan(precision[i])]
-    few = max(1, rows // 3)
-    middle = order[(len(order) - few) // 2 :][:few] if len(order) > rows else []
-    shown = [*order[: rows - 2 * few], *middle, *order[-few:]] if len(order) > rows else order
-    captions = [f"AP {precision[i]:.2f}  {labels[i]}" for i in shown]
-    sheet = contact_sheet(thumbnails, labels, similarity, shown, captions)
-    return {
-        "name": f"{spec.folder} (its first fold)" if there.path.name == "fold0" else spec.folder,
-        "why": spec.why,
-        "labels": labels,
-        "similarity": similarity,
-        "sheet": sheet,
-        "embeddings": geometry.logmap0(geometry.project(torch.from_numpy(kept["embeddings"]))).numpy(),
-        "metrics": there.metrics(),
-        "guesses": there.guesses(),
-        "matches": there.matches(),
-        "counts": images.competition.train.identity.iloc[images.splits[0][0]].value_counts().to_dict(),
-    }
-
-
-# analyses of the training images
-
-
-@dataclass(frozen=True, eq=False)
-class AnalysisContext:
-    """What an analysis looks at, and where it leaves its files."""
-
-    recipe: Recipe
-    images: Images
-    folder: Path  # for lists and tables
-    device: torch.device
-    rows: np.ndarray | None = None  # which of the training images are looked at; None: all
-
-    def within(self, images: Literal["all", "training"]) -> AnalysisContext:
-        """All images with a label, or those alone that the first split trains on."""
-        return self if images == "all" else replace(self, rows=np.sort(self.images.splits[0][0]))
-
-    @cached_property
-    def train(self) -> pd.DataFrame:
-        table = self.images.competition.train
-        return table if self.rows is None else table.iloc[self.rows].reset_index(drop=True)
-
-    @property
-    def positions(self) -> np.ndarray:
-        return np.arange(len(self.train)) if self.rows is None else self.rows
-
-    @property
-    def identities(self) -> np.ndarray:
-        return self.train.identity.to_numpy(str)
-
-    @cached_property
-    def pixels(self) -> ImageStore:
-        return self.images.store.subset(self.positions)
-
-    @cached_property
-    def signals(self) -> pd.DataFrame:
-        """Of the files as they are: what tells sharpness is lost where they are stored small."""
-        root = self.images.competition.root
-        signals = quality_of_files(root, list(self.train.path), self.recipe.data.masks, self.pixels.key)
-        self.keep("quality", pd.concat([self.train[["filename", "identity"]], signals], axis=1))
-        return signals
-
-    @cached_property
-    def embeddings(self) -> Tensor:
-        return self.embeddings_of(self.recipe)
-
-    def embeddings_of(self, recipe: Recipe) -> Tensor:
-        """Unit vectors (N, D) that the recipe's backbone makes, without a head."""
-        everything = self.images.competition.train
-        model = replace(recipe.model, freeze=True, pooling=Component("pooling", "native"))
-        plain = replace(recipe.train, views=0, stages=())
-        recipe = replace(recipe, model=model, augment=(), train=plain, checkpoint=None)
-        embedder = embedder_for(recipe)[0].to(self.device)
-        task = make_task(
-            recipe,
-            embedder,
-            self.images,
-            torch.zeros(len(everything), dtype=torch.int64),
-            (np.arange(len(everything)), np.arange(0)),
-            self.device,
-        )
-        return l2_normalize(task.source.read(self.positions).cpu())
-
-    def keep(self, name: str, table: pd.DataFrame) -> None:
-        write_table(self.folder / f"{name}.csv", table)
-
-    def thumbnails(self, positions: Iterable[int]) -> list[Image.Image]:
-        return [self.images.store.thumbnail(int(self.positions[i])) for i in positions]
-
-
-@register("analysis", "characteristics")
-def characteristics(context: AnalysisContext, images: Literal["all", "training"] = "all") -> Page:
-    """Counts by identity and species, proportions of the split, and quality of all images or those of training."""
-    train, (rows, held_out), page = context.train, context.images.splits[0], Page()
-    counts = train.identity.value_counts()
-    parts = {"all": counts, "training": train.identity.iloc[rows].value_counts()}
-    parts["validation"] = train.identity.iloc[held_out].value_counts()
-    table = pd.DataFrame(parts).fillna(0).astype(int).sort_values("all", ascending=False)
-    table["validation share"] = table.validation / table["all"]
-    share = len(held_out) / len(train)
-    page.heading("Characteristics")
-    page.text(
-        f"{len(train)} images of {len(counts)} identities, {counts.min()} to {counts.max()} each (median "
-        f"{counts.median():g}); {len(held_out)} of them, {share:.1%}, validate; by identity this share lies "
-        f"between {table['validation share'].min():.1%} and {table['validation share'].max():.1%}."
-    )
-    page.figure("counts", counts_figure(table), "Images of each identity, split into training and validation.")
-    page.table(counts_by_size(counts), "Identities by how many images they have.")
-    kind = next((c for c in ("species", "dataset") if c in train and (train[c].fillna("") != "").all()), None)
-    if kind:
-        page.table(counts_by_kind(train, context.images.competition.test, kind), f"Images and individuals by {kind}.")
-    signals = context.within(images).signals
-    caption = f"Quality on the animal's own pixels, at full resolution; {len(signals)} images."
-    page.figure("quality", histograms_figure({"all images": signals}), caption)
-    described = signals.describe(percentiles=[0.05, 0.5, 0.95]).T.assign(skewness=signals.skew())
-    described.insert(0, "signal", described.index)
-    page.table(described)
-    page.table(table.reset_index())
-    return page
-
-
-SIZES = (0, 1, 5, 20, 60, math.inf)  # bounds of groups of identities, by how many images they have
-
-
-def counts_by_size(counts: pd.Series) -> pd.DataFrame:
-    """How many identities have how many images, in a few groups."""
-    names = [
-        f"{low + 1:g} to {high:g}" if math.isfinite(high) else f"more than {low:g}"
-        for low, high in itertools.pairwise(SIZES)
-    ]
-    groups = pd.cut(counts, SIZES, labels=["1", *names[1:]])
-    found = pd.DataFrame(
-        {"identities": groups.value_counts(sort=False), "total": counts.groupby(groups, observed=False).sum()}
-    )
-    return (
-        found[found.identities > 0]
-        .rename_axis("images of an identity")
-        .rename(columns={"total": "images"})
-        .reset_index()
-    )
-
-
-def counts_by_kind(train: pd.DataFrame, test: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """Images, individuals, those with one image, and test images, for each value of the column `kind`."""
-    rows = []
-    for name, own in train.groupby(kind):
-        counts = own.identity.value_counts()
-        asked = int((test[kind] == name).sum()) if kind in test else 0
-        rows.append(
-            {
-                kind: name,
-                "images": len(own),
-                "individuals": len(counts),
-                "with one image": int((counts == 1).sum()),
-                "largest": int(counts.max()),
-                "test images": asked,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-SENSITIVITY = {  # other thresholds at which the methods for near-duplicates are tried
-    "perceptual_hash": ("distance", (4, 8, 11, 16, 20)),
-    "ssim": ("threshold", (0.65, 0.75, 0.85)),
-    "clustering": ("threshold", (0.9, 0.95, 0.99)),
-    "knn_graph": ("threshold", (0.85, 0.9, 0.95)),
-    "hybrid": ("threshold", (0.85, 0.9, 0.95)),
-}
-
-
-@register("analysis", "duplicates")
-def duplicates(
-    context: AnalysisContext,
-    thresholds: tuple[CosineRange, ...] = (0.90, 0.95, 0.99),
-    against: str | None = None,
-    threshold: CosineRange = 0.95,
-    images: Literal["all", "training"] = "all",
-) -> Page:
-    """Near-duplicates by every method, lists of what stays without them, and how well the cosine tells identities.
-
-    `thresholds` of the cosine are compared, `threshold` is that of the methods that take one; `against` names a second
-    backbone, whose weights are never the file in model.weights.
-    """
-    context = context.within(images)
-    similarity, identities, page = (context.embeddings @ context.embeddings.T).numpy(), context.identities, Page()
-    likeness = PairSimilarity(context.pixels, similarity)
-    methods = {name: Component("duplicates", name) for name in registered("duplicates")}
-    for name in ("embedding", "clustering", "knn_graph", "hybrid"):
-        methods[name] = replace(methods[name], settings={"threshold": threshold})
-    for value in thresholds:
-        methods[f"embedding_{value:g}"] = Component("duplicates", "embedding", {"threshold": value})
-    truth = column_groups(context.train.burst) if "burst" in context.train else None
-    rows, groups = [], {}
-    runs = [(name, part, "within") for name, part in methods.items()]
-    trained = np.isin(context.positions, context.images.splits[0][0])
-    for name, part, scope in [*runs, ("embedding_across", methods["embedding"], "across")]:
-        pairs = duplicate_pairs(part, likeness, identities, scope)
-        groups[name] = connected_groups(pairs, len(identities))
-        kept = keep_sharpest(groups[name], context.signals.sharpness.to_numpy())
-        context.keep(f"kept-{name}", context.train.loc[kept, ["filename", "identity"]])
-        found = {"method": name, "scope": scope, "pairs": len(pairs), "kept": int(kept.sum())}
-        found["across identities"] = int((identities[pairs[:, 0]] != identities[pairs[:, 1]]).sum())
-        found["across the split"] = int((trained[pairs[:, 0]] != trained[pairs[:, 1]]).sum())
-        rows.append({**found, **(recovered(pairs, truth) if truth is not None else {})})
-    table = pd.DataFrame(rows)
-    context.keep("duplicates", table)
-    page.heading("Near-duplicates")
-    bursts = "; precision and recall: of the pairs within the data's own column burst." if truth is not None else "."
-    page.table(
-        table,
-        "pairs: near-duplicates that the method finds; across the split: of which one image trains and the other "
-        f"validates; kept: images when of each connected group only the sharpest stays{bursts}",
-    )
-    page.table(
-        thresholds_tried(likeness, identities),
-        "How much each method hangs on its threshold: pairs within identities, those it would add across identities, "
-        "and the images that stay.",
-    )
-    page.figure(
-        "hashes",
-        collisions_figure(likeness.hash_distance, identities),
-        "Pairs of images by the bits in which their perceptual hashes differ.",
-    )
-    for name in ("perceptual_hash", "embedding"):
-        if (largest := groups_sheet(context, groups[name])) is not None:
-            page.image(f"groups-{name}", largest, f"The largest groups that {name} finds, a row for each.")
-    models = {context.recipe.model.backbone: similarity}
-    if against is not None:
-        other = context.embeddings_of(with_backbone(context.recipe, against))
-        models[against] = (other @ other.T).numpy()
-    page.heading("Does the cosine tell identities apart?", 3)
-    for model, values in models.items():
-        page.note(model)
-        page.table(pair_decisions(values, identities, thresholds))
-        caption = f"Cosines of pairs of training images, {model}."
-        page.figure(f"pairs-{model}", similarity_figure(values, identities), caption)
-    page.figure("roc", roc_figure(models, identities), "ROC of 'same identity' by cosine, and FDR by threshold.")
-    return page
-
-
-def thresholds_tried(likeness: PairSimilarity, identities: np.ndarray) -> pd.DataFrame:
-    """What each method finds at each threshold of `SENSITIVITY`."""
-    rows = []
-    for method, (setting, values) in SENSITIVITY.items():
-        for value in values:
-            part = Component("duplicates", method, {setting: value})
-            pairs = duplicate_pairs(part, likeness, identities, "across")
-            own = pairs[identities[pairs[:, 0]] == identities[pairs[:, 1]]]
-            kept = len(np.unique(connected_groups(own, len(identities))))
-            told = {"method": method, "threshold": value, "pairs": len(own), "across": len(pairs) - len(own)}
-            rows.append({**told, "kept": kept})
-    return pd.DataFrame(rows)
-
-
-def recovered(pairs: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Precision and recall of pairs, against all pairs that share a true group."""
-    right = int((truth[pairs[:, 0]] == truth[pairs[:, 1]]).sum())
-    sizes = np.bincount(np.unique(truth, return_inverse=True)[1])
-    every = int((sizes * (sizes - 1) // 2).sum())
-    return {
-        "precision": right / len(pairs) if len(pairs) else math.nan,
-        "recall": right / every if every else math.nan,
-    }
-
-
-@register("analysis", "curation")
-def curation(
-    context: AnalysisContext,
-    duplicate: CosineRange = 0.95,
-    quality: Annotated[float, Range(low=0, high=50)] = 5.0,
-    typical: Annotated[float, Range(low=0, high=50)] = 1.0,
-    percentiles: Percentiles = "left",
-    cap: Cap = "mean",
-    removal: Removal = "groups",
-) -> Page:
-    """The four stages of `curate`; writes curated.csv for data.subset, and why each other image went."""
-    similarity, page = (context.embeddings @ context.embeddings.T).numpy(), Page()
-    how = (duplicate, quality, typical, percentiles, cap, removal)
-    done = curate(context.signals, similarity, context.identities, *how)
-    train = context.train.assign(reason=done.reason)
-    context.keep("curated", train.loc[done.kept, ["filename", "identity"]])
-    context.keep("removed", train.loc[~done.kept, ["filename", "identity", "reason"]])
-    signals = done.signals[["sharpness", "contrast", "representativeness", "uniqueness"]]
-    parts = {"before": signals, "after": signals[done.kept], "excluded": signals[~done.kept]}
-    means = pd.DataFrame({"signal": signals.columns, **{k: part.mean().to_numpy() for k, part in parts.items()}})
-    page.heading("Curation")
-    page.table(done.stages)
-    page.table(means, "Means over all images, those kept, and those excluded; the last two signals within [0, 1].")
-    compared = {"kept": parts["after"], **({"excluded": parts["excluded"]} if len(parts["excluded"]) else {})}
-    page.figure("curation-quality", histograms_figure(compared), "Quality of what was kept and of what was excluded.")
-    counts = pd.DataFrame({"all": train.identity.value_counts()})
-    counts["training"] = train.identity[done.kept].value_counts().reindex(counts.index).fillna(0).astype(int)
-    counts["validation"] = counts["all"] - counts.training
-    page.figure("curation-counts", counts_figure(counts, ("kept", "removed")), "Images of each identity.")
-    shown = np.where(done.kept, "kept", done.reason.astype(str))
-    page.figure("curation-map", map_figure(context.embeddings.numpy(), shown), "All images, by what became of them.")
-    for name in done.stages.stage:
-        gone = np.flatnonzero(done.reason == name)[:24]
-        if len(gone):
-            removed = tiles(context.thumbnails(gone), [context.identities[i] for i in gone])
-            page.image(f"removed-{name.replace(' ', '-')}", removed, f"Removed: {name}.")
-    left, before = train.identity[done.kept].value_counts(), train.identity.value_counts()
-    gone, single = len(before) - len(left), int((left == 1).sum() - (before == 1).sum())
-    page.note(
-        f"{gone} identities have no image left, and {single} that had several have one, which can't train and validate."
-    )
-    if (context.signals.foreground == 1).all():
-        page.note("There are no masks: sharpness and contrast are those of whole images, background included.")
-    sizes = train.groupby("identity").identity.transform("size").to_numpy()
-    ranked = done.kept & (sizes >= 5)  # ranks among few say little
-    best = done.signals.value[ranked].nlargest(24).index
-    captions = [f"{context.identities[i]} {done.signals.value[i]:.2f}" for i in best]
-    page.image("most-valuable", tiles(context.thumbnails(best), captions), "The most valuable images that stay.")
-    return page
-
-
-def groups_sheet(context: AnalysisContext, groups: np.ndarray, rows: int = 6, columns: int = 8) -> Image.Image | None:
-    """The largest groups, a row for each; None where all images stand alone."""
-    members = [np.flatnonzero(groups == g) for g in np.unique(groups)]
-    largest = sorted((m for m in members if len(m) > 1), key=len, reverse=True)[:rows]
-    if not largest:
-        return None
-    names_of, thumbnails = context.train.filename, context.thumbnails
-    return sheet([[Tile(*pair) for pair in zip(thumbnails(own[:columns]), names_of.iloc[own])] for own in largest])
-
-
-# search
-
-
-def distribution_of(rule: Mapping[str, Any]) -> Any:
-    """Optuna's distribution of a setting that is searched; whole numbers where both bounds are."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if "choices" in rule:
-        return CategoricalDistribution(rule["choices"])
-    if whole_range(rule):
-        return IntDistribution(rule["low"], rule["high"], log=rule.get("log", False))
-    return FloatDistribution(float(rule["low"]), float(rule["high"]), log=rule.get("log", False))
-
-
-def run_search(
-    recipe: Recipe,
-    images_of: Callable[[Recipe], Images],
-    folder: Path,
-    device: torch.device,
-    deadline: float = math.inf,
-    force: bool = False,
-) -> list[RunSpec]:
-    """Runs the trials that are missing; the runs to report: the recipe's own settings and the best of each space.
-
-    Trials lie in folder/trials, where one process at a time is at work, or in the study at search.storage, which
-    several machines may share. A trial whose mAP falls behind the median of the others at an epoch is ended there.
-    """
-    specs = [search_baseline(recipe)]
-    with nullcontext() if recipe.search.storage else only_one(folder / "trials"):
-        for left in [folder / "trials", *folder.glob("search-*.log")] if force else []:
-            if left.exists():
-                RunFolder(left).set_aside()
-        for title, why in (("space", "best trial"), ("matched", "best trial of the baseline's own parts")):
-            space = free_space(recipe, title)
-            if space:
-                best = search_space(Trials(recipe, title, space, folder), images_of, device, deadline)
-                label = {"space": "best", "matched": "matched"}[title]
-                once = with_settings(recipe, best, recipe.name)
-                specs.append(RunSpec(label, f"{why}: {json.dumps(best)}", once, derived=True))
-                told = without_passwords(recipe_to_dict(replace(once, name=f"{recipe.name}-{label}")))
-                write_text(folder / f"{label}.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
-    return specs
-
-
-def search_baseline(recipe: Recipe) -> RunSpec:
-    own = recipe.search.baseline
-    once = with_settings(recipe, own, f"{recipe.name}: search.baseline")
-    return RunSpec("baseline", f"the baseline: {json.dumps(own)}" if own else "the recipe's own settings", once)
-
-
-def free_space(recipe: Recipe, title: str) -> dict[str, Any]:
-    """What of a space is to be searched; what the command line sets is set."""
-    fixed = {text.partition("=")[0].strip() for text in recipe.overrides}
-    return {name: rule for name, rule in getattr(recipe.search, title).items() if name not in fixed}
-
-
-MEND_SEARCH = "set the search aside with --force"
-
-
-@dataclass(frozen=True, eq=False)
-class Trials:
-    """The trials of a search that have ended.
-
-    Each leaves a file when it ends, and none before. What is drawn for the next depends on its number and on those
-    files alone, so that a search that was killed goes on as if it had not been. With search.storage the trials are
-    those of all machines that share it, and a draw depends on the moment.
-    """
-
-    recipe: Recipe
-    title: str
-    space: Mapping[str, Any]
-    folder: Path
-
-    @cached_property
-    def key(self) -> str:
-        """Changes with all that makes trials of one search incomparable with another's."""
-        return fingerprint(settings_that_count(with_settings(self.recipe, {}, self.recipe.name)), self.space)
-
-    @cached_property
-    def distributions(self) -> dict[str, Any]:
-        return {name: distribution_of(rule) for name, rule in self.space.items()}
-
-    @cached_property
-    def shared(self) -> Any:
-        """The study at search.storage; None where there is none. KitError where it can't be opened."""
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # also of studies that are not shared
-        url = self.recipe.search.storage
-        if not url:
-            return None
-        if ":memory:" in url or url.rstrip("/") == "sqlite:":
-            raise KitError(
-                "search.storage: a database in memory is gone with its process (expected a file or a server)"
-            )
-        name = f"{self.recipe.name}-{self.title}-{self.key}"
-        try:
-            return optuna.create_study(storage=url, study_name=name, load_if_exists=True, direction="maximize")
-        except Exception as error:  # noqa: BLE001 - drivers of databases raise many kinds
-            kind = url.partition(":")[0] if "://" in url else "it"
-            raise KitError(
-                f"search.storage: {kind} can't be opened ({type(error).__name__}; expected an address as SQLAlchemy "
-                "takes it, such as sqlite:///trials.db, whose driver is installed and whose server answers)"
-            ) from None
-
-    def place(self, number: int) -> Path:
-        return self.folder / "trials" / f"{self.title}{number}"
-
-    def ended(self) -> list[dict[str, Any]]:
-        """What the files tell of the trials, in order, up to the first that has not ended."""
-        told: list[dict[str, Any]] = []
-        if (self.folder / f"search-{self.title}.log").exists():
-            raise KitError(f"{self.folder}: holds a search of an earlier version; {MEND_SEARCH}")
-        while (path := self.place(len(told)) / "trial.json").is_file():
-            record = read_record(path, {"key": str, "settings": dict, "state": str, "epochs": dict}, MEND_SEARCH)
-            odd = [value for value in record["epochs"].values() if not isinstance(value, NUMBER)]
-            if odd or record["state"] not in ("COMPLETE", "PRUNED", "FAIL"):
-                raise damaged(path, f"state {record['state']!r}" if not odd else f"epochs: {odd[0]!r}", MEND_SEARCH)
-            if record["key"] != self.key:
-                raise KitError(
-                    f"{self.folder}: holds a search with other settings; choose another --out, or {MEND_SEARCH}"
-                )
-            told.append(record)
-        return told
-
-    def study(self) -> Any:
-        """An Optuna study of the ended trials, about to draw the next."""
-        import optuna
-
-        search, pruner = self.recipe.search, optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
-        if self.shared is not None:
-            self.shared.pruner = pruner
-            drawn = search.seed + len(self.shared.trials) + os.getpid()  # several processes must not draw the same
-            self.shared.sampler = optuna.samplers.TPESampler(seed=drawn % 2**32)
-            return self.shared
-        ended = self.ended()
-        seed = int(fingerprint(search.seed, self.title, len(ended)), 16) % 2**32
-        sampler = optuna.samplers.TPESampler(seed=seed)
-        study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
-        for number, told in enumerate(ended):
-            study.add_trial(self.as_trial(told, self.place(number) / "trial.json"))
-        return study
-
-    def as_trial(self, told: Mapping[str, Any], path: Path) -> Any:
-        import optuna
-
-        try:
-            return optuna.trial.create_trial(
-                state=optuna.trial.TrialState[told["state"]],
-                value=told.get("value"),
-                params=told["settings"],
-                distributions=self.distributions,
-                intermediate_values={int(epoch): value for epoch, value in told["epochs"].items()},
-            )
-        except (KeyError, ValueError, TypeError) as error:
-            raise damaged(path, error, MEND_SEARCH) from None
-
-    def count(self) -> int:
-        """How many trials have ended, in any way."""
-        if self.shared is None:
-            return len(self.ended())
-        return sum(trial.state.is_finished() for trial in self.shared.get_trials(deepcopy=False))
-
-    def end(self, trial: Any, state: Any, value: float | None) -> None:
-        """Writes what became of a trial."""
-        own = trial.study.get_trials(deepcopy=False)[trial.number]
-        epochs = {str(epoch): reported for epoch, reported in own.intermediate_values.items()}
-        told = {"key": self.key, "settings": trial.params, "state": state.name, "value": value, "epochs": epochs}
-        if self.shared is not None:
-            self.shared.tell(trial.number, value, state)
-        write_json(self.place(trial.number) / "trial.json", told)
-
-
-def search_space(
-    trials: Trials, images_of: Callable[[Recipe], Images], device: torch.device, deadline: float
-) -> dict[str, Any]:
-    """The best settings of a space, after as many ended trials as the recipe asks for, or at the deadline."""
-    import optuna
-
-    while time.monotonic() < deadline and trials.count() < trials.recipe.search.trials:
-        trial = trials.study().ask(trials.distributions)
-        ended = run_trial(trials, trial, images_of, device, deadline)
-        if ended is None:  # not worth what the others are; the next session goes on with it
-            break
-        state, value, reason = ended
-        trials.end(trial, state, value)
-        echo(f"  {trials.title} trial {trial.number}: {reason}")
-    study = trials.study()
-    if not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
-        raise TrainingFailed(f"{trials.recipe.name}: no trial of search.{trials.title} came to an end")
-    return dict(study.best_params)
-
-
-def run_trial(
-    trials: Trials, trial: Any, images_of: Callable[[Recipe], Images], device: torch.device, deadline: float
-) -> tuple[Any, float | None, str] | None:
-    """State, mAP and in words what became of a trial; None where time ran out. One that was killed is gone on with."""
-    import optuna
-
-    once = with_settings(trials.recipe, trial.params, f"{trials.recipe.name}: trial {trial.number}")
-    place, images, states = trials.place(trial.number), images_of(once), optuna.trial.TrialState
-    spec = RunSpec(trials.title, "", once)
-    there = RunFolder(place)
-    if place.exists() and there.changed(once, images.fingerprints):
-        there.set_aside()
-
-    def watch(row: Mapping[str, float]) -> None:
-        trial.report(float(row["map"]), int(row["epoch"]))
-        if trials.recipe.search.prune and trial.should_prune():
-            raise optuna.TrialPruned
-
-    try:
-        for check in (check_model, check_buildable):
-            check(once)
-        precision_of(once.train.precision, device)
-    except KitError as error:
-        return states.FAIL, None, f"can't run: {error}"
-    try:
-        if there.done:  # and was killed before that was written down
-            for row in there.log().to_dict("records")[1:]:
-                trial.report(float(row["map"]), int(row["epoch"]))
-        else:
-            execute_run(spec, images, place, device, deadline, watch)
-        told = there.metrics()
-    except optuna.TrialPruned:
-        remove_path(place / "checkpoint.safetensors")
-        return states.PRUNED, None, "pruned"
-    except TrainingFailed as error:
-        return states.FAIL, None, f"failed: {error}"
-    if "stopped" in told:
-        return None
-    if math.isnan(told["map"]):
-        return states.FAIL, None, "failed: nothing was validated"
-    return states.COMPLETE, told["map"], f"mAP {told['map']:.4f}"
-
-
-def report_search(recipe: Recipe, folder: Path) -> Page:
-    """Tables and images of the trials."""
-    page = Page()
-    for title in ("space", "matched"):
-        space = free_space(recipe, title)
-        if not space:
-            continue
-        try:
-            study = Trials(recipe, title, space, folder).study()
-        except KitError as error:
-            page.note(f"Note: the trials of search.{title} are not shown: {error}")
-            continue
-        if not study.get_trials(deepcopy=False):
-            page.note(f"Note: search.{title} has no trials that could be shown.")
-            continue
-        trials = study.trials_dataframe(attrs=("number", "value", "params", "state"))
-        trials.columns = [c.removeprefix("params_") for c in trials.columns]
-        page.heading(f"Search: {title}")
-        page.table(trials.sort_values("value", ascending=False))
-        page.table(
-            choices_table(trials), "mAP of the trials by each choice, or third of a range: what the search found."
-        )
-        spent = sum(trial_seconds(folder / "trials" / f"{title}{number}") for number in trials.number)
-        page.note(f"{len(trials)} trials took {spent / 3600:.2f} hours of training on this machine.")
-        parallel = parallel_figure(trials)
-        page.figure(f"parallel-{title}", parallel, "Trials as lines through their settings, coloured by mAP.")
-        if importance := importance_of(study):
-            ranked = bars_figure(importance, "share of the variance of mAP")
-            caption = f"Importance of the settings (fANOVA) by {len(trials)} trials; of fewer than fifty it is rough."
-            page.figure(f"importance-{title}", ranked, caption)
-    return page
-
-
-def trial_seconds(folder: Path) -> float:
-    """How long a trial trained, as far as its log tells."""
-    path = folder / "log.csv"
-    return float(read_own_table(path).get("seconds", pd.Series(dtype=float)).sum()) if path.is_file() else 0.0
-
-
-def choices_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """How many trials had each choice of a setting, or a value in each third of its range, and their mAP."""
-    done, rows = trials.dropna(subset=["value"]), []
-    for setting in [c for c in trials if c not in ("number", "state", "value")]:
-        values = done[setting]
-        if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and values.nunique() > 6:
-            thirds = pd.qcut(values.rank(method="first"), 3, labels=False)
-            spans = values.groupby(thirds).agg(["min", "max"])
-            values = thirds.map({k: f"{row['min']:.3g} to {row['max']:.3g}" for k, row in spans.iterrows()})
-            done = done.sort_values(setting)
-        for value, own in done.groupby(values[done.index].astype(str), sort=False).value:
-            rows.append(
-                {"setting": setting, "value": value, "trials": len(own), "mean mAP": own.mean(), "best": own.max()}
-            )
-    return pd.DataFrame(rows)
-
-
-def importance_of(study: Any) -> dict[str, float]:
-    """How much of the variance each setting explains; nothing where there are too few trials, or all are alike."""
-    import optuna
-
-    done = [t for t in study.get_trials(deepcopy=False) if t.state == optuna.trial.TrialState.COMPLETE]
-    if len(done) < 4 or len({t.value for t in done}) < 2:
-        return {}
-    fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return dict(optuna.importance.get_param_importances(study, evaluator=fanova))
-
-
-SHOWN = 3  # variants that a report shows in detail
-
-
-def finish_experiment(
-    recipe: Recipe,
-    specs: Sequence[RunSpec],
-    opened: Mapping[str, Images],
-    folder: Path,
-    failed: Mapping[str, str],
-    analyses: Sequence[Page] = (),
-    comparable: bool = False,
-    going_on: bool = False,
-) -> Result:
-    """Table and report over the finished runs, or over those that are so far.
-
-    Of the variants best by their mean it shows the median run in detail.
-    """
-    wanted = len(specs)
-    specs = [spec for spec in specs if RunFolder(folder / spec.folder).finished]
-    if not specs and not analyses:
-        raise TrainingFailed(next(iter(failed.values()), f"{folder}: no run is finished there"))
-    table = runs_table(specs, folder)
-    logs = {f"{c.variant}/seed{c.recipe.seed}": RunFolder(folder / c.folder).log() for c in specs}
-    best = median_runs(table) if len(table) else []
-    details = [run_details(specs[i], opened[data_key(specs[i].recipe)], folder) for i in best[:SHOWN]]
-    notes = alike_once([note for images in opened.values() for note in images.competition.notes])
-    notes += [f"{place} failed: {reason}" for place, reason in failed.items()]
-    notes += [
-        f"{spec.folder} was stopped by train.max_hours; the same command goes on with it"
-        for spec in specs
-        if RunFolder(folder / spec.folder).stopped
-    ]
-    missing = wanted - len(specs) - len(failed)
-    wait = "; this page shows them as they end" if going_on else ""
-    notes += [f"{missing} of {wanted} runs are not there yet{wait}"] if missing else []
-    notes += [f"{names} saw {views} random views of each training image, in turn" for views, names in kept_views(specs)]
-    shown = (
-        f"the {SHOWN} of {len(best)} variants that are best by their mean are shown in detail, each by its median run"
-    )
-    notes += [shown] if len(best) > SHOWN else []
-    extra = report_search(recipe, folder) if recipe.search else None
-    if recipe.ensemble != "none" and specs and not going_on:
-        competition = opened[data_key(specs[0].recipe)].competition
-        combine = combine_open_set if competition.open_set else combine_runs
-        extra = report_ensemble(combine(recipe, specs, competition, folder))
-    told = {spec.folder: RunFolder(folder / spec.folder).metrics()["per_identity"] for spec in specs}
-    same = table[table.validated_on == table.validated_on.iloc[0]] if len(table) else table  # the rest does not compare
-    by_identity = pd.DataFrame(
-        {
-            name: pd.DataFrame([told[f"{name}/seed{seed}"] for seed in runs.seed]).mean()
-            for name, runs in (same.groupby("variant", sort=False) if len(same) else ())
-        }
-    )
-    facts = facts_of(recipe, specs, opened, folder)
-    told = (analyses, extra, comparable, by_identity, facts)
-    report = write_report(folder, recipe, table, logs, details, notes, *told, refresh=going_on)
-    if going_on:
-        return Result(folder, table, report, failed)
-    for line in closing_lines(table, folder, report, bool(analyses)):
-        echo(line)
-    return Result(folder, table, report, failed)
-
-
-def facts_of(recipe: Recipe, specs: Sequence[RunSpec], opened: Mapping[str, Images], folder: Path) -> dict[str, str]:
-    """What was run, on what data, and how much its mAP rests on, for the top of a report."""
-    facts = {}
-    if recipe.overrides:
-        changed = ", ".join(without_passwords(list(recipe.overrides)))
-        facts["Changed on the command line"] = f"{changed}. What is said above is of the recipe without these changes."
-    if not specs:
-        return facts
-    model, told = specs[0].recipe.model, RunFolder(folder / specs[0].folder).with_log.metrics()
-    images = opened[data_key(specs[0].recipe)].competition
-    facts["Data"] = (
-        f"{images.root}: {len(images.train)} images of {len(images.identities)} identities in "
-        f"{images.train.encounter.nunique()} encounters, {len(images.test)} test images"
-    )
-    if (seen := told.get("validated")) is not None:
-        facts["Validation"] = (
-            f"{seen['images']} images, of which {seen['queries']} are queries that count, of {seen['identities']} "
-            f"identities; {seen['pairs']} pairs of one identity are to be found. A random order has mAP "
-            f"{seen['chance']:.3f}" + ("." if len(opened) == 1 else f" ({specs[0].folder}).")
-        )
-    backbones = sorted({spec.recipe.model.backbone for spec in specs})
-    learns = "frozen" if all(spec.recipe.model.freeze for spec in specs) else "learning"
-    with suppress(KitError):
-        version = backbone_version(model) if len(backbones) == 1 and not specs[0].recipe.checkpoint else ""
-        weights = f", weights {version[:12]}" if version else "" if model.pretrained else ", random weights"
-        facts["Backbone"] = f"{', '.join(backbones)}, {learns}{weights}"
-    versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
-    facts["Made with"] = (
-        f"{versions}; {told.get('device', 'cpu')}, {core_count()} cores; {time.strftime('%Y-%m-%d %H:%M')}"
-    )
-    return facts
-
-
-def alike_once(notes: Iterable[str]) -> list[str]:
-    """Each note once; of those that differ in their numbers alone the first, and how many there are."""
-    groups: dict[str, dict[str, None]] = {}
-    for note in notes:
-        groups.setdefault(re.sub(r"\d+", "#", note), {})[note] = None
-    return [f"{next(iter(own))}{f' (one of {len(own)} such notes)' if len(own) > 1 else ''}" for own in groups.values()]
-
-
 def result_line(row: Any) -> str:
     """What came out of a run, in a line."""
     processed, tested = getattr(row, "map_postprocessed", math.nan), getattr(row, "test_map", math.nan)
@@ -12630,9 +9427,12 @@ def result_line(row: Any) -> str:
     after = "" if math.isnan(across) else f", across encounters {across:.4f} (plain backbone {row.plain_across:.4f})"
     after += "" if math.isnan(processed) else f", {processed:.4f} after post-processing"
     test = "" if math.isnan(tested) else f"; test mAP {tested:.4f}"
+    columns = {"cross-fitted": "open_set", "on the test": "test_open_set"}
+    scores = {how: getattr(row, column, math.nan) for how, column in columns.items()}
+    said = ", ".join(f"{score:.4f} {how}" for how, score in scores.items() if not math.isnan(score))
     return (
         f"  {row.variant}/seed{row.seed}: validation mAP {row.map:.4f} (plain backbone {row.plain:.4f}){after}, "
-        f"epoch {row.best_epoch:g} of {row.epochs:g}, {row.seconds:.0f} s{test}{open_set_words(row)}"
+        f"epoch {row.best_epoch:g} of {row.epochs:g}, {row.seconds:.0f} s{test}{'; open-set score ' * bool(said)}{said}"
     )
 
 
@@ -12649,204 +9449,296 @@ def submission_of(result: Result) -> Path | None:
 MOST_LISTED = 12  # variants in a terminal
 
 
-def closing_lines(table: pd.DataFrame, folder: Path, report: Path, analysed: bool) -> list[str]:
+def closing_lines(result: Result, analysed: bool) -> list[str]:
     """The end of an experiment in a terminal: the best variants, and where to look."""
-    lines = []
+    lines, table, folder = [], result.table, result.folder
     if len(table) > 1:
         columns = [c for c in ("map", "map_across", "test_map") if c in table and table[c].notna().any()]
         means = table.groupby("variant", sort=False)[columns].mean().sort_values("map", ascending=False)
         means.insert(0, "n", table.groupby("variant").size())
         lines += ["", *(f"  {line}" for line in means.head(MOST_LISTED).round(4).to_string().splitlines())]
         lines += [f"  and {len(means) - MOST_LISTED} more variants"] if len(means) > MOST_LISTED else []
-    chosen = submission_of(Result(folder, table, report))
-    chosen = chosen if chosen is not None and chosen.is_file() else None
-    where = {"weights and metrics": f"{folder}/<variant>/<seed>" if len(table) else None, "submission": chosen}
-    where |= {"lists and tables": folder / "analysis" if analysed else None, "report, open it": report}
+    chosen = submission_of(result)
+    where = {"weights and metrics": f"{folder}/<variant>/<seed>" if len(table) else None}
+    where |= {"submission": chosen if chosen is not None and chosen.is_file() else None}
+    where |= {"lists and tables": folder / "analysis" if analysed else None}
+    where |= {"report, open it": result.report} if result.report else {"results": folder / "results.csv"}
     return [*lines, *(f"  {what}: {path}" for what, path in where.items() if path is not None)]
 
 
-def median_runs(table: pd.DataFrame) -> list[int]:
-    """Rows of the median run (of two, the lower) of each variant, those with the best mean mAP first."""
-    scored = table.dropna(subset=["map"])
-    order = scored.groupby("variant")["map"].mean().sort_values(ascending=False, kind="stable").index
-    runs = {name: own.sort_values("map", kind="stable").index for name, own in scored.groupby("variant")}
-    return [int(runs[name][(len(runs[name]) - 1) // 2]) for name in order]
+# an experiment: planned, opened, run, told
 
 
-def kept_views(specs: Sequence[RunSpec]) -> list[tuple[int, str]]:
-    """How many random views were kept as features, and the variants that were trained on them."""
-    found: dict[int, dict[str, None]] = {}
+@dataclass(eq=False)
+class Experiment:
+    """An experiment at work: its runs, their data, where they go, and what analyses found."""
+
+    recipe: Recipe
+    folder: Path
+    device: torch.device = CPU
+    data: str | Path | None = None  # the folder that was asked for
+    force: bool = False  # finished runs are set aside and made again
+    deadline: float = math.inf  # by time.monotonic()
+    specs: Sequence[RunSpec] = ()
+    competitions: Mapping[str, Competition] = field(default_factory=dict)  # by data_key
+    opened: Mapping[str, Images] = field(default_factory=dict)  # by data_key
+    analyses: Sequence[Any] = ()  # parts of the report
+
+    def images(self, spec: RunSpec) -> Images:
+        return self.opened[data_key(spec.recipe)]
+
+    def run_folder(self, spec: RunSpec) -> RunFolder:
+        return RunFolder(self.folder / spec.folder)
+
+    @property
+    def finished(self) -> list[RunSpec]:
+        return [spec for spec in self.specs if self.run_folder(spec).finished]
+
+    @property
+    def unfinished(self) -> list[RunSpec]:
+        """The runs that are to be made."""
+        return [spec for spec in self.specs if self.force or not self.run_folder(spec).done]
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why, by folder, for the runs that failed."""
+        folders = {spec.folder: self.run_folder(spec) for spec in self.specs}
+        return {name: there.failure for name, there in folders.items() if there.failure and not there.finished}
+
+
+KAGGLE_HOURS = 11.5  # of a session's 12
+
+
+def plan(
+    recipe: Recipe, folder: Path, device: torch.device, data: str | Path | None, force: bool, begun: float
+) -> Experiment:
+    """The runs, their tables, and where they go: whatever can be refused is, before any work. begun: when it was."""
+    if recipe.search:  # of which the first run is known, the others are found
+        specs = [room("experiments.search", f"{recipe.name}: a search").search_baseline(recipe)]
+    else:
+        specs = expand(recipe)
+    if recipe.analysis and (rooms_folder() is not None or nothing_to_train(recipe)):
+        room("experiments.analysis", f"{recipe.name}: analysis: {recipe.analysis[0].name}").check_weights(recipe)
+    check_ensemble(recipe, specs)
+    competitions = load_competitions(specs, data)
+    for spec in [] if recipe.analysis and nothing_to_train(recipe) else specs:
+        check_open_set(spec.recipe, competitions[data_key(spec.recipe)])
+        check_model(spec.recipe)
+        precision_of(spec.recipe.train.precision, device)
+    check_earlier(folder, specs, competitions, force)
+    deadline = begun + 3600 * (recipe.train.max_hours or math.inf)
+    if on_kaggle():  # whose clock runs since the session began
+        deadline = min(deadline, begun + 3600 * KAGGLE_HOURS - session_age())
+    return Experiment(recipe, folder, device, data, force, deadline, specs, competitions)
+
+
+def nothing_to_train(recipe: Recipe) -> bool:
+    return not recipe.train.epochs and recipe.checkpoint is None
+
+
+def check_earlier(folder: Path, specs: Sequence[RunSpec], competitions: Mapping[str, Competition], force: bool) -> None:
+    """Refuses to mix results of other settings or other data, unless they failed or `force` sets them aside."""
+    recipes = {} if force else {data_key(spec.recipe): spec.recipe for spec in specs}
+    told = {key: data_fingerprint(recipe, competitions[key], folder) for key, recipe in recipes.items()}
     for spec in specs:
-        changing = spec.recipe.augment or spec.recipe.background.build().drawn
-        if spec.recipe.train.views and changing:
-            found.setdefault(spec.recipe.train.views, {})[spec.variant] = None
-    return [(views, ", ".join(variants)) for views, variants in found.items()]
+        place = folder / spec.folder
+        if (
+            force
+            and spec.recipe.checkpoint
+            and place.resolve() in weights_path(spec.recipe.checkpoint).resolve().parents
+        ):
+            raise KitError(f"checkpoint: {spec.recipe.checkpoint}: --force would set it aside; choose another --out")
+        if force:
+            continue  # whatever lies there is set aside, unread
+        there = RunFolder(place)
+        changed = there.changed(spec.recipe, told[data_key(spec.recipe)])
+        if changed and not there.failure:
+            raise KitError(
+                f"{place}: holds a run with other settings ({'; '.join(changed)}); choose another --out, "
+                "or set it aside with --force"
+            )
 
 
-def open_set_words(row: Any) -> str:
-    validated, tested = getattr(row, "open_set", math.nan), getattr(row, "test_open_set", math.nan)
-    scores = {"cross-fitted": validated, "on the test": tested}
-    said = ", ".join(f"{score:.4f} {how}" for how, score in scores.items() if not math.isnan(score))
-    return f"; open-set score {said}" if said else ""
-
-
-# 18. Kaggle
-# ----------------------------------------------------------------------------------------------------------------------
-
-# the dataset
-
-
-def file_facts(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-
-
-def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """What a package should hold: bytes and sha256 by file name."""
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise KitError(f"{path}: is missing; build the dataset again with tools/package.py")
-    with suppress(ValueError, KeyError, TypeError, AttributeError):
-        told = read_json(path)["files"]
-        if all({"bytes", "sha256"} <= facts.keys() and Path(name).name == name for name, facts in told.items()):
-            return told
-    raise KitError(f"{path}: not the manifest of a packaged kit; build the dataset again with tools/package.py")
-
-
-def check_manifest(kit: Path) -> None:
-    """Compares a package with its manifest; KitError names what is missing or damaged."""
-    for name, told in progress(read_manifest(kit).items(), "checking the kit"):
-        path = kit / name
-        if not path.is_file():
-            raise KitError(f"{path}: is missing from the packaged kit; upload the dataset again")
-        if path.stat().st_size != told["bytes"] or file_sha256(path) != told["sha256"]:
-            raise KitError(f"{path}: differs from the packaged kit's manifest; upload the dataset again")
-
-
-def module_sha256() -> str:
-    return file_sha256(Path(__file__).resolve())
-
-
-# in a kernel
-
-
-def working_folder() -> Path:
-    return KAGGLE_WORKING if on_kaggle() else Path.cwd()
-
-
-def check_carried(recipe: Recipe, kit: Path) -> None:
-    """Refuses to run a recipe when the packaged one of that name has other settings: one of the two is out of date."""
-    path = kit / f"{recipe.name}.yaml"
-    if not path.is_file():
-        return
-    packaged = load_recipe(path)
-    anywhere = replace(recipe, data=replace(recipe.data, competition=packaged.data.competition))
-    differing = differing_settings(packaged, anywhere)
-    if differing:
-        told = "; ".join(f"{key}: {here} here, {there} there" for key, there, here in differing[:5])
-        raise KitError(
-            f"recipe {recipe.name}: differs from {path} ({told}); update the dataset (tools/package.py --update, with "
-            "its weights) or this kernel with tools/kernels.py and push it again (a quick change goes into OVERRIDES)"
+def open_experiment(experiment: Experiment, searching: bool = True) -> None:
+    """Decodes the images, makes the analyses, and finds the runs of a search, whose trials are made unless they are
+    only to be told."""
+    recipe, folder, competitions = experiment.recipe, experiment.folder, experiment.competitions
+    for competition in {id(c): c for c in competitions.values()}.values():
+        train, test = competition.train, competition.test
+        echo(
+            f"  {competition.root}: {len(train)} training images of {len(competition.identities)} identities, "
+            f"{len(test)} test images"
         )
+    if recipe.analysis and rooms_for(f"no analysis ({', '.join(part.name for part in recipe.analysis)})"):
+        whole = replace(recipe, data=replace(recipe.data, subset=None))
+        images = open_data(whole, competitions[data_key(experiment.specs[0].recipe)])
+        experiment.analyses = room("experiments.analysis").analyse(recipe, images, folder, experiment.device)
+    if recipe.search:
+        experiment.specs = room("experiments.search").run_search(experiment, searching)
+        experiment.competitions = load_competitions(experiment.specs, experiment.data)
+    elif recipe.analysis and nothing_to_train(recipe):
+        experiment.specs = []
+    opened: dict[str, Images] = {}
+    for spec in experiment.specs:
+        key = data_key(spec.recipe)
+        opened[key] = opened.get(key) or open_data(spec.recipe, experiment.competitions[key], folder)
+    for note in {note: None for images in opened.values() for note in images.competition.notes}:
+        echo(f"  note: {note}")
+    experiment.opened = opened
 
 
-def resume_earlier(folder: Path, recipe: Recipe) -> None:
-    """Copies what an earlier version of the kernel left of this experiment, where its output is attached."""
-    if folder.exists():
-        return
-    for record in find_mounted("experiment.json"):
-        if record.parent.name != folder.name:
-            continue
-        try:
-            there = recipe_from_dict(read_json(record)["recipe"], str(record))
-        except (KitError, ValueError, KeyError, TypeError):
-            echo(f"  note: {record.parent}: is of another version of the kit, not taken up")
-            continue
-        if differing_settings(there, recipe):
-            echo(f"  note: {record.parent}: has other settings, not taken up")
-            continue
-        with atomic(folder) as temporary:
-            shutil.copytree(record.parent, temporary)
-        echo(f"  going on from {record.parent}")
-        return
+def run(experiment: Experiment, jobs: int | None = 1) -> dict[str, str]:
+    """Makes the runs that are not finished, several at a time where asked to; why by folder for those that failed."""
+    specs = experiment.specs
+    if jobs is None:
+        quick = experiment.device.type == "cpu" and all(spec.recipe.model.freeze for spec in specs)
+        jobs = core_count() if quick else 1
+    jobs = min(jobs, len(experiment.unfinished)) if world_size() == 1 else 1
+    if jobs > 1 and rooms_for("one run at a time"):
+        return room("experiments.runs").run_side_by_side(experiment, jobs)
+    between = str if rooms_folder() is None else room("experiments.runs").Between(experiment)
+    failed, stopped = {}, False
+    for number, spec in enumerate(specs, 1):
+        late = time.monotonic() > experiment.deadline or stopped
+        reason = from_first_process("train.max_hours is over" if late else between()) if number > 1 else ""
+        if reason:
+            echo(f"  {reason}: {len(specs) - number + 1} runs were not begun")
+            break
+        reason = run_one(experiment, number)
+        failed.update({spec.folder: reason} if reason else {})
+        stopped = experiment.run_folder(spec).stopped
+    return failed
 
 
-def begin_kernel(name: str, competition: str = DataConfig().competition) -> Path:
-    """Checks all that was packaged, and writes run.json, by which a session's output is told from an earlier one's.
+def run_one(experiment: Experiment, number: int) -> str:
+    """Makes a run, by its number from 1 on, unless it is finished; why it failed, if it did.
 
-    competition: the slug of what the output is for. Returns the path of run.json.
+    A result of other settings gives way where it failed, or where the settings come from other runs.
     """
-    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
-        os.environ[variable] = "1"  # processes that are started later heed it too
-    os.environ["WANDB_MODE"] = "offline"
-    kit = Path(__file__).resolve().parent
-    if (kit / "manifest.json").is_file():
-        check_manifest(kit)
-    for path in find_mounted("manifest.json"):  # weights in datasets of their own
-        if path.parent != kit and path.read_text(encoding="utf-8", errors="replace").startswith('{\n  "jaguar_kit":'):
-            check_manifest(path.parent)
-    path = working_folder() / "run.json"
-    told = {"kernel": name, "competition": competition, "begun": time.time(), "module": module_sha256()}
-    write_json(path, {**told, "jaguar_kit": __version__})
-    return path
+    spec = experiment.specs[number - 1]
+    there, images = experiment.run_folder(spec), experiment.images(spec)
+    with only_one(there.path) if rank() == 0 else nullcontext():
+        if rank() == 0 and os.path.lexists(there.path):
+            changed = not experiment.force and there.changed(spec.recipe, images.fingerprint)
+            if experiment.force or (changed and (spec.derived or there.failure)):
+                there.set_aside()
+        done, failure = from_first_process((there.done, there.failure))
+        if done:
+            echo(f"  {spec.folder}: finished before")
+            if rank() == 0:
+                remove_path(there.path / "checkpoint.safetensors")  # of a process that was killed as it finished
+        elif failure:
+            echo(f"  {spec.folder}: failed before ({failure}); other settings or --force run it again")
+        else:
+            echo(f"  {spec.folder} ({number} of {len(experiment.specs)})")
+            try:
+                execute_run(spec, images, there.path, experiment.device, experiment.deadline)
+                if rank() == 0 and there.finished:
+                    echo(result_line(next(runs_table([spec], experiment.folder).itertuples())))
+            except TrainingFailed as error:
+                failure = str(error)
+                echo(f"  {spec.folder}: failed: {failure}")
+    return failure
 
 
-def end_kernel(record: Path, failed: Mapping[str, str] | None = None) -> None:
-    """Adds to run.json which runs failed, and what the working folder holds, by which a download is checked."""
-    told, working = read_json(record), record.parent
-    told["failed"] = dict(failed or {})
-    paths = [
-        p for p in sorted(working.rglob("*")) if p.is_file() and p != record and not p.name.startswith((".", "__"))
-    ]
-    told["files"] = {p.relative_to(working).as_posix(): file_facts(p) for p in paths}
-    write_json(record, told)
-    echo(f"  {len(paths)} files of {sum(f['bytes'] for f in told['files'].values()) / 1e9:.2f} GB in {working}")
+def tell(
+    experiment: Experiment, failed: Mapping[str, str], ensemble: Mapping[str, Any] | None = None, going_on: bool = False
+) -> Result:
+    """results.csv over the finished runs, or over those that are so far, and the report where tools/ lies beside."""
+    table, folder, report = runs_table(experiment.finished, experiment.folder), experiment.folder, None
+    write_table(folder / "results.csv", table)
+    if rooms_for("no report, but results.csv"):
+        report = room("experiments.report").tell(experiment, table, failed, ensemble, going_on)
+    return Result(folder, table, report, failed)
 
 
-def check_accelerator(recipe: Recipe) -> None:
-    """Refuses to spend a session's hours on training a large backbone without a GPU."""
-    learning = [spec.recipe.model.backbone for spec in expand(recipe) if not spec.recipe.model.freeze]
-    large = [name for name in learning if not name.startswith("test_")]
-    if large and recipe.train.epochs and pick_device().type == "cpu":
-        raise KitError(
-            f"{recipe.name}: {large[0]} is to be trained, but this session has no GPU; choose one as accelerator "
-            "(machine_shape in kernel-metadata.json)"
-        )
-
-
-def run_kernel(text: str, overrides: Sequence[str] = ()) -> Result:
-    """Runs the recipe that a kernel's code file carries, in a Kaggle session.
-
-    Leaves submission.csv and report.html in the working folder, and all results in runs/ there. With
-    JAGUAR_KIT_SMOKE=1 in the environment it runs the recipe's small version, to see that everything is attached.
-    """
-    kit, where = Path(__file__).resolve().parent, "the kernel's RECIPE"
-    carried = recipe_from_dict(convert(read_yaml(text, where), dict, where), where)
-    record = begin_kernel(carried.name, carried.data.competition)
-    check_carried(carried, kit)
-    recipe = carried
-    for change in overrides:
-        recipe = override(recipe, change, f"the kernel's OVERRIDES: {change}")
-    if os.environ.get("JAGUAR_KIT_SMOKE") == "1":
-        recipe = smoke(recipe, small_backbone())
-    elif on_kaggle():
-        check_accelerator(recipe)
-    out = working_folder() / "runs"
-    resume_earlier(out / recipe.name, recipe)
-    return leave_results(run_recipe(recipe, out=out), record)
-
-
-def leave_results(result: Result, record: Path) -> Result:
-    """Copies submission and report beside run.json (from `begin_kernel`), and completes that; returns the result."""
-    for source in (submission_of(result), result.report):
-        if source is not None and source.is_file():
-            with atomic(record.parent / source.name) as temporary:
-                shutil.copyfile(source, temporary)
-            echo(f"  wrote {record.parent / source.name}")
-    end_kernel(record, result.failed)
+def finish(experiment: Experiment, failed: Mapping[str, str]) -> Result:
+    """Fuses the runs where the recipe asks for it, tells, and ends with lines: what came out, and where it lies."""
+    recipe, specs, ensemble = experiment.recipe, experiment.finished, None
+    if not specs and not experiment.analyses:
+        raise TrainingFailed(next(iter(failed.values()), f"{experiment.folder}: no run is finished there"))
+    if recipe.ensemble != "none" and specs:
+        competition = experiment.images(specs[0]).competition
+        combine = combine_open_set if competition.open_set else combine_runs
+        ensemble = combine(recipe, specs, competition, experiment.folder)
+    result = tell(experiment, failed, ensemble)
+    for line in closing_lines(result, bool(experiment.analyses)):
+        echo(line)
     return result
 
 
-# 19. Command line
+def run_recipe(
+    recipe: Recipe | Mapping | str | Path,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    force: bool = False,
+    jobs: int | None = 1,
+    gpus: int | None = None,
+    report_only: bool = False,
+    folder: Path | None = None,
+) -> Result:
+    """Runs every variant and seed of a recipe and writes results, submissions and a report below out/<recipe>/.
+
+    recipe: a Recipe, its settings as a dict with a name, or the path of one. data: a folder in the competition's
+    layout. out: "runs" unless given. A run that is finished is not run again, an interrupted one goes on; `force` sets
+    the old result aside and starts anew. jobs: runs at a time (None: as many as there are cores, for frozen backbones
+    on a CPU). gpus: processes that share each batch of a backbone that learns (None: one for each GPU); under torchrun
+    its own. report_only: makes the report of what is finished, in `folder` where that is given, and trains nothing.
+    Without tools/ analyses and report are left out, and a line says so. Raises KitError on bad input before any work
+    begins, and TrainingFailed when no run succeeds.
+
+    >>> run_recipe({"name": "first", "model": {"backbone": "resnet18"}}, data="photographs")  # doctest: +SKIP
+    """
+    begun = time.monotonic()
+    if isinstance(recipe, Mapping):
+        recipe = recipe_from_dict(recipe)
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    for name, number in {"--jobs": jobs, "--gpus": gpus}.items():
+        convert(number, Count | None, name)
+    for name, path in {"--data": data, "--out": out}.items():
+        convert(None if path is None else str(path), PathText | None, name)
+    named = recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}"
+    folder = folder or Path(out or "runs") / named
+    refuse_other_contents(folder, EXPERIMENT)
+    with distributed(device) as chosen, nothing_left_on_error(folder):
+        experiment = plan(recipe, folder, chosen, data, force, begun)
+        together = processes_for(recipe, experiment.specs, chosen, gpus)
+        if together > 1 and not report_only:
+            run_in_processes(recipe, data, out, device, force, together)
+            experiment.force = False
+        runs, writing = len(experiment.specs), rank() == 0 and not report_only
+        echo(f"{recipe.name}: {runs} run{'s' * (runs > 1)} on {device_name(chosen)}")
+        if writing:
+            claim(folder, EXPERIMENT)
+        with first_process_first():
+            open_experiment(experiment, searching=not report_only)
+        if writing:
+            told = {"recipe": without_passwords(recipe_to_dict(recipe))}
+            write_json(folder / "experiment.json", told | {"data": None if data is None else str(Path(data).resolve())})
+        done_elsewhere = report_only or (together > 1 and world_size() == 1)
+        failed = experiment.failures if done_elsewhere else run(experiment, jobs)
+        return Result(folder, pd.DataFrame(), None) if rank() > 0 else finish(experiment, failed)
+
+
+@contextmanager
+def nothing_left_on_error(folder: Path) -> Iterator[None]:
+    """On bad input removes what of a result folder holds nothing: empty folders, and with them its marker."""
+    try:
+        yield
+    except KitError:
+        if rank() == 0 and folder.is_dir():
+            for inner in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
+                with suppress(OSError):  # it holds something
+                    inner.rmdir()
+            if {path.name for path in folder.iterdir()} <= {MARKER, "experiment.json"}:
+                remove_path(folder)
+                with suppress(OSError):
+                    folder.parent.rmdir()
+        raise
+
+
+# 16. Command line
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -12878,31 +9770,29 @@ def run_command(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     recipe = load_recipe(given.recipe, given.overrides)
     if given.smoke:
-        for spec in expand(recipe):
-            check_buildable(spec.recipe)
-        recipe = smoke(recipe, small_backbone(), masks=given.data is not None)
+        recipe = room("experiments.smoke", "--smoke").made_small(recipe, masks=given.data is not None)
     result = run_recipe(recipe, given.data, given.out, given.device, given.force, given.jobs, given.gpus)
     return 1 if result.failed else 0
 
 
 def kernel_command(argv: Sequence[str]) -> int:
-    """What the code file of a kernel calls: runs the recipe whose text comes first, with overrides behind it."""
-    run_kernel(argv[0], argv[1:])  # a session that Kaggle calls failed would not hand out what succeeded
+    """What a kernel calls: runs the recipe whose text comes first, with overrides behind it.
+
+    Runs that fail do not fail it: a session that Kaggle calls failed would not hand out what succeeded.
+    """
+    room("experiments.session", "a kernel").run_kernel(argv[0], argv[1:])
     return 0
 
 
-TOOLS = {  # commands that live in tools/, for they never run in a kernel: their module there, and what they do
-    "list": ("describe", "[KIND ...]: everything that a recipe can name"),
-    "sheet": ("describe", "RECIPE [--data DIR] [--out sheet.png]: what background and augmentation make of images"),
-    "identify": ("identify", "--backbone NAME --catalogue DIR --queries DIR --out DIR: who is on these photographs"),
-    "report": ("report", "FOLDER [FOLDER ...] [--out DIR]: a report again, or a comparison of experiments"),
-    "fetch": ("fetch_weights", "NAME ... [--out weights]: backbones as safetensors"),
-    "package": ("package", "--user NAME [--weights FILE ...] [--create | --update]: the Kaggle Dataset of the kit"),
-    "kernels": ("kernels", "[--user NAME] [--competition SLUG] | --check: a Kaggle kernel for every recipe"),
-    "push": (
-        "kaggle_run",
-        "kernels/X [--wait] [--fetch DIR] [--submit -m MESSAGE]: from push to submission",
-    ),
+ROOM_OF_COMMAND = {  # and what it does
+    "list": ("experiments.reference", "[KIND ...]: everything that a recipe can name"),
+    "sheet": ("experiments.reference", "RECIPE [--data DIR] [--out sheet.png]: what background and augmentation do"),
+    "identify": ("identify.identify", "--backbone NAME --catalogue DIR --queries DIR --out DIR: who is on these"),
+    "report": ("experiments.comparison", "FOLDER [FOLDER ...] [--out DIR]: a report again, or a comparison"),
+    "fetch": ("on_kaggle.weights", "NAME ... [--out weights]: backbones as safetensors"),
+    "package": ("on_kaggle.package", "--user NAME [--weights FILE ...] [--create | --update]: the Kaggle Dataset"),
+    "kernels": ("on_kaggle.kernels", "[--user NAME] [--competition SLUG] | --check: a Kaggle kernel for every recipe"),
+    "push": ("on_kaggle.run", "kernels/X [--wait] [--fetch DIR] [--submit -m MESSAGE]: from push to submission"),
 }
 
 
@@ -12913,12 +9803,12 @@ def any_command(argv: Sequence[str] | None = None) -> int:
         return run_command(rest)
     if name in ("", "-h", "--help"):
         said = {"run": "RECIPE [--data DIR] [--out DIR] ...: trains, validates, writes submission and report"}
-        said |= {tool: what for tool, (_, what) in TOOLS.items()}
+        said |= {tool: what for tool, (_, what) in ROOM_OF_COMMAND.items()}
         echo("python -m jaguar_kit COMMAND ...\n" + "\n".join(f"  {known:<10}{what}" for known, what in said.items()))
         return 0
-    if name not in TOOLS:
-        raise KitError(f"jaguar_kit: there is no command {name!r}; {suggest(name, ('run', *TOOLS))}")
-    return getattr(tool(TOOLS[name][0]), f"{name}_command")(rest)
+    if name not in ROOM_OF_COMMAND:
+        raise KitError(f"jaguar_kit: there is no command {name!r}; {suggest(name, ('run', *ROOM_OF_COMMAND))}")
+    return getattr(room(ROOM_OF_COMMAND[name][0], name), f"{name}_command")(rest)
 
 
 def main(command: Callable[[Sequence[str] | None], int] = any_command, argv: Sequence[str] | None = None) -> int:

@@ -10,6 +10,8 @@ import pytest
 import torch
 import yaml
 
+jk.room("experiments.page")  # from here on tests may import jaguar_kit_tools, installed or not
+
 
 @pytest.fixture(autouse=True, scope="session")
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import socket
 import threading
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -140,7 +142,8 @@ class KaggleServer(ThreadingHTTPServer):
 
     def save_version(self, name: str, told: dict) -> dict:
         came = dict(self.blobs[file["token"]] for file in told["files"])
-        version = {name: content for name, content in came.items() if content is not None and name not in self.lost}
+        came = {n: c for name, content in came.items() if content is not None for n, c in unpacked(name, content)}
+        version = {name: content for name, content in came.items() if name not in self.lost}
         dataset = self.datasets.setdefault(name, Dataset([]))
         dataset.states = list(self.new_states)
         if not self.stale_datasets:
@@ -222,6 +225,17 @@ class KaggleServer(ThreadingHTTPServer):
     def download(self, asked: Asked) -> bytes:
         _, _, owner, slug, name = unquote(asked.path).split("/", 4)
         return self.sessions[f"{owner}/{slug}"].output[name]
+
+
+def unpacked(name: str, content: bytes) -> Iterator[tuple[str, bytes]]:
+    """An archive as the folder that Kaggle makes of it, anything else as it came."""
+    if not name.endswith(".zip"):
+        yield name, content
+        return
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for inner in archive.namelist():
+            if not inner.endswith("/"):
+                yield f"{name.removesuffix('.zip')}/{inner}", archive.read(inner)
 
 
 HTML = b"<!DOCTYPE html><html><body>Something went wrong</body></html>"

@@ -8,10 +8,12 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
 import jaguar_kit
+import pandas as pd
 import pytest
 
 SOURCE = Path(jaguar_kit.__file__).read_text(encoding="utf-8")
@@ -113,12 +115,15 @@ assert not torch.cuda.is_initialized()
 heavy = {"matplotlib.pyplot", "optuna", "kaggle", "sklearn", "scipy.ndimage"} & set(sys.modules)
 print("HEAVY", sorted(heavy - LOADED), flush=True)
 assert pathlib.Path(jaguar_kit.__file__).parent == pathlib.Path.cwd()
-recipe = jaguar_kit.recipe_from_dict({"name": "alone", "data": {"size": 32}, "train": {"epochs": 1, "batch_size": 8},
-    "model": {"backbone": "test_resnet", "pretrained": False, "input_size": 32, "freeze": False}})
-result = jaguar_kit.run_recipe(recipe, data="mini")
-assert result.report.is_file()
-print("TRAINED", flush=True)
-sys.exit(jaguar_kit.main(argv=["list"]))
+from jaguar_kit import *  # what is promised and lives elsewhere does not stand in its way
+recipe = {"name": "alone", "data": {"size": 32}, "train": {"epochs": 1, "batch_size": 8}, "seeds": [1, 2],
+    "model": {"backbone": "test_resnet", "pretrained": False, "input_size": 32, "freeze": False}}
+for data in ("competition", "animals"):
+    result = run_recipe({**recipe, "analysis": ["characteristics"]} if data == "animals" else recipe, data=data)
+    print("TRAINED", data, result.report, result._repr_html_().count("<tr"), flush=True)
+for refused in ({"analysis": ["characteristics"], "train": {"epochs": 0}}, {"search": {"space": {"train.lr": {}}}}):
+    print(main(lambda _: run_recipe({**recipe, **refused}, data="animals")), flush=True)
+print(main(argv=["list"]), flush=True)
 """
 
 
@@ -127,25 +132,114 @@ def alone(tmp_path_factory):
     """A folder with the module and data alone, and the process that imported it there, trained and listed."""
     folder = tmp_path_factory.mktemp("alone")
     shutil.copy(jaguar_kit.__file__, folder)
-    jaguar_kit.make_mini_dataset(folder / "mini", identities=4, images=40)
+    mini = jaguar_kit.make_mini_dataset(folder / "competition", identities=4, images=40)
+    for row in pd.read_csv(mini / "train.csv").itertuples():
+        (folder / "animals" / row.ground_truth).mkdir(parents=True, exist_ok=True)
+        shutil.copy(mini / "train" / "train" / row.filename, folder / "animals" / row.ground_truth)
     env = {**os.environ, "PYTHONPATH": str(folder)}
     words = [sys.executable, "-c", ALONE]
-    return folder, subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    begun = time.monotonic()
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    return folder, done, time.monotonic() - begun
 
 
 def test_import_is_quiet_and_opens_nothing(alone):
     assert alone[1].stdout.startswith("HEAVY []\n"), alone[1].stderr
 
 
-def test_the_module_alone_in_a_folder_trains(alone):
-    assert alone[1].stdout.splitlines()[-1] == "TRAINED", alone[1].stderr
+def test_the_module_alone_trains_evaluates_and_submits(alone):
+    folder, done, seconds = alone
+    assert [line for line in done.stdout.splitlines() if line.startswith("TRAINED")] == [
+        "TRAINED competition None 3",
+        "TRAINED animals None 3",
+    ], done.stderr
+    missing = f"there is no tools/ beside {folder / 'jaguar_kit.py'}"
+    assert done.stdout.count(f"note: no report, but results.csv: {missing}") == 2
+    assert done.stdout.count("note: no analysis (characteristics)") == 1
+    assert seconds < 60
+    for data, submitted in (("competition", True), ("animals", False)):
+        place = folder / "runs" / f"alone@{data}"
+        table = pd.read_csv(place / "results.csv")
+        assert list(table.seed) == [1, 2]
+        assert table["map"].between(0, 1).all()
+        run = {path.name for path in (place / "default" / "seed1").iterdir()}
+        assert {"metrics.json", "weights.safetensors", "log.csv", "recipe.yaml", "validation.npz"} <= run
+        assert ("submission.csv" in run) == submitted
+    submission = folder / "runs" / "alone@competition" / "default" / "seed1" / "submission.csv"
+    assert jaguar_kit.validate_submission(submission, folder / "competition" / "test.csv")["rows"] > 0
 
 
-def test_commands_of_tools_say_that_they_need_them(alone):
-    folder, done = alone
-    needed = f"needs {folder / 'tools'}, which is not there (expected the whole repository)"
-    assert done.stderr.splitlines()[-1] == f"error: jaguar_kit: describe {needed}"
-    assert done.returncode == 2
+def test_what_needs_tools_is_refused_in_a_line_that_says_where_they_come_from(alone):
+    folder, done, _ = alone
+    needs = f"needs tools/, which does not lie beside {folder / 'jaguar_kit.py'} (expected there as in a clone of the "
+    needs += "kit's repository, in a pip install of it, or in the dataset that its tools/package.py builds)"
+    told = [f"error: {who}: {needs}" for who in ("alone: analysis: characteristics", "alone: a search", "list")]
+    assert done.stderr.splitlines()[-3:] == told
+    assert done.stdout.splitlines()[-3:] == ["2", "2", "2"]
+    assert sorted(p.name for p in (folder / "runs").iterdir()) == ["alone@animals", "alone@competition"]
+
+
+def test_the_notebook_of_the_readme_runs_beside_the_module_alone(tmp_path):
+    readme = (Path(jaguar_kit.__file__).parent / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(import jaguar_kit\n.*?)```", readme, re.DOTALL)
+    shutil.copy(jaguar_kit.__file__, tmp_path)
+    jaguar_kit.make_mini_dataset(tmp_path / "photographs", identities=4, images=60)
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = jaguar_kit.validate_submission(tmp_path / "again.csv", tmp_path / "photographs" / "test.csv")
+    assert rows["rows"] > 0
+    assert pd.read_csv(tmp_path / "runs" / "first@photographs" / "results.csv")["map"].between(0, 1).all()
+
+
+TOOLS = Path(jaguar_kit.__file__).parent / "tools"
+ROOMS = sorted(path.relative_to(TOOLS).with_suffix("").as_posix() for path in TOOLS.glob("*/*.py"))
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_every_room_opens_and_says_what_it_holds(name):
+    assert jaguar_kit.room(name.replace("/", ".")).__doc__
+
+
+def test_promised_names_are_in_their_rooms_and_others_are_not_made_up():
+    assert set(jaguar_kit.ROOM_OF) <= set(dir(jaguar_kit))
+    for name, place in jaguar_kit.ROOM_OF.items():
+        assert getattr(jaguar_kit, name) is getattr(jaguar_kit.room(place), name), name
+        assert name not in jaguar_kit.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = jaguar_kit.nothing
+
+
+def test_an_installed_kit_works_from_another_folder_and_takes_no_name_that_others_may_have(tmp_path):
+    source, site, here = tmp_path / "source", tmp_path / "site", tmp_path / "here"
+    root = Path(jaguar_kit.__file__).parent
+    for name in ("jaguar_kit.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        source.mkdir(exist_ok=True)
+        shutil.copy(root / name, source)
+    for name in ("tools", "recipes"):
+        shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    plain = [
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--no-build-isolation",
+        "--no-compile",
+        "--disable-pip-version-check",
+    ]
+    subprocess.run([sys.executable, "-m", "pip", "install", *plain, "--target", site, source], check=True)
+    names = {path.name for path in site.iterdir() if path.suffix != ".dist-info"}
+    assert names == {"jaguar_kit.py", "jaguar_kit_tools"}
+    here.mkdir()
+    env = {**os.environ, "PYTHONPATH": str(site), "JAGUAR_KIT_CACHE": str(tmp_path / "cache")}
+    small = ["train.epochs=1", "data.size=32", "model.input_size=32", "data.mini.images=40", "data.mini.identities=4"]
+    for words in (["run", "quickstart", *(word for one in small for word in ("-o", one))], ["list", "loss"]):
+        command = [sys.executable, "-m", "jaguar_kit", *words]
+        done = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "arcface" in done.stdout
+    assert (here / "runs" / "quickstart" / "report.html").is_file()
 
 
 WITH_EXAMPLES = ("6. ", "7. ", "8. ", "9. ", "10. ")  # models, losses, samplers, metrics, retrieval
@@ -173,10 +267,10 @@ def test_public_parts_of_models_losses_and_retrieval_have_an_example():
 
 
 def test_the_module_grows_no_larger():
-    """To be lowered with whatever makes it smaller; the aim is 350 KiB, 7,000 lines and 400 definitions."""
+    """To be lowered with whatever makes it smaller; GitHub shows no file above 512 KiB."""
     lines = SOURCE.splitlines()
     defined = [node for node in TREE.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
-    assert len(SOURCE.encode()) <= 628 * 1024
-    assert len(lines) <= 12_961
-    assert len(defined) <= 703
+    assert len(SOURCE.encode()) <= 480 * 1024
+    assert len(lines) <= 10_000
+    assert len(defined) <= 570
     assert statistics.median(len(line) for line in lines if line.strip()) <= 55

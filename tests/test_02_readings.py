@@ -10,6 +10,9 @@ import pytest
 import torch
 import yaml
 from jaguar_kit import KitError, expand, load_recipe, recipe_to_dict, run_recipe
+from jaguar_kit_tools.experiments import report as report_room
+from jaguar_kit_tools.experiments.search import search_baseline
+from jaguar_kit_tools.experiments.smoke import check_buildable
 from tiny import smaller
 
 ROOT = Path(jaguar_kit.__file__).parent
@@ -49,7 +52,7 @@ def test_a_recipe_runs_in_either_reading_and_has_what_it_says_it_takes(path):
         differs = {k: v for k, v in recipe_to_dict(other).items() if v != own[k]}
         assert (set(differs) - {"reading", "overrides"} <= {key for one in settings for key in one}) or not settings
         for spec in expand(other):
-            jaguar_kit.check_buildable(spec.recipe)
+            check_buildable(spec.recipe)
 
 
 WITH_READINGS = """
@@ -259,7 +262,7 @@ def test_validation_images_may_be_of_the_stage_and_patience_may_end_the_run(mini
 def test_a_search_compares_with_its_baseline(tmp_path):
     search = {"space": {"train.lr": {"low": 1e-4, "high": 1e-2}}, "baseline": {"train.lr": 3e-3, "loss": "cosface"}}
     recipe = jaguar_kit.recipe_from_dict({"name": "s", "search": search})
-    once = jaguar_kit.search_baseline(recipe).recipe
+    once = search_baseline(recipe).recipe
     assert (once.train.lr, once.loss.name) == (3e-3, "cosface")
     with pytest.raises(KitError, match=r"search\.baseline.*no such setting"):
         jaguar_kit.recipe_from_dict({"name": "s", "search": {**search, "baseline": {"train.rate": 1}}})
@@ -276,7 +279,7 @@ def changed_by(path, reading):
 def test_both_readings_have_a_smoke_run(path, reading, tmp_path, monkeypatch):
     if not changed_by(path, reading):
         pytest.skip("this reading is the recipe as it stands")
-    monkeypatch.setattr(jaguar_kit, "SHOWN", 1)
+    monkeypatch.setattr(report_room, "SHOWN", 1)
     recipe = smaller(jaguar_kit.smoke(load_recipe(path, [f"reading={reading}"]), jaguar_kit.small_backbone()))
     result = run_recipe(recipe, out=tmp_path, device="cpu")
     assert not result.failed

@@ -7,12 +7,12 @@ import textwrap
 from pathlib import Path
 
 import jaguar_kit as jk
-import kernels
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaguar_kit import KitError, expand, load_recipe, recipe_from_dict, recipe_to_dict
+from jaguar_kit_tools.on_kaggle import kernels
 
 RECIPES = sorted((Path(jk.__file__).parent / "recipes").rglob("*.yaml"))
 
@@ -388,6 +388,13 @@ def test_an_override_that_is_no_yaml_is_refused(write_recipe):
 def test_a_plain_recipe_is_one_run(write_recipe):
     (cell,) = expand(load_recipe(write_recipe("seed: 3")))
     assert (cell.variant, cell.folder, cell.why) == ("default", "default/seed3", "")
+
+
+def test_a_seed_that_splits_gives_its_own_number(write_recipe):
+    recipe = load_recipe(write_recipe("seeds: [3, 5]\ndata: {split_by_seed: true, split_seed: 9}"))
+    assert [(spec.recipe.seed, spec.recipe.data.split_seed) for spec in expand(recipe)] == [(3, 3), (5, 5)]
+    fixed = jk.override(recipe, "data.split_by_seed=false", "here")
+    assert {spec.recipe.data.split_seed for spec in expand(fixed)} == {9}
 
 
 def test_variants_times_grid_times_seeds(write_recipe):

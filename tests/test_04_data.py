@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jaguar_kit as jk
-import mini_dataset
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +16,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jaguar_kit import KitError, load_competition, make_mini_dataset, open_store, read_image
+from jaguar_kit_tools.experiments import mini_dataset
 from PIL import Image
 from sklearn.model_selection import train_test_split
 

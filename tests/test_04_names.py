@@ -6,12 +6,12 @@ import sys
 import unicodedata
 from pathlib import Path
 
-import identify
 import jaguar_kit
 import numpy as np
 import pandas as pd
 import pytest
 from jaguar_kit import KitError, find_bursts, load_competition, run_recipe
+from jaguar_kit_tools.identify import identify
 from PIL import Image
 
 NOTHING = np.zeros(64, bool)

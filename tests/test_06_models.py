@@ -8,7 +8,6 @@ import json
 import math
 import pickle
 
-import fetch_weights
 import jaguar_kit
 import kornia.feature
 import mpmath
@@ -20,6 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaguar_kit import Component, Embedder, KitError, ModelConfig
+from jaguar_kit_tools.on_kaggle import weights as fetch_weights
 from safetensors.torch import save_file
 from torch import nn
 

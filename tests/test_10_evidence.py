@@ -21,6 +21,7 @@ from jaguar_kit import (
     recipe_from_dict,
     run_recipe,
 )
+from jaguar_kit_tools.experiments.figures import image_type
 from safetensors.torch import save_file
 
 LOGITS = st.lists(st.lists(st.floats(-20, 20), min_size=3, max_size=3), min_size=1, max_size=6)
@@ -320,7 +321,8 @@ def test_a_run_uses_all_evidence_and_shows_each_step(mini, tmp_path):
     assert strongest["strength"] >= median["strength"]
     assert len(set(strongest["identities"])) == len(set(median["identities"])) == 1 < len(set(other["identities"]))
     assert f"{' and '.join(other['identities'])} ({other['strength']:.2f})" in report
-    assert jaguar_kit.image_type((result.folder / "default" / "seed1" / "matches.jpg").read_bytes()) == "jpeg"
+    (drawn,) = (result.folder / "figures").glob("run0-matches.*")
+    assert image_type(drawn.read_bytes()) == "jpeg"
 
 
 def test_the_loss_names_whom_the_posterior_compares():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from jaguar_kit import Component, open_store, recipe_from_dict
+from jaguar_kit_tools.experiments import smoke as smoke_room
 from PIL import Image
 
 CPU = torch.device("cpu")
@@ -223,7 +224,7 @@ def test_the_small_backbone_heals(monkeypatch, tmp_path, session_cache):
         trained.append(1)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jaguar_kit, "run_recipe", run_recipe)
+    monkeypatch.setattr(smoke_room, "run_recipe", run_recipe)
     with pytest.raises(KeyboardInterrupt):
         jaguar_kit.small_backbone()
     assert trained

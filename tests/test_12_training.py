@@ -28,6 +28,7 @@ import timm
 import torch
 import yaml
 from jaguar_kit import Component, KitError, TrainingFailed, recipe_from_dict
+from jaguar_kit_tools.experiments import report as report_room
 from safetensors.torch import load_file
 from timm.optim import list_optimizers
 from torch import nn
@@ -88,7 +89,7 @@ def without_figures():
     """Within the block reports have words and tables only, which take no time."""
     with pytest.MonkeyPatch.context() as patch:
         for part in ("report_curves", "report_detail", "run_details"):
-            patch.setattr(jaguar_kit, part, lambda *_: None)
+            patch.setattr(report_room, part, lambda *_: None)
         yield
 
 

@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
-import identify
 import jaguar_kit
 import numpy as np
 import pytest
 import tiny
 import torch
 from jaguar_kit import KitError, recipe_from_dict, run_recipe
+from jaguar_kit_tools.experiments import report as report_room
+from jaguar_kit_tools.identify import identify
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -37,7 +38,7 @@ def backbone_file(path: Path, seed: int, **config) -> str:
 
 def quiet(function, *arguments, **settings):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jaguar_kit, "write_report", lambda folder, *_, **__: folder / "report.html")
+        patch.setattr(report_room, "write_report", lambda folder, *_, **__: folder / "report.html")
         return function(*arguments, **settings)
 
 

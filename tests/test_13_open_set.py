@@ -10,7 +10,6 @@ import shutil
 from types import SimpleNamespace
 
 import jaguar_kit
-import mini_dataset
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,6 +31,8 @@ from jaguar_kit import (
     validate_answers,
     write_answers,
 )
+from jaguar_kit_tools.experiments import mini_dataset
+from jaguar_kit_tools.experiments import report as report_room
 from PIL import Image
 from sklearn.model_selection import train_test_split
 
@@ -1025,7 +1026,7 @@ def run(folder, out, detailed=False, **changes):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jaguar_kit.Page, "figure", thresholds_only)
         for part in left_out:
-            patch.setattr(jaguar_kit, part, lambda *_: None)
+            patch.setattr(report_room, part, lambda *_: None)
         return jaguar_kit.run_recipe(recipe_from_dict(tiny_recipe(**changes)), data=folder, out=out, device="cpu")
 
 

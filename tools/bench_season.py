@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from decisions import COLUMNS, write_decisions
-from identify import FRESH, SURE, identify
-from jaguar_kit import KitError, load_competition, quiet
+from jaguar_kit import KitError, load_competition, quiet, room
+
+decisions, identifying = room("identify.decisions"), room("identify.identify")
+COLUMNS, write_decisions = decisions.COLUMNS, decisions.write_decisions
+FRESH, SURE, identify = identifying.FRESH, identifying.SURE, identifying.identify
 
 
 def lay_out(data: Path, place: Path, weeks: int, seed: int) -> tuple[Path, list[Path], dict[str, str], set[str]]:

@@ -6,19 +6,23 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-MODULE = "e906655a6e1a5e8c53edf445ae2f5970e975b2d8358d4b4d484e3ad7263d81d3"  # of its jaguar_kit.py
+KIT = "270b3b8de34eed3b37c40720699aa7850944e9f8950467172da2773854c9a826"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
-kits = sorted(kit for mount in mounts for kit in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
-fitting = [kit for kit in kits if hashlib.sha256(kit.read_bytes()).hexdigest() == MODULE]
+kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
+fitting = []
+for kit in kits:
+    files = [kit / "jaguar_kit.py", *sorted(kit.glob("tools/experiments/*.py"))]
+    if hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() == KIT:
+        fitting.append(kit)
 if not kits:
     sys.exit("error: no jaguar_kit.py under /kaggle/input; attach the dataset that tools/package.py built")
 if not fitting:
     sys.exit(
-        f"error: {kits[0]}: another version than this kernel was written for; update the dataset with "
-        "tools/package.py --update, or this kernel with tools/kernels.py and push it again"
+        f"error: {kits[0]}: another kit than this kernel was written for; update the dataset with tools/package.py "
+        "--update (which uploads its folder tools/ too), or this kernel with tools/kernels.py and push it again"
     )
-sys.path[:0] = [str(fitting[0].parent), *map(str, fitting[0].parent.glob("*.whl"))]
+sys.path[:0] = [str(fitting[0]), *map(str, fitting[0].glob("*.whl"))]
 
 import jaguar_kit  # noqa: E402
 

@@ -11,14 +11,16 @@ from importlib import metadata
 from pathlib import Path
 
 import jaguar_kit
-import kaggle_client
-import kernels as kernels_tool
 import kornia.feature
-import package as package_tool
 import pytest
 import torch
 from jaguar_kit import KitError
-from package import package_kit
+from jaguar_kit_tools.experiments import runs as runs_room
+from jaguar_kit_tools.experiments import session
+from jaguar_kit_tools.on_kaggle import client as kaggle_client
+from jaguar_kit_tools.on_kaggle import kernels as kernels_tool
+from jaguar_kit_tools.on_kaggle import package as package_tool
+from jaguar_kit_tools.on_kaggle.package import package_kit
 from safetensors.torch import save_file
 from tiny import TINY
 
@@ -44,10 +46,21 @@ mkdir -p "$1/root/kaggle/input" "$1/root/kaggle/working"
 mount --bind "$1/input" "$1/root/kaggle/input"
 mount -o remount,bind,ro "$1/root/kaggle/input"
 mount --bind "$1/working" "$1/root/kaggle/working"
-exec chroot "$1/root" "$2" -c "$4" "$3"
+root=$1 python=$2 runner=$3
+shift 3
+exec chroot "$root/root" "$python" -c "$runner" "$@"
 """
 
-RUN_SCRIPT = 'import os, runpy, sys; os.chdir("/kaggle/working"); runpy.run_path(sys.argv[1])'
+RUN_SCRIPTS = """
+import os, runpy, sys
+os.chdir("/kaggle/working")
+for code_file in sys.argv[1:]:
+    try:
+        runpy.run_path(code_file)
+    except SystemExit as ended:
+        if ended.code:
+            raise
+"""
 RUN_NOTEBOOK = """
 import json, os, sys
 from IPython.core.interactiveshell import InteractiveShell
@@ -77,20 +90,22 @@ def can_isolate() -> bool:
         return False
 
 
-def kaggle_session(place: Path, code_file: Path) -> subprocess.CompletedProcess:
-    """Runs the code file, alone in a folder and in few epochs, with place/input mounted, place/working to write to."""
-    for name in ("root", "working", "src", "spy"):
+def kaggle_session(place: Path, *code_files: Path, empty_cache: bool = False) -> subprocess.CompletedProcess:
+    """Runs code files, alone in a folder and in few epochs, with place/input mounted, place/working to write to."""
+    for name in ("root", "working", "src", "spy", "cache"):
         (place / name).mkdir()
-    alone = place / "src" / code_file.name
-    alone.write_text(code_file.read_text().replace("train.epochs=8", "train.epochs=2"))
-    small = jaguar_kit.small_backbone().parent  # the session need not train another
-    shutil.copytree(small, place / "cache" / small.relative_to(jaguar_kit.cache_dir()))
+    alone = [place / "src" / code_file.name for code_file in code_files]
+    for path, code_file in zip(alone, code_files):
+        path.write_text(code_file.read_text().replace("train.epochs=8", "train.epochs=2"))
+    if not empty_cache:
+        small = jaguar_kit.small_backbone().parent  # the session need not train another
+        shutil.copytree(small, place / "cache" / small.relative_to(jaguar_kit.cache_dir()))
     (place / "session.sh").write_text(SESSION)
     (place / "spy" / "sitecustomize.py").write_text(NO_NETWORK)
     settings = {jaguar_kit.CACHE_VARIABLE: str(place / "cache"), "JAGUAR_KIT_SMOKE": "1"}
     settings |= {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "TMPDIR": str(place / "working"), "PYTHONPATH": str(place / "spy")}
-    runner = RUN_NOTEBOOK if code_file.suffix == ".ipynb" else RUN_SCRIPT
-    command = ["unshare", "-rmn", "bash", place / "session.sh", place, sys.executable, alone, runner]
+    runner = RUN_NOTEBOOK if alone[0].suffix == ".ipynb" else RUN_SCRIPTS
+    command = ["unshare", "-rmn", "bash", place / "session.sh", place, sys.executable, runner, *alone]
     return subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=False)
 
 
@@ -109,7 +124,7 @@ def check_outputs(working: Path, mini: Path) -> None:
     assert not (working / "connections").exists()
     kaggle_client.check_output(working, "a kernel")
     told = json.loads((working / "run.json").read_text())
-    assert told["module"] == jaguar_kit.file_sha256(Path(jaguar_kit.__file__))
+    assert told["kit"] == session.kit_sha256()
     assert {"submission.csv", "report.html"} <= set(told["files"])
 
 
@@ -126,13 +141,16 @@ def package(tmp_path_factory):
 def test_package_lists_every_file_with_its_hash(package):
     manifest = json.loads((package / "manifest.json").read_text())
     metadata = json.loads((package / "dataset-metadata.json").read_text())
-    assert set(manifest["files"]) == {p.name for p in package.iterdir()} - {"manifest.json", "dataset-metadata.json"}
+    packed = {p.relative_to(package).as_posix() for p in package.rglob("*") if p.is_file()}
+    assert set(manifest["files"]) == packed - {"manifest.json", "dataset-metadata.json"}
     assert {"jaguar_kit.py", "final.yaml", "some_backbone.safetensors"} <= set(manifest["files"])
     assert metadata["id"] == "a-user/jaguar-kit"
     assert 6 <= len(metadata["title"]) <= 50
     assert len(metadata["licenses"]) == 1
-    assert all(p.is_file() for p in package.iterdir())  # the client drops folders
-    jaguar_kit.check_manifest(package)
+    folders = {p.name for p in package.iterdir() if p.is_dir()}
+    assert folders == {"tools"}  # which the client sends as an archive where it is told to
+    assert len(list(package.iterdir())) - 1 <= package_tool.MOST_FILES
+    session.check_manifest(package)
 
 
 def test_package_refuses_pickled_and_damaged_weights(tmp_path):
@@ -162,10 +180,10 @@ def test_a_damaged_package_is_named(package, tmp_path):
     for content in (whole + b"x", bytes(len(whole))):
         (copy / "some_backbone.safetensors").write_bytes(content)
         with pytest.raises(KitError, match=r"some_backbone\.safetensors: differs"):
-            jaguar_kit.check_manifest(copy)
+            session.check_manifest(copy)
     (copy / "some_backbone.safetensors").unlink()
     with pytest.raises(KitError, match=r"some_backbone\.safetensors: is missing"):
-        jaguar_kit.check_manifest(copy)
+        session.check_manifest(copy)
 
 
 def test_package_names_the_weights_of_runs_and_takes_wheels_of_pure_python(tmp_path):
@@ -175,9 +193,9 @@ def test_package_names_the_weights_of_runs_and_takes_wheels_of_pure_python(tmp_p
     wheel = tmp_path / "thing-1.0-py3-none-any.whl"
     wheel.write_bytes(b"PK")
     kit = package_kit(tmp_path / "kit", "a-user", [run], [wheel])
-    assert {"lbe11-default-seed7.safetensors", wheel.name, "jaguar_kit.py"} <= set(jaguar_kit.read_manifest(kit))
+    assert {"lbe11-default-seed7.safetensors", wheel.name, "jaguar_kit.py"} <= set(session.read_manifest(kit))
     alone = package_kit(tmp_path / "weights", "a-user", [run], slug="cat-weights", weights_only=True)
-    assert set(jaguar_kit.read_manifest(alone)) == {"lbe11-default-seed7.safetensors"}
+    assert set(session.read_manifest(alone)) == {"lbe11-default-seed7.safetensors"}
     assert json.loads((alone / "dataset-metadata.json").read_text())["id"] == "a-user/cat-weights"
 
 
@@ -211,7 +229,7 @@ def test_a_wrong_manifest_is_named(tmp_path):
     for text in ("", "{}", "[]", '{"files": {"a": 1}}', '{"files": {"../a": {"bytes": 1, "sha256": ""}}}'):
         (tmp_path / "manifest.json").write_text(text)
         with pytest.raises(KitError, match=r"manifest\.json: not the manifest of a packaged kit"):
-            print(text, jaguar_kit.check_manifest(tmp_path))
+            print(text, session.check_manifest(tmp_path))
 
 
 # Kaggle's client
@@ -444,9 +462,9 @@ def test_a_carried_recipe_that_differs_from_the_packaged_one_stops_at_once(tmp_p
     packaged = {**TINY, "train": {**TINY["train"], "lr": 1e-3}, "question": "words change nothing"}
     (tmp_path / "tiny.yaml").write_text(json.dumps(packaged))
     with pytest.raises(KitError, match=r"train\.lr: 0\.0005 here, 0\.001 there.*--update.*tools/kernels\.py"):
-        jaguar_kit.check_carried(recipe, tmp_path)
+        session.check_carried(recipe, tmp_path)
     (tmp_path / "tiny.yaml").write_text(json.dumps({**TINY, "question": "words change nothing"}))
-    jaguar_kit.check_carried(recipe, tmp_path)
+    session.check_carried(recipe, tmp_path)
 
 
 def test_an_earlier_output_is_taken_up_and_one_of_other_settings_is_not(on_kaggle, mini, capsys):
@@ -489,7 +507,7 @@ def test_a_session_that_ran_out_of_time_goes_on_in_the_next(on_kaggle, mini, cap
 
 def test_no_run_begins_that_kaggle_would_not_save(on_kaggle, mini, monkeypatch, capsys):
     shutil.copytree(mini, on_kaggle / "input" / "jaguar-re-id")
-    monkeypatch.setattr(jaguar_kit, "KAGGLE_OUTPUT", 1000.0)
+    monkeypatch.setattr(runs_room, "KAGGLE_OUTPUT", 1000.0)
     result = jaguar_kit.run_kernel(as_text({**TINY, "seeds": [1, 2]}))
     assert list(result.table.seed) == [1]
     assert "no room for another run" in capsys.readouterr().out
@@ -497,11 +515,17 @@ def test_no_run_begins_that_kaggle_would_not_save(on_kaggle, mini, monkeypatch, 
 
 
 @isolated
-def test_final_runs_offline_and_ends_with_a_valid_submission(package, mini, tmp_path):
-    mount(tmp_path, package, mini, "nested mounts")
-    done = kaggle_session(tmp_path, ROOT / "kernels" / "final_evidence" / "final_evidence.py")
+@pytest.mark.parametrize(
+    ("layout", "named"), [("nested mounts", ("final_evidence",)), ("flat mounts", ("lbe10", "eda01"))]
+)
+def test_a_package_alone_is_enough_for_a_kernel_a_search_and_an_analysis(layout, named, package, mini, tmp_path):
+    mount(tmp_path, package, mini, layout)
+    done = kaggle_session(tmp_path, *(ROOT / "kernels" / n / f"{n}.py" for n in named), empty_cache=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"/kaggle/input/{LAYOUTS['nested mounts'][1]}" in done.stdout
+    assert f"/kaggle/input/{LAYOUTS[layout][1]}" in done.stdout
+    assert "training a small backbone" in done.stdout
+    for name in named:
+        assert (tmp_path / "working" / "runs" / f"{name}-smoke" / "report.html").is_file()
     check_outputs(tmp_path / "working", mini)
 
 
@@ -599,11 +623,13 @@ def test_what_is_wrong_with_the_mounts_is_told_before_work(package, mini, on_kag
     def repackage(kit: Path) -> None:
         recipe, manifest = kit / "final.yaml", json.loads((kit / "manifest.json").read_text())
         recipe.write_text(recipe.read_text().replace("seed: 42", "seed: 7"))
-        manifest["files"]["final.yaml"] = jaguar_kit.file_facts(recipe)
+        manifest["files"]["final.yaml"] = session.file_facts(recipe)
         (kit / "manifest.json").write_text(json.dumps(manifest))
 
     assert "attach the dataset" in told(1, lambda p: shutil.rmtree(p / "jaguar-kit"))
-    assert "another version" in told(1, lambda p: append(p / "jaguar-kit" / "jaguar_kit.py"))
+    assert "another kit" in told(1, lambda p: append(p / "jaguar-kit" / "jaguar_kit.py"))
+    assert "another kit" in told(1, lambda p: append(p / "jaguar-kit" / "tools" / "experiments" / "report.py"))
+    assert "another kit" in told(1, lambda p: shutil.rmtree(p / "jaguar-kit" / "tools"))
     assert "attach the competition" in told(2, lambda p: shutil.rmtree(p / "jaguar-re-id"))
     damaged = told(2, lambda p: append(p / "jaguar-kit" / "some_backbone.safetensors"))
     assert "some_backbone.safetensors: differs" in damaged

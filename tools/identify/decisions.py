@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,7 +142,3 @@ def earlier_settings(previous: Path | None) -> dict[str, Any]:
     if not path.is_file():
         raise KitError(f"--previous: {previous}: holds no {SETTINGS} (expected a folder that identify wrote)")
     return read_record(path, {}, "answer that week again, or give its catalogue and queries without --previous")
-
-
-if __name__ == "__main__":
-    sys.exit("decisions.py is a part of tools/identify.py")

@@ -7,7 +7,6 @@ import hashlib
 import html
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -139,7 +138,3 @@ def write_page(path: Path, data: dict[str, Any]) -> Path:
         page = page.replace(sign, value, 1)
     write_text(path, page)
     return path
-
-
-if __name__ == "__main__":
-    sys.exit("review.py is a part of tools/identify.py")

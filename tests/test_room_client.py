@@ -16,15 +16,16 @@ from types import ModuleType, SimpleNamespace
 from typing import NamedTuple
 
 import jaguar_kit
-import kaggle_client
-import kaggle_run
-import kernels as kernels_tool
-import package as package_tool
 import pytest
 import torch
 import urllib3
 from jaguar_kit import KitError
-from kaggle_client import KaggleError, Patience
+from jaguar_kit_tools.experiments import session
+from jaguar_kit_tools.on_kaggle import client as kaggle_client
+from jaguar_kit_tools.on_kaggle import kernels as kernels_tool
+from jaguar_kit_tools.on_kaggle import package as package_tool
+from jaguar_kit_tools.on_kaggle import run as kaggle_run
+from jaguar_kit_tools.on_kaggle.client import KaggleError, Patience
 from kaggle_server import HTML, Dataset, KaggleServer, Session
 from safetensors.torch import save_file
 
@@ -95,14 +96,14 @@ def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dic
 
     def leave(**files: bytes) -> dict[str, bytes]:
         working = tmp_path / "session"
-        monkeypatch.setattr(jaguar_kit, "working_folder", lambda: working)
+        monkeypatch.setattr(session, "working_folder", lambda: working)
         record = jaguar_kit.begin_kernel("final")
         wanted = {"submission.csv": b"row_id,similarity\n0,0.25\n1,1.0\n", "report.html": HTML, **files}
         wanted["runs/final/metrics.json"] = b"{}"
         for name, content in wanted.items():
             (working / name).parent.mkdir(parents=True, exist_ok=True)
             (working / name).write_bytes(content)
-        jaguar_kit.end_kernel(record)
+        session.end_kernel(record)
         left = {p.relative_to(working).as_posix(): p.read_bytes() for p in sorted(working.rglob("*")) if p.is_file()}
         shutil.rmtree(working)
         return left
@@ -157,7 +158,8 @@ def uploaded(server: KaggleServer, files: list[dict]) -> dict[str, bytes]:
 
 
 def content_of(package: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in package.iterdir() if path.name != "dataset-metadata.json"}
+    files = [path for path in package.rglob("*") if path.is_file() and path.name != "dataset-metadata.json"]
+    return {path.relative_to(package).as_posix(): path.read_bytes() for path in files}
 
 
 def change(folder: Path, **settings: object) -> None:
@@ -939,7 +941,7 @@ def test_a_kernel_that_would_not_do_is_not_pushed(spoil, words, kernel, server, 
 def test_a_notebook_for_another_version_of_the_module_is_not_pushed(all_kernels, server, run, tmp_path):
     folder = Path(shutil.copytree(all_kernels / "starter", tmp_path / "kernels" / "starter"))
     notebook = folder / "starter.ipynb"
-    notebook.write_text(notebook.read_text().replace(jaguar_kit.module_sha256(), "0" * 64))
+    notebook.write_text(notebook.read_text().replace(session.kit_sha256(), "0" * 64))
     ended = run(kaggle_run.push_command, folder)
     assert_one_line(ended, "starter.ipynb", "run tools/kernels.py", code=2)
     assert server.requests == []

@@ -6,14 +6,14 @@ import re
 import shutil
 from pathlib import Path
 
-import identify
 import jaguar_kit
 import numpy as np
 import pytest
-import report
 import tiny
 import torch
 import yaml
+from jaguar_kit_tools.experiments import comparison as report
+from jaguar_kit_tools.identify import identify
 
 TINY = {
     **tiny.TINY,

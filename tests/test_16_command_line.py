@@ -9,15 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import describe
-import fetch_weights
-import identify
 import jaguar_kit
 import pandas as pd
 import pytest
 import timm
 import torch
 import yaml
+from jaguar_kit_tools.experiments import reference as describe
+from jaguar_kit_tools.experiments import smoke as smoke_room
+from jaguar_kit_tools.identify import identify
+from jaguar_kit_tools.on_kaggle import weights as fetch_weights
 from PIL import Image
 from safetensors.torch import save_file
 from tiny import TINY
@@ -192,12 +193,12 @@ def test_unknown_command_is_answered_with_the_nearest(capsys):
 def test_no_command_tells_all_of_them(capsys):
     for argv in ([], ["--help"], ["-h"]):
         text = told(capsys, *argv)
-        for name in ("run", *jaguar_kit.TOOLS):
+        for name in ("run", *jaguar_kit.ROOM_OF_COMMAND):
             assert re.search(rf"^  {name} ", text, re.MULTILINE)
 
 
 def test_every_command_has_help(capsys):
-    for name in ("run", *jaguar_kit.TOOLS):
+    for name in ("run", *jaguar_kit.ROOM_OF_COMMAND):
         with pytest.raises(SystemExit) as ended:
             jaguar_kit.main(argv=[name, "--help"])
         assert ended.value.code == 0
@@ -397,7 +398,7 @@ def test_an_output_that_is_full_does_not_end_the_work(run_printing_to):
 def test_smoke_refuses_what_could_not_run(model, words, tmp_path, capsys, monkeypatch):
     path = tmp_path / "x.yaml"
     path.write_text(yaml.safe_dump({"name": "x", "model": model}))
-    monkeypatch.setattr(jaguar_kit, "small_backbone", lambda: pytest.fail("went on"))
+    monkeypatch.setattr(smoke_room, "small_backbone", lambda: pytest.fail("went on"))
     assert words in refused(capsys, "run", str(path), "--smoke", "--out", str(tmp_path / "out"))
 
 
@@ -408,7 +409,7 @@ def test_smoke_on_data_of_ones_own_needs_the_masks_that_the_recipe_needs(mini, t
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.open(mini / row.path).convert("RGB").save(target)
     path = tmp_path / "x.yaml"
-    monkeypatch.setattr(jaguar_kit, "small_backbone", lambda: None)
+    monkeypatch.setattr(smoke_room, "small_backbone", lambda: None)
     for settings, words in (({"masks": "outlines"}, "there is no such folder"), ({}, "needs masks, but the images")):
         path.write_text(yaml.safe_dump({**TINY, "background": "black", "data": settings}))
         assert (

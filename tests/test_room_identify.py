@@ -13,19 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import albums as albums_tool
-import decisions as decisions_tool
-import identify as identify_tool
 import jaguar_kit
 import numpy as np
 import pandas as pd
 import pytest
-import review as review_tool
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from identify import identify
 from jaguar_kit import KitError, load_competition, make_mini_dataset, recipe_from_dict
+from jaguar_kit_tools.identify import albums as albums_tool
+from jaguar_kit_tools.identify import decisions as decisions_tool
+from jaguar_kit_tools.identify import identify as identify_tool
+from jaguar_kit_tools.identify import review as review_tool
+from jaguar_kit_tools.identify.identify import identify
 from PIL import Image
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform

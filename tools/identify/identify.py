@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,9 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from albums import Album, Shelf, embed_album, load_catalogue, load_queries, mark_of, spots_of, with_facts
-from captures import sightings_page, sightings_table, write_captures
-from decisions import FOR_SPREADSHEETS, HISTORY, SETTINGS, Ledger, earlier_settings, write_decisions
 from jaguar_kit import (
     ANSWERS,
     ENCOUNTERS,
@@ -26,7 +22,6 @@ from jaguar_kit import (
     Geometry,
     KitError,
     LocalFeatures,
-    Page,
     Recipe,
     __version__,
     average_precision,
@@ -36,11 +31,9 @@ from jaguar_kit import (
     claim,
     column_groups,
     confident,
-    connected_groups,
     cross_fitted_score,
     cut_batches,
     device_name,
-    differing_bits,
     echo,
     embedder_for,
     ends_alike,
@@ -50,7 +43,6 @@ from jaguar_kit import (
     kept_tensor,
     known_backbone,
     load_weights,
-    main,
     memory_format,
     mutual_matches,
     nearest_identities,
@@ -63,13 +55,19 @@ from jaguar_kit import (
     rows_at_a_time,
     save_tensors,
     similarity_matrix,
-    threshold_figure,
     weights_path,
     write_json,
     write_table,
 )
-from review import review_data, write_page
 from torch import Tensor
+
+from ..experiments.analysis import connected_groups, differing_bits
+from ..experiments.figures import threshold_figure
+from ..experiments.page import Page
+from .albums import Album, Shelf, embed_album, load_catalogue, load_queries, mark_of, spots_of, with_facts
+from .captures import sightings_page, sightings_table, write_captures
+from .decisions import FOR_SPREADSHEETS, HISTORY, SETTINGS, Ledger, earlier_settings, write_decisions
+from .review import review_data, write_page
 
 # the model
 
@@ -938,7 +936,3 @@ def identify_command(argv: Sequence[str] | None = None) -> int:
         given.sure, given.new, given.share_new, given.previous, given.decisions,
     )  # fmt: skip
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(identify_command))

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import inspect
 import json
-import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -23,13 +22,10 @@ from jaguar_kit import (
     Component,
     KitError,
     MiniConfig,
-    Page,
     Range,
     __version__,
     add_overrides,
-    any_command,
     atomic,
-    augmentation_sheet,
     echo,
     expand,
     find_data,
@@ -37,7 +33,6 @@ from jaguar_kit import (
     load_competition,
     load_recipe,
     lookup,
-    main,
     open_image,
     open_store,
     registered,
@@ -46,6 +41,9 @@ from jaguar_kit import (
     turns_of,
 )
 from PIL.PngImagePlugin import PngInfo
+
+from .figures import augmentation_sheet
+from .page import Page
 
 
 def type_name(hint: Any) -> str:
@@ -182,7 +180,3 @@ def was_drawn_here(path: Path) -> bool:
             return str(image.info.get("Software", "")).startswith("jaguar_kit")
     except Exception:  # noqa: BLE001 - PIL raises nearly anything on what is no image
         return False
-
-
-if __name__ == "__main__":
-    sys.exit(main(any_command))

@@ -13,7 +13,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from jaguar_kit import KitError, Page, load_recipe, markdown_html, recipe_from_dict, run_recipe
+from jaguar_kit import KitError, Page, load_recipe, recipe_from_dict, run_recipe
+from jaguar_kit_tools.experiments import report as report_room
+from jaguar_kit_tools.experiments import runs as runs_room
+from jaguar_kit_tools.experiments.figures import new_figure
+from jaguar_kit_tools.experiments.page import markdown_html
 
 SMALL = {
     "data": {"size": 32},
@@ -51,7 +55,7 @@ def long_page(folder):
     columns = {f"column_{i}": np.linspace(0, 1, 3) for i in range(18)}
     page.table(pd.DataFrame({"variant": ["b", "a", "c"], "map": [0.3, 0.1, 0.2]}))
     page.fold("All columns", pd.DataFrame({"variant": ["b", "a", "c"], **columns}), "What they mean.")
-    figure, ax = jaguar_kit.new_figure(9, 3)
+    figure, ax = new_figure(9, 3)
     ax.plot([0, 1])
     page.figure("line", figure, "A line.")
     page.code("a: 1\n" + "long " * 80)
@@ -138,7 +142,7 @@ def test_a_report_is_there_when_the_first_run_ends_and_says_that_others_come(min
         whole(spec, images, place, *more)
 
     monkeypatch.setattr(jaguar_kit, "execute_run", watched)
-    monkeypatch.setattr(jaguar_kit, "FIRST_REPORT", 0)
+    monkeypatch.setattr(runs_room, "FIRST_REPORT", 0)
     result = run_recipe(
         recipe_from_dict({"name": "soon", **SMALL, "seeds": [1, 2]}), data=mini, out=tmp_path, device="cpu"
     )
@@ -156,8 +160,8 @@ def test_a_report_that_can_not_be_made_ends_no_run(mini, tmp_path, monkeypatch, 
             raise RuntimeError("no ink")
         return made(*given, refresh=refresh, **more)
 
-    monkeypatch.setattr(jaguar_kit, "write_report", once)
-    monkeypatch.setattr(jaguar_kit, "FIRST_REPORT", 0)
+    monkeypatch.setattr(report_room, "write_report", once)
+    monkeypatch.setattr(runs_room, "FIRST_REPORT", 0)
     result = run_recipe(
         recipe_from_dict({"name": "ink", **SMALL, "seeds": [1, 2]}), data=mini, out=tmp_path, device="cpu"
     )

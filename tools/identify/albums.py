@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -306,7 +305,3 @@ def spots_of(albums: Sequence[Album], masks: str | None, device: torch.device) -
         found.append(extract_local(store, detector, LOCAL_POINTS, device=device))
     places, descriptors = (torch.cat([getattr(f, name) for f in found]) for name in ("places", "descriptors"))
     return LocalFeatures(places, descriptors, fingerprint(*(f.key for f in found)))
-
-
-if __name__ == "__main__":
-    sys.exit("albums.py is a part of tools/identify.py")

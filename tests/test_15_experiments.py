@@ -14,11 +14,13 @@ import matplotlib.figure
 import numpy as np
 import pandas as pd
 import pytest
-import report as report_tool
 import sklearn.manifold
 import torch
 import yaml
 from jaguar_kit import load_recipe, recipe_from_dict, run_recipe
+from jaguar_kit_tools.experiments import comparison as report_tool
+from jaguar_kit_tools.experiments import report as report_room
+from jaguar_kit_tools.experiments import smoke as smoke_room
 from PIL import Image
 from tiny import smaller
 
@@ -458,7 +460,7 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_has_a_smoke_run(path, small, tmp_path, monkeypatch):
     """Every variant of it is trained, on fewer images than the command's, and for one epoch."""
-    monkeypatch.setattr(jaguar_kit, "SHOWN", 1)
+    monkeypatch.setattr(report_room, "SHOWN", 1)
     recipe = smaller(jaguar_kit.smoke(load_recipe(path), small))
     result = run_recipe(recipe, out=tmp_path)
     page = result.report.read_text()
@@ -483,7 +485,8 @@ def test_smoke_runs_begin_with_a_small_backbone_that_is_trained_once(tmp_path, m
         return whole(jaguar_kit.override(recipe, "train.epochs=1", "here"), *arguments, **settings)
 
     monkeypatch.setenv(jaguar_kit.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr(jaguar_kit, "run_recipe", shrunk)
+    for place in (jaguar_kit, smoke_room):
+        monkeypatch.setattr(place, "run_recipe", shrunk)
     for out in ("first", "second"):
         argv = [str(ROOT / "recipes" / "frozen_dino.yaml"), "--smoke", "--out", str(tmp_path / out)]
         assert jaguar_kit.main(jaguar_kit.run_command, argv) == 0

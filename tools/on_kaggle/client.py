@@ -21,7 +21,6 @@ from typing import Any
 from jaguar_kit import (
     KitError,
     atomic,
-    check_manifest,
     check_submission_values,
     check_unique,
     echo,
@@ -30,12 +29,13 @@ from jaguar_kit import (
     progress,
     quiet,
     read_json,
-    read_manifest,
     read_table,
     remove_path,
     validate_answers,
 )
-from kernels import check_kernel
+
+from ..experiments.session import check_manifest, read_manifest
+from .kernels import check_kernel
 
 
 class KaggleError(KitError):
@@ -196,10 +196,11 @@ def upload_package(
         check_replaced(listed_files(api, dataset), read_manifest(folder), drop)
     try:
         with told_by_kaggle(f"uploading {dataset}"), quiet():
+            how = {"quiet": True, "convert_to_csv": False, "dir_mode": "zip"}  # Kaggle unpacks the archive of a folder
             if create:
-                reply = api.dataset_create_new(str(folder), quiet=True, convert_to_csv=False)
+                reply = api.dataset_create_new(str(folder), **how)
             else:
-                reply = api.dataset_create_version(str(folder), message, quiet=True, convert_to_csv=False)
+                reply = api.dataset_create_version(str(folder), message, **how)
     except KaggleError as error:
         raise KaggleError(f"{error}; then run tools/package.py again", error.code) from None
     if reply.error or str(reply.status).lower() == "error":
@@ -266,6 +267,8 @@ def listed_files(api: Any, dataset: str) -> dict[str, int]:
 
 
 def listing_fault(found: Mapping[str, int], wanted: Mapping[str, int]) -> str:
+    """What of a package Kaggle does not list, or lists otherwise; files of a folder by path, or by their name alone."""
+    found = {name: found[by] for name in wanted for by in (name, Path(name).name) if by in found}
     missing = sorted(wanted.keys() - found.keys())
     differing = [name for name in sorted(wanted.keys() & found.keys()) if wanted[name] != found[name]]
     if missing:

@@ -10,8 +10,22 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jaguar_kit import KitError, compare_variants, findings, recipe_from_dict, summarise
-from test_16_reports import THREE, log_of, logs_of, recipe_of, table_of
+from jaguar_kit import KitError, compare_variants, recipe_from_dict, summarise
+from jaguar_kit_tools.experiments import analysis as analysis_room
+from jaguar_kit_tools.experiments.analysis import (
+    SENSITIVITY,
+    counts_by_kind,
+    counts_by_size,
+    keep_sharper,
+    quality_of,
+    quality_of_files,
+    thresholds_tried,
+)
+from jaguar_kit_tools.experiments.figures import marginal_figure
+from jaguar_kit_tools.experiments.findings import across_words, findings, holm, next_words, same_words
+from jaguar_kit_tools.experiments.report import report_identities, selection_table, stages_table
+from jaguar_kit_tools.experiments.search import choices_table, trial_seconds
+from test_room_reports import THREE, log_of, logs_of, recipe_of, table_of
 
 
 def test_the_summary_tells_the_spread_of_map_and_of_the_best_epoch():
@@ -63,8 +77,8 @@ def test_holm_is_that_of_its_definition(p):
     for rank, i in enumerate(order):
         most = max(most, (len(p) - rank) * p[i])
         slow[i] = min(most, 1.0)
-    assert jaguar_kit.holm(np.array(p)).tolist() == pytest.approx(slow)
-    with_gap = jaguar_kit.holm(np.array([*p, math.nan]))
+    assert holm(np.array(p)).tolist() == pytest.approx(slow)
+    with_gap = holm(np.array([*p, math.nan]))
     assert with_gap[:-1].tolist() == pytest.approx(slow)
     assert math.isnan(with_gap[-1])
 
@@ -106,7 +120,7 @@ def test_scenes_are_blamed_only_where_both_measures_are_certain():
     for across, certain in (([0.1, 0.11, 0.12, 0.3, 0.31, 0.33], True), ([0.1, 0.3, 0.2, 0.3, 0.1, 0.25], False)):
         own = table.assign(map_across=across)
         summary = summarise(own, logs_of(own), recipe_of())
-        told = " ".join(jaguar_kit.across_words(own, summary))
+        told = " ".join(across_words(own, summary))
         assert ("recognising the scene" in told) == certain
         assert ("can't be told from noise" in told) != certain
 
@@ -115,7 +129,7 @@ def test_variants_that_are_the_same_runs_are_one_result():
     table = table_of(first=THREE, a=THREE, b=THREE, c=THREE)
     logs = logs_of(table)
     logs |= {f"c/seed{seed}": log_of(0.2, 0.9) for seed in THREE}
-    assert jaguar_kit.same_words(table, logs) == ["The very same runs, one result in all: a, b."]
+    assert same_words(table, logs) == ["The very same runs, one result in all: a, b."]
 
 
 def test_the_top_of_a_report_says_what_ran_and_how_much_it_rests_on(mini, tmp_path):
@@ -137,7 +151,7 @@ def test_the_top_of_a_report_says_what_ran_and_how_much_it_rests_on(mini, tmp_pa
 def test_what_next_follows_from_the_numbers():
     def told(table, compared=False):
         summary = summarise(table, logs_of(table), recipe_of())
-        return " ".join(jaguar_kit.next_words(summary, compare_variants(table) if compared else pd.DataFrame(), table))
+        return " ".join(next_words(summary, compare_variants(table) if compared else pd.DataFrame(), table))
 
     assert "more seeds" in told(table_of(first={1: 0.5}))
     assert "more seeds" not in told(table_of(first=THREE))
@@ -150,24 +164,24 @@ def test_what_next_follows_from_the_numbers():
 
 def test_the_epoch_that_each_metric_would_keep():
     log = log_of(0.2, 0.3, 0.5, 0.4).assign(top1=[0.1, 0.9, 0.2, 0.3])
-    kept = jaguar_kit.selection_table({"a/seed1": log, "a/seed2": log}, "map").set_index("by")
+    kept = selection_table({"a/seed1": log, "a/seed2": log}, "map").set_index("by")
     assert kept.epoch.to_dict() == {"map (used)": 2.0, "val_loss": 3.0, "top1": 1.0}
     assert kept["map"].to_dict() == {"map (used)": 0.5, "val_loss": 0.4, "top1": 0.3}
 
 
 def test_stages_are_told_one_by_one():
     log = log_of(0.2, 0.3, 0.5, 0.4).assign(stage=[math.nan, 0, 0, 1], seconds=[math.nan, 1.0, 2.0, 4.0])
-    table = jaguar_kit.stages_table({"a/seed1": log, "a/seed2": log})
+    table = stages_table({"a/seed1": log, "a/seed2": log})
     assert table.stage.tolist() == [1, 2]
     assert table.seconds.tolist() == [3.0, 4.0]
     assert table["map at end"].tolist() == [0.5, 0.4]
-    assert jaguar_kit.stages_table({"a/seed1": log_of(0.2, 0.3)}).empty
+    assert stages_table({"a/seed1": log_of(0.2, 0.3)}).empty
 
 
 def test_identities_that_gain_and_lose_stand_in_the_report():
     page = jaguar_kit.Page()
     by_identity = pd.DataFrame({"first": [0.5, 0.2, 0.4], "second": [0.9, 0.1, 0.4]}, index=["Ana", "Bela", "Cara"])
-    jaguar_kit.report_identities(page, by_identity, "second")
+    report_identities(page, by_identity, "second")
     text = "\n".join(page.lines)
     assert "second against first" in text
     assert "1 gain, 1 lose" in text
@@ -177,25 +191,25 @@ def test_identities_that_gain_and_lose_stand_in_the_report():
 def test_a_search_tells_its_patterns_and_its_hours(tmp_path):
     trials = pd.DataFrame({"number": range(9), "state": "COMPLETE", "value": np.arange(9) / 10})
     trials["hidden"], trials["lr"] = [256, 512, 1024] * 3, np.linspace(1, 9, 9)
-    table = jaguar_kit.choices_table(trials)
+    table = choices_table(trials)
     hidden = table[table.setting == "hidden"].set_index("value")
     assert hidden["mean mAP"].to_dict() == pytest.approx({"256": 0.3, "512": 0.4, "1024": 0.5})
     assert hidden.trials.tolist() == [3, 3, 3]
     assert len(table[table.setting == "lr"]) == 3
     log_of(0.1, 0.2, 0.3).assign(seconds=[math.nan, 2.0, 3.0]).to_csv(tmp_path / "log.csv", index=False)
-    assert jaguar_kit.trial_seconds(tmp_path) == 5
-    assert jaguar_kit.trial_seconds(tmp_path / "none") == 0
+    assert trial_seconds(tmp_path) == 5
+    assert trial_seconds(tmp_path / "none") == 0
 
 
 def test_a_grid_has_marginal_curves():
     grid = {"model.head.layers": [2, 3], "model.head.hidden": [256, 512]}
     recipe = recipe_of(grid=grid)
     logs = {f"layers={a},hidden={b}/seed1": log_of(0.1, a / 10, b / 1000) for a in (2, 3) for b in (256, 512)}
-    left, right = jaguar_kit.marginal_figure(recipe, logs).axes
+    left, right = marginal_figure(recipe, logs).axes
     lines = {line.get_label(): line.get_ydata() for ax in (left, right) for line in ax.lines}
     assert lines["layers 2"][2] == pytest.approx((0.256 + 0.512) / 2)
     assert lines["hidden 256"][1] == pytest.approx(0.25)
-    assert jaguar_kit.marginal_figure(recipe_of(), logs) is None
+    assert marginal_figure(recipe_of(), logs) is None
 
 
 def test_queries_that_a_step_mends_or_breaks_are_counted():
@@ -219,7 +233,7 @@ def test_queries_that_a_step_mends_or_breaks_are_counted():
 
 
 def test_identities_are_grouped_by_how_many_images_they_have():
-    table = jaguar_kit.counts_by_size(pd.Series([1, 1, 3, 20, 21, 500])).set_index("images of an identity")
+    table = counts_by_size(pd.Series([1, 1, 3, 20, 21, 500])).set_index("images of an identity")
     assert table.identities.to_dict() == {"1": 2, "2 to 5": 1, "6 to 20": 1, "21 to 60": 1, "more than 60": 1}
     assert table.images.sum() == 546
 
@@ -227,7 +241,7 @@ def test_identities_are_grouped_by_how_many_images_they_have():
 def test_species_are_counted_and_the_dataset_where_species_are_untold():
     train = pd.DataFrame({"species": ["", "lynx", "lynx"], "dataset": ["s", "l", "l"], "identity": ["a", "b", "b"]})
     test = pd.DataFrame({"dataset": ["s", "s"]})
-    table = jaguar_kit.counts_by_kind(train, test, "dataset").set_index("dataset")
+    table = counts_by_kind(train, test, "dataset").set_index("dataset")
     assert table.loc["l"].to_dict() == {
         "images": 2,
         "individuals": 1,
@@ -247,7 +261,7 @@ PAIRS = st.lists(
 @given(PAIRS, st.permutations(range(8)))
 def test_of_one_pair_after_the_other_the_sharper_stays(pairs, sharpness):
     pairs = np.array(sorted(pairs), int).reshape(-1, 2)
-    kept, seen = jaguar_kit.keep_sharper(pairs, np.array(sharpness, float))
+    kept, seen = keep_sharper(pairs, np.array(sharpness, float))
     gone, counted = set(), 0
     for one, other in pairs.tolist():
         if one not in gone and other not in gone:
@@ -284,13 +298,13 @@ def test_percentiles_and_the_cap_of_all_images_are_those_before_any_stage():
 
 def test_quality_is_measured_at_full_resolution_and_kept(mini, tmp_path, monkeypatch):
     paths = sorted(str(p.relative_to(mini)) for p in (mini / "train" / "train").iterdir())[:3]
-    told = jaguar_kit.quality_of_files(mini, paths, None, "three")
+    told = quality_of_files(mini, paths, None, "three")
     whole = [np.dstack(jaguar_kit.read_image(mini / path)) for path in paths]
-    np.testing.assert_allclose(told, [jaguar_kit.quality_of(image) for image in whole])
+    np.testing.assert_allclose(told, [quality_of(image) for image in whole])
     small = jaguar_kit.quality_signals(jaguar_kit.open_store(mini, paths, 32))
     assert (told.sharpness != small.sharpness).all()
-    monkeypatch.setattr(jaguar_kit, "quality_of", None)
-    pd.testing.assert_frame_equal(jaguar_kit.quality_of_files(mini, paths, None, "three"), told)
+    monkeypatch.setattr(analysis_room, "quality_of", None)
+    pd.testing.assert_frame_equal(quality_of_files(mini, paths, None, "three"), told)
 
 
 def test_methods_are_tried_at_other_thresholds():
@@ -300,8 +314,8 @@ def test_methods_are_tried_at_other_thresholds():
     points = rng.normal(size=(6, 4))
     points[1] = points[0]
     likeness = jaguar_kit.PairSimilarity(pixels, jaguar_kit.similarity_matrix(points))
-    table = jaguar_kit.thresholds_tried(likeness, np.array(list("aabbcc")))
-    assert set(table.method) == set(jaguar_kit.SENSITIVITY)
+    table = thresholds_tried(likeness, np.array(list("aabbcc")))
+    assert set(table.method) == set(SENSITIVITY)
     assert (table.pairs >= 1).all()
     for _, own in table.groupby("method"):
         assert own.kept.between(1, 5).all()

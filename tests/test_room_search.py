@@ -13,11 +13,12 @@ import time
 from pathlib import Path
 
 import jaguar_kit
-import kernels
 import pytest
 import tiny
 import yaml
 from jaguar_kit import KitError, recipe_from_dict, run_recipe
+from jaguar_kit_tools.experiments import search as search_room
+from jaguar_kit_tools.on_kaggle import kernels
 
 ROOT = Path(jaguar_kit.__file__).parent
 TINY = {
@@ -122,7 +123,7 @@ def test_a_trial_that_ended_but_was_not_told_of_is_not_run_again(moment, whole, 
 
     three = {"search": {"trials": 3}}
     with monkeypatch.context() as patch:
-        patch.setattr(jaguar_kit, "write_json", killed)
+        patch.setattr(search_room, "write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             search(tmp_path, mini, **three)
 
@@ -130,7 +131,7 @@ def test_a_trial_that_ended_but_was_not_told_of_is_not_run_again(moment, whole, 
         ran.append(place.name)
         return run(cell, images, place, *more)
 
-    monkeypatch.setattr(jaguar_kit, "execute_run", counted)
+    monkeypatch.setattr(search_room, "execute_run", counted)
     assert whole[2]["state"] == "COMPLETE"
     assert trials_of(search(tmp_path, mini, **three)) == whole[:3]
     assert not {"space0", "space1", "space2"} & set(ran)

@@ -9,6 +9,7 @@ from pathlib import Path
 import fuzz
 import jaguar_kit
 import pytest
+from jaguar_kit_tools.experiments import report as report_room
 from PIL import Image
 
 WORKER, ROOT = Path(__file__).parent / "fuzz.py", Path(jaguar_kit.__file__).parent
@@ -42,7 +43,7 @@ def test_one_bad_input_of_each_kind_ends_in_one_line(mini, tmp_path, monkeypatch
     monkeypatch.setenv("JAGUAR_KIT_CACHE", str(tmp_path / "cache"))
     dot = Image.new("RGB", (1, 1))
     monkeypatch.setattr(jaguar_kit.Page, "figure", lambda page, name, _, caption: page.image(name, dot, caption))
-    monkeypatch.setattr(jaguar_kit, "map_figure", lambda *_: None)
+    monkeypatch.setattr(report_room, "map_figure", lambda *_: None)
     jaguar_kit.run_recipe(jaguar_kit.recipe_from_dict(fuzz.TINY), data=mini, out=tmp_path / "finished")
     for number in [0, 1, *map(fuzz.KINDS.index, dict.fromkeys(fuzz.KINDS[2:]))]:
         place = tmp_path / str(number)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from decisions import FOR_SPREADSHEETS
-from jaguar_kit import Page, new_figure, plain_label, write_table
+from jaguar_kit import write_table
+
+from ..experiments.figures import new_figure, plain_label
+from ..experiments.page import Page
+from .decisions import FOR_SPREADSHEETS
 
 COLUMNS = ("identity", "occasion", "taken", "camera", "latitude", "longitude", "image", "basis")
 
@@ -81,7 +83,3 @@ def sightings_page(page: Page, seen: pd.DataFrame, most: int = 200) -> None:
         ax.set(xlabel="longitude", ylabel="latitude", aspect="equal")
         ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         page.figure("map", figure, f"Where {len(place)} photographs were taken, by animal (the first 24 named).")
-
-
-if __name__ == "__main__":
-    sys.exit("captures.py is a part of tools/identify.py")

@@ -16,6 +16,7 @@ from jaguar_kit import (
     keep_sharpest,
     pair_decisions,
 )
+from jaguar_kit_tools.experiments.analysis import recovered
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
@@ -213,7 +214,7 @@ def test_hashes_find_the_bursts_of_the_mini_dataset(mini):
     store = jaguar_kit.open_store(mini, list(train.path), 128)
     likeness = PairSimilarity(store.pixels, np.eye(len(train)))
     pairs = duplicate_pairs(build("perceptual_hash"), likeness, train.identity.to_numpy(str))
-    told = jaguar_kit.recovered(pairs, bursts)
+    told = recovered(pairs, bursts)
     truth = {(i, j) for j in range(len(bursts)) for i in range(j) if bursts[i] == bursts[j]}
     found = set(map(tuple, pairs))
     assert told["precision"] == pytest.approx(len(found & truth) / len(found))

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import unicodedata
 
-import identify
 import jaguar_kit
-import kernels
 import numpy as np
 import pytest
 import tiny
 import yaml
+from jaguar_kit_tools.experiments.figures import sheet_font, shortened_to
+from jaguar_kit_tools.identify import identify
+from jaguar_kit_tools.on_kaggle import kernels
 from PIL import Image
 
 NAMES = [
@@ -163,7 +164,7 @@ LETTERS = {"latin": "Ž", "greek": "Ξ", "cyrillic": "Я", "arabic": "ع", "hebr
 
 def test_sheets_have_the_letters_of_alphabets():
     """A letter is drawn, and not as the box that stands for what a font lacks."""
-    font = jaguar_kit.sheet_font(24)
+    font = sheet_font(24)
     box = bytes(font.getmask("\U0010fffd"))
     for alphabet, letter in LETTERS.items():
         drawn = bytes(font.getmask(letter))
@@ -176,9 +177,9 @@ CAPTIONS = ["short", "x" * 300, "a/very/long/path/to/IMG_0001.jpg" * 3, "", "雪
 
 @pytest.mark.parametrize("width", [40, 120, 400])
 def test_long_captions_keep_their_beginning_and_their_end(width):
-    length = jaguar_kit.sheet_font(11).getlength
+    length = sheet_font(11).getlength
     for text in CAPTIONS:
-        shown = jaguar_kit.shortened_to(text, width)
+        shown = shortened_to(text, width)
         assert length(shown) <= width or len(shown) <= 3
         if length(text.replace("\n", " ")) <= width:
             assert shown == text.replace("\n", " ")

@@ -1,0 +1,146 @@
+"""Makes an experiment's report again, or compares several: python tools/report.py runs/lbe09 [runs/lbe08 ...]"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaguar_kit import (
+    COMPARISON,
+    KitError,
+    Recipe,
+    Result,
+    RunFolder,
+    claim,
+    damaged,
+    differing_settings,
+    echo,
+    read_own_table,
+    read_record,
+    recipe_from_dict,
+    refuse_other_contents,
+    run_recipe,
+)
+
+from .figures import bands_figure, variants_figure
+from .findings import compare_variants, mean_interval
+from .page import Page, show_value
+
+
+def experiment_in(folder: Path) -> tuple[Recipe, str | None]:
+    """The recipe that an experiment was run by, and its data folder; KitError where the folder does not tell."""
+    record = folder / "experiment.json"
+    if not record.is_file():
+        raise KitError(f"{folder}: no experiment of this kit (expected its experiment.json, written by run_recipe.py)")
+    told = read_record(record, {"recipe": dict}, "run its recipe again, which writes it anew")
+    if not isinstance(told.get("data"), (str, type(None))):
+        raise damaged(record, f"data: {told['data']!r}", "run its recipe again, which writes it anew")
+    return recipe_from_dict(told["recipe"], str(record)), told.get("data")
+
+
+def remake_report(folder: str | Path, device: str = "auto") -> Result:
+    """Makes the report of an experiment's folder again, from what is finished there."""
+    recipe, data = experiment_in(Path(folder))
+    return run_recipe(recipe, data, device=device, report_only=True, folder=Path(folder))
+
+
+def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
+    """A page over several experiments: every variant of each, and differences paired by seed to the first of all."""
+    tables = []
+    refuse_other_contents(Path(out), COMPARISON)
+    for folder in map(Path, folders):
+        if not (folder / "results.csv").is_file():
+            raise KitError(f"{folder}: has no results.csv (expected the folder of an experiment with finished runs)")
+        table = read_own_table(folder / "results.csv", f"tools/report.py {folder} makes it again")
+        whole = (
+            {"variant", "seed", "map"} <= set(table) and table.variant.notna().all() and table["map"].dtype.kind in "if"
+        )
+        if not whole or np.isinf(table["map"]).any():
+            raise damaged(folder / "results.csv", "it lacks mAP", f"tools/report.py {folder} makes it again")
+        tables.append(table.assign(variant=f"{folder.name}/" + table.variant.astype(str)))
+    table = pd.concat(tables, ignore_index=True)
+    by_variant = table.groupby("variant", sort=False)
+    summary = by_variant["map"].agg(n="size", map="mean", sd="std").reset_index()
+    intervals = [mean_interval(runs) for _, runs in by_variant["map"]]
+    summary["low"], summary["high"] = zip(*intervals)
+    page = Page(f"{' and '.join(Path(f).name for f in folders)}")
+    recipes = {Path(folder).name: experiment_in(Path(folder))[0] for folder in folders}
+    for note in differing_protocols(recipes):
+        page.note(f"Note: {note}")
+    page.table(
+        summary, "Identity-balanced validation mAP over n seeds, with its 95 % interval; settings are in each report."
+    )
+    page.figure(
+        "map", variants_figure(summary), "Mean validation mAP, with its 95 % interval where there are several seeds."
+    )
+    page.heading("Differences, paired by seed")
+    page.table(compare_variants(table), "To the first variant, on the seeds that both have; p: paired t-test.")
+    if curves := curves_of(folders, table):
+        page.heading("Curves")
+        shown = [("map", "validation mAP"), ("train_loss", "training loss")]
+        caption = f"By epoch, of the {len(curves)} variants that are best by their mean: mean over seeds and band."
+        page.figure("curves", bands_figure(curves, shown), caption)
+    page.heading("Settings that differ")
+    (first, one), *others = recipes.items()
+    for name, other in others:
+        rows = [(key, show_value(a), show_value(b)) for key, a, b in differing_settings(one, other)]
+        page.table(pd.DataFrame(rows, columns=["setting", first, name]))
+    claim(Path(out), COMPARISON)
+    return page.write(Path(out))
+
+
+PROTOCOL = (
+    "data.split",
+    "data.split_seed",
+    "data.split_by_seed",
+    "data.competition",
+    "data.root",
+    "data.subset_applies_to",
+)
+PROTOCOL += ("train.select", "train.validate_at")  # settings that decide what mAP is measured on, and at which epoch
+
+
+def differing_protocols(recipes: Mapping[str, Recipe]) -> list[str]:
+    """Where the mAP of two experiments is measured on other images or at another epoch: it does not compare."""
+    (first, one), *others = recipes.items()
+    notes = []
+    for name, other in others:
+        differ = [row for row in differing_settings(one, other) if row[0].startswith(PROTOCOL)]
+        told = "; ".join(f"{key}: {a} in {first}, {b} in {name}" for key, a, b in differ)
+        notes += (
+            [f"{first} and {name} differ in how mAP is measured, so that it does not compare: {told}"] if told else []
+        )
+    return notes
+
+
+def curves_of(folders: Sequence[str | Path], table: pd.DataFrame, most: int = 8) -> dict[str, dict[str, pd.DataFrame]]:
+    """The logs of the variants that are best by their mean, by "experiment/variant" and seed."""
+    where = {Path(folder).name: Path(folder) for folder in folders}
+    best = table.groupby("variant")["map"].mean().nlargest(most).index
+    curves: dict[str, dict[str, pd.DataFrame]] = {}
+    for row in table[table.variant.isin(best)].itertuples():
+        experiment, _, variant = row.variant.partition("/")
+        log = RunFolder(where[experiment] / variant / f"seed{row.seed}").log()
+        if log.epoch.max() > 0:
+            curves.setdefault(row.variant, {})[str(row.seed)] = log
+    return curves
+
+
+def report_command(argv: Sequence[str] | None = None) -> int:
+    """`tools/report.py FOLDER [FOLDER ...] [--out DIR]`."""
+    parser = argparse.ArgumentParser(
+        prog="report.py", description="Makes an experiment's report again, or compares several experiments."
+    )
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="such as runs/lbe09")
+    parser.add_argument("--out", help="folder for a comparison (runs/comparison)")
+    given = parser.parse_args(argv)
+    if len(given.folders) == 1 and given.out:
+        raise KitError("--out: is for a comparison of several folders; the report of one lies in it")
+    if len(given.folders) == 1:
+        remake_report(given.folders[0])
+    else:
+        echo(f"  wrote {compare_experiments(given.folders, given.out or 'runs/comparison')}")
+    return 0

@@ -1,0 +1,537 @@
+"""Figures of reports, and sheets of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaguar_kit import (
+    SOURCE_THRESHOLDS,
+    ImageStore,
+    LocalFeatures,
+    Preparation,
+    Recipe,
+    as_store,
+    extract_local,
+    one_line,
+    seed_everything,
+    threshold_curve,
+    variant_label,
+)
+from PIL import Image, ImageDraw, ImageOps
+
+# figures
+
+SAME, OTHER, INK, PAPER = (
+    "#0072b2",
+    "#d55e00",
+    "#222222",
+    "#ffffff",
+)  # blue and vermilion: told apart by the colour-blind
+
+
+def new_figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
+    """A matplotlib figure (inches) and its axes, apart from any global state."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), layout="constrained")
+    axes = figure.subplots(rows, columns)
+    for ax in np.ravel(axes):
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def image_type(data: bytes) -> str:
+    return "jpeg" if data.startswith(b"\xff\xd8") else "png"
+
+
+@cache
+def sheet_font(size: int) -> Any:
+    """DejaVu Sans, which matplotlib brings: it has the letters of most alphabets."""
+    from matplotlib import get_data_path
+    from PIL import ImageFont
+
+    return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+
+
+def shortened_to(text: str, width: int, size: int = 11) -> str:
+    """The text where it is at most `width` px wide, else its beginning and its end, by which names differ."""
+    text, font = one_line(text, 300), sheet_font(size)
+    shown, kept = text, len(text)
+    while kept > 2 and font.getlength(shown) > width:
+        kept -= 1
+        shown = f"{text[: kept // 2]}\u2026{text[len(text) - kept + kept // 2 :]}"
+    return shown
+
+
+MARKS = {SAME: "\u2713", OTHER: "\u2717"}  # a tick and a cross
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """An image of a sheet, a line of text under it, and the colour of its frame."""
+
+    image: Image.Image | None  # None: a gap
+    caption: str = ""
+    frame: str = PAPER
+
+
+def sheet(rows: Sequence[Sequence[Tile]], side: int = 120, gap: int = 0, whole: bool = False) -> Image.Image:
+    """Rows of tiles of `side` px; `gap` px set the first column apart; `whole` images are padded instead of cropped."""
+    wide, high, font = side + 12, side + 30, sheet_font(11)
+    page = Image.new("RGB", (wide * max(map(len, rows), default=0) + gap, high * len(rows)), PAPER)
+    draw, fit = ImageDraw.Draw(page), partial(ImageOps.pad, color=PAPER) if whole else ImageOps.fit
+    for i, row in enumerate(rows):
+        for j, tile in enumerate(row):
+            if tile.image is not None:
+                x, y = j * wide + (gap if j else 0), i * high
+                draw.rectangle((x + 2, y + 2, x + side + 9, y + side + 9), fill=tile.frame)
+                page.paste(fit(tile.image.convert("RGB"), (side, side)), (x + 6, y + 6))
+                draw.text((x + 6, y + side + 11), shortened_to(tile.caption, side + 6), INK, font)
+                if mark := MARKS.get(tile.frame):  # what tells frames apart beside their colour
+                    draw.rectangle((x + side - 8, y + 2, x + side + 9, y + 19), fill=tile.frame)
+                    draw.text((x + side - 4, y + 3), mark, PAPER, sheet_font(13))
+    return page
+
+
+def tiles(
+    images: Sequence[Image.Image | None], captions: Sequence[str], columns: int = 8, side: int = 120
+) -> Image.Image:
+    """Images in rows, with a caption under each; None leaves a gap."""
+    every = [Tile(image, caption) for image, caption in zip(images, captions)]
+    return sheet([every[i : i + columns] for i in range(0, len(every), columns)], side)
+
+
+def contact_sheet(
+    images: Sequence[Image.Image],
+    labels: Sequence[str],
+    similarity: np.ndarray,
+    queries: Sequence[int],
+    captions: Sequence[str],
+    nearest: int = 5,
+    side: int = 120,
+) -> Image.Image:
+    """A row for each query: the query, its nearest images, framed blue (same identity) or orange, and its true match.
+
+    images, labels: N images and their identities; similarity (N, N); queries: positions of the rows; captions: one
+    for each query. `side` is the side of an image in px.
+    """
+    rows = []
+    for query, caption in zip(queries, captions):
+        scores = similarity[query].copy()
+        scores[query] = -np.inf
+        ranked = np.argsort(-scores, kind="stable")[: len(images) - 1]
+        best = ranked[:nearest]
+        frames = [SAME if labels[other] == labels[query] else OTHER for other in best]
+        found = [Tile(images[i], f"{scores[i]:.2f}  {labels[i]}", frame) for i, frame in zip(best, frames)]
+        true = np.flatnonzero(np.asarray(labels)[ranked] == labels[query])
+        match = [Tile(images[ranked[true[0]]], f"its match, rank {true[0] + 1}", SAME)] if len(true) else []
+        rows.append([Tile(images[query], caption, INK), *found, *match])
+    return sheet(rows, side, gap=24)
+
+
+def match_figure(
+    images: ImageStore | np.ndarray, one: int, other: int, features: LocalFeatures | None = None, most: int = 40
+) -> Image.Image:
+    """Two images of uint8 (N, S, S, 3 or 4) side by side, lines between the spots that match, the strongest boldest.
+
+    features: of these images, from `extract_local`; SIFT's where none are given.
+    """
+    store = as_store(images)
+    features = features or extract_local(store, "sift")
+    here, there, strength = (x[:most].tolist() for x in features.matches(one, other))
+    spots = [[*xy, *uv, weight] for xy, uv, weight in zip(here, there, strength)]
+    return spots_figure(store.thumbnail(one), store.thumbnail(other), spots)
+
+
+def spots_figure(one: Image.Image, other: Image.Image, spots: Sequence[Sequence[float]]) -> Image.Image:
+    """Two squares side by side and lines between their spots, each x, y in the one, x, y in the other, and strength."""
+    side = one.width
+    page = Image.new("RGB", (2 * side + 8, side), PAPER)
+    page.paste(one, (0, 0))
+    page.paste(other, (side + 8, 0))
+    draw = ImageDraw.Draw(page)
+    for number, (*places, strength) in reversed([*enumerate(spots)]):
+        x, y, u, v = (place * (side - 1) for place in places)
+        ends, width = (x, y, u + side + 8, v), 1 + round(2 * strength / spots[0][-1])
+        draw.line(ends, fill=("#ffd23f", "#5bc0eb", "#f45b69")[number % 3], width=width)
+        for centre in ((x, y), (u + side + 8, v)):
+            draw.ellipse([c - 2 for c in centre] + [c + 2 for c in centre], outline=INK)
+    return page
+
+
+def augmentation_sheet(store: ImageStore, recipe: Recipe, drawn: int = 5, side: int = 128) -> Image.Image:
+    """A row for each image of the store: as stored, as evaluated, then as trained on, drawn anew `drawn` times."""
+    prepare = Preparation(recipe.background, recipe.augment, recipe.data.size, (0, 0, 0), (1, 1, 1))
+    pixels = store.read(np.arange(len(store)))
+    columns = [pixels[:, :3].float() / 255, prepare.images(pixels, training=False)[0]]
+    for number in range(drawn):
+        seed_everything(recipe.seed, number)
+        columns.append(prepare.images(pixels, training=True)[0])
+    shown = [(255 * column.clamp(0, 1)).byte().permute(0, 2, 3, 1).numpy() for column in columns]
+    titles = ["stored", "evaluated", *["trained on"] * drawn]
+    rows = [[Tile(Image.fromarray(image), title) for image, title in zip(row, titles)] for row in zip(*shown)]
+    return sheet(rows, side)
+
+
+def counts_figure(table: pd.DataFrame, parts: tuple[str, str] = ("training", "validation")) -> Any:
+    """Images of each identity as stacked bars; columns training and validation, named by `parts`."""
+    figure, ax = new_figure(max(6, 0.28 * len(table)), 3.6)
+    names = [plain_label(str(name)) for name in table.index]
+    ax.bar(names, table.training, color="#4c78a8", label=parts[0])
+    ax.bar(names, table.validation, bottom=table.training, color="#f58518", label=parts[1])
+    ax.tick_params(axis="x", rotation=90, labelsize=8)
+    ax.set(ylabel="images")
+    ax.legend(frameon=False)
+    return figure
+
+
+def histograms_figure(tables: Mapping[str, pd.DataFrame]) -> Any:
+    """A histogram of each column, the tables laid over each other."""
+    columns = list(next(iter(tables.values())).columns)
+    figure, axes = new_figure(3.2 * len(columns), 3, len(columns))
+    for ax, column in zip(np.ravel(axes), columns):
+        every = np.concatenate([table[column] for table in tables.values()])
+        edges = np.linspace(every.min(), np.quantile(every, 0.99) + 1e-9, 31)
+        for name, table in tables.items():
+            ax.hist(table[column].clip(upper=edges[-1]), edges, alpha=0.6, label=name)
+        ax.set(xlabel=column, ylabel="images")
+    if len(tables) > 1:
+        np.ravel(axes)[-1].legend(frameon=False)
+    return figure
+
+
+def roc_figure(models: Mapping[str, np.ndarray], identities: np.ndarray) -> Any:
+    """ROC of "same identity" by similarity, and the share of false pairs above each threshold, for each model."""
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    figure, (left, right) = new_figure(10, 4, 2)
+    upper = np.triu_indices(len(identities), 1)
+    same = (identities[:, None] == identities)[upper]
+    for name, similarity in models.items():
+        values = similarity[upper]
+        false, true, _ = roc_curve(same, values)
+        left.plot(false, true, label=f"{plain_label(name)}, AUC {roc_auc_score(same, values):.4f}")
+        order = np.argsort(-values, kind="stable")
+        share = np.cumsum(~same[order]) / np.arange(1, len(order) + 1)
+        right.plot(values[order], share, label=plain_label(name))
+    left.plot([0, 1], [0, 1], color="#bbbbbb", lw=0.8)
+    left.set(xlabel="false positive rate", ylabel="true positive rate")
+    right.set(xlabel="threshold on the similarity", ylabel="FDR: pairs above it of two identities")
+    left.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def collisions_figure(distance: np.ndarray, identities: np.ndarray) -> Any:
+    """How many pairs of one identity, and of two, have hashes that differ in at most so many bits."""
+    figure, ax = new_figure(7, 3.2)
+    first, second = np.triu_indices(len(identities), 1)
+    bits, same = distance[first, second], identities[first] == identities[second]
+    for own, label, style in ((same, "one identity", "-"), (~same, "two identities", "--")):
+        ax.plot(np.cumsum(np.bincount(bits[own], minlength=33))[:33], style, label=label, color=INK)
+    ax.set(xlabel="bits of 64 that may differ", ylabel="pairs", yscale="symlog")
+    ax.legend(frameon=False)
+    return figure
+
+
+def parallel_figure(trials: pd.DataFrame) -> Any:
+    """Parallel coordinates: a line for each trial through its settings, each scaled to its own range."""
+    from matplotlib import colormaps
+    from matplotlib.colors import Normalize
+
+    trials = trials.dropna(subset=["value"])
+    columns = [c for c in trials if c not in ("number", "state", "value")] + ["value"]
+    figure, ax = new_figure(1.6 * len(columns) + 1, 4)
+    scaled, ends = pd.DataFrame(index=trials.index), []
+    for column in columns:
+        values = trials[column]
+        if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+            codes, known = pd.factorize(values.astype(str), sort=True)
+            values, ends_here = pd.Series(codes, trials.index), (known[0], known[-1])
+        else:
+            ends_here = (f"{values.min():.3g}", f"{values.max():.3g}")
+        positive = (values > 0).all() and values.max() > 20 * values.min()
+        values = np.log(values) if positive else values
+        scaled[column] = (values - values.min()) / max(np.ptp(values), 1e-12)
+        ends.append(ends_here)
+    norm = Normalize(trials.value.min(), max(trials.value.max(), trials.value.min() + 1e-9))
+    for index, row in scaled.iterrows():
+        ax.plot(range(len(columns)), row, color=colormaps["viridis"](norm(trials.value[index])), alpha=0.8)
+    for i, (low, high) in enumerate(ends):
+        ax.axvline(i, color="#bbbbbb", lw=0.8, zorder=0)
+        ax.text(i, -0.04, low, ha="center", va="top", fontsize=8)
+        ax.text(i, 1.04, high, ha="center", va="bottom", fontsize=8)
+    labels = ["mAP" if c == "value" else c.rpartition(".")[2] for c in columns]
+    ax.set_xticks(range(len(columns)), labels)
+    ax.tick_params(axis="x", pad=16)
+    ax.set(yticks=[], ylim=(-0.12, 1.12))
+    ax.spines[["left", "bottom"]].set_visible(False)
+    return figure
+
+
+def plain_label(name: str) -> str:
+    """A name as matplotlib shows it to the letter: no formula at a $, no hiding at a leading underscore."""
+    return name.replace("$", r"\$") if not name.startswith("_") else " " + name.replace("$", r"\$")
+
+
+def bars_figure(values: Mapping[str, float], label: str, digits: int = 2, errors: np.ndarray | None = None) -> Any:
+    """A bar for each name, the first on top, with its value, and errors (2, N) below and above it."""
+    figure, ax = new_figure(7, 1 + 0.26 * len(values))
+    names = [plain_label(str(name)) for name in values]
+    bars = ax.barh(names, list(values.values()), color="#4c78a8", xerr=errors, ecolor=INK, capsize=3)
+    ax.bar_label(bars, fmt=f"%.{digits}f", padding=4, fontsize=8)
+    ax.invert_yaxis()
+    ax.tick_params(axis="y", labelsize=8)
+    ax.margins(y=0.01)
+    ends = np.array(list(values.values()), float) + (0 if errors is None else errors[1])
+    ax.set(xlabel=label, xlim=(0, 1.15 * np.nanmax([*ends, 1e-9])))
+    return figure
+
+
+def variants_figure(summary: pd.DataFrame, table: pd.DataFrame | None = None) -> Any:
+    """Mean validation mAP of each variant, with the 95 % interval over seeds, a dot for each run of the table, and a
+    stroke at what the plain backbone has."""
+    low, high = (summary.get(c, pd.Series(math.nan, summary.index)) for c in ("low", "high"))
+    errors = np.nan_to_num(np.stack([summary["map"] - low, high - summary["map"]]))
+    values = dict(zip(summary.variant, summary["map"]))
+    figure = bars_figure(values, "validation mAP (identity-balanced)", 3, errors if errors.any() else None)
+    if table is not None and len(table) > len(summary):
+        places = {name: number for number, name in enumerate(summary.variant)}
+        figure.axes[0].scatter(table["map"], table.variant.map(places) + 0.25, s=9, color=INK, zorder=3)
+    if "plain" in summary:
+        stroke = {"marker": "|", "s": 160, "color": INK, "lw": 1.5, "zorder": 3, "label": "plain backbone"}
+        figure.axes[0].scatter(summary.plain, range(len(summary)), **stroke)
+    return figure
+
+
+def similarity_figure(similarity: np.ndarray, labels: np.ndarray) -> Any:
+    """How alike images of one identity are, and images of two."""
+    figure, ax = new_figure(7, 3.2)
+    same, pairs = labels[:, None] == labels, ~np.eye(len(labels), dtype=bool)
+    edges = np.linspace(min(similarity.min(), 0), 1, 61)
+    kinds = ((~same, "different identities", OTHER, "///"), (same & pairs, "same identity", SAME, ""))
+    for mask, name, colour, hatch in (kind for kind in kinds if kind[0].any()):
+        told = {"label": f"{name} ({mask.sum() // 2} pairs)", "hatch": hatch, "edgecolor": "white", "lw": 0}
+        ax.hist(similarity[mask], edges, density=True, alpha=0.6, color=colour, **told)
+    ax.set(xlabel="similarity", ylabel="density")
+    ax.legend(frameon=False)
+    return figure
+
+
+def threshold_figure(
+    guesses: pd.DataFrame, thresholds: Mapping[str, float], fixed: Sequence[float] = SOURCE_THRESHOLDS
+) -> Any:
+    """For all queries, and for each species with a threshold of its own: the score by threshold, and how sure the best
+    guesses are about known individuals, rightly and wrongly told, and about unknown ones. Dotted: fixed thresholds."""
+    shown = [name for name in thresholds if name] if len(thresholds) > 1 else [""]
+    figure, axes = new_figure(10, 2.6 * len(shown), 2, len(shown))
+    for row, (name, pair) in enumerate(zip(shown, np.reshape(axes, (-1, 2)))):
+        own = guesses[guesses.species == name] if name else guesses
+        curve = threshold_curve(own)
+        for column, label, colour, style in (
+            ("baks", "known (BAKS)", SAME, "--"),
+            ("baus", "unknown (BAUS)", OTHER, "-."),
+            ("score", "score", INK, "-"),
+        ):
+            width = 2 if column == "score" else 1
+            pair[0].plot(curve.threshold, curve[column], style, color=colour, lw=width, label=label)
+        for value in fixed:
+            pair[0].axvline(value, color="#999999", lw=0.8, ls=":")
+        right = own.truth == own.identity
+        kinds = (
+            (own.known & right, "known, right", SAME),
+            (own.known & ~right, "known, wrong", "#e0a030"),
+            (~own.known, "unknown", OTHER),
+        )
+        edges = np.linspace(min(0.0, own.score.min()), max(1.0, own.score.max()), 41)
+        pair[1].hist(
+            [own.score[k] for k, _, _ in kinds],
+            edges,
+            stacked=True,
+            color=[c for _, _, c in kinds],
+            label=[f"{t} ({k.sum()})" for k, t, _ in kinds],
+        )
+        for ax in pair:
+            ax.axvline(thresholds[name], color=INK, lw=1, ls="--")
+            ax.set_xlabel("confidence" if row == len(shown) - 1 else "")
+            ax.legend(frameon=False, fontsize=7)
+        pair[0].set(ylabel=name or "all queries", ylim=(0, 1.02))
+        pair[1].set_ylabel("queries")
+    return figure
+
+
+def map_figure(embeddings: np.ndarray, labels: np.ndarray) -> Any | None:
+    """The embeddings in two dimensions by t-SNE (van der Maaten & Hinton 2008), one colour a label.
+
+    None where there are fewer than four, or they are all alike, so that there is nothing to lay out.
+    """
+    from matplotlib import colormaps
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    vectors = np.pad(embeddings, ((0, 0), (0, max(0, 2 - embeddings.shape[1]))))  # t-SNE wants two to begin with
+    if (
+        len(vectors) < 4
+        or not np.isfinite(vectors).all()
+        or np.ptp(vectors, axis=0).max() < 1e-6 * np.abs(vectors).max()
+    ):
+        return None
+    first = PCA(2, random_state=0).fit_transform(vectors.astype(np.float64))
+    if not first[:, 0].std() > 0:
+        return None
+    first *= 1e-4 / first[:, 0].std()
+    vectors = vectors / np.abs(vectors).max()  # so that no square overflows or vanishes
+    perplexity = min(30, (len(vectors) - 1) / 3)
+    places = TSNE(perplexity=perplexity, init=first.astype(np.float32), random_state=0).fit_transform(vectors)
+    figure, ax = new_figure(8, 6)
+    known = sorted(set(labels))
+    for i, name in enumerate(known):
+        rows = labels == name
+        ax.scatter(
+            *places[rows].T,
+            s=26,
+            color=colormaps["turbo"]((i + 0.5) / len(known)),
+            marker="osD^v"[i % 5],
+            label=plain_label(name),
+        )
+    ax.set(xticks=[], yticks=[], title="t-SNE; distances between far groups mean little")
+    ax.title.set_fontsize(9)
+    if len(known) <= 40:
+        ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), ncols=1 + len(known) // 25)
+    return figure
+
+
+MOST_BANDS = 6  # variants whose bands can be told apart
+
+
+def bands_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: Sequence[tuple[str, str]]) -> Any:
+    """Columns of the logs by epoch, a panel for each: every variant's mean over its seeds, and a band from lowest to
+    highest, as far as all of its runs go; beyond, the single runs that still went on, thinly. `logs`: by variant, by
+    seed; `columns`: names and what to write at the axis."""
+    figure, axes = new_figure(5 * len(columns), 3.6, len(columns))
+    for ax, (column, label) in zip(np.ravel(axes), columns):
+        for i, (variant, runs) in enumerate(logs.items()):
+            wide = pd.concat([log.set_index("epoch")[column] for log in runs.values()], axis=1)
+            colour, mark = f"C{i % 10}", "o" if len(wide) < 5 else None
+            style = ("-", "--", ":", "-.")[i // 10 % 4]
+            every = wide.loc[: min(log.epoch.max() for log in runs.values())]
+            ax.plot(every.index, every.mean(axis=1), style, color=colour, marker=mark, label=plain_label(variant))
+            if wide.shape[1] > 1 and len(logs) <= MOST_BANDS:
+                ax.fill_between(every.index, every.min(axis=1), every.max(axis=1), color=colour, alpha=0.15, lw=0)
+                ax.plot(wide.loc[every.index[-1] :], color=colour, lw=0.6, alpha=0.5)
+        ax.set(xlabel="epoch", ylabel=label)
+        if column == "lr":
+            ax.set_yscale("log")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    if len(logs) > 1 and len(logs) <= 24:
+        np.ravel(axes)[-1].legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def other_scales(logs: Mapping[str, Mapping[str, pd.DataFrame]], times: float = 4, most: int = 12) -> list[str]:
+    """The variants whose losses need axes of their own, since their first ones lie `times` apart; [] where none do."""
+    sizes = {name: np.nanmedian([log.train_loss.abs().iloc[1] for log in runs.values()]) for name, runs in logs.items()}
+    apart = max(sizes.values()) > times * min(sizes.values())
+    return list(sizes)[:most] if apart else []
+
+
+def losses_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: int = 3) -> Any:
+    """Training (drawn through) and validation loss (dashed) by epoch, a panel with its own axis for each variant."""
+    rows = math.ceil(len(logs) / columns)
+    figure, axes = new_figure(15, 2.8 * rows, columns, rows)
+    for ax in np.ravel(axes)[len(logs) :]:
+        ax.set_visible(False)
+    for ax, (variant, runs) in zip(np.ravel(axes), logs.items()):
+        for column, style, label in (("train_loss", "-", "training"), ("val_loss", "--", "validation")):
+            wide = pd.concat([log.set_index("epoch")[column] for log in runs.values()], axis=1)
+            ax.plot(
+                wide.index, wide.mean(axis=1), style, color="C0", marker="o" if len(wide) < 5 else None, label=label
+            )
+        ax.set(xlabel="epoch", ylabel="loss", title=plain_label(variant))
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    np.ravel(axes)[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def heat_figure(values: pd.DataFrame, label: str) -> Any:
+    """A table of numbers as colours, with the numbers in them; rows and columns named by index and columns."""
+    figure, ax = new_figure(2 + 0.9 * values.shape[1], 1.4 + 0.5 * values.shape[0])
+    image = ax.imshow(values.to_numpy(float), cmap="viridis", aspect="auto")
+    ax.set_xticks(range(values.shape[1]), [str(c) for c in values.columns])
+    ax.set_yticks(range(values.shape[0]), [str(r) for r in values.index])
+    ax.set(xlabel=str(values.columns.name or ""), ylabel=str(values.index.name or ""))
+    middle = np.nanmean(values.to_numpy(float))
+    for (i, j), value in np.ndenumerate(values.to_numpy(float)):
+        ax.text(j, i, f"{value:.3f}", ha="center", va="center", fontsize=8, color="white" if value < middle else INK)
+    figure.colorbar(image, label=label)
+    return figure
+
+
+def scatter_figure(summary: pd.DataFrame, column: str, label: str) -> Any:
+    """A column of the summary against mAP, a labelled point for each variant."""
+    figure, ax = new_figure(7, 4)
+    ax.scatter(summary[column], summary["map"], color="#4c78a8")
+    for row in summary.itertuples():
+        ax.annotate(
+            plain_label(row.variant), (getattr(row, column), row.map), (5, 4), textcoords="offset points", fontsize=8
+        )
+    ax.set(xlabel=label, ylabel="validation mAP (identity-balanced)")
+    if summary[column].max() > 20 * max(summary[column].min(), 1):
+        ax.set_xscale("log")
+    return figure
+
+
+def grid_heat(recipe: Recipe, summary: pd.DataFrame) -> pd.DataFrame | None:
+    """Mean mAP as a table of the grid's two settings, where it has two and nothing else varies."""
+    if len(recipe.grid) != 2 or recipe.variants:
+        return None
+    (row_key, rows), (column_key, columns) = recipe.grid.items()
+    by_name = summary.set_index("variant")["map"]
+    names = [[variant_label("", [row_key, column_key], [r, c]) for c in columns] for r in rows]
+    values = [[by_name.get(name, math.nan) for name in line] for line in names]
+    return pd.DataFrame(
+        values,
+        index=pd.Index(rows, name=row_key.rpartition(".")[2]),
+        columns=pd.Index(columns, name=column_key.rpartition(".")[2]),
+    )
+
+
+def rarity_figure(counts: Mapping[str, int], precision: Mapping[str, float]) -> Any:
+    """Average precision of identities against their training images, and the rank correlation of the two."""
+    from scipy.stats import spearmanr
+
+    figure, ax = new_figure(6, 3.2)
+    told = [(counts.get(name, 0), value) for name, value in precision.items()]
+    images, values = np.array(told, float).reshape(-1, 2).T
+    ax.scatter(images, values, s=18, color="#4c78a8")
+    if len(told) > 2 and np.ptp(images) and np.ptp(values):
+        ax.set_title(f"rank correlation {spearmanr(images, values).statistic:+.2f}", fontsize=9)
+    ax.set(xlabel="training images of the identity", ylabel="average precision", ylim=(-0.02, 1.02))
+    return figure
+
+
+def marginal_figure(recipe: Recipe, logs: Mapping[str, pd.DataFrame]) -> Any | None:
+    """mAP by epoch for each value of a grid's settings, mean and standard error over all else; None without two."""
+    if len(recipe.grid) < 2:
+        return None
+    figure, axes = new_figure(5 * len(recipe.grid), 3.4, len(recipe.grid))
+    for ax, (key, values) in zip(np.ravel(axes), recipe.grid.items()):
+        setting = key.rpartition(".")[2]
+        for number, value in enumerate(values):
+            own = [log for run, log in logs.items() if f"{setting}={value}" in run.rpartition("/")[0].split(",")]
+            if not own:
+                continue
+            wide = pd.concat([log.set_index("epoch")["map"] for log in own], axis=1)
+            wide = wide.loc[: min(log.epoch.max() for log in own)]
+            mean, error = wide.mean(axis=1), wide.sem(axis=1).fillna(0)
+            ax.plot(mean.index, mean, ("-", "--", ":", "-.")[number % 4], label=f"{setting} {value}")
+            ax.fill_between(mean.index, mean - error, mean + error, alpha=0.15, lw=0)
+        ax.set(xlabel="epoch", ylabel="validation mAP")
+        ax.legend(frameon=False, fontsize=8)
+    return figure

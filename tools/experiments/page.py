@@ -1,0 +1,306 @@
+"""Pages: tables, figures and words as self-contained HTML and as Markdown."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaguar_kit import (
+    atomic,
+    write_text,
+)
+from PIL import Image
+
+from .figures import image_type
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1240px; margin: 2em auto; padding: 0 1em; }
+h1 { font-size: 1.7em; margin-bottom: .2em; } h2 { margin-top: 2em; border-bottom: 1px solid #ddd; }
+table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .25em .6em; font-size: 13.5px; text-align: right; border-bottom: 1px solid #eee; }
+th { background: #f6f6f4; }
+th:first-child, td:first-child, .t { text-align: left; } .words dt { font-weight: 600; } .words dd { margin: 0 0 .6em; }
+img { max-width: 100%; } pre { background: #f6f6f4; padding: 1em; overflow-x: auto; font-size: 13px; }
+.note { color: #555; } .wide { overflow-x: auto; }
+nav { margin: 1em 0; display: flex; flex-wrap: wrap; gap: .2em 1.2em; font-size: 14px; } nav a { color: #1c5f99; }
+.wide th { cursor: pointer; } pre, .words dd { overflow-wrap: anywhere; } figure { margin: 1em 0; }
+details { margin: 1em 0; } summary { cursor: pointer; color: #1c5f99; }
+@page { margin: 14mm; }
+@media print { body { max-width: none; margin: 0; } .wide { overflow: visible; } figure, tr { break-inside: avoid; }
+  h1, h2, h3, h2 + p, h3 + p { break-after: avoid; } img { max-height: 230mm; }
+  th, td { font-size: 8pt; padding: .1em .3em; }
+  details::details-content { content-visibility: visible; display: block; } }
+@media (prefers-color-scheme: dark) { body { background: #16181b; color: #ddd; } th, pre { background: #24282d; }
+  th, td { border-color: #333; } .note { color: #aaa; } h2 { border-color: #444; } summary, nav a { color: #8fc1ee; }
+  img { background: #fff; } }
+"""
+
+SORTING = """
+for (const head of document.querySelectorAll('.wide th')) head.addEventListener('click', () => {
+  const table = head.closest('table'), column = head.cellIndex, down = head.dataset.down !== '1';
+  const number = text => text.trim() === '' ? NaN : Number(text.replaceAll(',', ''));
+  const rows = [...table.rows].slice(1);
+  rows.sort((a, b) => {
+    const [one, other] = [a, b].map(row => row.cells[column].textContent);
+    const [x, y] = [number(one), number(other)];
+    return (down ? -1 : 1) * (isNaN(x) || isNaN(y) ? one.localeCompare(other) : x - y);
+  });
+  for (const row of rows) row.parentNode.append(row);
+  for (const other of table.querySelectorAll('th')) delete other.dataset.down;
+  head.dataset.down = down ? '1' : '0';
+});
+"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the tables of results."""
+
+    meaning: str = ""
+    of_runs: bool = True  # whether the page's table of runs shows it; results.csv has all
+    averaged: bool = False  # whether the summary has its mean over seeds
+
+
+COLUMNS = {
+    "variant": Column("what varies"),
+    "seed": Column("of training, and where the recipe says so of the split"),
+    "n": Column("seeds", of_runs=False),
+    "map": Column("identity-balanced mAP on the validation images, each a query against all others"),
+    "sd": Column("standard deviation over seeds", of_runs=False),
+    "se": Column("standard error of the mean", of_runs=False),
+    "least": Column("the lowest mAP of a seed", of_runs=False),
+    "most": Column("the highest", of_runs=False),
+    "low": Column("lower end of the 95 % interval of the mean (Student)", of_runs=False),
+    "high": Column("upper end", of_runs=False),
+    "map_across": Column("the same, pairs of one encounter left out: who is told across encounters", averaged=True),
+    "published": Column("measured by others, on images of the same number", of_runs=False),
+    "plain": Column("mAP of the plain backbone: its pooled features by their cosine, without any head", averaged=True),
+    "plain_across": Column("the same across encounters", of_runs=False, averaged=True),
+    "untrained": Column("mAP before training: of a head with random weights, where there is one", of_runs=False),
+    "untrained_across": Column("mAP before training, across encounters", of_runs=False),
+    "map_postprocessed": Column("mAP after post-processing", averaged=True),
+    "map_postprocessed_across": Column("the same across encounters", averaged=True),
+    "test_map": Column("mAP on the test images", averaged=True),
+    "test_map_across": Column("the same across encounters", averaged=True),
+    "test_map_postprocessed": Column("mAP on the test images after post-processing", averaged=True),
+    "test_map_postprocessed_across": Column("the same across encounters", averaged=True),
+    "accuracy": Column("of the classifier, where the loss has one", averaged=True),
+    "open_set": Column("sqrt(BAKS x BAUS), cross-fitted", averaged=True),
+    "test_open_set": Column("sqrt(BAKS x BAUS) on the test", averaged=True),
+    "top1": Column("share of queries whose nearest image shows their identity", averaged=True),
+    "pair_auc": Column("area under the ROC curve of pairs", averaged=True),
+    "best_epoch": Column("whose weights are kept"),
+    "best_epoch_sd": Column("its standard deviation over seeds", of_runs=False),
+    "best_epochs": Column("the first and the last of them", of_runs=False),
+    "epochs": Column("that were trained, early stopping included"),
+    "loss_variance": Column("of the training loss over the last ten epochs", of_runs=False),
+    "map_variance": Column("of the validation mAP over the epochs of a run", of_runs=False),
+    "grad_norm_sd": Column("standard deviation of the gradient's mean norm over the epochs of a run", of_runs=False),
+    "steps_skipped": Column("steps whose gradient was no number", of_runs=False),
+    "reliance": Column("mAP lost where other images' backgrounds stand behind the animals", of_runs=False),
+    "seconds": Column("of training, validation included"),
+    "parameters": Column("of backbone, head and loss", of_runs=False),
+    "trainable": Column("those that learn"),
+    "grad_norm": Column("mean norm of the gradient over the steps of an epoch", of_runs=False),
+    "images_per_second": Column("in training", of_runs=False),
+    "embedding_norm": Column("mean length of the validation embeddings", of_runs=False),
+    "distance_to_rim": Column("of the outermost embedding in the Poincare ball", of_runs=False),
+}
+
+ANSWERING = (  # the columns that stand first
+    "variant", "n", "map", "sd", "low", "high", "map_across", "published", "test_map", "reliance", "diverged",
+    "best_epoch", "seconds",
+)  # fmt: skip
+
+
+# tables
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    def cells(values: Iterable[Any]) -> str:
+        return " | ".join(" ".join(show_value(v).replace("|", "\\|").split()) for v in values)
+
+    rows = [table.columns, ["---"] * table.shape[1], *table.itertuples(index=False)]
+    return "\n".join(f"| {cells(row)} |" for row in rows)
+
+
+def show_value(value: Any) -> str:
+    if isinstance(value, float):
+        if math.isnan(value):
+            return ""
+        small = 1e-3 <= abs(value) < 1 or not value
+        return f"{value:.4f}" if small else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, (int, np.integer)) and value > 9999 else str(value)
+
+
+def show_column(values: pd.Series) -> list[str]:
+    """Values of a column, written alike: whole numbers as such, shares with four digits."""
+    numbers = values.dropna() if values.dtype.kind == "f" else values[:0]
+    if len(numbers) and (numbers % 1 == 0).all():
+        return ["" if math.isnan(v) else f"{v:,.0f}" for v in values]
+    if len(numbers) and numbers.abs().max() <= 1:
+        return [f"{v:.4f}" if v in (-1, 1) else show_value(v) for v in values]
+    return [show_value(v) for v in values]
+
+
+def html_table(table: pd.DataFrame) -> str:
+    texts = (table.iloc[:, i].map(lambda value: isinstance(value, str)).any() for i in range(table.shape[1]))
+    words = [' class="t"' if text else "" for text in texts]
+    meanings = {name: html.escape(column.meaning) for name, column in COLUMNS.items() if column.meaning}
+    head = "".join(
+        f'<th{kind} title="{meanings.get(str(c), "click to sort")}">{html.escape(str(c).replace("_", " "))}</th>'
+        for kind, c in zip(words, table.columns)
+    )
+    shown = zip(*(show_column(table.iloc[:, i]) for i in range(table.shape[1])))
+    body = "".join(
+        "<tr>" + "".join(f"<td{kind}>{html.escape(text)}</td>" for kind, text in zip(words, row)) + "</tr>"
+        for row in shown
+    )
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+
+
+# pages
+
+
+class Page:
+    """A report that grows block by block and is written as self-contained HTML, as Markdown, and as single images.
+
+    Without a title it is a part of another page, to which `add` puts it.
+    """
+
+    def __init__(self, title: str = ""):
+        self.title = title
+        self.html: list[str] = [f"<h1>{html.escape(title)}</h1>"] if title else []
+        self.lines: list[str] = [f"# {title}"] if title else []
+        self.images: dict[str, bytes] = {}  # PNG or JPEG by name
+        self.contents: list[str] = []  # headings of the second level
+
+    def add(self, part: Page) -> None:
+        self.html += part.html
+        self.contents += part.contents
+        self.lines += part.lines
+        self.images |= part.images
+
+    def heading(self, text: str, level: int = 2) -> None:
+        mark = f' id="{anchor(text)}"' if level == 2 else ""
+        self.contents += [text] if level == 2 else []
+        self.html.append(f"<h{level}{mark}>{html.escape(text)}</h{level}>")
+        self.lines.append(f"{'#' * level} {text}")
+
+    def words(self, pairs: Iterable[tuple[str, str]]) -> None:
+        pairs = [(name, text.strip()) for name, text in pairs if text.strip()]
+        entries = [f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in pairs]
+        self.html += ['<dl class="words">', *entries, "</dl>"]
+        self.lines += [f"**{name}.** {text}" for name, text in pairs]
+
+    def text(self, text: str) -> None:
+        self.html += [f"<p>{html.escape(part)}</p>" for part in text.strip().split("\n\n")]
+        self.lines.append(text.strip())
+
+    def note(self, text: str) -> None:
+        self.html.append(f'<p class="note">{html.escape(text)}</p>')
+        self.lines.append(text)
+
+    def bullets(self, items: Sequence[str]) -> None:
+        self.html += ["<ul>", *[f"<li>{html.escape(item)}</li>" for item in items], "</ul>"]
+        self.lines.append("\n".join(f"* {item}" for item in items))
+
+    def table(self, table: pd.DataFrame, note: str = "") -> None:
+        self.html.append(html_table(table))
+        self.lines.append(markdown_table(table))
+        if note:
+            self.note(note)
+
+    def fold(self, title: str, table: pd.DataFrame, note: str = "") -> None:
+        """A table that a click unfolds; printed, it is unfolded."""
+        self.html.append(f"<details><summary>{html.escape(title)}</summary>")
+        self.table(table, note)
+        self.html.append("</details>")
+
+    def figure(self, name: str, figure: Any, caption: str) -> None:
+        buffer, layout = io.BytesIO(), figure.get_layout_engine()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # names in scripts that the font lacks become boxes
+            if layout is not None:  # once, where saving would do it twice
+                layout.execute(figure)
+                figure.set_layout_engine("none")
+            figure.savefig(buffer, format="png", dpi=110)
+        self.image(name, buffer.getvalue(), caption)
+
+    def image(self, name: str, image: bytes | Image.Image, caption: str) -> None:
+        """A PNG or JPEG, or an image that becomes a PNG; `name` is that of its file."""
+        if isinstance(image, Image.Image):
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG", compress_level=3)
+            image = buffer.getvalue()
+        self.images[name], kind, words = image, image_type(image), html.escape(caption)
+        tag = f'<img loading="lazy" alt="{words}" src="data:image/{kind};base64,{base64.b64encode(image).decode()}">'
+        self.html.append(f'<figure>{tag}<figcaption class="note">{words}</figcaption></figure>')
+        self.lines.append(f"![{caption}](figures/{name}.{kind})")
+
+    def prose(self, text: str) -> None:
+        """Markdown as people write it: headings, lists, emphasis, code; nothing else is taken for markup."""
+        self.html.append(markdown_html(text))
+        self.lines.append(text.strip())
+
+    def code(self, text: str) -> None:
+        self.html.append(f"<pre>{html.escape(text)}</pre>")
+        self.lines.append(f"```\n{text.strip()}\n```")
+
+    def write(self, folder: Path, refresh: bool = False) -> Path:
+        """Writes figures/*.png, report.md and report.html, whose path it returns; refresh: it looks again by itself."""
+        for name, data in self.images.items():
+            with atomic(folder / "figures" / f"{name}.{image_type(data)}") as temporary:
+                temporary.write_bytes(data)
+        write_text(folder / "report.md", "\n\n".join(self.lines) + "\n")
+        head, *body = self.html or [""]
+        links = [f'<a href="#{anchor(text)}">{html.escape(text)}</a>' for text in self.contents]
+        contents = f"<nav>{' '.join(links)}</nav>" if len(links) > 3 else ""
+        again = '<meta http-equiv="refresh" content="30">' if refresh else ""
+        write_text(
+            folder / "report.html",
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(self.title)}</title>{again}'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style><body>{head}'
+            f"{contents}{''.join(body)}<script>{SORTING}</script></body></html>\n",
+        )
+        return folder / "report.html"
+
+
+def anchor(text: str) -> str:
+    """A heading's name within a page."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "part"
+
+
+def markdown_html(text: str) -> str:
+    """A small, safe part of Markdown as HTML: all else is shown to the letter."""
+
+    def inline(words: str) -> str:
+        words = html.escape(words)
+        words = re.sub(r"`([^`]+)`", r"<code>\1</code>", words)
+        words = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", words)
+        return re.sub(r"(?<![*\w])\*([^*\s][^*]*)\*", r"<em>\1</em>", words)
+
+    blocks = []
+    for part in re.split(r"\n\s*\n", text.replace("\r\n", "\n").strip()):
+        lines = part.split("\n")
+        while lines and (heading := re.match(r"(#{1,6}) +(.*)", lines[0])):
+            level = min(len(heading[1]) + 2, 6)  # below the page's own
+            blocks.append(f"<h{level}>{inline(heading[2])}</h{level}>")
+            lines = lines[1:]
+        items = [re.match(r"\s*(?:[-*+]|\d+[.)]) +(.*)", line) for line in lines]
+        if lines and all(items):
+            kind = "ol" if lines[0].lstrip()[0].isdigit() else "ul"
+            blocks.append(f"<{kind}>{''.join(f'<li>{inline(item[1])}</li>' for item in items)}</{kind}>")
+        elif lines:
+            blocks.append(f"<p>{inline(' '.join(lines))}</p>")
+    return "".join(blocks)

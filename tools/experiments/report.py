@@ -1,0 +1,648 @@
+"""The report of an experiment: what ran, on what, what came of it, and runs to look at."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from jaguar_kit import (
+    METRICS,
+    SAID_BEFORE,
+    Competition,
+    Component,
+    Experiment,
+    Images,
+    ImageStore,
+    KitError,
+    Recipe,
+    RunFolder,
+    RunSpec,
+    average_precision,
+    backbone_version,
+    best_epoch,
+    core_count,
+    damaged,
+    data_key,
+    recipe_to_dict,
+    settings_of,
+    similarity_matrix,
+    without_passwords,
+)
+from PIL import Image
+
+from .figures import (
+    MOST_BANDS,
+    PAPER,
+    bands_figure,
+    bars_figure,
+    contact_sheet,
+    grid_heat,
+    heat_figure,
+    losses_figure,
+    map_figure,
+    marginal_figure,
+    other_scales,
+    rarity_figure,
+    scatter_figure,
+    similarity_figure,
+    spots_figure,
+    threshold_figure,
+    variants_figure,
+)
+from .findings import compare_variants, findings, next_words, same_words, summarise
+from .page import ANSWERING, COLUMNS, Page
+from .search import report_search
+
+# the report of an experiment
+
+
+def write_report(
+    folder: Path,
+    recipe: Recipe,
+    table: pd.DataFrame,
+    logs: Mapping[str, pd.DataFrame],
+    details: Sequence[Mapping[str, Any]],
+    notes: Sequence[str] = (),
+    analyses: Sequence[Page] = (),
+    extra: Page | None = None,
+    comparable: bool = False,
+    by_identity: pd.DataFrame | None = None,
+    facts: Mapping[str, str] | None = None,
+    refresh: bool = False,
+) -> Path:
+    """Writes report.md, figures and the self-contained report.html; returns the page's path.
+
+    table: a row for each finished run; logs: their logs by "variant/seed"; details: for each run to be shown name,
+    labels, embeddings, similarity, metrics and sheet (an image); notes: what the reader must know; analyses and
+    extra: further parts of the page, before and after the results; comparable: whether published figures were
+    measured on these data; by_identity as in `report_results`; facts: what was run on what, by headings; refresh:
+    an open page looks again every half minute.
+    """
+    page = Page(recipe.name)
+    page.words((word.capitalize(), getattr(recipe, word)) for word in SAID_BEFORE)
+    page.words((facts or {}).items())
+    for note in notes:
+        page.note(f"Note: {note}")
+    for part in analyses:
+        page.add(part)
+    if len(table):
+        report_results(page, recipe, table, logs, comparable, by_identity)
+    elif recipe.published:
+        report_published(page, recipe.published, comparable)
+    report_readings(page, recipe)
+    if extra:
+        page.add(extra)
+    if recipe.conclusion.strip():
+        page.heading("What the source reports")
+        page.text(recipe.conclusion)
+        page.note("The source's own result on its own images, in other words; not a finding of these runs.")
+    if recipe.interpretation.strip() or (folder / "interpretation.md").is_file():
+        report_interpretation(page, recipe, folder)
+    for number, detail in enumerate(details):
+        report_detail(page, detail, number)
+    page.heading("Settings")
+    page.code(yaml.safe_dump(without_passwords(recipe_to_dict(recipe)), sort_keys=False, allow_unicode=True))
+    return page.write(folder, refresh)
+
+
+def report_interpretation(page: Page, recipe: Recipe, folder: Path) -> None:
+    """A person's words, from the recipe or from interpretation.md in the run's folder, which nothing overwrites."""
+    page.heading("Interpretation")
+    own = folder / "interpretation.md"
+    words = own.read_bytes() if own.is_file() else recipe.interpretation.encode()
+    try:
+        page.prose(words.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        page.note(f"Note: {own.name} is not UTF-8 and is read as Latin-1; save it as UTF-8 if letters look wrong.")
+        page.prose(words.decode("latin-1"))
+
+
+def report_results(
+    page: Page,
+    recipe: Recipe,
+    table: pd.DataFrame,
+    logs: Mapping[str, pd.DataFrame],
+    comparable: bool = False,
+    by_identity: pd.DataFrame | None = None,
+) -> None:
+    """Findings, tables and curves of all runs; by_identity: mean AP of each identity (rows) by variant (columns)."""
+    summary = summarise(table, logs, recipe, comparable)
+    several = len(summary) > 1 and summary["map"].notna().any()
+    compared = compare_variants(table, logs=logs) if several else pd.DataFrame()
+    page.heading("Findings")
+    page.bullets([*findings(summary, compared, table, by_identity), *same_words(table, logs)])
+    if following := next_words(summary, compared, table):
+        page.heading("What next", 3)
+        page.bullets(following)
+    page.heading("Results")
+    meanings = [f"{name}: {COLUMNS[name].meaning}" for name in summary if name in COLUMNS and COLUMNS[name].meaning]
+    if (rule := recipe.divergence) is not None:
+        meanings.append(f"diverged: runs whose best mAP up to epoch {rule.epoch} is below {rule.map}")
+    first = [name for name in ANSWERING if name in summary]
+    page.table(summary[first], "Means over seeds; what columns mean stands with the others.")
+    page.fold("All columns", summary.drop(columns=first[1:]), f"Means over seeds. {'; '.join(meanings)}.")
+    if several or len(table) > 1:
+        caption = (
+            "Mean validation mAP, with its 95 % interval where there are several seeds; dots are single runs, upright "
+            "strokes the plain backbone, without head and training."
+        )
+        page.figure("map", variants_figure(summary, table), caption)
+    if several:
+        page.heading("Differences, paired by seed", 3)
+        page.table(
+            compared.dropna(axis=1, how="all"),
+            "difference: of mAP to the first variant on the same seeds, with its 95 % interval; p: paired t-test; "
+            "p_holm: corrected for the number of variants; epochs and time: what it takes more.",
+        )
+        if "map_across" in summary:
+            across = compare_variants(table.dropna(subset=["map_across"]), "map_across", logs)
+            page.table(across.dropna(axis=1, how="all"), "The same of the mAP across encounters.")
+    heat = grid_heat(recipe, summary)
+    if heat is not None:
+        page.figure("heat", heat_figure(heat, "validation mAP"), "Mean validation mAP by the grid's two settings.")
+    if (marginal := marginal_figure(recipe, logs)) is not None:
+        caption = "Mean over all other settings and seeds for each value of a grid's setting, with its standard error."
+        page.figure("marginal", marginal, caption)
+    wide = {c for c in ("trainable", "parameters") if c in summary and summary[c].max() > 1.5 * summary[c].min()}
+    if "trainable" in wide:
+        label = "trainable parameters"
+        page.figure("parameters", scatter_figure(summary, "trainable", label), "Parameters that learn against mAP.")
+    if "parameters" in wide:
+        page.figure("size", scatter_figure(summary, "parameters", "parameters"), "All parameters against mAP.")
+    if len(summary) > 2 and summary.seconds.max() > 30:
+        page.figure("time", scatter_figure(summary, "seconds", "seconds of training"), "Time of training against mAP.")
+    if len(stages := stages_table(logs)):
+        page.table(
+            stages,
+            "By stage of training: its epochs and time, the mAP at its end and the best in it; means over seeds.",
+        )
+    if len(kept := selection_table(logs, recipe.train.select)) > 1:
+        page.heading("What another choice of the epoch would have kept", 3)
+        page.table(kept, "Means over runs: the epoch that is best in each metric, and the mAP there.")
+    if by_identity is not None and by_identity.shape[1] > 1:
+        report_identities(page, by_identity, str(summary.variant[summary["map"].idxmax()]))
+    beside = set(table.variant) if comparable else set()
+    others = {key: value for key, value in recipe.published.items() if key not in beside}
+    if others:
+        report_published(page, others, comparable)
+    report_curves(page, table, logs)
+    page.heading("Runs", 3)
+    shown = [name for name, column in COLUMNS.items() if column.of_runs and name in table]
+    page.table(table[shown].assign(seed=table.seed.astype(str)), "results.csv has more columns.")
+
+
+def report_readings(page: Page, recipe: Recipe) -> None:
+    """Where the source's text and code differ, what these runs took, and its scores on a leaderboard."""
+    if recipe.leaderboard:
+        page.heading("Leaderboard, by others", 3)
+        rows = {"submission": list(recipe.leaderboard), "score": [str(v) for v in recipe.leaderboard.values()]}
+        page.table(
+            pd.DataFrame(rows), "Scores of somebody else's submissions on other images than validation's; not ours."
+        )
+    if not recipe.readings:
+        return
+    page.heading("Readings of the source")
+    how = {
+        "published": "what made the published numbers, or what is said below",
+        "text": "its text",
+        "code": "its code",
+    }
+    page.text(f"Where the source's text, its code and this recipe differ, these runs follow {how[recipe.reading]}.")
+
+    def words(told: Any, dotted: str = "") -> str:
+        if not isinstance(told, Mapping) or not told:
+            return f"{dotted}: {told}" if dotted else str(told).strip()
+        return "; ".join(
+            words(v, f"{dotted}.{key}" if dotted else str(key)) for key, v in told.items() if key != "name"
+        )
+
+    rows = [
+        {
+            "about": one.about,
+            "text": words(one.text),
+            "code": words(one.code),
+            "taken": one.taken,
+            "why": one.why.strip(),
+        }
+        for one in recipe.readings
+    ]
+    page.table(
+        pd.DataFrame(rows), "taken: by the recipe as it stands; -o reading=text or -o reading=code takes the other."
+    )
+
+
+def report_identities(page: Page, by_identity: pd.DataFrame, best: str, most: int = 12) -> None:
+    """Whose average precision changes most from the first variant to the best, or where that is best to the second."""
+    first = by_identity.columns[0]
+    best = best if best != first else by_identity.columns[1]
+    change = (by_identity[best] - by_identity[first]).dropna().sort_values()
+    if change.empty:
+        return
+    shown = change if len(change) <= 2 * most else pd.concat([change[:most], change[-most:]])
+    page.heading("By identity", 3)
+    table = pd.DataFrame({"identity": shown.index, first: by_identity[first][shown.index].to_numpy()})
+    table[best] = by_identity[best][shown.index].to_numpy()
+    table["change"] = shown.to_numpy()
+    page.table(
+        table,
+        f"Average precision by identity, {best} against {first}, means over seeds: {(change > 0).sum()} gain, "
+        f"{(change < 0).sum()} lose; of many those that change most.",
+    )
+
+
+def selection_table(logs: Mapping[str, pd.DataFrame], used: str) -> pd.DataFrame:
+    """For each metric of the log the epoch that it would have kept, and the mAP there: means over the runs."""
+    rows, trained = [], [log[log.epoch > 0].to_dict("records") for log in logs.values() if log.epoch.max() > 1]
+    for metric in dict.fromkeys([used, *METRICS]):
+        told = [
+            one for one in trained if metric not in METRICS or pd.Series([row.get(metric) for row in one]).notna().any()
+        ]
+        if told:
+            kept = [one[best_epoch(one, metric)] for one in told]
+            row = {"by": f"{metric} (used)" if metric == used else metric, "runs": len(kept)}
+            row["epoch"] = float(np.mean([one["epoch"] for one in kept]))
+            both = {key: [one[key] for one in kept if key in one] for key in ("map", "map_across")}
+            rows.append({**row, **{key: float(np.mean(values)) for key, values in both.items() if values}})
+    return pd.DataFrame(rows).dropna(axis=1, how="all")
+
+
+def stages_table(logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Epochs, seconds and mAP of each stage of training, means over the seeds of a variant."""
+    rows = []
+    for run, log in logs.items():
+        for stage, own in log[log.epoch > 0].groupby("stage") if "stage" in log else ():
+            told = {"variant": run.rpartition("/")[0], "stage": int(stage) + 1, "epochs": len(own)}
+            rows.append(
+                {**told, "seconds": own.seconds.sum(), "map at end": own["map"].iloc[-1], "best": own["map"].max()}
+            )
+    return pd.DataFrame(rows).groupby(["variant", "stage"], sort=False).mean().reset_index() if rows else pd.DataFrame()
+
+
+def report_published(page: Page, published: Mapping[str, Any], comparable: bool) -> None:
+    page.heading("Published by others", 3)
+    data = "on images of the same number" if comparable else "on other images than these: not to be compared"
+    rows = {"published by others": list(published), "value": [str(value) for value in published.values()]}
+    page.table(pd.DataFrame(rows), f"Measured by somebody else, {data}; not ours.")
+
+
+def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFrame]) -> None:
+    if max(log.epoch.max() for log in logs.values()) < 1:
+        return  # nothing was trained
+    page.heading("Curves")
+    grouped = {
+        variant: {seed: logs[f"{variant}/seed{seed}"] for seed in runs.seed}
+        for variant, runs in table.groupby("variant", sort=False)
+    }
+    caption = "By epoch; epoch 0 is before training."
+    if len(table) > len(grouped):
+        caption = (
+            "By epoch: mean over seeds and the band between lowest and highest, as far as all runs go; thin lines are "
+            f"single runs that went on (both for up to {MOST_BANDS} variants). Epoch 0 is before training."
+        )
+    every = pd.concat(logs.values())
+    losses, maps = [("train_loss", "training loss"), ("val_loss", "validation loss")], [("map", "validation mAP")]
+    if alone := other_scales(grouped):
+        page.figure("curves", bands_figure(grouped, maps), caption)
+        note = "Training and validation loss by epoch, each variant on its own axis: their losses do not compare."
+        page.figure("losses", losses_figure({name: grouped[name] for name in alone}), note)
+    else:
+        page.figure("curves", bands_figure(grouped, losses + maps), caption)
+    if "map_across" in every and every.map_across.notna().any():
+        both = [("map", "validation mAP"), ("map_across", "the same across encounters")]
+        page.figure("across", bands_figure(grouped, both), "mAP with all pairs, and without those of one encounter.")
+    rates = [("lr", "learning rate"), ("grad_norm", "norm of the gradient")]
+    page.figure("rates", bands_figure(grouped, rates), "Learning rate (of the head) and mean gradient norm by epoch.")
+    if "hardest_positive" in every and every.hardest_positive.notna().any():
+        mined = [
+            ("hardest_positive", "similarity of the hardest positive"),
+            ("hardest_negative", "of the hardest negative"),
+        ]
+        met = [("hardest_met", "share of hardest positives of one encounter")]
+        mined += met if every.hardest_met.notna().any() else []
+        caption = "What batches offer to learn from: means over images that have another of their identity there."
+        page.figure("mining", bands_figure(grouped, mined), caption)
+    inside = {name: runs for name, runs in grouped.items() if "distance_to_rim" in next(iter(runs.values()))}
+    if inside:
+        lying = [("embedding_norm", "mean norm in the ball"), ("distance_to_rim", "outermost embedding to the rim")]
+        page.figure(
+            "ball", bands_figure(inside, lying), "Where validation embeddings lie in the Poincare ball, by epoch."
+        )
+    if "gem_p" in every:
+        with_gem = {name: runs for name, runs in grouped.items() if "gem_p" in next(iter(runs.values()))}
+        page.figure(
+            "gem", bands_figure(with_gem, [("gem_p", "exponent p of GeM")]), "Exponent of the pooling by epoch."
+        )
+
+
+def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
+    """One run: retrievals to look at, identities, similarities, and a map."""
+    labels, name = np.asarray(detail["labels"]), f"run{number}"
+    page.heading(detail["name"])
+    if detail["why"]:
+        page.note(detail["why"])
+    steps = pd.DataFrame(detail["metrics"].get("postprocess", []))
+    if len(steps):
+        page.table(
+            steps,
+            "map: validation mAP after these steps, map_across the same across encounters; low and high: bootstrap "
+            "interval over identities of the gain over raw similarities, at 95 %, or wider where several lists are "
+            "measured, so that one choice in twenty is a false gain; mended, broken: shares of queries whose nearest "
+            "image becomes right, or wrong, by the steps; used: what the submission went through. What is fitted was "
+            "fitted on the other half of the identities. Measured, and by auto chosen, on these images.",
+        )
+    if tested := detail["metrics"].get("postprocess_test"):
+        page.table(pd.DataFrame(tested), "The test images after each step, by their solution; gains over raw.")
+    if detail.get("guesses") is not None:
+        report_open_set(page, detail["metrics"]["open_set"], detail["guesses"], name)
+    page.image(
+        f"{name}-retrievals",
+        detail["sheet"],
+        "Queries (left) and their five nearest images: the worst queries, median ones, and the best. Blue frames with "
+        "a tick show the same identity, orange ones with a cross another; last the nearest image that shows it, with "
+        "its rank; AP: average precision.",
+    )
+    if detail.get("matches") is not None:
+        pairs = [
+            f"{one} and {other if one != other else 'itself'} ({pair['strength']:.2f})"
+            for pair in detail["metrics"]["matches"]
+            for one, other in [pair["identities"]]
+        ]
+        page.image(
+            f"{name}-matches",
+            detail["matches"],
+            f"Spots that match, the strongest boldest, with the sum of their margins: {'; '.join(pairs)}. First the "
+            "strongest and the median pair of one identity (of two encounters, where these are told), then the "
+            "strongest pair of two identities.",
+        )
+    weakest = dict(sorted(detail["metrics"]["per_identity"].items(), key=lambda item: item[1])[:80])
+    by_identity = bars_figure(weakest, "average precision")
+    page.figure(f"{name}-identities", by_identity, "Average precision by identity, weakest on top (at most 80).")
+    if detail.get("counts"):
+        caption = "Average precision of each identity by the number of images that it was learned from."
+        rare = rarity_figure(detail["counts"], detail["metrics"]["per_identity"])
+        page.figure(f"{name}-rarity", rare, caption)
+    page.figure(
+        f"{name}-similarity", similarity_figure(detail["similarity"], labels), "Similarity of validation pairs."
+    )
+    places = map_figure(detail["embeddings"], labels)
+    if places is None:
+        page.note(f"No map of the {len(labels)} validation embeddings: they are fewer than four, or all alike.")
+    else:
+        page.figure(f"{name}-map", places, "Two-dimensional map of the validation embeddings.")
+
+
+def report_open_set(page: Page, told: Mapping[str, Any], guesses: pd.DataFrame, name: str) -> None:
+    """How well known individuals are named and unknown ones found, by fitted and by fixed thresholds."""
+    page.heading("Known or new", 3)
+    kinds = {
+        "given": "given",
+        "fitted": "fitted on these queries",
+        "cross_fitted": "fitted on the other half of the identities",
+    }
+    rows = [{"thresholds": label, **told[kind]} for kind, label in kinds.items() if kind in told]
+    published = "published" if told["decide"] == "softmax" else "published for softmax"
+    rows += [{"thresholds": f"{fixed}, {published}", **score} for fixed, score in told["fixed"].items()]
+    validated = "given" if "given" in told else "fitted in validation"
+    rows += [{"thresholds": f"test, {validated}", **told["test"]}] if "test" in told else []
+    rows += [{"thresholds": f"test, {fixed}", **score} for fixed, score in told.get("test_fixed", {}).items()]
+    scale = "similarity" if told["decide"] == "nearest" else "probability"
+    least = ", ".join(
+        f"{species or 'all'} {value:.4f} (a {scale} of {told[scale][species]:.4f})"
+        for species, value in told["thresholds"].items()
+    )
+    page.table(
+        pd.DataFrame(rows),
+        f"baks, baus: balanced accuracy on known and unknown individuals; score: sqrt(baks x baus). Least confidence: "
+        f"{least}. Confidence: {told['confidence']}. {told['unknown']} The epoch, and one threshold or several, were "
+        "chosen on these images.",
+    )
+    if "retrieval" in told:
+        page.table(
+            pd.DataFrame([{"queries": part, **scores} for part, scores in told["retrieval"].items()]),
+            "Queries of known individuals against the gallery, which alone are compared: mAP and top-1, and the same "
+            "across encounters.",
+        )
+    page.figure(
+        f"{name}-thresholds",
+        threshold_figure(guesses, told["thresholds"]),
+        "Score by threshold, and confidence of the best guess; dashed the threshold used, dotted the fixed ones.",
+    )
+
+
+def report_ensemble(told: Mapping[str, Any]) -> Page:
+    page = Page()
+    page.heading("Ensemble")
+    maps = {name: told.get(name) for name in ("map", "map_across", "test_map", "test_map_across")}
+    maps |= {f"{kind} score": told[kind]["score"] for kind in ("cross_fitted", "test") if kind in told}
+    shown = {"kind": told["kind"], "runs": len(told["runs"]), **maps}
+    page.table(
+        pd.DataFrame([{key: value for key, value in shown.items() if value is not None}]),
+        "Similarities of all runs after their post-processing, averaged on one scale; map: on the validation images, "
+        "where all runs hold out the same; those of calibrated ones are fitted on these very images.",
+    )
+    return page
+
+
+@dataclass(frozen=True, eq=False)
+class Thumbnails(Sequence):
+    """Images of a store, made when they are asked for."""
+
+    store: ImageStore
+    positions: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, item: int) -> Image.Image:
+        return self.store.thumbnail(self.positions[item])
+
+
+def run_details(spec: RunSpec, images: Images, folder: Path, rows: int = 10) -> dict[str, Any]:
+    """What the report shows of one run (of its first fold, where there are folds)."""
+    there = RunFolder(folder / spec.folder).with_log
+    kept = there.arrays("validation.npz", "embeddings", "images", "labels")
+    labels, geometry = kept["labels"], spec.recipe.model.geometry.build()
+    similarity = similarity_matrix(kept["embeddings"], geometry=geometry)
+    position = {name: i for i, name in enumerate(images.competition.train.filename)}
+    if strange := [name for name in kept["images"] if name not in position]:
+        raise damaged(there.path / "validation.npz", f"{strange[0]} is none of the training images")
+    thumbnails = Thumbnails(images.store, [position[name] for name in kept["images"]])
+    precision = average_precision(similarity, labels)
+    order = [i for i in np.argsort(precision, kind="stable") if not np.isnan(precision[i])]
+    few = max(1, rows // 3)
+    middle = order[(len(order) - few) // 2 :][:few] if len(order) > rows else []
+    shown = [*order[: rows - 2 * few], *middle, *order[-few:]] if len(order) > rows else order
+    captions = [f"AP {precision[i]:.2f}  {labels[i]}" for i in shown]
+    sheet = contact_sheet(thumbnails, labels, similarity, shown, captions)
+    return {
+        "name": f"{spec.folder} (its first fold)" if there.path.name == "fold0" else spec.folder,
+        "why": spec.why,
+        "labels": labels,
+        "similarity": similarity,
+        "sheet": sheet,
+        "embeddings": geometry.logmap0(geometry.project(torch.from_numpy(kept["embeddings"]))).numpy(),
+        "metrics": there.metrics(),
+        "guesses": there.guesses(),
+        "matches": matches_picture(spec.recipe, images, position, there),
+        "counts": images.competition.train.identity.iloc[images.splits[0][0]].value_counts().to_dict(),
+    }
+
+
+SHOWN = 3  # variants that a report shows in detail
+
+
+def tell(
+    experiment: Experiment,
+    table: pd.DataFrame,
+    failed: Mapping[str, str],
+    ensemble: Mapping[str, Any] | None = None,
+    going_on: bool = False,
+) -> Path:
+    """The report over the finished runs, or over those that are so far.
+
+    Of the variants best by their mean it shows the median run in detail.
+    """
+    recipe, folder, opened, specs = experiment.recipe, experiment.folder, experiment.opened, experiment.finished
+    logs = {f"{c.variant}/seed{c.recipe.seed}": RunFolder(folder / c.folder).log() for c in specs}
+    best = median_runs(table) if len(table) else []
+    details = [run_details(specs[i], experiment.images(specs[i]), folder) for i in best[:SHOWN]]
+    notes = notes_on(experiment, failed, len(best), going_on)
+    extra = report_search(recipe, folder) if recipe.search else None
+    extra = report_ensemble(ensemble) if ensemble is not None else extra
+    comparable = all(published_on(images.competition, recipe.data.competition) for images in opened.values())
+    told = (experiment.analyses, extra, comparable, by_identity_of(table, specs, folder))
+    facts = facts_of(recipe, specs, opened, folder)
+    return write_report(folder, recipe, table, logs, details, notes, *told, facts, refresh=going_on)
+
+
+def notes_on(experiment: Experiment, failed: Mapping[str, str], variants: int, going_on: bool) -> list[str]:
+    """What a reader must know before the numbers: of the data, of runs that are missing, of what is shown."""
+    specs, folder = experiment.finished, experiment.folder
+    notes = alike_once([note for images in experiment.opened.values() for note in images.competition.notes])
+    notes += [f"{place} failed: {reason}" for place, reason in failed.items()]
+    notes += [
+        f"{spec.folder} was stopped by train.max_hours; the same command goes on with it"
+        for spec in specs
+        if RunFolder(folder / spec.folder).stopped
+    ]
+    wanted = len(experiment.specs)
+    missing = wanted - len(specs) - len(failed)
+    wait = "; this page shows them as they end" if going_on else ""
+    notes += [f"{missing} of {wanted} runs are not there yet{wait}"] if missing else []
+    notes += [f"{names} saw {views} random views of each training image, in turn" for views, names in kept_views(specs)]
+    shown = (
+        f"the {SHOWN} of {variants} variants that are best by their mean are shown in detail, each by its median run"
+    )
+    return notes + ([shown] if variants > SHOWN else [])
+
+
+def by_identity_of(table: pd.DataFrame, specs: Sequence[RunSpec], folder: Path) -> pd.DataFrame:
+    """Mean AP of each identity (rows) by variant (columns), of the runs that validated on the images of the first."""
+    told = {spec.folder: RunFolder(folder / spec.folder).metrics()["per_identity"] for spec in specs}
+    same = table[table.validated_on == table.validated_on.iloc[0]] if len(table) else table  # the rest does not compare
+    return pd.DataFrame(
+        {
+            name: pd.DataFrame([told[f"{name}/seed{seed}"] for seed in runs.seed]).mean()
+            for name, runs in (same.groupby("variant", sort=False) if len(same) else ())
+        }
+    )
+
+
+PUBLISHED_ON = {  # training images and identities of what published figures were measured on, by competition
+    "jaguar-re-id": (1895, 31),
+    "round-2-jaguar-reidentification-challenge": (1895, 31),
+    "animal-clef-2025": (13074, 1102),
+}
+
+
+def published_on(competition: Competition, slug: str) -> bool:
+    """Whether the data are those that published figures were measured on, as far as their numbers tell."""
+    return (len(competition.train), len(competition.identities)) == PUBLISHED_ON.get(slug)
+
+
+def matches_picture(recipe: Recipe, images: Images, position: Mapping[str, int], there: RunFolder) -> bytes | None:
+    """The pairs whose matching spots a run kept, one below the other; what an earlier version drew; or None."""
+    pairs, drawn = there.metrics().get("matches", []), there.path / "matches.jpg"
+    if not all("spots" in pair for pair in pairs):
+        return drawn.read_bytes() if drawn.is_file() else None
+    if not pairs:
+        return None
+    step = next((part for part in recipe.postprocess if part.name == "local"), Component("postprocess", "local"))
+    store = images.at_size({**settings_of("postprocess", "local"), **step.settings}["size"])
+    shown = [[store.thumbnail(position[name]) for name in pair["images"]] for pair in pairs]
+    rows = [spots_figure(*both, pair["spots"]) for both, pair in zip(shown, pairs)]
+    page = Image.new("RGB", (rows[0].width, sum(row.height + 8 for row in rows)), PAPER)
+    for number, row in enumerate(rows):
+        page.paste(row, (0, number * (row.height + 8)))
+    buffer = io.BytesIO()
+    page.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def facts_of(recipe: Recipe, specs: Sequence[RunSpec], opened: Mapping[str, Images], folder: Path) -> dict[str, str]:
+    """What was run, on what data, and how much its mAP rests on, for the top of a report."""
+    facts = {}
+    if recipe.overrides:
+        changed = ", ".join(without_passwords(list(recipe.overrides)))
+        facts["Changed on the command line"] = f"{changed}. What is said above is of the recipe without these changes."
+    if not specs:
+        return facts
+    model, told = specs[0].recipe.model, RunFolder(folder / specs[0].folder).with_log.metrics()
+    images = opened[data_key(specs[0].recipe)].competition
+    facts["Data"] = (
+        f"{images.root}: {len(images.train)} images of {len(images.identities)} identities in "
+        f"{images.train.encounter.nunique()} encounters, {len(images.test)} test images"
+    )
+    if (seen := told.get("validated")) is not None:
+        facts["Validation"] = (
+            f"{seen['images']} images, of which {seen['queries']} are queries that count, of {seen['identities']} "
+            f"identities; {seen['pairs']} pairs of one identity are to be found. A random order has mAP "
+            f"{seen['chance']:.3f}" + ("." if len(opened) == 1 else f" ({specs[0].folder}).")
+        )
+    backbones = sorted({spec.recipe.model.backbone for spec in specs})
+    learns = "frozen" if all(spec.recipe.model.freeze for spec in specs) else "learning"
+    with suppress(KitError):
+        version = backbone_version(model) if len(backbones) == 1 and not specs[0].recipe.checkpoint else ""
+        weights = f", weights {version[:12]}" if version else "" if model.pretrained else ", random weights"
+        facts["Backbone"] = f"{', '.join(backbones)}, {learns}{weights}"
+    versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+    facts["Made with"] = (
+        f"{versions}; {told.get('device', 'cpu')}, {core_count()} cores; {time.strftime('%Y-%m-%d %H:%M')}"
+    )
+    return facts
+
+
+def alike_once(notes: Iterable[str]) -> list[str]:
+    """Each note once; of those that differ in their numbers alone the first, and how many there are."""
+    groups: dict[str, dict[str, None]] = {}
+    for note in notes:
+        groups.setdefault(re.sub(r"\d+", "#", note), {})[note] = None
+    return [f"{next(iter(own))}{f' (one of {len(own)} such notes)' if len(own) > 1 else ''}" for own in groups.values()]
+
+
+def median_runs(table: pd.DataFrame) -> list[int]:
+    """Rows of the median run (of two, the lower) of each variant, those with the best mean mAP first."""
+    scored = table.dropna(subset=["map"])
+    order = scored.groupby("variant")["map"].mean().sort_values(ascending=False, kind="stable").index
+    runs = {name: own.sort_values("map", kind="stable").index for name, own in scored.groupby("variant")}
+    return [int(runs[name][(len(runs[name]) - 1) // 2]) for name in order]
+
+
+def kept_views(specs: Sequence[RunSpec]) -> list[tuple[int, str]]:
+    """How many random views were kept as features, and the variants that were trained on them."""
+    found: dict[int, dict[str, None]] = {}
+    for spec in specs:
+        changing = spec.recipe.augment or spec.recipe.background.build().drawn
+        if spec.recipe.train.views and changing:
+            found.setdefault(spec.recipe.train.views, {})[spec.variant] = None
+    return [(views, ", ".join(variants)) for views, variants in found.items()]

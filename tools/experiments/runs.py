@@ -1,0 +1,159 @@
+"""Many runs: side by side, and what happens between one and the next."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import jaguar_kit
+import torch
+from jaguar_kit import (
+    Experiment,
+    Images,
+    Recipe,
+    RunSpec,
+    TrainingFailed,
+    call_in_room,
+    core_count,
+    data_key,
+    echo,
+    embedder_for,
+    end_with_parent,
+    fingerprint,
+    interrupt,
+    load_competitions,
+    make_task,
+    on_kaggle,
+    on_sigterm,
+    open_data,
+    progress,
+    rank,
+    recipe_from_dict,
+    recipe_to_dict,
+    run_one,
+    tell,
+)
+
+
+def images_for(recipe: Recipe, data: str | Path | None, folder: Path) -> Images:
+    """The images of a recipe; runs that differ in nothing that matters to them share them."""
+    plain = {key: recipe_to_dict(recipe)[key] for key in ("name", "data", "background")}
+    return opened_once(json.dumps(plain), data, folder)
+
+
+@lru_cache(maxsize=8)
+def opened_once(recipe: str, data: str | Path | None, folder: Path) -> Images:
+    """The images of a recipe, of which JSON gives what matters to them."""
+    read = recipe_from_dict(json.loads(recipe))
+    return open_data(read, load_competitions([RunSpec("", "", read)], data)[data_key(read)], folder)
+
+
+def features_key(recipe: Recipe) -> str:
+    """The same only for runs that read the same features of a frozen backbone."""
+    told, drawn = recipe_to_dict(recipe), recipe.train.views or not recipe.model.pretrained
+    parts = [told["model"], told["background"], told["train"]["precision"], told["train"]["stages"]]
+    views = [told["augment"], recipe.train.views] if recipe.train.views else []
+    return fingerprint(data_key(recipe), parts, views, recipe.seed if drawn else 0)
+
+
+REPORTS = 60  # seconds between reports while runs go on
+FIRST_REPORT = 15  # seconds that runs must have taken before the first
+KAGGLE_OUTPUT = 19.5e9  # bytes, of the 20 GB that are saved
+
+
+class Between:
+    """What is done between two runs: a report of what there is so far, and a look at the room that is left."""
+
+    def __init__(self, experiment: Experiment):
+        self.experiment, self.told = experiment, time.monotonic() + FIRST_REPORT - REPORTS
+
+    def __call__(self) -> str:
+        """Why no further run may begin; "" where it may."""
+        if rank() > 0:
+            return ""
+        self.report()
+        return out_of_room(self.experiment)
+
+    def report(self) -> None:
+        """When the first run has ended, and again every minute; no error ends runs."""
+        if self.experiment.force or time.monotonic() - self.told < REPORTS or not self.experiment.unfinished:
+            return  # force: what lies there is old
+        try:
+            tell(self.experiment, {}, going_on=True)
+        except Exception as error:  # noqa: BLE001 - whatever a report stumbles over, training goes on
+            echo(f"  note: the report is not there yet: {type(error).__name__}: {error}")
+        self.told = time.monotonic()
+
+
+def folder_bytes(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # renamed meanwhile
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+def out_of_room(experiment: Experiment) -> str:
+    """Why no further run fits what Kaggle saves of a session; "" where it does."""
+    if not on_kaggle():
+        return ""
+    weights = [experiment.folder / spec.folder / "weights.safetensors" for spec in experiment.specs]
+    largest = max((path.stat().st_size for path in weights if path.is_file()), default=0)
+    needed = 9 * largest  # a checkpoint holds the weights four times, and is replaced by another before it goes
+    full = folder_bytes(jaguar_kit.KAGGLE_WORKING) + needed > KAGGLE_OUTPUT
+    return f"{jaguar_kit.KAGGLE_WORKING} has no room for another run (Kaggle saves 20 GB)" if full else ""
+
+
+def run_side_by_side(experiment: Experiment, jobs: int) -> dict[str, str]:
+    """Runs several specs at a time, each in a process with its share of the cores."""
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import active_children, get_context
+
+    for spec in {features_key(c.recipe): c for c in experiment.unfinished}.values():
+        images = experiment.images(spec)  # features are extracted once, before all need them
+        embedder = embedder_for(spec.recipe)[0].to(experiment.device)
+        labels = torch.zeros(len(images.competition.train), dtype=torch.int64)
+        make_task(spec.recipe, embedder, images, labels, images.splits[0], experiment.device)
+    threads, failed, between = max(1, core_count() // jobs), {}, Between(experiment)
+    plain = replace(experiment, competitions={}, opened={}, analyses=())  # each process opens its own
+    context = get_context("spawn")
+    with on_sigterm(interrupt), ProcessPoolExecutor(jobs, context, end_with_parent, (os.getpid(),)) as pool:
+        waiting = {
+            pool.submit(call_in_room, "experiments.runs", "run_alone", plain, number, threads): spec
+            for number, spec in enumerate(experiment.specs, 1)
+        }
+        try:
+            for done in progress(as_completed(waiting), "runs", len(waiting)):
+                reason = done.result()
+                failed.update({waiting[done].folder: reason} if reason else {})
+                between.report()
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in active_children():
+                child.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise TrainingFailed(
+                    f"{experiment.folder}: one of {jobs} processes died; the same command goes on from the last "
+                    "checkpoints"
+                ) from None
+            raise
+    return failed
+
+
+def run_alone(experiment: Experiment, number: int, threads: int) -> str:
+    """A run by its number, in a process of its own, which keeps the images for the next; why it failed, if it did."""
+    torch.set_num_threads(threads)
+    spec = experiment.specs[number - 1]
+    if number > 1 and time.monotonic() > experiment.deadline and not experiment.run_folder(spec).done:
+        echo(f"  {spec.folder}: not begun, for train.max_hours is over")
+        return ""
+    key = data_key(spec.recipe)
+    first = next(c for c in experiment.specs if data_key(c.recipe) == key)
+    experiment.opened = {key: images_for(first.recipe, experiment.data, experiment.folder)}
+    return run_one(experiment, number)

@@ -1,0 +1,403 @@
+"""Searches: trials drawn by Optuna, resumable, and what a report tells of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+from jaguar_kit import (
+    NUMBER,
+    Experiment,
+    Images,
+    KitError,
+    Recipe,
+    RunFolder,
+    RunSpec,
+    TrainingFailed,
+    check_model,
+    convert,
+    damaged,
+    echo,
+    execute_run,
+    expand,
+    fingerprint,
+    merge_recipe,
+    nested,
+    only_one,
+    precision_of,
+    read_own_table,
+    read_record,
+    recipe_from_dict,
+    recipe_to_dict,
+    remove_path,
+    settings_that_count,
+    without_passwords,
+    write_json,
+    write_text,
+)
+
+from .figures import bars_figure, parallel_figure
+from .page import Page
+from .runs import images_for
+from .smoke import check_buildable
+
+# search
+
+
+def whole_range(rule: Mapping[str, Any]) -> bool:
+    return all(type(rule[bound]) is int for bound in ("low", "high")) and rule.get("whole", True)
+
+
+def check_space(recipe: Recipe, where: str) -> None:
+    """Refuses a space or a baseline that names what is no setting, or values that a setting can't take."""
+    with_settings(recipe, recipe.search.baseline, f"{where}search.baseline")
+    if not recipe.search.space:
+        raise KitError(f"{where}search.space: is empty (expected dotted settings, each with low and high, or choices)")
+    for title in ("space", "matched"):
+        for name, rule in getattr(recipe.search, title).items():
+            place = f"{where}search.{title}.{name}"
+            for value in bounds_of(rule, place):
+                with_settings(recipe, {name: value}, place)
+
+
+def bounds_of(rule: Any, place: str) -> list[Any]:
+    """The choices of a setting that is searched, or its two bounds."""
+    example = "expected {low: 1e-5, high: 1e-3, log: true} or {choices: [16, 32]}"
+    known = {"low", "high", "log", "whole"}
+    if (
+        isinstance(rule, Mapping)
+        and rule.keys() == {"choices"}
+        and isinstance(rule["choices"], list)
+        and rule["choices"]
+    ):
+        if any(isinstance(choice, (list, dict)) for choice in rule["choices"]):
+            raise KitError(f"{place}.choices: {rule['choices']!r} holds more than numbers and texts ({example})")
+        return rule["choices"]
+    if not isinstance(rule, Mapping) or not {"low", "high"} <= rule.keys() <= known:
+        raise KitError(f"{place}: {rule!r} is no range ({example})")
+    for flag in ("log", "whole"):
+        convert(rule.get(flag, False), bool, f"{place}.{flag}")
+    low, high = (convert(rule[bound], float, f"{place}.{bound}") for bound in ("low", "high"))
+    if low > high or (rule.get("log") and low <= 0):
+        raise KitError(f"{place}: {rule!r} is no range: low is above high, or log has a bound of 0 or less ({example})")
+    return [rule["low"], rule["high"]] if whole_range(rule) else [low, high]
+
+
+def with_settings(recipe: Recipe, drawn: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe with dotted settings, as a single run."""
+    raw = {**recipe_to_dict(recipe), "search": None, "analysis": [], "variants": {}, "grid": {}, "seeds": []}
+    raw["overrides"] = [text for text in recipe.overrides if not re.match(r"\s*search\b", text)]  # a run has no search
+    for name, value in drawn.items():
+        raw = merge_recipe(raw, nested(name, value))
+    return expand(recipe_from_dict(raw, where))[0].recipe
+
+
+def distribution_of(rule: Mapping[str, Any]) -> Any:
+    """Optuna's distribution of a setting that is searched; whole numbers where both bounds are."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if "choices" in rule:
+        return CategoricalDistribution(rule["choices"])
+    if whole_range(rule):
+        return IntDistribution(rule["low"], rule["high"], log=rule.get("log", False))
+    return FloatDistribution(float(rule["low"]), float(rule["high"]), log=rule.get("log", False))
+
+
+def run_search(experiment: Experiment, searching: bool = True) -> list[RunSpec]:
+    """Runs the trials that are missing; the runs to report: the recipe's own settings and the best of each space.
+
+    Trials lie in folder/trials, where one process at a time is at work, or in the study at search.storage, which
+    several machines may share. A trial whose mAP falls behind the median of the others at an epoch is ended there.
+    The last sixth of the time is left for the runs that are reported.
+    """
+    recipe, folder, data, device = experiment.recipe, experiment.folder, experiment.data, experiment.device
+    deadline, now = experiment.deadline, time.monotonic()
+    if math.isfinite(deadline):
+        deadline -= 0.15 * (deadline - now)
+    deadline = deadline if searching else -math.inf
+    specs, images_of = [search_baseline(recipe)], partial(images_for, data=data, folder=folder)
+    with nullcontext() if recipe.search.storage else only_one(folder / "trials"):
+        for left in [folder / "trials", *folder.glob("search-*.log")] if experiment.force else []:
+            if left.exists():
+                RunFolder(left).set_aside()
+        for title, why in (("space", "best trial"), ("matched", "best trial of the baseline's own parts")):
+            space = free_space(recipe, title)
+            if space:
+                best = search_space(Trials(recipe, title, space, folder), images_of, device, deadline)
+                label = {"space": "best", "matched": "matched"}[title]
+                once = with_settings(recipe, best, recipe.name)
+                specs.append(RunSpec(label, f"{why}: {json.dumps(best)}", once, derived=True))
+                told = without_passwords(recipe_to_dict(replace(once, name=f"{recipe.name}-{label}")))
+                write_text(folder / f"{label}.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
+    return specs
+
+
+def search_baseline(recipe: Recipe) -> RunSpec:
+    own = recipe.search.baseline
+    once = with_settings(recipe, own, f"{recipe.name}: search.baseline")
+    return RunSpec("baseline", f"the baseline: {json.dumps(own)}" if own else "the recipe's own settings", once)
+
+
+def free_space(recipe: Recipe, title: str) -> dict[str, Any]:
+    """What of a space is to be searched; what the command line sets is set."""
+    fixed = {text.partition("=")[0].strip() for text in recipe.overrides}
+    return {name: rule for name, rule in getattr(recipe.search, title).items() if name not in fixed}
+
+
+MEND_SEARCH = "set the search aside with --force"
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """The trials of a search that have ended.
+
+    Each leaves a file when it ends, and none before. What is drawn for the next depends on its number and on those
+    files alone, so that a search that was killed goes on as if it had not been. With search.storage the trials are
+    those of all machines that share it, and a draw depends on the moment.
+    """
+
+    recipe: Recipe
+    title: str
+    space: Mapping[str, Any]
+    folder: Path
+
+    @cached_property
+    def key(self) -> str:
+        """Changes with all that makes trials of one search incomparable with another's."""
+        return fingerprint(settings_that_count(with_settings(self.recipe, {}, self.recipe.name)), self.space)
+
+    @cached_property
+    def distributions(self) -> dict[str, Any]:
+        return {name: distribution_of(rule) for name, rule in self.space.items()}
+
+    @cached_property
+    def shared(self) -> Any:
+        """The study at search.storage; None where there is none. KitError where it can't be opened."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # also of studies that are not shared
+        url = self.recipe.search.storage
+        if not url:
+            return None
+        if ":memory:" in url or url.rstrip("/") == "sqlite:":
+            raise KitError(
+                "search.storage: a database in memory is gone with its process (expected a file or a server)"
+            )
+        name = f"{self.recipe.name}-{self.title}-{self.key}"
+        try:
+            return optuna.create_study(storage=url, study_name=name, load_if_exists=True, direction="maximize")
+        except Exception as error:  # noqa: BLE001 - drivers of databases raise many kinds
+            kind = url.partition(":")[0] if "://" in url else "it"
+            raise KitError(
+                f"search.storage: {kind} can't be opened ({type(error).__name__}; expected an address as SQLAlchemy "
+                "takes it, such as sqlite:///trials.db, whose driver is installed and whose server answers)"
+            ) from None
+
+    def place(self, number: int) -> Path:
+        return self.folder / "trials" / f"{self.title}{number}"
+
+    def ended(self) -> list[dict[str, Any]]:
+        """What the files tell of the trials, in order, up to the first that has not ended."""
+        told: list[dict[str, Any]] = []
+        if (self.folder / f"search-{self.title}.log").exists():
+            raise KitError(f"{self.folder}: holds a search of an earlier version; {MEND_SEARCH}")
+        while (path := self.place(len(told)) / "trial.json").is_file():
+            record = read_record(path, {"key": str, "settings": dict, "state": str, "epochs": dict}, MEND_SEARCH)
+            odd = [value for value in record["epochs"].values() if not isinstance(value, NUMBER)]
+            if odd or record["state"] not in ("COMPLETE", "PRUNED", "FAIL"):
+                raise damaged(path, f"state {record['state']!r}" if not odd else f"epochs: {odd[0]!r}", MEND_SEARCH)
+            if record["key"] != self.key:
+                raise KitError(
+                    f"{self.folder}: holds a search with other settings; choose another --out, or {MEND_SEARCH}"
+                )
+            told.append(record)
+        return told
+
+    def study(self) -> Any:
+        """An Optuna study of the ended trials, about to draw the next."""
+        import optuna
+
+        search, pruner = self.recipe.search, optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
+        if self.shared is not None:
+            self.shared.pruner = pruner
+            drawn = search.seed + len(self.shared.trials) + os.getpid()  # several processes must not draw the same
+            self.shared.sampler = optuna.samplers.TPESampler(seed=drawn % 2**32)
+            return self.shared
+        ended = self.ended()
+        seed = int(fingerprint(search.seed, self.title, len(ended)), 16) % 2**32
+        sampler = optuna.samplers.TPESampler(seed=seed)
+        study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+        for number, told in enumerate(ended):
+            study.add_trial(self.as_trial(told, self.place(number) / "trial.json"))
+        return study
+
+    def as_trial(self, told: Mapping[str, Any], path: Path) -> Any:
+        import optuna
+
+        try:
+            return optuna.trial.create_trial(
+                state=optuna.trial.TrialState[told["state"]],
+                value=told.get("value"),
+                params=told["settings"],
+                distributions=self.distributions,
+                intermediate_values={int(epoch): value for epoch, value in told["epochs"].items()},
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise damaged(path, error, MEND_SEARCH) from None
+
+    def count(self) -> int:
+        """How many trials have ended, in any way."""
+        if self.shared is None:
+            return len(self.ended())
+        return sum(trial.state.is_finished() for trial in self.shared.get_trials(deepcopy=False))
+
+    def end(self, trial: Any, state: Any, value: float | None) -> None:
+        """Writes what became of a trial."""
+        own = trial.study.get_trials(deepcopy=False)[trial.number]
+        epochs = {str(epoch): reported for epoch, reported in own.intermediate_values.items()}
+        told = {"key": self.key, "settings": trial.params, "state": state.name, "value": value, "epochs": epochs}
+        if self.shared is not None:
+            self.shared.tell(trial.number, value, state)
+        write_json(self.place(trial.number) / "trial.json", told)
+
+
+def search_space(
+    trials: Trials, images_of: Callable[[Recipe], Images], device: torch.device, deadline: float
+) -> dict[str, Any]:
+    """The best settings of a space, after as many ended trials as the recipe asks for, or at the deadline."""
+    import optuna
+
+    while time.monotonic() < deadline and trials.count() < trials.recipe.search.trials:
+        trial = trials.study().ask(trials.distributions)
+        ended = run_trial(trials, trial, images_of, device, deadline)
+        if ended is None:  # not worth what the others are; the next session goes on with it
+            break
+        state, value, reason = ended
+        trials.end(trial, state, value)
+        echo(f"  {trials.title} trial {trial.number}: {reason}")
+    study = trials.study()
+    if not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
+        raise TrainingFailed(f"{trials.recipe.name}: no trial of search.{trials.title} came to an end")
+    return dict(study.best_params)
+
+
+def run_trial(
+    trials: Trials, trial: Any, images_of: Callable[[Recipe], Images], device: torch.device, deadline: float
+) -> tuple[Any, float | None, str] | None:
+    """State, mAP and in words what became of a trial; None where time ran out. One that was killed is gone on with."""
+    import optuna
+
+    once = with_settings(trials.recipe, trial.params, f"{trials.recipe.name}: trial {trial.number}")
+    place, images, states = trials.place(trial.number), images_of(once), optuna.trial.TrialState
+    spec = RunSpec(trials.title, "", once)
+    there = RunFolder(place)
+    if place.exists() and there.changed(once, images.fingerprint):
+        there.set_aside()
+
+    def watch(row: Mapping[str, float]) -> None:
+        trial.report(float(row["map"]), int(row["epoch"]))
+        if trials.recipe.search.prune and trial.should_prune():
+            raise optuna.TrialPruned
+
+    try:
+        for check in (check_model, check_buildable):
+            check(once)
+        precision_of(once.train.precision, device)
+    except KitError as error:
+        return states.FAIL, None, f"can't run: {error}"
+    try:
+        if there.done:  # and was killed before that was written down
+            for row in there.log().to_dict("records")[1:]:
+                trial.report(float(row["map"]), int(row["epoch"]))
+        else:
+            execute_run(spec, images, place, device, deadline, watch)
+        told = there.metrics()
+    except optuna.TrialPruned:
+        remove_path(place / "checkpoint.safetensors")
+        return states.PRUNED, None, "pruned"
+    except TrainingFailed as error:
+        return states.FAIL, None, f"failed: {error}"
+    if "stopped" in told:
+        return None
+    if math.isnan(told["map"]):
+        return states.FAIL, None, "failed: nothing was validated"
+    return states.COMPLETE, told["map"], f"mAP {told['map']:.4f}"
+
+
+def report_search(recipe: Recipe, folder: Path) -> Page:
+    """Tables and images of the trials."""
+    page = Page()
+    for title in ("space", "matched"):
+        space = free_space(recipe, title)
+        if not space:
+            continue
+        try:
+            study = Trials(recipe, title, space, folder).study()
+        except KitError as error:
+            page.note(f"Note: the trials of search.{title} are not shown: {error}")
+            continue
+        if not study.get_trials(deepcopy=False):
+            page.note(f"Note: search.{title} has no trials that could be shown.")
+            continue
+        trials = study.trials_dataframe(attrs=("number", "value", "params", "state"))
+        trials.columns = [c.removeprefix("params_") for c in trials.columns]
+        page.heading(f"Search: {title}")
+        page.table(trials.sort_values("value", ascending=False))
+        page.table(
+            choices_table(trials), "mAP of the trials by each choice, or third of a range: what the search found."
+        )
+        spent = sum(trial_seconds(folder / "trials" / f"{title}{number}") for number in trials.number)
+        page.note(f"{len(trials)} trials took {spent / 3600:.2f} hours of training on this machine.")
+        parallel = parallel_figure(trials)
+        page.figure(f"parallel-{title}", parallel, "Trials as lines through their settings, coloured by mAP.")
+        if importance := importance_of(study):
+            ranked = bars_figure(importance, "share of the variance of mAP")
+            caption = f"Importance of the settings (fANOVA) by {len(trials)} trials; of fewer than fifty it is rough."
+            page.figure(f"importance-{title}", ranked, caption)
+    return page
+
+
+def trial_seconds(folder: Path) -> float:
+    """How long a trial trained, as far as its log tells."""
+    path = folder / "log.csv"
+    return float(read_own_table(path).get("seconds", pd.Series(dtype=float)).sum()) if path.is_file() else 0.0
+
+
+def choices_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """How many trials had each choice of a setting, or a value in each third of its range, and their mAP."""
+    done, rows = trials.dropna(subset=["value"]), []
+    for setting in [c for c in trials if c not in ("number", "state", "value")]:
+        values = done[setting]
+        if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and values.nunique() > 6:
+            thirds = pd.qcut(values.rank(method="first"), 3, labels=False)
+            spans = values.groupby(thirds).agg(["min", "max"])
+            values = thirds.map({k: f"{row['min']:.3g} to {row['max']:.3g}" for k, row in spans.iterrows()})
+            done = done.sort_values(setting)
+        for value, own in done.groupby(values[done.index].astype(str), sort=False).value:
+            rows.append(
+                {"setting": setting, "value": value, "trials": len(own), "mean mAP": own.mean(), "best": own.max()}
+            )
+    return pd.DataFrame(rows)
+
+
+def importance_of(study: Any) -> dict[str, float]:
+    """How much of the variance each setting explains; nothing where there are too few trials, or all are alike."""
+    import optuna
+
+    done = [t for t in study.get_trials(deepcopy=False) if t.state == optuna.trial.TrialState.COMPLETE]
+    if len(done) < 4 or len({t.value for t in done}) < 2:
+        return {}
+    fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return dict(optuna.importance.get_param_importances(study, evaluator=fanova))

@@ -1,0 +1,120 @@
+"""Pushes a kernel, waits, fetches, submits: python tools/kaggle_run.py kernels/final --fetch DIR --submit -m MESSAGE"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jaguar_kit import KitError, NonNegative, convert, echo, read_json
+
+from .client import (
+    KaggleError,
+    Patience,
+    await_kernel,
+    fetch_output,
+    kaggle_api,
+    patiently,
+    push_kernel,
+    session_begun,
+    submit_file,
+    submit_kernel,
+)
+from .kernels import check_kernel, check_up_to_date
+
+
+def kaggle_options(argv: Sequence[str] | None) -> Any:
+    """What the command line of `push_command` asks for; KitError where options contradict each other."""
+    parser = argparse.ArgumentParser(
+        prog="kaggle_run.py", description="Pushes a kernel to Kaggle; waits for it, fetches and submits where asked to."
+    )
+    parser.add_argument("folder", help="folder of a kernel, such as kernels/final")
+    parser.add_argument("--wait", action="store_true", help="until its session has ended")
+    parser.add_argument("--fetch", metavar="DIR", help="download its output into a new folder, and check it (waits)")
+    parser.add_argument("--submit", action="store_true", help="submit its submission.csv (waits, and needs --fetch)")
+    parser.add_argument("-m", "--message", help="a few words for the submission")
+    parser.add_argument(
+        "--code-competition", action="store_true", help="submit the kernel's version, where CSV uploads are not taken"
+    )
+    parser.add_argument("--every", type=float, default=30.0, help="seconds between two looks at the session (30)")
+    parser.add_argument("--stale", type=float, default=180.0, help="seconds for the new session to show up (180)")
+    parser.add_argument(
+        "--no-push",
+        action="store_true",
+        help="wait for, fetch or submit what the latest session made, without a new one",
+    )
+    given = parser.parse_args(argv)
+    for option in ("every", "stale"):
+        convert(getattr(given, option), NonNegative, f"--{option}")
+    if (given.message or given.code_competition) and not given.submit:
+        raise KitError("-m, --code-competition: are about a submission (expected --submit with them)")
+    if given.no_push and given.code_competition:
+        raise KitError("--code-competition: submits the version that was just pushed (expected no --no-push)")
+    if given.submit and not given.message:
+        raise KitError("--submit: needs a few words about it (expected -m MESSAGE)")
+    if given.submit and not given.fetch:
+        raise KitError("--submit: what is submitted is checked first (expected --fetch DIR)")
+    if given.fetch and Path(given.fetch).exists() and (Path(given.fetch).is_file() or any(Path(given.fetch).iterdir())):
+        raise KitError(f"--fetch: {given.fetch}: holds something already; choose a new folder")
+    return given
+
+
+def push_command(argv: Sequence[str] | None = None) -> int:
+    """`tools/kaggle_run.py kernels/X [--wait] [--fetch DIR] [--submit -m MESSAGE]`."""
+    given = kaggle_options(argv)
+    folder = Path(given.folder)
+    metadata = check_kernel(folder)
+    if given.submit and not metadata.get("competition_sources"):
+        raise KitError(f"{folder / 'kernel-metadata.json'}: competition_sources: is empty (expected one to submit to)")
+    if not given.no_push:
+        check_up_to_date(folder)
+    api, kernel = kaggle_api(), metadata["id"]
+    patience = Patience(every=given.every, stale=given.stale)
+    waits = given.wait or given.fetch
+    before = begun_before(api, kernel, patience) if waits and not given.no_push else None
+    version = 0 if given.no_push else push_kernel(folder)[1]
+    try:
+        if waits:
+            await_kernel(kernel, before, patience)
+        out = fetch_output(kernel, given.fetch) if given.fetch else Path()
+        if given.submit:
+            submit_output(out, kernel, version if given.code_competition else 0, metadata, given.message)
+        failed = read_json(out / "run.json").get("failed") if given.fetch else None
+        for place, reason in (failed or {}).items():
+            echo(f"  {place} failed there: {reason}")
+        return 1 if failed else 0
+    except KaggleError as error:
+        if error.code >= 429 or "no connection" in str(error):
+            raise KaggleError(f"{error}; its session goes on: --no-push waits for it again", error.code) from None
+        raise
+    except KeyboardInterrupt:
+        print("interrupted; its session goes on: --no-push waits for it again", file=sys.stderr)
+        return 130
+
+
+def begun_before(api: Any, kernel: str, patience: Patience) -> float | None:
+    """`session_begun`, or NaN where Kaggle does not tell; the push may go well all the same."""
+    try:
+        return patiently(partial(session_begun, api, kernel), patience)
+    except KaggleError as error:
+        if error.code == 401:
+            raise
+        return math.nan
+
+
+def submit_output(out: Path, kernel: str, version: int, metadata: Mapping[str, Any], message: str) -> None:
+    """Submits what was fetched, or with a version that version of the kernel."""
+    if not (out / "submission.csv").is_file():
+        raise KaggleError(f"Kaggle: {kernel}: its output has no submission.csv, so there is nothing to submit")
+    competition = metadata["competition_sources"][0]
+    meant = read_json(out / "run.json").get("competition", competition)
+    if meant != competition:
+        raise KaggleError(f"Kaggle: {kernel}: its output is for {meant}, not for {competition}; run it again first")
+    if version:
+        submit_kernel(kernel, version, competition, message)
+    else:
+        submit_file(out / "submission.csv", competition, message)
