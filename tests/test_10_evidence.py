@@ -325,6 +325,18 @@ def test_a_run_uses_all_evidence_and_shows_each_step(mini, tmp_path):
     assert image_type(drawn.read_bytes()) == "jpeg"
 
 
+def test_a_sum_adds_likeness_and_evidence_standardised_over_all_pairs():
+    torch.manual_seed(0)
+    embeddings, logits = torch.randn(9, 4), 20 * torch.randn(9, 3)
+    likeness = jaguar_kit.similarity_matrix(embeddings)
+    evidence = closed_set_posterior(logits).clamp(min=1e-12).log()
+    pairs = ~torch.eye(9, dtype=torch.bool)
+    total = sum((one.double() - one.double()[pairs].mean()) / one.double()[pairs].std() for one in (likeness, evidence))
+    found = postprocess(["posterior", "fuse"], embeddings, logits=logits).double()
+    spread = (total[pairs] - total[pairs].min()) / (total[pairs].max() - total[pairs].min())
+    torch.testing.assert_close(found[pairs], spread, atol=1e-5, rtol=0)
+
+
 def test_the_loss_names_whom_the_posterior_compares():
     loss = build("loss", "arcface", embedding_dim=4, num_identities=3, scale=16.0)
     logits = loss.logits(torch.randn(5, 4))

@@ -26,7 +26,7 @@ from jaguar_kit_tools.on_kaggle import kernels as kernels_tool
 from jaguar_kit_tools.on_kaggle import package as package_tool
 from jaguar_kit_tools.on_kaggle import run as kaggle_run
 from jaguar_kit_tools.on_kaggle.client import KaggleError, Patience
-from kaggle_server import HTML, Dataset, KaggleServer, Session
+from kaggle_server import HTML, Dataset, KaggleServer, Session, unpacked
 from safetensors.torch import save_file
 
 if sys.version_info < (3, 11):
@@ -154,7 +154,8 @@ def run_python(server: KaggleServer, tmp_path: Path, *argv: str | Path) -> subpr
 
 
 def uploaded(server: KaggleServer, files: list[dict]) -> dict[str, bytes]:
-    return dict(server.blobs[file["token"]] for file in files)
+    came = (server.blobs[file["token"]] for file in files)
+    return {inner: content for name, blob in came for inner, content in unpacked(name, blob)}
 
 
 def content_of(package: Path) -> dict[str, bytes]:

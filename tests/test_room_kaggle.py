@@ -677,7 +677,7 @@ def test_time_counts_from_the_session_s_beginning(on_kaggle, mini, monkeypatch):
         deadlines.append(grid.deadline - jaguar_kit.time.monotonic())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jaguar_kit.RunQueue, "run", run_cells)
+    monkeypatch.setattr(jaguar_kit, "run", run_cells)
     for age, hours, left in ((0, None, 11.5), (3600, None, 10.5), (36000, 3.0, 1.5), (36000, 1.0, 1.0)):
         monkeypatch.setenv(jaguar_kit.SESSION_VARIABLE, str(jaguar_kit.time.time() - age))
         recipe = jaguar_kit.recipe_from_dict({**TINY, "train": {**TINY["train"], "max_hours": hours}})
