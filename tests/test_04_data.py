@@ -504,10 +504,24 @@ def test_images_are_upright_by_their_exif_tag(tmp_path, mode):
 
 def test_a_mask_is_gray_or_alpha(tmp_path):
     path, white = paint(tmp_path / "x.png", (1, 2, 3, 77), mode="RGBA"), (255, 255, 255)
-    masks = [("L", 200, 200), ("1", 1, 255), ("RGB", white, 255), ("RGBA", (9, 9, 9, 40), 40), ("LA", (9, 40), 40)]
+    masks = [("L", 200, 200), ("1", 1, 255), ("RGB", white, 255), ("RGBA", (99, 99, 99, 40), 99), ("LA", (99, 40), 99)]
     for mode, colour, mask in masks:
         rgb, alpha = read_image(path, paint(tmp_path / "m.png", colour, mode=mode))
         assert (colour_at(rgb), alpha.mode, colour_at(alpha)) == ((1, 2, 3), "L", mask), mode
+
+
+def test_masks_of_every_kind_mean_the_same(tmp_path):
+    shape = np.zeros((8, 8), np.uint8)
+    shape[:4] = 1
+    palette = Image.fromarray(shape, "L").convert("P")
+    palette.putdata(shape.ravel().tolist())
+    palette.putpalette([0, 0, 0, 128, 0, 0] + [0] * 762)  # VOC's
+    kinds = {"gray": Image.fromarray(255 * shape), "labels": Image.fromarray(shape), "two": Image.fromarray(2 * shape)}
+    kinds |= {"opaque": kinds["gray"].convert("RGBA"), "la": kinds["gray"].convert("LA"), "palette": palette}
+    kinds["alpha"] = Image.merge("LA", [Image.new("L", (8, 8), 7), kinds["gray"]])
+    for name, image in kinds.items():
+        image.save(tmp_path / f"{name}.png")
+        assert np.array_equal(np.asarray(jk.read_mask(tmp_path / f"{name}.png")), 255 * shape), name
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path):
@@ -776,10 +790,10 @@ def test_a_changed_mask_is_noticed(tmp_path):
     paint(tmp_path / "x.jpg")
     mask = paint(tmp_path / "masks" / "x.png", 255, mode="L")
     first = open_store(tmp_path, ["x.jpg"], 16, masks="masks")
-    paint(mask, 9, mode="L")
+    paint(mask, 90, mode="L")
     os.utime(mask, ns=(0, 0))
     second = open_store(tmp_path, ["x.jpg"], 16, masks="masks")
-    assert (first.pixels[..., 3].max(), second.pixels[..., 3].max()) == (255, 9)
+    assert (first.pixels[..., 3].max(), second.pixels[..., 3].max()) == (255, 90)
 
 
 # splits

@@ -1148,14 +1148,31 @@ def test_weights_are_looked_for_in_the_recipe_s_folder_first(offline, monkeypatc
     assert_same_weights(loaded(None), models["weights"])
 
 
-def test_folder_without_the_weights_is_no_end_of_the_search(offline):
+def test_a_folder_that_is_named_is_never_replaced_by_what_lies_elsewhere(offline):
     (offline / "empty.safetensors").mkdir()
-    with pytest.raises(KitError, match="no weights for 'test_resnet'"):
-        jaguar_kit.load_backbone("test_resnet", None, True, str(offline / "empty.safetensors"))
     (offline / "weights").mkdir()
     model, _ = saved(offline / "weights" / "test_resnet.safetensors")
-    loaded = jaguar_kit.load_backbone("test_resnet", None, True, str(offline / "empty.safetensors"))
-    assert_same_weights(loaded, model)
+    with pytest.raises(KitError, match=r"model.weights: .*empty.safetensors: holds no weights of test_resnet"):
+        jaguar_kit.load_backbone("test_resnet", None, True, str(offline / "empty.safetensors"))
+    assert_same_weights(jaguar_kit.load_backbone("test_resnet", None, True, None), model)
+
+
+def test_kaiming_is_its_formula_and_the_default_is_torch_s_own():
+    for name in ("mlp", "linear"):
+        torch.manual_seed(0)
+        head = jaguar_kit.build("head", name, in_features=512, output=1024, init="kaiming")
+        layers = [layer for layer in head.modules() if isinstance(layer, torch.nn.Linear)]
+        for layer in layers:
+            expected = (2 / layer.out_features) ** 0.5  # fan out
+            assert float(layer.weight.detach().std()) == pytest.approx(expected, rel=0.02)
+            assert layer.bias.eq(0).all()
+        torch.manual_seed(0)
+        plain = jaguar_kit.build("head", name, in_features=512, output=1024)
+        torch.manual_seed(0)
+        first = torch.nn.Linear(512, layers[0].out_features)
+        assert torch.equal(
+            next(one for one in plain.modules() if isinstance(one, torch.nn.Linear)).weight, first.weight
+        )
 
 
 def test_file_that_says_it_is_of_another_architecture_is_refused(offline):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jaguar_kit
 import kornia.feature
 import numpy as np
@@ -17,6 +19,7 @@ from jaguar_kit import (
     extract_local,
     identity_balanced_map,
     local_similarity,
+    multi_scale_tta,
     postprocess,
     recipe_from_dict,
     run_recipe,
@@ -81,7 +84,7 @@ def test_a_posterior_that_there_is_not_is_one_line(arguments, message):
     [
         ({"loss": "triplet", "postprocess": ["posterior"]}, "posterior needs a loss with a class"),
         ({"loss": "triplet", "ensemble": "posterior"}, "posterior needs a loss with a class"),
-        ({"postprocess": ["fuse"]}, "fuse has nothing to add"),
+        ({"postprocess": ["fuse"]}, "fuse has no evidence to add"),
         ({"postprocess": ["posterior", "tta"]}, "out of order"),
     ],
 )
@@ -261,7 +264,7 @@ def test_auto_tries_the_training_images_where_there_are_some():
 
 
 def test_auto_takes_the_simplest_that_is_as_good_as_the_best():
-    embeddings, logits, labels, met = some_evidence(images=120, noise=5.0)
+    embeddings, logits, labels, met = some_evidence(images=240, identities=12, noise=5.0)
     state = jaguar_kit.Retrieval.of(embeddings, None, None, lambda _: torch.from_numpy(logits))
     chosen = choose_steps(["auto"], state, labels, met)
     used = next(row for row in chosen.rows if row["used"])
@@ -273,10 +276,13 @@ def test_auto_takes_the_simplest_that_is_as_good_as_the_best():
     assert all(row["map_across"] < used["map_across"] for row in shorter)
     clear = choose_steps(["auto"], np.repeat(np.eye(6), 2, axis=0), np.repeat(list("abcdef"), 2))
     assert clear.parts == ()
+    assert clear.why == "auto chooses nothing by 6 identities (expected at least 10)"
+    twelve = choose_steps(["auto"], np.repeat(np.eye(12), 2, axis=0), np.repeat(list("abcdefghijkl"), 2))
+    assert (twelve.parts, twelve.why) == ((), "")
 
 
 def test_a_fitted_temperature_is_the_best_of_those_tried():
-    embeddings, logits, labels, met = some_evidence()
+    embeddings, logits, labels, met = some_evidence(images=120, identities=12)
     state = jaguar_kit.Retrieval.of(embeddings, None, None, lambda _: torch.from_numpy(logits))
     chosen = choose_steps([{"name": "posterior", "form": "product"}], state, labels, met)
     tried = {
@@ -341,3 +347,36 @@ def test_the_loss_names_whom_the_posterior_compares():
     loss = build("loss", "arcface", embedding_dim=4, num_identities=3, scale=16.0)
     logits = loss.logits(torch.randn(5, 4))
     assert closed_set_posterior(logits.detach()).shape == (5, 5)
+
+
+def test_posterior_is_the_same_after_views_that_are_all_alike():
+    """Steps that compare directions alone leave the lengths by which a loss such as cross-entropy names."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 5
+    points = 3 * torch.randn(5, 8, generator=generator)[labels] + 4 * torch.randn(60, 8, generator=generator)
+    weight = torch.randn(8, 5, generator=generator)
+
+    def names(embeddings):
+        return embeddings @ weight
+
+    plain = postprocess(["posterior"], points, logits=names)
+    same_views = partial(multi_scale_tta, lambda images: images, points)
+    after = postprocess(["tta", "posterior"], points, views=lambda s, flip: same_views(s, False), logits=names)
+    torch.testing.assert_close(after, plain, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("between", ["k_reciprocal", "diffusion", {"name": "blend", "raw_weight": 0.9}])
+def test_a_step_that_nothing_reads_is_refused(between):
+    for steps in (["posterior", between, "fuse"], ["k_reciprocal", "posterior"]):
+        with pytest.raises(KitError, match="nothing reads what"):
+            recipe_from_dict({"name": "x", "postprocess": steps})
+
+
+def test_two_pieces_of_evidence_of_one_kind_are_both_added():
+    embeddings, logits, _, _ = some_evidence(images=30)
+    forms = [{"name": "posterior", "form": "product"}, {"name": "posterior", "form": "hellinger"}]
+    one, other, both = (
+        postprocess([*steps, "fuse"], embeddings, logits=logits) for steps in (forms[:1], forms[1:], forms)
+    )
+    assert not np.allclose(both, one)
+    assert not np.allclose(both, other)

@@ -568,10 +568,8 @@ def test_re_ranking_ignores_no_argument():
 
 
 def test_more_neighbours_than_there_are_are_refused():
-    for k in (0, -1, 4, 9):
-        with pytest.raises(
-            KitError, match=rf"top_k: k: {k} is out of range \(expected 1 to 3, the size of the gallery\)"
-        ):
+    for k, expected in ((0, "at least 1"), (-1, "at least 1"), (4, "1 to 3, the size of the gallery")):
+        with pytest.raises(KitError, match=rf"top_k: k: {k} is out of range \(expected {expected}\)"):
             jaguar_kit.top_k(np.eye(3), np.eye(3), k)
 
 
@@ -626,13 +624,13 @@ def test_what_is_no_matrix_is_one_line(given):
 
 def test_auto_demands_more_the_more_it_tries(monkeypatch):
     """The interval of each candidate beside raw leaves 0.05 through their number outside; that of one step 0.05."""
-    asked, interval = set(), jaguar_kit.resampled_interval
+    asked, interval = set(), jaguar_kit.interval_over_identities
 
-    def watched(*arguments, level=0.95, **settings):
+    def watched(values, codes, level):
         asked.add(round(level, 9))
-        return interval(*arguments, level=level, **settings)
+        return interval(values, codes, level)
 
-    monkeypatch.setattr(jaguar_kit, "resampled_interval", watched)
+    monkeypatch.setattr(jaguar_kit, "interval_over_identities", watched)
     embeddings, labels = clusters()
     tried = jaguar_kit.choose_steps(steps("auto"), with_views(embeddings), labels).rows
     assert asked == {round(1 - 0.05 / (len(tried) - 1), 9)}
@@ -670,3 +668,9 @@ def test_auto_finds_gains_in_noise_in_one_of_twenty_choices_at_most():
 def test_numbers_that_make_no_sense_are_refused(call):
     with pytest.raises(KitError):
         call()
+
+
+def test_a_shortlist_of_equals_is_ordered_by_the_other_scores():
+    similarity = np.array([[1.0, 0.5, 0.5, 0.2], [0.5, 1.0, 0.5, 0.2], [0.5, 0.5, 1.0, 0.2], [0.2, 0.2, 0.2, 1.0]])
+    found = jaguar_kit.shortlist_rescore(similarity, lambda queries, candidates: candidates, k=2)
+    assert found[0, 2] > found[0, 1] > found[0, 3], "what is on no shortlist stays behind"

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.manifold
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from jaguar_kit import Page, compare_variants, recipe_from_dict, summarise, write_report
 from jaguar_kit_tools.experiments.figures import (
     bands_figure,
@@ -27,7 +29,7 @@ from jaguar_kit_tools.experiments.figures import (
 )
 from jaguar_kit_tools.experiments.findings import background_column, best_up_to, findings, mean_interval
 from jaguar_kit_tools.experiments.page import show_value
-from jaguar_kit_tools.experiments.report import median_runs, published_on
+from jaguar_kit_tools.experiments.report import changes_table, changes_words, median_runs, published_on
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
@@ -216,6 +218,60 @@ def test_gains_are_counted_against_the_plain_backbone():
     assert not [line for line in told_of(table.drop(columns="plain")) if "plain" in line]
 
 
+def test_runs_in_which_nothing_learns_are_no_trained_runs():
+    table = table_of(none={1: 0.2, 2: 0.2}, head={1: 0.5, 2: 0.6}).assign(learns=[0, 0, 1, 1])
+    assert "mAP is higher in 2 of 2 runs, by +0.3500" in " ".join(told_of(table))
+
+
+def test_seeds_that_decide_nothing_are_one_run():
+    told = told_of(table_of(first={1: 0.5, 2: 0.5, 3: 0.5}, second={1: 0.55, 2: 0.55, 3: 0.55}))
+    assert told[0].endswith("0.5500 (the very same over 3 seeds, which decide nothing).")
+    assert told[-1] == "second - first: +0.0500 on one seed, which can't be told from noise."
+
+
+def test_a_choice_among_trials_is_said_and_paid_for():
+    table, rng = table_of(first={1: 0.5}, second={1: 0.53}), np.random.default_rng(0)
+    start = rng.random(20)
+    by_identity = pd.DataFrame({"first": start, "second": start + rng.normal(0.03, 0.06, 20)})
+    summary, compared = summarise(table, logs_of(table), recipe_of()), compare_variants(table)
+    alone, among = (findings(summary, compared, table, by_identity, trials)[-1] for trials in (1, 40))
+    assert "holds for these images" in alone and "not distinguishable" in among  # noqa: PT018
+    assert "corrected for 40" in among
+    assert any("chosen among 40 trials" in line for line in findings(summary, compared, table, by_identity, 40))
+
+
+def test_a_submitted_list_that_is_worse_than_raw_is_told_first():
+    told = told_of(table_of(first={1: 0.08}).assign(map_postprocessed=0.068))
+    assert told[0].startswith("What is submitted of first has validation mAP 0.0680")
+    assert "WARNING, they lose" in told[0]
+    assert "WARNING" not in told_of(table_of(first={1: 0.08}).assign(map_postprocessed=0.09))[0]
+
+
+def test_nothing_is_told_across_encounters_of_fewer_than_ten_identities():
+    table = table_of(first=THREE, second={1: 0.6, 2: 0.7, 3: 0.65})
+    for asked in (9, 10):
+        told = told_of(table.assign(map_across=[0.1, 0.2, 0.15, 0.3, 0.4, 0.35], identities_across=asked))
+        assert any("9 identities can be asked for" in line for line in told) == (asked == 9)
+        assert any("Across encounters the highest mean" in line for line in told) == (asked == 10)
+
+
+def test_a_background_that_changed_no_pixel_was_not_measured():
+    table = table_of(first=THREE).assign(**{"map@swap": math.nan, "map@background_only": 0.25})
+    told = told_of(table)
+    assert "Not measured, for it changed no pixel: swap." in told
+    assert not [line for line in told if "Reliance" in line]
+
+
+def test_variants_that_change_more_than_one_thing_are_named():
+    recipe = recipe_of(
+        variants={"base": {}, "one": {"train": {"lr": 0.1}}, "two": {"train": {"lr": 0.1}, "loss": "triplet"}}
+    )
+    changes = changes_table(recipe)
+    assert set(changes.variant) == {"one", "two"}
+    assert "in two:" in changes_words(changes)
+    assert "everything else is the same" in changes_words(changes[changes.variant == "one"])
+
+
 def test_nothing_is_claimed_when_nothing_was_validated():
     table = table_of(first={1: math.nan}, second={1: math.nan})
     assert told_of(table) == ["Nothing was validated: all images were trained on."]
@@ -244,6 +300,47 @@ def report_of(folder, table=None, **settings):
     comparable = settings.pop("comparable", False)
     write_report(folder, recipe_of(**settings), table, logs_of(table), [], comparable=comparable)
     return (folder / "report.html").read_text(), (folder / "report.md").read_text()
+
+
+MAYBE = st.one_of(st.just(math.nan), st.floats(0, 1))
+COLUMNS_OF_RUNS = {
+    **dict.fromkeys(("plain_across", "untrained_across", "map_across", "map_postprocessed", "test_map"), MAYBE),
+    **dict.fromkeys(("map@swap", "map@background_only", "map@chance", "open_set", "minp"), MAYBE),
+    "identities_across": st.one_of(st.just(math.nan), st.integers(0, 40)),
+    "learns": st.one_of(st.just(math.nan), st.booleans()),
+    "validated_on": st.sampled_from(["", "a", "b", math.nan]),
+}
+
+
+@st.composite
+def tables(draw):
+    """Results that runs could have left: unequal seeds, columns that lack, values that lack, images of their own."""
+    names = draw(st.lists(st.sampled_from(["first", "second", SIGNS, "with space"]), min_size=1, unique=True))
+    runs = [(name, seed) for name in names for seed in draw(st.sets(st.integers(1, 4), min_size=1))]
+    table = pd.DataFrame(runs, columns=["variant", "seed"])
+    for column in ("map", "plain", "untrained"):
+        table[column] = [draw(MAYBE) for _ in runs]
+    for column in draw(st.sets(st.sampled_from(sorted(COLUMNS_OF_RUNS)))):
+        table[column] = [draw(COLUMNS_OF_RUNS[column]) for _ in runs]
+    epochs = draw(st.integers(0, 3))
+    return table.assign(
+        best_epoch=epochs, epochs=epochs, seconds=5.0, parameters=20, trainable=10, background="original"
+    )
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(table=tables(), data=st.data())
+def test_every_table_of_results_has_a_report(undrawn, tmp_path, table, data):
+    by_identity = None
+    if data.draw(st.booleans()) and table.variant.nunique() > 1:
+        aps = {name: [data.draw(MAYBE) for _ in range(3)] for name in table.variant.unique()}
+        by_identity = pd.DataFrame(aps, index=list("xyz"))
+    recipe = recipe_of(published={"first": 0.5}) if data.draw(st.booleans()) else recipe_of()
+    logs = logs_of(table, log_of(*[0.2, 0.3, 0.5, 0.4][: table.epochs.max() + 1]))
+    write_report(tmp_path, recipe, table, logs, [], comparable=data.draw(st.booleans()), by_identity=by_identity)
+    told = (tmp_path / "report.md").read_text()
+    assert "## Results" in told
+    assert " nan " not in told.partition("## Results")[0], "no sentence rests on nothing"
 
 
 def test_losses_of_other_scales_have_axes_of_their_own():
@@ -380,8 +477,8 @@ TWO = {"train.lr": [0.1, 0.2], "train.epochs": [1, 2]}
 
 
 def test_there_is_no_heat_unless_two_settings_alone_vary():
-    for settings in ({}, {"grid": {"train.lr": [0.1, 0.2]}}, {"grid": TWO, "variants": {"a": {}}}):
-        assert grid_heat(recipe_of(**settings), table_of(first=THREE)) is None
+    for varied in ({}, {"grid": {"train.lr": [0.1, 0.2]}}, {"grid": TWO, "variants": {"a": {}}}):
+        assert grid_heat(recipe_of(**varied), table_of(first=THREE)) is None
 
 
 def assert_drawn(figure):

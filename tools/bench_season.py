@@ -29,8 +29,7 @@ def lay_out(data: Path, place: Path, weeks: int, seed: int) -> tuple[Path, list[
     if competition.solution is None:
         raise KitError(f"--data: {data}: has no solution.csv, so that nobody knows who is right")
     identity = competition.solution.loc[competition.test.filename].to_numpy(str)
-    views = competition.test_views.drop(columns=["identity", *competition.test], errors="ignore")
-    asked = pd.concat([competition.test.assign(identity=identity), views], axis=1)
+    asked = competition.test.assign(identity=identity)
     names = sorted(set(competition.train.identity))
     strangers = set(rng.permutation(names)[: len(names) // 5])
     unknown = competition.train.identity.isin(strangers)

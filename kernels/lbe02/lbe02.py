@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-KIT = "270b3b8de34eed3b37c40720699aa7850944e9f8950467172da2773854c9a826"  # of its jaguar_kit.py and tools/experiments
+KIT = "d2d7ed147a47a14b13ae4453792d909206213bdfa44ade1cf5a45760b909b3ed"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -76,7 +76,9 @@ data:
 model:
   backbone: megadescriptor_l_384
   input_size: 384
-  head: mlp
+  head:
+    name: mlp
+    init: kaiming
 loss: arcface
 train:
   schedule: plateau

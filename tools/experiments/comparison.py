@@ -49,7 +49,7 @@ def remake_report(folder: str | Path, device: str = "auto") -> Result:
 
 def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
     """A page over several experiments: every variant of each, and differences paired by seed to the first of all."""
-    tables = []
+    tables, named = [], distinct_names([Path(folder) for folder in folders])
     refuse_other_contents(Path(out), COMPARISON)
     for folder in map(Path, folders):
         if not (folder / "results.csv").is_file():
@@ -60,14 +60,14 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
         )
         if not whole or np.isinf(table["map"]).any():
             raise damaged(folder / "results.csv", "it lacks mAP", f"tools/report.py {folder} makes it again")
-        tables.append(table.assign(variant=f"{folder.name}/" + table.variant.astype(str)))
+        tables.append(table.assign(variant=f"{named[folder]}: " + table.variant.astype(str)))
     table = pd.concat(tables, ignore_index=True)
     by_variant = table.groupby("variant", sort=False)
     summary = by_variant["map"].agg(n="size", map="mean", sd="std").reset_index()
     intervals = [mean_interval(runs) for _, runs in by_variant["map"]]
     summary["low"], summary["high"] = zip(*intervals)
-    page = Page(f"{' and '.join(Path(f).name for f in folders)}")
-    recipes = {Path(folder).name: experiment_in(Path(folder))[0] for folder in folders}
+    page = Page(f"{' and '.join(named.values())}")
+    recipes = {name: experiment_in(folder)[0] for folder, name in named.items()}
     for note in differing_protocols(recipes):
         page.note(f"Note: {note}")
     page.table(
@@ -78,7 +78,7 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
     )
     page.heading("Differences, paired by seed")
     page.table(compare_variants(table), "To the first variant, on the seeds that both have; p: paired t-test.")
-    if curves := curves_of(folders, table):
+    if curves := curves_of(named, table):
         page.heading("Curves")
         shown = [("map", "validation mAP"), ("train_loss", "training loss")]
         caption = f"By epoch, of the {len(curves)} variants that are best by their mean: mean over seeds and band."
@@ -116,17 +116,29 @@ def differing_protocols(recipes: Mapping[str, Recipe]) -> list[str]:
     return notes
 
 
-def curves_of(folders: Sequence[str | Path], table: pd.DataFrame, most: int = 8) -> dict[str, dict[str, pd.DataFrame]]:
-    """The logs of the variants that are best by their mean, by "experiment/variant" and seed."""
-    where = {Path(folder).name: Path(folder) for folder in folders}
+def curves_of(named: Mapping[Path, str], table: pd.DataFrame, most: int = 8) -> dict[str, dict[str, pd.DataFrame]]:
+    """The logs of the variants that are best by their mean, by "experiment: variant" and seed."""
+    where = {name: folder for folder, name in named.items()}
     best = table.groupby("variant")["map"].mean().nlargest(most).index
     curves: dict[str, dict[str, pd.DataFrame]] = {}
     for row in table[table.variant.isin(best)].itertuples():
-        experiment, _, variant = row.variant.partition("/")
+        experiment, _, variant = row.variant.partition(": ")
         log = RunFolder(where[experiment] / variant / f"seed{row.seed}").log()
         if log.epoch.max() > 0:
             curves.setdefault(row.variant, {})[str(row.seed)] = log
     return curves
+
+
+def distinct_names(folders: Sequence[Path]) -> dict[Path, str]:
+    """What to call each folder: its name, with as many folders above it as tell it from the others."""
+    whole = {folder: folder.resolve().parts for folder in folders}
+    if len(set(whole.values())) < len(folders):
+        raise KitError(f"{folders[0]}: is named twice (expected several experiments, each once)")
+    for depth in range(1, max(map(len, whole.values())) + 1):
+        names = {folder: "/".join(parts[-depth:]) for folder, parts in whole.items()}
+        if len(set(names.values())) == len(names):
+            break
+    return names
 
 
 def report_command(argv: Sequence[str] | None = None) -> int:

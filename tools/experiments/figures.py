@@ -12,19 +12,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaguar_kit import (
-    SOURCE_THRESHOLDS,
     ImageStore,
     LocalFeatures,
     Preparation,
     Recipe,
+    Retrieval,
     as_store,
     extract_local,
     one_line,
     seed_everything,
-    threshold_curve,
     variant_label,
 )
 from PIL import Image, ImageDraw, ImageOps
+
+from .open_set import SOURCE_THRESHOLDS, threshold_curve
 
 # figures
 
@@ -164,6 +165,30 @@ def spots_figure(one: Image.Image, other: Image.Image, spots: Sequence[Sequence[
         for centre in ((x, y), (u + side + 8, v)):
             draw.ellipse([c - 2 for c in centre] + [c + 2 for c in centre], outline=INK)
     return page
+
+
+def match_examples(
+    state: Retrieval, names: Sequence[str], labels: np.ndarray, met: np.ndarray | None, most: int = 40
+) -> list[dict[str, Any]]:
+    """Pairs that `local` matched, with their strongest spots, for a report to draw.
+
+    The strongest and the median pair of one identity, of two encounters where those are told, and the strongest of two
+    identities. A spot: x, y in the one image, x, y in the other (of its side), strength.
+    """
+    first, second = np.triu_indices(len(labels), 1)
+    features, strength = state.matched[0], state.matched[1].cpu().numpy()[first, second]
+    same = labels[first] == labels[second]
+    own = np.flatnonzero(same if met is None else same & (met[first] != met[second]))
+    own, others = own[np.argsort(-strength[own], kind="stable")], np.flatnonzero(~same)
+    chosen = [*own[:1], *own[len(own) // 2 : len(own) // 2 + 1][: len(own) - 1]]
+    chosen += [others[strength[others].argmax()]] if len(others) else []
+    found = []
+    for one, other, value in zip(first[chosen], second[chosen], strength[chosen]):
+        here, there, weights = (x[:most].tolist() for x in features.matches(one, other))
+        spots = [[*xy, *uv, weight] for xy, uv, weight in zip(here, there, weights)]
+        told = {"images": [names[one], names[other]], "identities": [str(labels[one]), str(labels[other])]}
+        found.append({**told, "strength": float(np.expm1(value)), "spots": spots})
+    return found
 
 
 def augmentation_sheet(store: ImageStore, recipe: Recipe, drawn: int = 5, side: int = 128) -> Image.Image:

@@ -10,26 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaguar_kit import (
+    FEWEST,
     METRICS,
     Divergence,
     Recipe,
-    resampled_interval,
+    mean_interval,
 )
 
 from .page import COLUMNS
 
 # statistics over seeds
-
-
-def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Student's interval of a mean; NaN for fewer than two values."""
-    from scipy.stats import t
-
-    values = np.asarray(values, float)
-    if len(values) < 2:
-        return math.nan, math.nan
-    half = t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
 
 
 def best_up_to(log: pd.DataFrame, epoch: int) -> float:
@@ -48,17 +38,19 @@ def summarise(
     """
     rows = []
     for variant, runs in table.groupby("variant", sort=False):
-        low, high = mean_interval(runs["map"])
+        scores = runs["map"].dropna()
+        scores = scores if scores.nunique() > 1 else scores[:1]  # seeds that decide nothing are one
+        low, high = mean_interval(scores)
         own = [logs[f"{variant}/seed{seed}"] for seed in runs.seed]
         rows.append(
             {
                 "variant": variant,
-                "n": len(runs),
-                "map": runs["map"].mean(),
-                "sd": runs["map"].std(ddof=1),
-                "se": runs["map"].std(ddof=1) / math.sqrt(len(runs)),
-                "least": runs["map"].min() if len(runs) > 1 else math.nan,
-                "most": runs["map"].max() if len(runs) > 1 else math.nan,
+                "n": len(scores),
+                "map": scores.mean(),
+                "sd": scores.std(ddof=1),
+                "se": scores.sem(),
+                "least": scores.min() if len(scores) > 1 else math.nan,
+                "most": scores.max() if len(scores) > 1 else math.nan,
                 "low": low,
                 "high": high,
                 "published": str(recipe.published.get(variant, "")) if comparable else "",
@@ -156,7 +148,7 @@ def compare_variants(
     where those of the two differ, so that nothing is paired; and "identical" where the runs' `logs` (by "variant/seed")
     are the same to the last digit.
     """
-    from scipy.stats import ttest_rel
+    from scipy.stats import ttest_1samp
 
     by_variant = {name: runs.set_index("seed") for name, runs in table.groupby("variant", sort=False)}
     (first, base), *others = by_variant.items()
@@ -164,8 +156,11 @@ def compare_variants(
     for name, own in others:
         seeds = base.index.intersection(own.index)
         values, start = own[metric][seeds], base[metric][seeds]
-        difference = (values - start).to_numpy()
-        elsewhere = "validated_on" in table and (own.validated_on[seeds] != base.validated_on[seeds]).any()
+        difference = (values - start).dropna().to_numpy()
+        if len(difference) > 1 and not (np.ptp(values) or np.ptp(start)):  # seeds that decide nothing are one
+            difference = difference[:1]
+        where = [runs.validated_on[seeds].fillna("") if "validated_on" in table else seeds for runs in (own, base)]
+        elsewhere = len(difference) > 0 and (where[0] != where[1]).any()
         low, high = (math.nan, math.nan) if elsewhere else mean_interval(difference)
         certain = low > 0 or high < 0
         verdict = ("higher" if low > 0 else "lower") if certain else "not distinguishable"
@@ -173,16 +168,16 @@ def compare_variants(
         alike = all(identical_runs(logs[a], logs[b]) for a, b in pairs)
         if pairs and alike and results_of(table, name, seeds).equals(results_of(table, first, seeds)):
             verdict = "identical"
-        tested = len(seeds) > 1 and np.ptp(difference) > 0 and not elsewhere
+        tested = len(difference) > 1 and np.ptp(difference) > 0 and not elsewhere
         rows.append(
             {
                 "variant": f"{name} - {first}",
-                "n": len(seeds),
-                "difference": difference.mean() if len(seeds) else math.nan,
+                "n": len(difference),
+                "difference": difference.mean() if len(difference) else math.nan,
                 "low": low,
                 "high": high,
                 **costs_of(table, name, first),
-                "p": float(ttest_rel(values, start).pvalue) if tested else math.nan,
+                "p": float(ttest_1samp(difference, 0).pvalue) if tested else math.nan,
                 "verdict": "other validation images" if elsewhere else verdict,
             }
         )
@@ -207,38 +202,60 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def findings(
-    summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFrame, by_identity: pd.DataFrame | None = None
+    summary: pd.DataFrame,
+    compared: pd.DataFrame,
+    table: pd.DataFrame,
+    by_identity: pd.DataFrame | None = None,
+    trials: int = 1,
 ) -> list[str]:
-    """Sentences that the numbers of these runs support, and no others; by_identity as in `report_results`."""
+    """Sentences that the numbers of these runs support, and no others; by_identity as in `report_results`.
+
+    trials: among how many, measured on these images, the variants beyond the first were chosen; intervals pay for it.
+    """
     if table["map"].isna().all():
         return ["Nothing was validated: all images were trained on."]
     best = summary.loc[summary["map"].idxmax()]
-    spread = f"sd {best.sd:.4f} over {best.n} seeds" if best.n > 1 and "sd" in summary else "one seed"
-    if by_identity is not None and best.variant in by_identity:
-        low, high = resampled_interval(by_identity[best.variant].to_numpy(float))
-        spread += f"; 95 % over identities [{low:.4f}, {high:.4f}]"
-    several = len(summary) > 1
-    said = [
+    seeds = int((table.variant == best.variant).sum())
+    spread = "one seed" if seeds == 1 else f"the very same over {seeds} seeds, which decide nothing"
+    if best.n > 1 and "sd" in summary:
+        spread = f"sd {best.sd:.4f} over {best.n} seeds"
+    elif by_identity is not None and best.variant in by_identity:
+        low, high = mean_interval(by_identity[best.variant], fewest=FEWEST)
+        told = by_identity[best.variant].notna().sum()
+        few = f"{told} identities are too few for an interval"
+        spread += f"; {few if math.isnan(low) else f'95 % over identities [{low:.4f}, {high:.4f}]'}"
+    several, said = len(summary) > 1, submitted_words(best)
+    said += [
         f"The {'highest ' * several}mean validation mAP is {'that of ' * several}{best.variant * several}"
         f"{': ' * several}{best['map']:.4f} ({spread})."
     ]
+    if trials > 1:
+        said.append(f"The best was chosen among {trials} trials on these images, so that its mAP flatters it.")
     if (table.epochs > 1).any():
         said.append("The epoch is chosen by these same images, so that mAP is a little higher than on new ones.")
     if "test_map" in summary and several:
         top = summary.loc[summary.test_map.idxmax()]
         first = f"On the test images the highest is {top.variant} ({top.test_map:.4f})"
-        said.append(first + (f"; {best.variant} has {best.test_map:.4f}." * (top.variant != best.variant) or " too."))
-    said += gain_words(table[table.epochs > 0])
+        told = f"; {best.variant} has {best.test_map:.4f}." if not math.isnan(best.test_map) else "."
+        said.append(first + (" too." if top.variant == best.variant else told))
+    said += gain_words(learning_runs(table))
     if "map_across" in summary:
         said += across_words(table, summary)
     said += [claim_words(best, compared)] if best.n > 1 and "sd" in summary else []
     only, swap = (background_column(summary, name) for name in ("background_only", "swap"))
     for _, row in (summary[summary.reliance.notna()] if "reliance" in summary else summary[:0]).iterrows():
-        alone = f", {row[only]:.4f} from the background alone" if only else ""
+        alone, chance = (row.get(name, math.nan) for name in (only, "map@chance"))
+        beside = "" if math.isnan(alone) else f", {alone:.4f} from the background alone"
+        beside += "" if math.isnan(chance) else f" (chance {chance:.4f})"
         said.append(
             f"Reliance on background: {row.variant} has mAP {row[swap] + row.reliance:.4f}, {row[swap]:.4f} behind the "
-            f"backgrounds of other images{alone} (chance {row['map@chance']:.4f}); it loses {row.reliance:.4f}."
+            f"backgrounds of other images{beside}; it loses {row.reliance:.4f}."
         )
+    others = [name for name in table if name.startswith("map@") and name != "map@chance"]
+    unseen = [name for name in others if table[name].isna().all()]
+    if unseen:
+        said.append(f"Not measured, for it changed no pixel: {', '.join(name[4:] for name in unseen)}.")
+    tries = trials * max(len(compared), 1)
     for row in compared.itertuples():
         if row.verdict == "identical":
             said.append(f"{row.variant}: identical runs; what varies changed nothing on these images.")
@@ -247,12 +264,38 @@ def findings(
         elif row.verdict == "other validation images":
             said.append(f"{row.variant}: {row.difference:+.4f}, on other validation images, so that nothing is paired.")
         elif math.isnan(row.low):
-            said.append(f"{row.variant}: {row.difference:+.4f} on one seed{identity_words(row.variant, by_identity)}.")
+            said.append(
+                f"{row.variant}: {row.difference:+.4f} on one seed{identity_words(row.variant, by_identity, tries)}."
+            )
         elif row.verdict == "not distinguishable":
             said.append(f"{row.variant}: {row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}], not distinguishable.")
         else:
             said.append(f"{row.variant}: {row.verdict} by {abs(row.difference):.4f} [{row.low:+.4f}, {row.high:+.4f}].")
     return said
+
+
+def submitted_words(best: pd.Series) -> list[str]:
+    """What the steps of post-processing make of the best variant, whose scores are submitted."""
+    processed = best.get("map_postprocessed", math.nan)
+    if math.isnan(processed):
+        return []
+    warning = ": WARNING, they lose" if processed < best["map"] else ""
+    said = f"What is submitted of {best.variant} has validation mAP {processed:.4f} after its steps of post-processing"
+    if not math.isnan(best.get("map_postprocessed_across", math.nan)):
+        said += f" ({best.map_postprocessed_across:.4f} across encounters)"
+    if not math.isnan(best.get("test_map_postprocessed", math.nan)):
+        said += f", {best.test_map_postprocessed:.4f} on the test images"
+        lost = best.test_map_postprocessed < best.get("test_map", -math.inf)
+        warning = ": WARNING, they lose" if lost else warning
+    tested = best.get("test_map", math.nan)
+    raw = f"{best['map']:.4f}" + ("" if math.isnan(tested) else f" and {tested:.4f} on the test")
+    return [f"{said}{warning}; raw similarities have {raw}."]
+
+
+def learning_runs(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs in which something before the embeddings learned: epochs alone do not make a head."""
+    learns = table["learns"].fillna(1) if "learns" in table else pd.Series(1, table.index)
+    return table[(table.epochs > 0) & (learns > 0)]
 
 
 def gain_words(trained: pd.DataFrame) -> list[str]:
@@ -262,27 +305,36 @@ def gain_words(trained: pd.DataFrame) -> list[str]:
         return []
     low, high = mean_interval(gains) if trained.variant.nunique() == 1 else (math.nan, math.nan)
     said = f"by {gains.mean():+.4f} on average" + ("" if math.isnan(low) else f" [{low:+.4f}, {high:+.4f}]")
-    if "map_across" in trained and (across := (trained.map_across - trained.plain_across).dropna()).size:
+    both = {"map_across", "plain_across"} <= set(trained)
+    if both and (across := (trained.map_across - trained.plain_across).dropna()).size:
         said += f", across encounters by {across.mean():+.4f}"
+    start = trained.plain[gains.index].mean()
     return [
-        f"Against the plain backbone, without head and training (mAP {trained.plain.mean():.4f}), mAP is higher in "
+        f"Against the plain backbone, without head and training (mAP {start:.4f}), mAP is higher in "
         f"{int((gains > 0).sum())} of {len(gains)} runs, {said}."
     ]
 
 
-def identity_words(pair: str, by_identity: pd.DataFrame | None) -> str:
-    """What other animals would make of a difference between two variants, "one - other", that one seed has shown."""
+def identity_words(pair: str, by_identity: pd.DataFrame | None, tries: int = 1) -> str:
+    """What other animals would make of a difference between two variants, "one - other", that one seed has shown.
+
+    tries: of how many that were looked at on these images it is one (Bonferroni).
+    """
     one, _, other = pair.partition(" - ")
     if by_identity is None or not {one, other} <= set(by_identity):
         return ", which can't be told from noise"
-    low, high = resampled_interval((by_identity[one] - by_identity[other]).to_numpy(float))
+    low, high = mean_interval(by_identity[one] - by_identity[other], 1 - 0.05 / tries, FEWEST)
+    if math.isnan(low):
+        return f", not distinguishable: fewer than {FEWEST} identities"
     verdict = "holds for these images, not for other seeds" if low > 0 or high < 0 else "not distinguishable"
-    return f", over identities [{low:+.4f}, {high:+.4f}]: {verdict}"
+    paid = f", corrected for {tries}" if tries > 1 else ""
+    return f", over identities [{low:+.4f}, {high:+.4f}]{paid}: {verdict}"
 
 
 def claim_words(best: pd.Series, compared: pd.DataFrame) -> str:
     """What the spread over seeds allows to claim: differences paired by seed where there are some, else means."""
-    halves = ((compared.high - compared.low) / 2).dropna() if len(compared) else pd.Series(dtype=float)
+    told = compared[compared.verdict != "identical"] if len(compared) else compared
+    halves = ((told.high - told.low) / 2).dropna() if len(told) else pd.Series(dtype=float)
     paired = "paired by seed " if len(halves) else ""
     least = halves.median() if len(halves) else 2.8 * best.sd / math.sqrt(best.n)  # 2.8: seen in four of five tries
     share = least / max(best["map"], 1e-9)
@@ -335,7 +387,11 @@ def next_words(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFram
 
 def across_words(table: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
     """What mAP across encounters says, and where the usual one says otherwise."""
-    trained = table[(table.epochs > 0) & table.map_across.notna()]
+    asked = table.get("identities_across", pd.Series(dtype=float)).dropna()
+    if (asked < FEWEST).any():
+        few = f"{asked.min():.0f} identities"
+        return [f"Across encounters {few} can be asked for: too few to choose by, or to tell anything of."]
+    trained = learning_runs(table[table.map_across.notna()])
     start = {c: trained.get(c, pd.Series(math.nan, trained.index)) for c in ("plain", "plain_across")}
     gains = [trained["map"] - start["plain"], trained.map_across - start["plain_across"]]
     (usual, across), told = (gain.mean() for gain in gains), [mean_interval(gain) for gain in gains]
@@ -357,6 +413,8 @@ def across_words(table: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
 
 def scenes_decide(summary: pd.DataFrame, table: pd.DataFrame) -> bool:
     """Whether the best by mAP and the best across encounters are each better by its measure, paired by seed."""
+    if summary["map"].isna().all():
+        return False
     one, other = (summary.variant[summary[column].idxmax()] for column in ("map", "map_across"))
     runs = {name: own.set_index("seed") for name, own in table.groupby("variant")}
     differences = {c: (runs[one][c] - runs[other][c]).dropna() for c in ("map", "map_across")}

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 import yaml
 from jaguar_kit import (
+    FEWEST,
     METRICS,
     SAID_BEFORE,
     Competition,
@@ -33,6 +34,9 @@ from jaguar_kit import (
     core_count,
     damaged,
     data_key,
+    differing_settings,
+    expand,
+    median_runs,
     recipe_to_dict,
     settings_of,
     similarity_matrix,
@@ -60,7 +64,7 @@ from .figures import (
     variants_figure,
 )
 from .findings import compare_variants, findings, next_words, same_words, summarise
-from .page import ANSWERING, COLUMNS, Page
+from .page import ANSWERING, COLUMNS, Page, show_value
 from .search import report_search
 
 # the report of an experiment
@@ -140,10 +144,14 @@ def report_results(
     several = len(summary) > 1 and summary["map"].notna().any()
     compared = compare_variants(table, logs=logs) if several else pd.DataFrame()
     page.heading("Findings")
-    page.bullets([*findings(summary, compared, table, by_identity), *same_words(table, logs)])
+    trials = recipe.search.trials if recipe.search else 1
+    page.bullets([*findings(summary, compared, table, by_identity, trials), *same_words(table, logs)])
     if following := next_words(summary, compared, table):
         page.heading("What next", 3)
         page.bullets(following)
+    if len(changes := changes_table(recipe)):
+        page.heading("What each variant changes", 3)
+        page.table(changes, changes_words(changes))
     page.heading("Results")
     meanings = [f"{name}: {COLUMNS[name].meaning}" for name in summary if name in COLUMNS and COLUMNS[name].meaning]
     if (rule := recipe.divergence) is not None:
@@ -189,7 +197,7 @@ def report_results(
     if len(kept := selection_table(logs, recipe.train.select)) > 1:
         page.heading("What another choice of the epoch would have kept", 3)
         page.table(kept, "Means over runs: the epoch that is best in each metric, and the mAP there.")
-    if by_identity is not None and by_identity.shape[1] > 1:
+    if by_identity is not None and by_identity.shape[1] > 1 and summary["map"].notna().any():
         report_identities(page, by_identity, str(summary.variant[summary["map"].idxmax()]))
     beside = set(table.variant) if comparable else set()
     others = {key: value for key, value in recipe.published.items() if key not in beside}
@@ -199,6 +207,44 @@ def report_results(
     page.heading("Runs", 3)
     shown = [name for name, column in COLUMNS.items() if column.of_runs and name in table]
     page.table(table[shown].assign(seed=table.seed.astype(str)), "results.csv has more columns.")
+
+
+def changes_table(recipe: Recipe) -> pd.DataFrame:
+    """A row for each setting in which a variant differs from the first, as the recipe has them."""
+    if recipe.search:
+        return pd.DataFrame()
+    variants = {spec.variant: spec.recipe for spec in expand(recipe)}
+    (first, base), *others = variants.items()
+    rows = []
+    for name, other in others:
+        differing = differing_settings(replace(base, seed=0), replace(other, seed=0))
+        rows += [{"variant": name, "setting": k, first: show_value(a), "here": show_value(b)} for k, a, b in differing]
+    return pd.DataFrame(rows)
+
+
+def changes_words(changes: pd.DataFrame) -> str:
+    """Which variants change more than one thing, so that no difference is that of one setting alone."""
+    parts = changes.setting.str.replace(r"\.[^.]+$", "", regex=True)
+    several = parts.groupby(changes.variant, sort=False).nunique()
+    named = ", ".join(several.index[several > 1][:6])
+    if not named:
+        return "Settings that differ from the first variant's; everything else is the same."
+    return (
+        f"More than one thing differs from the first variant in {named}: their differences are of all of it together."
+    )
+
+
+def idle_words(specs: Sequence[RunSpec], logs: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Schedules that had not acted when the weights that are kept were made."""
+    idle = {}
+    for spec in specs:
+        log, train = logs[f"{spec.variant}/seed{spec.recipe.seed}"], spec.recipe.train
+        trained = log[log.epoch > 0].to_dict("records")
+        if trained and train.schedule.name != "none":
+            kept = [row["lr"] for row in trained[: best_epoch(trained, train.select) + 1]]
+            idle.setdefault(spec.variant, []).append(len(set(kept)) == 1 and len(trained) > 1)
+    named = [name for name, runs in idle.items() if all(runs)]
+    return [f"the schedule had not changed the rate by the epoch that is kept: {', '.join(named[:8])}"] if named else []
 
 
 def report_readings(page: Page, recipe: Recipe) -> None:
@@ -244,7 +290,7 @@ def report_readings(page: Page, recipe: Recipe) -> None:
 def report_identities(page: Page, by_identity: pd.DataFrame, best: str, most: int = 12) -> None:
     """Whose average precision changes most from the first variant to the best, or where that is best to the second."""
     first = by_identity.columns[0]
-    best = best if best != first else by_identity.columns[1]
+    best = best if best in by_identity.columns[1:] else by_identity.columns[1]  # others validated on other images
     change = (by_identity[best] - by_identity[first]).dropna().sort_values()
     if change.empty:
         return
@@ -513,16 +559,25 @@ def tell(
     Of the variants best by their mean it shows the median run in detail.
     """
     recipe, folder, opened, specs = experiment.recipe, experiment.folder, experiment.opened, experiment.finished
+    if going_on and (shared := shared_seeds(table)):
+        specs = [spec for spec in specs if spec.recipe.seed in shared]
+        table = table[table.seed.isin(shared)].reset_index(drop=True)
     logs = {f"{c.variant}/seed{c.recipe.seed}": RunFolder(folder / c.folder).log() for c in specs}
     best = median_runs(table) if len(table) else []
     details = [run_details(specs[i], experiment.images(specs[i]), folder) for i in best[:SHOWN]]
-    notes = notes_on(experiment, failed, len(best), going_on)
+    notes = notes_on(experiment, failed, len(best), going_on) + idle_words(specs, logs)
     extra = report_search(recipe, folder) if recipe.search else None
     extra = report_ensemble(ensemble) if ensemble is not None else extra
-    comparable = all(published_on(images.competition, recipe.data.competition) for images in opened.values())
+    used = [images.competition for images in opened.values()] or experiment.competitions.values()
+    comparable = all(published_on(competition, recipe.data.competition) for competition in used)
     told = (experiment.analyses, extra, comparable, by_identity_of(table, specs, folder))
     facts = facts_of(recipe, specs, opened, folder)
     return write_report(folder, recipe, table, logs, details, notes, *told, facts, refresh=going_on)
+
+
+def shared_seeds(table: pd.DataFrame) -> set[int]:
+    """The seeds that every variant has by now, which alone compare while runs go on."""
+    return set.intersection(*(set(runs.seed) for _, runs in table.groupby("variant"))) if len(table) else set()
 
 
 def notes_on(experiment: Experiment, failed: Mapping[str, str], variants: int, going_on: bool) -> list[str]:
@@ -548,14 +603,15 @@ def notes_on(experiment: Experiment, failed: Mapping[str, str], variants: int, g
 
 def by_identity_of(table: pd.DataFrame, specs: Sequence[RunSpec], folder: Path) -> pd.DataFrame:
     """Mean AP of each identity (rows) by variant (columns), of the runs that validated on the images of the first."""
-    told = {spec.folder: RunFolder(folder / spec.folder).metrics()["per_identity"] for spec in specs}
-    same = table[table.validated_on == table.validated_on.iloc[0]] if len(table) else table  # the rest does not compare
-    return pd.DataFrame(
-        {
-            name: pd.DataFrame([told[f"{name}/seed{seed}"] for seed in runs.seed]).mean()
-            for name, runs in (same.groupby("variant", sort=False) if len(same) else ())
-        }
-    )
+    if not len(table) or table.validated_on[table.variant == table.variant.iloc[0]].fillna("").nunique() > 1:
+        return pd.DataFrame()  # seeds that split anew have no images in common
+    first = table.validated_on.fillna("").iloc[0]
+    there = table.validated_on.fillna("").eq(first).groupby(table.variant, sort=False).all()
+    told = {name: [] for name in there.index[there]}
+    for spec in specs:
+        if spec.variant in told:
+            told[spec.variant].append(RunFolder(folder / spec.folder).metrics()["per_identity"])
+    return pd.DataFrame({name: pd.DataFrame(own).mean() for name, own in told.items()})
 
 
 PUBLISHED_ON = {  # training images and identities of what published figures were measured on, by competition
@@ -603,11 +659,11 @@ def facts_of(recipe: Recipe, specs: Sequence[RunSpec], opened: Mapping[str, Imag
         f"{images.root}: {len(images.train)} images of {len(images.identities)} identities in "
         f"{images.train.encounter.nunique()} encounters, {len(images.test)} test images"
     )
-    if (seen := told.get("validated")) is not None:
+    if (seen := told.get("validated", {})).get("images"):
         facts["Validation"] = (
             f"{seen['images']} images, of which {seen['queries']} are queries that count, of {seen['identities']} "
             f"identities; {seen['pairs']} pairs of one identity are to be found. A random order has mAP "
-            f"{seen['chance']:.3f}" + ("." if len(opened) == 1 else f" ({specs[0].folder}).")
+            f"{seen['chance']:.3f}{across_basis(seen)}" + ("." if len(opened) == 1 else f" ({specs[0].folder}).")
         )
     backbones = sorted({spec.recipe.model.backbone for spec in specs})
     learns = "frozen" if all(spec.recipe.model.freeze for spec in specs) else "learning"
@@ -622,20 +678,24 @@ def facts_of(recipe: Recipe, specs: Sequence[RunSpec], opened: Mapping[str, Imag
     return facts
 
 
+def across_basis(seen: Mapping[str, Any]) -> str:
+    """What mAP across encounters rests on."""
+    told = seen.get("across")
+    if not told:
+        return ""
+    few = f", too few to choose by (at least {FEWEST})" if told["identities"] < FEWEST else ""
+    return (
+        f"; across encounters {told['queries']} queries of {told['identities']} identities{few} and {told['pairs']} "
+        f"pairs, by chance {told['chance']:.3f}"
+    )
+
+
 def alike_once(notes: Iterable[str]) -> list[str]:
     """Each note once; of those that differ in their numbers alone the first, and how many there are."""
     groups: dict[str, dict[str, None]] = {}
     for note in notes:
         groups.setdefault(re.sub(r"\d+", "#", note), {})[note] = None
     return [f"{next(iter(own))}{f' (one of {len(own)} such notes)' if len(own) > 1 else ''}" for own in groups.values()]
-
-
-def median_runs(table: pd.DataFrame) -> list[int]:
-    """Rows of the median run (of two, the lower) of each variant, those with the best mean mAP first."""
-    scored = table.dropna(subset=["map"])
-    order = scored.groupby("variant")["map"].mean().sort_values(ascending=False, kind="stable").index
-    runs = {name: own.sort_values("map", kind="stable").index for name, own in scored.groupby("variant")}
-    return [int(runs[name][(len(runs[name]) - 1) // 2]) for name in order]
 
 
 def kept_views(specs: Sequence[RunSpec]) -> list[tuple[int, str]]:

@@ -96,9 +96,7 @@ def load_queries(path: str | Path) -> tuple[Path, pd.DataFrame, list[str]]:
         competition = load_competition(path)
         if competition.test.empty:
             raise KitError(f"--queries: {path}: its tables name no test images")
-        views = competition.test_views.drop(columns=["identity", *competition.test], errors="ignore")
-        asked = pd.concat([competition.test, views], axis=1)
-        return path, asked.fillna(""), []
+        return path, competition.test.fillna(""), []
     found = FolderScan(path)
     if not found.images:
         raise KitError(f"--queries: {path}: has no images that can be read here ({found.others() or 'empty'})")

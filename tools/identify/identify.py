@@ -17,7 +17,6 @@ import torch
 from jaguar_kit import (
     ANSWERS,
     ENCOUNTERS,
-    LEFT_OUT,
     Embedder,
     Geometry,
     KitError,
@@ -26,26 +25,20 @@ from jaguar_kit import (
     __version__,
     average_precision,
     cache_dir,
-    calibrate_matches,
     check_model,
     claim,
     column_groups,
-    confident,
-    cross_fitted_score,
     cut_batches,
     device_name,
     echo,
     embedder_for,
     ends_alike,
     fingerprint,
-    fit_thresholds,
-    guesses_table,
     kept_tensor,
     known_backbone,
     load_weights,
     memory_format,
     mutual_matches,
-    nearest_identities,
     perceptual_hashes,
     pick_device,
     progress,
@@ -63,6 +56,15 @@ from torch import Tensor
 
 from ..experiments.analysis import connected_groups, differing_bits
 from ..experiments.figures import threshold_figure
+from ..experiments.open_set import (
+    LEFT_OUT,
+    calibrate_matches,
+    confident,
+    cross_fitted_score,
+    fit_thresholds,
+    guesses_table,
+    nearest_identities,
+)
 from ..experiments.page import Page
 from .albums import Album, Shelf, embed_album, load_catalogue, load_queries, mark_of, spots_of, with_facts
 from .captures import sightings_page, sightings_table, write_captures

@@ -31,9 +31,9 @@ from jaguar_kit import (
     read_json,
     read_table,
     remove_path,
-    validate_answers,
 )
 
+from ..experiments.open_set import validate_answers
 from ..experiments.session import check_manifest, read_manifest
 from .kernels import check_kernel
 

@@ -623,7 +623,7 @@ def test_experiments_are_compared_on_one_page(finished, tmp_path):
     table.assign(map=table["map"] / 2).to_csv(other / "results.csv", index=False)
     assert report(finished.folder, other, "--out", tmp_path / "both") == 0
     told = (tmp_path / "both" / "report.md").read_text()
-    assert f"other/default - {finished.folder.name}/default | 1 | {-table['map'][0] / 2:.4f}" in told
+    assert f"other: default - {finished.folder.name}: default | 1 | {-table['map'][0] / 2:.4f}" in told
     assert "not distinguishable" in told
     assert (tmp_path / "both" / "figures" / "map.png").is_file()
 

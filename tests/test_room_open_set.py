@@ -19,20 +19,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaguar_kit import (
     KitError,
-    answers_of,
-    cross_fitted_score,
-    fit_thresholds,
     load_competition,
     make_mini_dataset,
+    recipe_from_dict,
+)
+from jaguar_kit_tools.experiments import mini_dataset, open_set
+from jaguar_kit_tools.experiments import report as report_room
+from jaguar_kit_tools.experiments.open_set import (
+    OpenSetJudge,
+    answers_of,
+    balanced_accuracy,
+    best_beside,
+    calibrate_matches,
+    cross_fitted_score,
+    fit_thresholds,
     nearest_identities,
     open_set_score,
-    recipe_from_dict,
+    score_guesses,
+    shares_of_score,
     threshold_curve,
     validate_answers,
     write_answers,
 )
-from jaguar_kit_tools.experiments import mini_dataset
-from jaguar_kit_tools.experiments import report as report_room
 from PIL import Image
 from sklearn.model_selection import train_test_split
 
@@ -177,11 +185,11 @@ def test_tables_are_compared_by_place_not_by_their_index():
 @given(st.lists(st.tuples(st.sampled_from(KNOWN), st.booleans()), min_size=1, max_size=12))
 def test_balanced_accuracy_is_that_of_the_slow_loops(pairs):
     truth, right = np.array([t for t, _ in pairs]), np.array([r for _, r in pairs])
-    assert jaguar_kit.balanced_accuracy(truth, right) == pytest.approx(slow_balanced(truth, right))
+    assert balanced_accuracy(truth, right) == pytest.approx(slow_balanced(truth, right))
 
 
 def test_balanced_accuracy_of_nothing_is_nan():
-    assert math.isnan(jaguar_kit.balanced_accuracy(np.array([], str), np.array([], bool)))
+    assert math.isnan(balanced_accuracy(np.array([], str), np.array([], bool)))
 
 
 # the nearest identities
@@ -240,7 +248,7 @@ def test_many_queries_are_answered_as_one_by_one(monkeypatch):
     rng = np.random.default_rng(0)
     similarity, identities = rng.random((37, 11)).astype(np.float32), rng.choice(list("abcd"), 11)
     whole = nearest_identities(similarity, identities, 3)
-    monkeypatch.setattr(jaguar_kit, "rows_at_a_time", lambda *_: 5)
+    monkeypatch.setattr(open_set, "rows_at_a_time", lambda *_: 5)
     for got, expected in zip(nearest_identities(similarity, identities, 3), whole):
         np.testing.assert_array_equal(got, expected)
 
@@ -275,7 +283,7 @@ def test_the_curve_is_the_score_at_each_of_its_thresholds(table):
 @given(guesses(species=("", "cat", "dog")), st.integers(-1, 9))
 def test_the_score_of_guesses_is_that_of_the_slow_loops(table, eighths):
     thresholds = {"": eighths / 8, "cat": 0.5}
-    assert jaguar_kit.score_guesses(table, thresholds)["score"] == pytest.approx(slow_score(table, thresholds))
+    assert score_guesses(table, thresholds)["score"] == pytest.approx(slow_score(table, thresholds))
 
 
 @PROPERTY
@@ -290,7 +298,7 @@ def test_scores_that_are_the_nearest_numbers_are_told_apart():
     for score in (0.3, 0.5, 0.7, 0.9, 0.999):
         table = guesses_of(("", "a", np.nextafter(score, 1), "a"), ("", "a", score, "x"))
         fitted = fit_thresholds(table)
-        assert jaguar_kit.score_guesses(table, fitted)["score"] == threshold_curve(table).score.max() == 1, score
+        assert score_guesses(table, fitted)["score"] == threshold_curve(table).score.max() == 1, score
 
 
 @PROPERTY
@@ -351,10 +359,10 @@ def test_best_beside_is_the_best_given_the_others(table, eighths):
     own = (table.species == "cat").to_numpy()
     if not own.any():
         return
-    taken, left = jaguar_kit.shares_of_score(table)
+    taken, left = shares_of_score(table)
     others = ~own & (table.score >= 0.4).to_numpy(), ~own & (table.score < 0.4).to_numpy()
     beside = taken[others[0]].sum(), left[others[1]].sum()
-    found = jaguar_kit.best_beside(table.score.to_numpy()[own], taken[own], left[own], beside, now["cat"])
+    found = best_beside(table.score.to_numpy()[own], taken[own], left[own], beside, now["cat"])
     best = max(slow_score(table, {**now, "cat": t}) for t in candidates(table.score[own]))
     assert slow_score(table, {**now, "cat": found}) == pytest.approx(best, abs=1e-6)
     if slow_score(table, now) ** 2 >= best**2 - 1e-13:
@@ -373,7 +381,7 @@ def test_a_threshold_needs_both_kinds_of_queries():
 def test_no_half_is_judged_by_a_threshold_of_its_own():
     # Fitted on itself, each half would score 1; by the other half's threshold one of two is wrong in each.
     table = guesses_of(("", "a", 0.9, "a"), ("", "a", 0.8, "x"), ("", "b", 0.3, "b"), ("", "b", 0.2, "y"))
-    assert jaguar_kit.score_guesses(table, fit_thresholds(table))["score"] == pytest.approx(math.sqrt(0.5))
+    assert score_guesses(table, fit_thresholds(table))["score"] == pytest.approx(math.sqrt(0.5))
     for seed in range(6):
         told = cross_fitted_score(table, seed=seed)
         assert_same_score(told, {"baks": 0.5, "baus": 0.5, "score": 0.5}, f"seed {seed}")
@@ -390,9 +398,9 @@ def animals_of_two_species(seed):
 @pytest.mark.parametrize(("seed", "per_species"), [(0, False), (1, True), (2, False), (3, True)])
 def test_halves_share_no_identity_and_each_is_judged_by_the_other(seed, per_species, monkeypatch):
     table, fitted_on, judged = animals_of_two_species(seed), [], []
-    fit, answer = jaguar_kit.fit_thresholds, jaguar_kit.answers_of
-    monkeypatch.setattr(jaguar_kit, "fit_thresholds", lambda t, *a: (fitted_on.append(t), fit(t, *a))[1])
-    monkeypatch.setattr(jaguar_kit, "answers_of", lambda t, *a: (judged.append(t), answer(t, *a))[1])
+    fit, answer = open_set.fit_thresholds, open_set.answers_of
+    monkeypatch.setattr(open_set, "fit_thresholds", lambda t, *a: (fitted_on.append(t), fit(t, *a))[1])
+    monkeypatch.setattr(open_set, "answers_of", lambda t, *a: (judged.append(t), answer(t, *a))[1])
     told = cross_fitted_score(table, per_species, seed=seed)
     assert len(fitted_on) == len(judged) == 2
     for fitted, others in zip(fitted_on, judged):
@@ -425,7 +433,7 @@ def test_confidence_rises_with_the_score_and_fits_how_often_it_is_right(size):
     rng = np.random.default_rng(1)
     scores = rng.uniform(-1, 1, size)
     right = rng.random(size) < (scores + 1) / 2
-    confidence = jaguar_kit.calibrate_matches(scores, right)(np.linspace(-1, 1, 41))
+    confidence = calibrate_matches(scores, right)(np.linspace(-1, 1, 41))
     assert (np.diff(confidence) > 0).all()
     assert confidence.min() >= 0
     assert confidence.max() <= 1
@@ -434,12 +442,12 @@ def test_confidence_rises_with_the_score_and_fits_how_often_it_is_right(size):
 
 def test_confidence_rises_even_where_the_wrong_matches_score_higher():
     scores = np.array([0.9, 0.8, 0.7, 0.6, 0.3, 0.2, 0.1])
-    confidence = jaguar_kit.calibrate_matches(scores, scores < 0.5)([0.1, 0.5, 0.9])
+    confidence = calibrate_matches(scores, scores < 0.5)([0.1, 0.5, 0.9])
     assert (np.diff(confidence) > 0).all(), f"Calibrator is strictly rising, so that order is kept; got {confidence}"
 
 
 def test_no_scores_have_no_confidence():
-    calibrate = jaguar_kit.calibrate_matches(np.arange(8.0), np.arange(8) > 3)
+    calibrate = calibrate_matches(np.arange(8.0), np.arange(8) > 3)
     try:
         confidence = calibrate(np.zeros(0))
     except ValueError as error:
@@ -788,6 +796,15 @@ def test_a_recipe_turns_database_and_queries_by_their_label(open_mini):
         with Image.open(open_mini / competition.paths[place]) as image:
             pixels = np.rot90(np.asarray(image.convert("RGB")), 3 if labels[place] == "top" else 0)
         np.testing.assert_array_equal(store.pixels[place], as_square(pixels, 32))
+
+
+def test_views_turn_test_images_as_they_turn_training_images(mini, tmp_path):
+    root = shutil.copytree(mini, tmp_path / "data")
+    competition = load_competition(root)
+    files = [*competition.train.filename, *competition.test.filename]
+    pd.DataFrame({"filename": files, "orientation": "top"}).to_csv(root / "views.csv", index=False)
+    turned = jaguar_kit.turns_of(load_competition(root), {"top": 90.0})
+    assert list(turned) == [90.0] * len(files)
 
 
 def test_an_unknown_orientation_is_refused_with_a_suggestion(open_mini):
@@ -1191,7 +1208,7 @@ def test_a_gallery_of_other_species_and_of_ones_own_encounter_does_not_count(see
     rng = np.random.default_rng(seed)
     table = pd.DataFrame({"identity": list("aabbccdd"), "species": ["lynx"] * 4 + ["turtle"] * 4, "filename": "x.png"})
     table["encounter"] = [0, 1, 2, 2, 3, 3, 4, 5]
-    judge = object.__new__(jaguar_kit.OpenSetJudge)
+    judge = object.__new__(OpenSetJudge)
     embedder = SimpleNamespace(geometry=jaguar_kit.build("geometry", "cosine"))
     object.__setattr__(judge, "trainer", SimpleNamespace(embedder=embedder))
     object.__setattr__(judge, "competition", SimpleNamespace(train=table))
@@ -1419,5 +1436,5 @@ def test_thresholds_by_species_beat_one_for_unseen_animals_when_species_differ_i
     table = pd.DataFrame(rows, columns=["image_id", "species", "identity", "score", "truth", "known"])
     assert cross_fitted_score(table, True)["score"] > cross_fitted_score(table, False)["score"] + 0.1
     judge = SimpleNamespace(config=jaguar_kit.OpenSet(thresholds="auto"))
-    assert jaguar_kit.OpenSetJudge.per_species(judge, table), "auto takes what is better"
-    assert not jaguar_kit.OpenSetJudge.per_species(judge, table.assign(species="lynx"))
+    assert OpenSetJudge.per_species(judge, table), "auto takes what is better"
+    assert not OpenSetJudge.per_species(judge, table.assign(species="lynx"))

@@ -189,8 +189,9 @@ def test_a_damaged_experiment_is_told_by_report_and_written_anew_by_a_run(folder
 
 
 def test_damaged_tables_of_results_are_told_by_a_comparison(folder, tmp_path):
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
     for how in spoiled(folder / "results.csv"):
-        code, told = told_by(report.report_command, [folder, folder, "--out", tmp_path / "both"])
+        code, told = told_by(report.report_command, [folder, other, "--out", tmp_path / "both"])
         assert (code, told.count("\n")) == (2, 1), how
         assert "results.csv" in told, how
         assert not (tmp_path / "both").exists(), how
