@@ -628,6 +628,17 @@ def test_experiments_are_compared_on_one_page(finished, tmp_path):
     assert (tmp_path / "both" / "figures" / "map.png").is_file()
 
 
+def test_a_comparison_counts_seeds_that_decide_nothing_as_one(finished, tmp_path, capsys):
+    other = Path(shutil.copytree(finished.folder, tmp_path / "other"))
+    table = pd.read_csv(other / "results.csv")
+    shutil.copytree(other / "default" / "seed42", other / "default" / "seed7")
+    pd.concat([table, table.assign(seed=7)]).to_csv(other / "results.csv", index=False)
+    assert report(finished.folder, other, "--out", tmp_path / "both") == 0
+    assert f"| other: default | 1 | {table['map'][0]:.4f} |" in (tmp_path / "both" / "report.md").read_text()
+    assert report(finished.folder, other, other, "--out", tmp_path / "again") == 2
+    assert f"{other}: is named twice" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_folders_without_results_are_told_in_one_line(count, tmp_path, capsys):
     folders = [tmp_path / f"empty{i}" for i in range(count)]

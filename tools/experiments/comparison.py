@@ -26,7 +26,7 @@ from jaguar_kit import (
 )
 
 from .figures import bands_figure, variants_figure
-from .findings import compare_variants, mean_interval
+from .findings import compare_variants, over_seeds
 from .page import Page, show_value
 
 
@@ -62,10 +62,9 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
             raise damaged(folder / "results.csv", "it lacks mAP", f"tools/report.py {folder} makes it again")
         tables.append(table.assign(variant=f"{named[folder]}: " + table.variant.astype(str)))
     table = pd.concat(tables, ignore_index=True)
-    by_variant = table.groupby("variant", sort=False)
-    summary = by_variant["map"].agg(n="size", map="mean", sd="std").reset_index()
-    intervals = [mean_interval(runs) for _, runs in by_variant["map"]]
-    summary["low"], summary["high"] = zip(*intervals)
+    by_variant = table.groupby("variant", sort=False)["map"]
+    summary = pd.DataFrame([{"variant": name, **over_seeds(runs)} for name, runs in by_variant])
+    summary = summary[["variant", "n", "map", "sd", "low", "high"]]
     page = Page(f"{' and '.join(named.values())}")
     recipes = {name: experiment_in(folder)[0] for folder, name in named.items()}
     for note in differing_protocols(recipes):
@@ -133,7 +132,8 @@ def distinct_names(folders: Sequence[Path]) -> dict[Path, str]:
     """What to call each folder: its name, with as many folders above it as tell it from the others."""
     whole = {folder: folder.resolve().parts for folder in folders}
     if len(set(whole.values())) < len(folders):
-        raise KitError(f"{folders[0]}: is named twice (expected several experiments, each once)")
+        twice = next(one for n, one in enumerate(folders) if whole[one] in [whole[other] for other in folders[:n]])
+        raise KitError(f"{twice}: is named twice (expected several experiments, each once)")
     for depth in range(1, max(map(len, whole.values())) + 1):
         names = {folder: "/".join(parts[-depth:]) for folder, parts in whole.items()}
         if len(set(names.values())) == len(names):

@@ -38,21 +38,11 @@ def summarise(
     """
     rows = []
     for variant, runs in table.groupby("variant", sort=False):
-        scores = runs["map"].dropna()
-        scores = scores if scores.nunique() > 1 else scores[:1]  # seeds that decide nothing are one
-        low, high = mean_interval(scores)
         own = [logs[f"{variant}/seed{seed}"] for seed in runs.seed]
         rows.append(
             {
                 "variant": variant,
-                "n": len(scores),
-                "map": scores.mean(),
-                "sd": scores.std(ddof=1),
-                "se": scores.sem(),
-                "least": scores.min() if len(scores) > 1 else math.nan,
-                "most": scores.max() if len(scores) > 1 else math.nan,
-                "low": low,
-                "high": high,
+                **over_seeds(runs["map"]),
                 "published": str(recipe.published.get(variant, "")) if comparable else "",
                 **{c: runs[c].mean() for c in runs if c.startswith("map@") or (c in COLUMNS and COLUMNS[c].averaged)},
                 **divergence_of(own, recipe.divergence),
@@ -78,6 +68,23 @@ def summarise(
     optional = [c for c in summary if c not in ("variant", "n", "map")]
     empty = [c for c in optional if summary[c].isna().all() or (summary[c].astype(str) == "").all()]
     return summary.drop(columns=empty)
+
+
+def over_seeds(scores: pd.Series) -> dict[str, float]:
+    """How many seeds measured a variant's mAP, its mean, spread and interval; seeds that decide nothing are one."""
+    scores = scores.dropna()
+    scores = scores if scores.nunique() > 1 else scores[:1]
+    low, high = mean_interval(scores)
+    return {
+        "n": len(scores),
+        "map": scores.mean(),
+        "sd": scores.std(ddof=1),
+        "se": scores.sem(),
+        "least": scores.min() if len(scores) > 1 else math.nan,
+        "most": scores.max() if len(scores) > 1 else math.nan,
+        "low": low,
+        "high": high,
+    }
 
 
 def background_column(names_there: Iterable[str], background: str) -> str | None:
