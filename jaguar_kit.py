@@ -739,8 +739,10 @@ class OpenSet:
 
 @dataclass(frozen=True)
 class Divergence:
-    """A run diverges when its best validation mAP of all epochs up to `epoch` is below `map`."""
+    """When a run counts as diverged: where it failed, since a loss was no number, or where its best validation mAP of
+    all epochs up to `epoch` is below `map`; or by the loss alone."""
 
+    by: Literal["map", "loss"] = "map"
     map: Fraction = 0.75
     epoch: Count = 20
 
@@ -951,6 +953,7 @@ def check_steps(steps: Sequence[Component], where: str) -> None:
         reads, makes = getattr(part, "reads", "similarity"), getattr(part, "makes", "similarity")
         reads = "similarity" if step.settings.get("shortlist") else reads
         reads = "embeddings" if step.settings.get("training") else reads
+        makes = "similarity" if step.settings.get("sides") == "query" else makes
         likeness = embeddings if similarity is None else similarity
         if reads == "embeddings" and makes == "similarity" and similarity is not None:
             raise KitError(f"{where}: {step.name}.training starts from embeddings (expected before all similarities)")
@@ -1030,6 +1033,17 @@ def check_parts(recipe: Recipe, where: str) -> None:
             f"{where}train.views: {train.views} views can be kept of a frozen backbone only, and this one {found} "
             "(expected train.views: 0)"
         )
+
+
+def notes_on_settings(recipe: Recipe) -> list[str]:
+    """What a reader must know of settings that are allowed, and say less than they seem to."""
+    parts = [lookup("loss", part.name) for part in recipe.loss.settings.get("parts", [recipe.loss])]
+    if recipe.model.geometry.name == "euclidean" and all(getattr(part, "of_directions", False) for part in parts):
+        return [
+            f"model.geometry: euclidean ranks by lengths, too, of which the loss '{recipe.loss.name}' teaches nothing: "
+            "it compares directions"
+        ]
+    return []
 
 
 MOST_BYTES_OF_TEXT = 1 << 20  # of a recipe
@@ -1846,8 +1860,12 @@ def load_competition(root: str | Path, masks: str | None = None) -> Competition:
     if not root.is_dir():
         raise KitError(f"{root}: there is no such folder (expected one with train.csv and test.csv, or identity/*.jpg)")
     if (root / "train.csv").is_file():
-        return load_tables(root)
-    return load_metadata(root) if (root / "metadata.csv").is_file() else load_folders(root, masks)
+        found = load_tables(root)
+    else:
+        found = load_metadata(root) if (root / "metadata.csv").is_file() else load_folders(root, masks)
+    unnamed = sorted(p.name for p in root.iterdir() if p.is_dir() and MASKS.fullmatch(p.name)) if masks is None else []
+    note = f"{root}: {first_few(unnamed)} may hold masks, and is not read (name it in data.masks)"
+    return replace(found, notes=(*found.notes, *([note] if unnamed else [])))
 
 
 def load_tables(root: Path) -> Competition:
@@ -1858,8 +1876,7 @@ def load_tables(root: Path) -> Competition:
     notes = clean_labels(table, train, "ground_truth")
     train["path"] = locate_images(root, "train", train.filename, table)
     check_once(table, "filename", train.path)
-    train, joined = add_views(root, train)
-    notes += notes_on_labels(train) + joined + notes_on_unlisted(root, "train", train.path)
+    notes += notes_on_labels(train) + notes_on_unlisted(root, "train", train.path)
     pairs, test, solution = None, pd.DataFrame({"filename": [], "path": []}, dtype=str), None
     if (root / "test.csv").is_file():
         pairs = load_pairs(root / "test.csv")
@@ -1867,12 +1884,12 @@ def load_tables(root: Path) -> Competition:
         check_names(root / "test.csv", "query_image, gallery_image", filenames)
         paths = locate_images(root, "test", filenames, root / "test.csv")
         test = pd.DataFrame({"filename": filenames, "path": paths})
-        test, _ = add_views(root, test)
         solution, scored = load_solution(root / "solution.csv", filenames)
         notes += scored + notes_on_unlisted(root, "test", paths)
         if solution is not None and (others := int((~solution.isin(train.identity)).sum())):
             notes.append(f"{root / 'solution.csv'}: {others} of {len(solution)} test images show nobody of train.csv")
-    return Competition(root, train, pairs, test, solution, tuple(notes))
+    train, test, joined = add_views(root, train, test)
+    return Competition(root, train, pairs, test, solution, (*notes, *joined))
 
 
 METADATA = ("image_id", "identity", "path", "orientation", "species", "split")  # date and dataset may be there too
@@ -1908,8 +1925,8 @@ def load_metadata(root: Path) -> Competition:
         notes.append(f"{table}: species: empty in {nameless.sum()} rows, where dataset stands for it")
         train, test = (t.assign(species=t.species.where(t.species != "", t.dataset)) for t in (train, test))
     solution, scored = load_solution(root / "solution.csv", list(test.filename), ("image_id", "identity"))
-    test = test.drop(columns="identity")
-    return Competition(root, train, None, test, solution, (*notes, *scored), open_set=True)
+    train, test, joined = add_views(root, train, test.drop(columns="identity"))
+    return Competition(root, train, None, test, solution, (*notes, *scored, *joined), open_set=True)
 
 
 NEW = "new_individual"  # the answer for an animal that nobody knows
@@ -2035,25 +2052,33 @@ def load_solution(
     return solution.reindex(filenames), []
 
 
-def add_views(root: Path, train: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Columns of an optional views.csv (flank, burst, sighting, ...), joined by image; of how many it tells."""
+def add_views(root: Path, train: pd.DataFrame, test: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Both tables with the columns of an optional views.csv (flank, burst, sighting, ...); of how many images it tells.
+
+    Its rows are fitted to the images of both tables at once, so that none tells of two.
+    """
     table = root / "views.csv"
     if not table.is_file():
-        return train, []
+        return train, test, []
     views = read_table(table, ())
     keys = [column for column in ("path", "filename") if column in views]
     if not keys:
         raise KitError(
             f"{table}: column 'path' is missing (expected path or filename; found {','.join(views.columns)})"
         )
-    rows = match_images(table, views, keys, train)
-    told = [column for column in views if column not in (*train.columns, "identity", "ground_truth")]
-    joined = views[told].iloc[rows].set_axis(train.index)
-    joined[rows < 0] = None
-    note = f"{table}: tells {', '.join(told) or 'nothing new'} of {(rows >= 0).sum()} of {len(rows)} training images"
-    if not (rows >= 0).any():
-        note += f" (it names {views[keys[0]].iloc[0]}, the images are called {train.path.iloc[0]})"
-    return pd.concat([train, joined], axis=1), [note]
+    rows = np.split(match_images(table, views, keys, pd.concat([train, test], ignore_index=True)), [len(train)])
+    joined, notes = [], []
+    for part, found, called in zip((train, test), rows, ("training", "test")):
+        told = [column for column in views if column not in (*part.columns, "identity", "ground_truth")]
+        columns = views[told].iloc[found].set_axis(part.index)
+        columns[found < 0] = None
+        joined.append(pd.concat([part, columns], axis=1))
+        count = int((found >= 0).sum())
+        note = f"{table}: tells {', '.join(told) or 'nothing new'} of {count} of {len(part)} {called} images"
+        if not count and called == "training":
+            note += f" (it names {views[keys[0]].iloc[0]}, the images are called {train.path.iloc[0]})"
+        notes += [note] if count or called == "training" else []
+    return joined[0], joined[1], notes
 
 
 def ends_alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
@@ -2062,8 +2087,8 @@ def ends_alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     return one[-length:] == other[-length:]
 
 
-def match_images(table: Path, views: pd.DataFrame, keys: Sequence[str], train: pd.DataFrame) -> np.ndarray:
-    """The row of `views` that tells of each training image (N,), -1 where none does.
+def match_images(table: Path, views: pd.DataFrame, keys: Sequence[str], images: pd.DataFrame) -> np.ndarray:
+    """The row of `views` that tells of each image (N,), -1 where none does.
 
     An image is known by its path below the root, of which a row may tell more or less folders, as long as that fits
     one image and one row alone.
@@ -2077,13 +2102,13 @@ def match_images(table: Path, views: pd.DataFrame, keys: Sequence[str], train: p
             raise KitError(f"{table}: more than one row for {'/'.join(parts)}, with different values")
         by_name.setdefault(parts[-1] if parts else "", []).append(row)
     found = []
-    for own in ([Path(path).parts, Path(name).parts] for path, name in zip(train.path, train.filename)):
+    for own in ([Path(path).parts, Path(name).parts] for path, name in zip(images.path, images.filename)):
         exact = next((rows[parts] for parts in own if parts in rows), None)
         alike = {rows[told[row]] for row in by_name.get(own[0][-1], ()) if any(ends_alike(told[row], p) for p in own)}
         found.append(exact if exact is not None else alike.pop() if len(alike) == 1 else -1)
     matched = pd.Series(found)
     shared = matched.duplicated(keep=False) & (matched >= 0)
-    exact = pd.Series([told[row] == Path(path).parts if row >= 0 else False for row, path in zip(found, train.path)])
+    exact = pd.Series([told[row] == Path(path).parts if row >= 0 else False for row, path in zip(found, images.path)])
     return matched.where(~shared | exact, -1).to_numpy()
 
 
@@ -2156,8 +2181,8 @@ def load_folders(root: Path, masks: str | None = None) -> Competition:
     paths = [str(path) for path in images]
     train = pd.DataFrame({"filename": paths, "identity": [path.parts[0] for path in images], "path": paths})
     notes += clean_labels(root, train, "identity")
-    train, joined = add_views(root, train.reset_index(drop=True))
     test = pd.DataFrame({"filename": [], "path": []}, dtype=str)
+    train, test, joined = add_views(root, train.reset_index(drop=True), test)
     return Competition(root, train, None, test, None, (*notes_on_labels(train), *notes, *joined))
 
 
@@ -2622,11 +2647,22 @@ def burst_safe_split(
 
 @register("split", "encounter_safe")
 def encounter_safe_split(
-    train: pd.DataFrame, hashes: Callable[[], np.ndarray], split_seed: int, validation: Fraction = 0.2
+    train: pd.DataFrame,
+    hashes: Callable[[], np.ndarray],
+    split_seed: int,
+    validation: Fraction = 0.2,
+    encounters: Annotated[int, Range(low=1, high=20)] = 1,
 ) -> list[Split]:
     """No encounter has images on both sides; each identity keeps at least one in training. `data.encounter` says which
-    images are of one."""
-    return apart(train, train.encounter.to_numpy(), split_seed, validation)
+    images are of one.
+
+    encounters: 1 validates as many identities as it can; 2 or more hold out that many encounters of fewer identities,
+    so that matches across encounters can be measured, and leave each two training images at least.
+    """
+    groups = train.encounter.to_numpy()
+    if encounters == 1:
+        return apart(train, groups, split_seed, validation)
+    return apart_by_identity(train, groups, split_seed, validation, encounters)
 
 
 def apart(train: pd.DataFrame, groups: np.ndarray, split_seed: int, validation: float) -> list[Split]:
@@ -2640,6 +2676,35 @@ def apart(train: pd.DataFrame, groups: np.ndarray, split_seed: int, validation: 
         after = held[here] + images
         if (after <= validation * counts[here] + 0.5).all() and (after < counts[here]).all():
             held_out[members[number]], held[here] = True, after
+    return [(np.flatnonzero(~held_out), np.flatnonzero(held_out))]
+
+
+def apart_by_identity(
+    train: pd.DataFrame, groups: np.ndarray, split_seed: int, validation: float, encounters: int
+) -> list[Split]:
+    """A split that holds out several whole groups of one identity after the other, as long as the share allows."""
+    identities = pd.factorize(train.identity)[0]
+    kept, held_out, most = np.bincount(identities), np.zeros(len(train), bool), validation * len(train) + 0.5
+    members, rng = rows_by_code(np.arange(len(train)), groups), np.random.default_rng(split_seed)
+    of_identity = rows_by_code(np.arange(len(train)), identities)
+    for identity in rng.permutation(len(kept)):
+        taken = []
+        for group in rng.permutation(np.unique(groups[of_identity[identity]])):
+            here, images = np.unique(identities[members[group]], return_counts=True)
+            free = len(taken) < encounters and not held_out[members[group]].any()
+            if free and (kept[here] - images >= 2).all():
+                taken.append(members[group])
+                kept[here] -= images
+        rows = np.concatenate(taken) if taken else np.arange(0)
+        if len(taken) == encounters and len(rows) <= most:
+            held_out[rows], most = True, most - len(rows)
+        else:
+            np.add.at(kept, identities[rows], 1)
+    if not held_out.any():
+        raise KitError(
+            f"data.split.encounters: no identity has {encounters} encounters to hold out within {validation} of the "
+            f"{len(train)} images, and two images besides (fewer encounters, or a larger data.split.validation)"
+        )
     return [(np.flatnonzero(~held_out), np.flatnonzero(held_out))]
 
 
@@ -3464,16 +3529,22 @@ def l2_normalize(embeddings: Tensor) -> Tensor:
 
 def feature_map(backbone: nn.Module, features: Tensor) -> Tensor:
     """Output of `forward_features` as (B, D, h, w), whatever the family: CNN, Swin (NHWC) or ViT (tokens)."""
+    if not isinstance(features, Tensor):
+        raise KitError(f"model.pooling: {type(backbone).__name__} gives several maps, not one (expected native)")
     if features.ndim == 3:  # (B, prefix + h*w, D), class and register tokens first
-        tokens = features[:, getattr(backbone, "num_prefix_tokens", 0) :]
+        prefix = int(getattr(backbone, "cls_token", None) is not None)
+        tokens = features[:, getattr(backbone, "num_prefix_tokens", prefix) :]
         return tokens.transpose(1, 2).unflatten(2, (math.isqrt(tokens.shape[1]), -1))
     return features.permute(0, 3, 1, 2) if getattr(backbone, "output_fmt", "NCHW") == "NHWC" else features
 
 
 def norm_behind(backbone: nn.Module) -> nn.Module | None:
-    """The norm that timm's model has behind its pooling, as EVA-02 and ConvNeXt do; None where it has none there."""
+    """The norm that timm's model has behind its pooling, as EVA-02 and ConvNeXt do; None where it has none there, or
+    one between a classifier's layers, as InceptionNeXt."""
+    width = getattr(backbone, "num_features", None)
     found = (getattr(backbone, "fc_norm", None), getattr(getattr(backbone, "head", None), "norm", None))
-    return next((n for n in found if isinstance(n, nn.Module) and not isinstance(n, nn.Identity)), None)
+    norms = (n for n in found if isinstance(n, nn.Module) and not isinstance(n, nn.Identity))
+    return next((n for n in norms if getattr(n, "normalized_shape", (width,)) == (width,)), None)
 
 
 def normalised_features(backbone: nn.Module, images: Tensor) -> Tensor:
@@ -3734,24 +3805,24 @@ def bn_neck(in_features: int, output: Width | None = None) -> nn.Module:
     return nn.Sequential(*([nn.Linear(in_features, output, bias=False)] if output else []), neck)
 
 
-class NoHead(nn.Identity):
-    """Passes the features on; knows how many there are."""
-
-    def __init__(self, num_features: int):
-        super().__init__()
-        self.num_features = num_features
-
-
 @register("head", "none")
 def no_head(in_features: int) -> nn.Module:
     """The pooled features are the embeddings, as for a plain classifier."""
-    return NoHead(in_features)
+    head = nn.Identity()
+    head.num_features = in_features
+    return head
 
 
 def head_width(head: nn.Module) -> int:
-    """Length of the embeddings that a head gives."""
-    last = next(m for m in reversed(list(head.modules())) if isinstance(m, (nn.Linear, nn.BatchNorm1d, NoHead)))
-    return last.out_features if isinstance(last, nn.Linear) else last.num_features
+    """Length of the embeddings that a head gives: its own `num_features`, or what its last layer that tells gives."""
+    for module in (head, *reversed(list(head.modules()))):
+        width = getattr(module, "num_features", getattr(module, "out_features", None))
+        if isinstance(width, int):
+            return width
+    raise KitError(
+        f"model.head: a {type(head).__name__} does not tell the length of its embeddings (expected an attribute "
+        "num_features, or a Linear or BatchNorm1d as its last layer)"
+    )
 
 
 # geometries: the space that embeddings live in, and how alike two of them are
@@ -3978,6 +4049,12 @@ class Backbone:
     prefix: str = ""  # of the backbone's tensors in that repository's file
     config: Mapping[str, Any] = field(default_factory=dict)  # what differs from timm's configuration
     neck: Mapping[str, str] = field(default_factory=dict)  # GeM and batch norm of its own pooling, by their names
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of timm's model, where the repository tells some
+
+    @property
+    def called(self) -> str:
+        """The repository's own name, by which its file or folder is found."""
+        return self.hub.rpartition("/")[2]
 
 
 BACKBONES = {
@@ -4007,8 +4084,10 @@ BACKBONES = {
 
 
 def known_backbone(name: str) -> Backbone:
-    """What a short name stands for, or timm's architecture of that name; KitError names the nearest."""
-    backbone = BACKBONES.get(name) or Backbone(name)
+    """What a short name or hf-hub:OWNER/NAME stands for, or timm's architecture of that name; KitError names the
+    nearest."""
+    repository = re.fullmatch(r"hf[-_]hub:([\w.-]+/[\w.-]+)", name)
+    backbone = hub_backbone(repository[1]) if repository else BACKBONES.get(name) or Backbone(name)
     architecture, _, tag = backbone.architecture.partition(".")
     if not timm.is_model(architecture):
         known, otherwise = [*BACKBONES, *timm.list_models()], f"{', '.join(BACKBONES)} or any of timm.list_models()"
@@ -4017,6 +4096,46 @@ def known_backbone(name: str) -> Backbone:
     if tag and tag not in tags:
         raise KitError(f"model.backbone: timm {timm.__version__} has no {name!r}; {suggest(tag, tags)}")
     return backbone
+
+
+@cache
+def hub_backbone(repository: str) -> Backbone:
+    """What a repository of the Hugging Face hub holds, by what lies here of it, or else by its config.json there."""
+    path = find_weights([Backbone("", repository).called], None, "model.weights")
+    if path is None and not hub_answers():
+        raise no_weights(f"hf-hub:{repository}")
+    if path is None:
+        with asking_the_hub(f"hf-hub:{repository}") as download:
+            path = Path(download(repository, HUB_CONFIG)).with_name(HUB_FILE)
+    told = config_beside(path) or (load_safetensors(path)[1] if path.is_file() else {})
+    if "architecture" not in told:
+        raise KitError(
+            f"model.backbone: hf-hub:{repository}: {path}: nothing tells which of timm's architectures it holds "
+            f"(expected timm's {HUB_CONFIG} beside it; or name the architecture, and this file in model.weights)"
+        )
+    config = normalisation_in(path, told.get("config", "{}"))
+    return Backbone(told["architecture"], repository, config=config, arguments=json.loads(told.get("arguments", "{}")))
+
+
+def hub_answers() -> bool:
+    """Whether the Hugging Face hub may be asked here."""
+    return not on_kaggle() and os.environ.get("HF_HUB_OFFLINE", "").lower() not in ("1", "true", "yes", "on")
+
+
+@contextmanager
+def asking_the_hub(name: str) -> Iterator[Callable[[str, str], str]]:
+    """The hub's function that fetches a file of a repository; KitError where the weights of `name` can't be had."""
+    echo(f"  asking the hub for the weights of {name}")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells each of its many tries
+    try:
+        from huggingface_hub import hf_hub_download
+
+        yield hf_hub_download
+    except KitError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the hub's client raises many kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise no_weights(name, f", nor from the hub ({reason})") from None
 
 
 def create_backbone(
@@ -4028,7 +4147,7 @@ def create_backbone(
     sized = {"img_size": input_size} if input_size is not None and cfg and cfg.fixed_input_size else {}
     source = f"hf-hub:{known.hub}" if online and known.hub else known.architecture
     sized |= {} if classifier else {"num_classes": 0}
-    backbone = timm.create_model(source, pretrained=online, **sized)
+    backbone = timm.create_model(source, pretrained=online, **({**known.arguments, **sized} if not online else sized))
     backbone.pretrained_cfg = {**backbone.pretrained_cfg, **known.config}
     if known.neck:
         backbone.global_pool = nn.Sequential(GeM(3.0, "p"), nn.BatchNorm1d(backbone.num_features))
@@ -4153,7 +4272,27 @@ def computed_by(precision: torch.dtype | None, device: torch.device) -> tuple[st
     return str(precision), device.type, torch.__version__, timm.__version__, kornia.__version__
 
 
-HUB_FILE = "model.safetensors"  # what a folder that was downloaded from the hub calls the weights
+HUB_FILE, HUB_CONFIG = "model.safetensors", "config.json"  # what lies in a folder that was downloaded from the hub
+
+
+def config_beside(path: Path) -> dict[str, str]:
+    """What timm's config.json beside the hub's file tells, as the metadata of the kit's own files do; {} for none."""
+    config = path.with_name(HUB_CONFIG)
+    if path.name != HUB_FILE or not config.is_file():
+        return {}
+    told = read_record(config, {}, "fetch it again")
+    if not isinstance(told.get("architecture"), str):
+        return {}  # another library's
+    shown = told.get("pretrained_cfg", told)
+    kept = {key: shown[key] for key in ("mean", "std", "input_size") if key in shown}
+    tag = f".{shown['tag']}" if shown.get("tag") else ""
+    known = f"{told['architecture'].partition('.')[0]}{tag}" in timm.list_pretrained()
+    architecture = told["architecture"].partition(".")[0] + (tag if known else "")
+    return {
+        "architecture": architecture,
+        "config": json.dumps(kept),
+        "arguments": json.dumps(told.get("model_args", {})),
+    }
 
 
 def find_backbone_weights(name: str, given: str | None) -> Path | None:
@@ -4161,8 +4300,10 @@ def find_backbone_weights(name: str, given: str | None) -> Path | None:
 
     None where there is none but the hub may be asked; KitError where it may not.
     """
-    found = find_weights(dict.fromkeys((name, known_backbone(name).architecture)), given, "model.weights")
-    if found is None and (on_kaggle() or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")):
+    known = known_backbone(name)
+    called = dict.fromkeys(filter(None, (name, known.called, known.architecture)))
+    found = find_weights(called, given, "model.weights")
+    if found is None and not hub_answers():
         raise no_weights(name)
     return found
 
@@ -4198,7 +4339,7 @@ def no_weights(name: str, reason: str = "") -> KitError:
     return KitError(
         f"model.backbone: no weights for {name!r} in model.weights, ${WEIGHTS_VARIABLE}, {KAGGLE_INPUT}, "
         f"weights/{reason}; fetch them where there is internet (tools/fetch_weights.py {name}), put "
-        f"{name}.safetensors into one of these, or set model.pretrained: false for random weights"
+        f"{name.rpartition('/')[2]}.safetensors into one of these, or set model.pretrained: false for random weights"
     )
 
 
@@ -4217,6 +4358,7 @@ def load_backbone(
         return download_backbone(name, input_size, classifier)
     backbone = create_backbone(name, input_size, classifier=classifier)
     tensors, metadata = load_safetensors(path)
+    metadata = {**config_beside(path), **metadata}
     if metadata.get("format", "").startswith("jaguar_kit 1"):
         raise KitError(f"{path}: holds a whole run, not a backbone (expected it in `checkpoint`, not in model.weights)")
     check_weights_metadata(name, path, tensors, metadata)
@@ -4360,19 +4502,10 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
 def download_backbone(name: str, input_size: int | None, classifier: bool = False) -> nn.Module:
     """A backbone with its weights from the hub; KitError when they can't be had."""
     known = known_backbone(name)
-    echo(f"  asking the hub for the weights of {name}")
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells each of its many tries
-    try:
+    with asking_the_hub(name) as download:
         if not known.prefix:
             return create_backbone(name, input_size, online=True, classifier=classifier)
-        from huggingface_hub import hf_hub_download
-
-        path = Path(hf_hub_download(known.hub, "model.safetensors"))
-    except KitError:
-        raise
-    except Exception as error:  # noqa: BLE001 - the hub's client raises many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise no_weights(name, f", nor from the hub ({reason})") from None
+        path = Path(download(known.hub, HUB_FILE))
     backbone = create_backbone(name, input_size)
     own = taken_out(known, load_safetensors(path)[0])
     load_strictly(backbone, without_classifier(backbone, own, path), path)
@@ -4456,6 +4589,7 @@ class IdentityLoss(Part):
     """
 
     per_sample = False  # whether an image's loss depends on it alone, so that images may be mixed
+    of_directions = False  # whether it normalises embeddings, so that it teaches nothing of their lengths
 
     embedding_dim: int
     num_identities: int
@@ -4544,6 +4678,7 @@ class MarginSoftmax(IdentityLoss):
     theta_j is the angle between an embedding and identity j's proxy, row j of `weight` (C, D).
     """
 
+    of_directions = True
     per_sample = True
     scale: Positive = 64.0  # s
 
@@ -4751,20 +4886,23 @@ class Triplet(IdentityLoss):
 
     batch_hard: each anchor's farthest positive and nearest negative (Hermans et al. 2017). semi_hard: for each positive
     the nearest negative beyond it, or the farthest if there is none (Schroff et al. 2015). An anchor without a positive
-    is left out, or counts as one whose positive is itself (alone: itself).
+    is left out, or counts as one whose positive is itself (alone: itself). squared: by squared distances, as FaceNet's.
 
     >>> embeddings, labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0, 1, 1])
     >>> float(build("loss", "triplet", embedding_dim=2, num_identities=2)(embeddings, labels))
     0.0
     """
 
+    of_directions = True
     margin: NonNegative = 0.3  # m
     mining: Literal["batch_hard", "semi_hard"] = "batch_hard"
     alone: Literal["left_out", "itself"] = "left_out"  # an anchor without a positive, in batch_hard
+    squared: bool = False
 
     def per_sample_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         vectors = l2_normalize(embeddings)
         distance = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")  # (B, B), exact when near
+        distance = distance.square() if self.squared else distance
         positive, negative = same_identity(labels)
         counted = positive.any(1) & negative.any(1)
         if self.mining == "batch_hard":
@@ -4794,6 +4932,7 @@ class Circle(IdentityLoss):
     0.0
     """
 
+    of_directions = True
     margin: Fraction = 0.25  # m
     scale: Positive = 80.0  # s
 
@@ -4816,6 +4955,7 @@ class SupervisedContrastive(IdentityLoss):
     0.0
     """
 
+    of_directions = True
     temperature: Positive = 0.1  # t
 
     def per_sample_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -4837,6 +4977,7 @@ class ProxyAnchor(IdentityLoss):
     tensor(True)
     """
 
+    of_directions = True
     margin: Fraction = 0.1  # m
     scale: Positive = 32.0  # s
 
@@ -6212,9 +6353,16 @@ def tta_step(
 
 
 @register("postprocess", "query_expansion", reads="embeddings", makes="embeddings")
-def query_expansion_step(state: Retrieval, k: Count = 3, alpha: NonNegative = 0.0) -> Retrieval:
-    """Mean of each embedding and its k nearest, weighted by cosine ** alpha."""
-    return state.with_embeddings(query_expansion(state.embeddings, k, alpha, state.geometry))
+def query_expansion_step(
+    state: Retrieval, k: Count = 3, alpha: NonNegative = 0.0, sides: Literal["both", "query"] = "both"
+) -> Retrieval:
+    """Mean of each embedding and its k nearest, weighted by cosine ** alpha; of queries alone, which are compared with
+    the gallery as it was, or of both sides."""
+    expanded = query_expansion(state.embeddings, k, alpha, state.geometry)
+    if sides == "both":
+        return state.with_embeddings(expanded)
+    found = similarity_matrix(expanded, state.embeddings, state.geometry)
+    return replace(state, similarity=found.fill_diagonal_(1))  # of an image with itself, whatever it was averaged with
 
 
 @register("postprocess", "database_augmentation", reads="embeddings", makes="embeddings")
@@ -7430,6 +7578,7 @@ class Trainer:
     seconds: float = 0.0  # spent, over all sessions
     stopped: str = ""  # why training ended before its time
     stage: int = 0  # that of the epoch that is trained, or of the weights that are evaluated
+    embedded_per_second: float = math.nan  # images, where the backbone sees those that validate
 
     @staticmethod
     def make_optimizer(config: TrainConfig, embedder: Embedder, loss: nn.Module) -> torch.optim.Optimizer:
@@ -7799,7 +7948,10 @@ class Trainer:
         self.embedder.eval()
         self.loss.eval()
         with self.averaged():
-            embeddings = self.embed_shared(self.task.validation, self.task.evaluated_at(self.stage))
+            source, begun = self.task.evaluated_at(self.stage), time.monotonic()
+            embeddings = self.embed_shared(self.task.validation, source)
+            if isinstance(source, PixelSource):
+                self.embedded_per_second = len(embeddings) / (time.monotonic() - begun)
             if not torch.isfinite(embeddings).all():
                 epoch = self.history[-1]["epoch"] + 1 if self.history else 0
                 raise TrainingFailed(
@@ -8659,11 +8811,17 @@ def end_process(code: int) -> int:
 @contextmanager
 def first_process_first() -> Iterator[None]:
     """Lets the first process fill the caches that the others then find."""
-    if world_size() > 1 and rank() > 0:
-        torch.distributed.barrier()
+    if rank() > 0:
+        wait_for_all()
     yield
-    if world_size() > 1 and rank() == 0:
-        torch.distributed.barrier()
+    if rank() == 0:
+        wait_for_all()
+
+
+def wait_for_all() -> None:
+    """Waits until all processes are here; on the CPU, for a barrier of GPUs would have to be set up by all at once."""
+    if world_size() > 1:
+        torch.distributed.all_reduce(torch.zeros(1))
 
 
 def from_first_process(value: Any) -> Any:
@@ -9050,6 +9208,8 @@ def run_facts(trainer: Trainer) -> dict[str, Any]:
         "seconds": trainer.seconds,
         **({"stopped": "max_hours"} if trainer.stopped == "max_hours" else {}),
         "device": device_name(trainer.device),
+        "embedded_per_second": trainer.embedded_per_second,
+        "trained_images": len(trainer.task.train),
         "learns": sum(p.numel() for p in trainer.embedder.parameters() if p.requires_grad) if trained else 0,
         "parameters": sum(p.numel() for p in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
@@ -9188,6 +9348,9 @@ def runs_table(specs: Sequence[RunSpec], folder: Path) -> pd.DataFrame:
                 "parameters": told["parameters"],
                 "trainable": told["trainable_parameters"],
                 "learns": told.get("learns", math.nan),
+                "embedded_per_second": told.get("embedded_per_second", math.nan),
+                "trained_images": told.get("trained_images", math.nan),
+                "validated_images": told.get("validated", {}).get("images", math.nan),
                 "identities": told.get("validated", {}).get("identities", math.nan),
                 "identities_across": told.get("validated", {}).get("across", {}).get("identities", math.nan),
                 "validated_on": told.get("validated", {}).get("on", ""),
@@ -9276,6 +9439,12 @@ class Experiment:
 
     def run_folder(self, spec: RunSpec) -> RunFolder:
         return RunFolder(self.folder / spec.folder)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is unusual of the data and the settings, each once."""
+        of_data = [note for images in self.opened.values() for note in images.competition.notes]
+        return [*dict.fromkeys([*of_data, *(note for spec in self.specs for note in notes_on_settings(spec.recipe))])]
 
     @property
     def finished(self) -> list[RunSpec]:
@@ -9375,9 +9544,9 @@ def open_experiment(experiment: Experiment, searching: bool = True) -> None:
     for spec in experiment.specs:
         key = data_key(spec.recipe)
         opened[key] = opened.get(key) or open_data(spec.recipe, experiment.competitions[key], folder)
-    for note in {note: None for images in opened.values() for note in images.competition.notes}:
-        echo(f"  note: {note}")
     experiment.opened = opened
+    for note in experiment.notes:
+        echo(f"  note: {note}")
 
 
 def run(experiment: Experiment, jobs: int | None = 1) -> dict[str, str]:

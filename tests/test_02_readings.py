@@ -232,6 +232,41 @@ def test_the_growing_set_of_k_reciprocal_is_that_of_a_loop():
     assert np.abs(found - jaguar_kit.k_reciprocal_rerank(points, k1=8, k2=3)).max() > 1e-3
 
 
+def test_a_reading_of_a_step_reaches_the_lists_of_all_variants():
+    code = {spec.variant: spec.recipe.postprocess for spec in expand(load_recipe("lbe12", ["reading=code"]))}
+    text = {spec.variant: spec.recipe.postprocess for spec in expand(load_recipe("lbe12", ["reading=text"]))}
+    for name, steps in code.items():
+        assert [step.settings.get("growing") for step in steps if step.name == "k_reciprocal"] == ["rerank" in name] * (
+            "rerank" in name
+        )
+        expanding = [step.settings.get("sides") for step in text[name] if step.name == "query_expansion"]
+        assert expanding == ["query"] * ("qe" in name)
+
+
+def test_expanded_queries_may_be_compared_with_the_gallery_as_it_was():
+    points = torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    unit = torch.nn.functional.normalize(points, dim=1)
+    expected = (jaguar_kit.query_expansion(points, 2) @ unit.T).fill_diagonal_(1)
+    step = {"name": "query_expansion", "k": 2, "sides": "query"}
+    torch.testing.assert_close(jaguar_kit.postprocess([step], points), expected)
+    reranked = jaguar_kit.postprocess([step, {"name": "k_reciprocal", "k1": 3, "k2": 2}], points)
+    torch.testing.assert_close(reranked, jaguar_kit.k_reciprocal_rerank(similarity=expected, k1=3, k2=2))
+    with pytest.raises(KitError, match="out of order"):
+        jaguar_kit.postprocess([step, "query_expansion"], points)
+
+
+def test_the_code_s_reading_of_euclidean_embeddings_ranks_by_the_cosine(capsys):
+    for reading, geometry, notes in (("published", "euclidean", 1), ("code", "cosine", 0)):
+        recipe = load_recipe("lbe05", [f"reading={reading}"] if reading != "published" else [])
+        (one,) = [spec.recipe for spec in expand(recipe) if spec.variant == "euclidean"]
+        assert one.model.geometry.name == geometry
+        said = jaguar_kit.notes_on_settings(one)
+        assert len(said) == notes
+        assert all("arcface' teaches nothing: it compares directions" in note for note in said)
+    plain = jaguar_kit.merge_recipe(recipe_to_dict(one), {"model": {"geometry": "euclidean"}, "loss": "cross_entropy"})
+    assert jaguar_kit.notes_on_settings(jaguar_kit.recipe_from_dict(plain)) == []
+
+
 def test_validation_images_may_be_of_the_stage_and_patience_may_end_the_run(mini, tmp_path):
     told = {}
     for at, ends in (("size", "stage"), ("stage", "run")):

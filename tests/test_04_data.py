@@ -93,8 +93,8 @@ def test_the_mini_dataset_is_a_competition(mini):
     competition = load_competition(mini)
     assert len(competition.train) + len(competition.test) == 72
     assert len(competition.identities) == 6
-    told = "views.csv: tells flank, burst, scene, split of 56 of 56 training images"
-    assert competition.notes == (f"{mini / told}",)
+    told = "views.csv: tells flank, burst, scene, split of"
+    assert competition.notes == (f"{mini / told} 56 of 56 training images", f"{mini / told} 16 of 16 test images")
     assert {"flank", "burst", "scene"} <= set(competition.train.columns)
     assert competition.solution.isin(competition.identities).all()
     assert list(competition.solution.index) == list(competition.test.filename)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import jaguar_kit
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from jaguar_kit import KitError, load_competition, load_recipe, recipe_from_dict, run_recipe
+from jaguar_kit import KitError, load_competition, load_recipe, make_mini_dataset, recipe_from_dict, run_recipe
 
 
 @pytest.fixture
@@ -105,6 +106,75 @@ def test_groups_stay_whole_and_identities_stay_in_training(drawn, seed):
     assert sorted([*rows, *held_out]) == list(range(len(table)))
     assert not set(table.encounter.iloc[rows]) & set(table.encounter.iloc[held_out])
     assert set(table.identity.iloc[rows]) == set(table.identity)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), min_size=12, max_size=80),
+    st.integers(0, 5),
+    st.integers(2, 3),
+    st.booleans(),
+)
+def test_what_validates_across_encounters_has_partners_there_and_leaves_two_images(drawn, seed, encounters, mixed):
+    """mixed: an encounter may show several identities."""
+    met = [e if mixed else 10 * i + e for i, e in drawn]
+    table = pd.DataFrame({"identity": [f"cat{i}" for i, _ in drawn], "encounter": met})
+    try:
+        ((rows, held_out),) = jaguar_kit.encounter_safe_split(table, None, seed, 0.5, encounters)
+    except KitError:
+        assume(False)
+    assert sorted([*rows, *held_out]) == list(range(len(table)))
+    assert 0 < len(held_out) <= 0.5 * len(table) + 0.5
+    own, out = table.iloc[rows], table.iloc[held_out]
+    assert not set(own.encounter) & set(out.encounter)
+    assert (own.identity.value_counts().reindex(out.identity.unique()) >= 2).all()
+    if not mixed:
+        assert (out.groupby("identity").encounter.nunique() == encounters).all()
+
+
+def test_holding_out_two_encounters_measures_across_them(other_views):
+    root, found = other_views(lambda views: views.drop(columns="scene")), []
+    for encounters in (1, 2):
+        images = opened(root, split={"name": "encounter_safe", "encounters": encounters, "validation": 0.25})
+        held_out = images.competition.train.iloc[images.splits[0][1]]
+        found.append(held_out.groupby("identity").encounter.nunique())
+    assert (found[1] == 2).all(), "every image that validates has a partner in another encounter"
+    assert len(found[1]) < len(found[0])
+
+
+def test_a_row_of_views_tells_of_one_image_though_both_parts_have_its_name(mini, tmp_path):
+    root = tmp_path / "twice"
+    shutil.copytree(mini, root)
+    table, test = pd.read_csv(root / "train.csv"), load_competition(mini).test
+    paths = load_competition(mini).train.path
+    name = Path(test.path.iloc[0]).name
+    old = root / paths.iloc[0]
+    old.rename(old.with_name(name))
+    table.loc[0, "filename"] = name
+    table.to_csv(root / "train.csv", index=False)
+    own = str(Path(paths.iloc[0]).with_name(name))
+    views = pd.DataFrame({"path": [own], "flank": ["left"]})
+    views.to_csv(root / "views.csv", index=False)
+    found = load_competition(root)
+    assert found.train.flank.iloc[0] == "left"
+    assert found.test.get("flank", pd.Series(dtype=object)).isna().all(), "a test image of that name is another image"
+    views.rename(columns={"path": "filename"}).assign(filename=name).to_csv(root / "views.csv", index=False)
+    found = load_competition(root)
+    assert found.train.flank.isna().all(), "a bare name that two images have tells of neither"
+
+
+def test_an_open_set_reads_views_and_names_what_may_be_masks(tmp_path):
+    root = make_mini_dataset(tmp_path / "clef", identities=9, images=90, layout="animalclef")
+    competition = load_competition(root)
+    paths = [*competition.train.path, *competition.test.path]
+    pd.DataFrame({"path": paths, "visit": [f"v{i // 2}" for i in range(len(paths))]}).to_csv(
+        root / "views.csv", index=False
+    )
+    (root / "masks").mkdir()
+    found = load_competition(root)
+    assert found.train.visit.iloc[0] == "v0"
+    assert found.test.visit.notna().all()
+    assert any("masks may hold masks, and is not read (name it in data.masks)" in note for note in found.notes)
+    assert not any("may hold masks" in note for note in load_competition(root, "masks").notes)
 
 
 def test_several_splits_are_a_grid(write_recipe):

@@ -1004,6 +1004,36 @@ def part_of_a_larger_model(offline, monkeypatch):
     return model, asked
 
 
+@pytest.mark.parametrize(
+    ("name", "faults"),
+    [
+        ("inception_next_atto", {}),
+        ("xcit_nano_12_p16_224", {}),
+        ("crossvit_tiny_240", {"gem": "several maps", "average": "several maps"}),
+    ],
+)
+def test_unusual_backbones_are_pooled_or_refused_in_one_line(name, faults):
+    for pooling in ("native", "gem", "average"):
+        size = timm.get_pretrained_cfg(name).input_size[-1]
+        model = {"backbone": name, "pretrained": False, "pooling": pooling, "head": "none"}
+        embedder = jaguar_kit.build_embedder(model).eval()
+        if pooling in faults:
+            with pytest.raises(KitError, match=f"model.pooling: .*{faults[pooling]}"):
+                embedder(torch.zeros(1, 3, size, size))
+        else:
+            with torch.no_grad():
+                assert embedder(torch.rand(1, 3, size, size)).shape == (1, embedder.embedding_dim)
+
+
+def test_a_head_of_ones_own_tells_its_length():
+    last = nn.LayerNorm(5)
+    assert jaguar_kit.head_width(nn.Sequential(nn.Linear(7, 5), last, nn.Dropout())) == 5
+    last.num_features = 6
+    assert jaguar_kit.head_width(nn.Sequential(nn.Linear(7, 5), last)) == 6
+    with pytest.raises(KitError, match=r"model\.head: a ReLU does not tell the length .*num_features"):
+        jaguar_kit.head_width(nn.ReLU())
+
+
 def test_backbone_is_taken_out_of_a_larger_model(part_of_a_larger_model, capsys):
     model, asked = part_of_a_larger_model
     loaded = jaguar_kit.load_backbone("miew", None, pretrained=True, weights=None)

@@ -163,13 +163,14 @@ def neighbours(labels):
         yield a, [i for i in others if labels[i] == label], [i for i in others if labels[i] != label]
 
 
-def slow_triplet(points, labels, parameters, class_weights, margin=0.3, mining="batch_hard"):
+def slow_triplet(points, labels, parameters, class_weights, margin=0.3, mining="batch_hard", squared=False):
+    power = 2 if squared else 1
     terms = []
     for a, positives, negatives in neighbours(labels):
         if not positives or not negatives:
             continue
-        near = [distance(points[a], points[p]) for p in positives]
-        far = [distance(points[a], points[n]) for n in negatives]
+        near = [distance(points[a], points[p]) ** power for p in positives]
+        far = [distance(points[a], points[n]) ** power for n in negatives]
         if mining == "batch_hard":
             term = relu(margin + max(near) - min(far))
         else:
@@ -367,6 +368,8 @@ SETTINGS = {
     "adaface": [{"margin": 0.6, "scale": 16.0, "h": 1.0}],
     "hyperbolic_arcface": [{"margin": 0.0, "scale": 16.0}, {"margin": 1.5, "scale": 8.0}],
     "triplet": [
+        {"squared": True},
+        {"squared": True, "mining": "semi_hard"},
         *({"mining": "semi_hard", "margin": margin} for margin in (0.3, 0.05, 1.0)),
         *({"margin": margin} for margin in (0.05, 1.0)),
     ],

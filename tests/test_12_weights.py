@@ -6,6 +6,7 @@ from pathlib import Path
 import jaguar_kit
 import numpy as np
 import pytest
+import timm
 import tiny
 import torch
 from jaguar_kit import KitError, recipe_from_dict, run_recipe
@@ -220,6 +221,51 @@ def test_a_folder_as_the_hub_leaves_it_is_found(tensors, tmp_path, monkeypatch):
     monkeypatch.setenv(jaguar_kit.WEIGHTS_VARIABLE, str(tmp_path))
     folder.rename(tmp_path / "test_resnet")
     assert jaguar_kit.find_backbone_weights("test_resnet", None) == tmp_path / "test_resnet" / "model.safetensors"
+
+
+@pytest.fixture
+def from_the_hub(tmp_path, monkeypatch):
+    """A model and the folder "Spots-R" among the weights, as timm puts it on the hub: weights and config.json."""
+    monkeypatch.setenv(jaguar_kit.WEIGHTS_VARIABLE, str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    jaguar_kit.hub_backbone.cache_clear()
+    torch.manual_seed(4)
+    model = timm.create_model("test_resnet", num_classes=3)
+    model.pretrained_cfg.update(mean=(0.1, 0.2, 0.3), input_size=(3, 96, 96))
+    timm.models.save_for_hf(model, tmp_path / "Spots-R", safe_serialization=True)
+    return model, tmp_path / "Spots-R"
+
+
+def test_a_repository_of_the_hub_is_loaded_by_what_its_config_says(from_the_hub):
+    model, folder = from_the_hub
+    named = {"hf-hub:someone/Spots-R": None, "hf_hub:someone/Spots-R": None, "test_resnet": str(folder)}
+    for name, weights in named.items():
+        backbone = jaguar_kit.load_backbone(name, None, True, weights)
+        assert torch.equal(backbone.conv1[0].weight, model.conv1[0].weight), name
+        assert backbone.pretrained_cfg["mean"] == (0.1, 0.2, 0.3), name
+        assert jaguar_kit.native_size(backbone) == 96, name
+    with pytest.raises(KitError, match=r"another architecture: test_resnet.*'test_vit' is test_vit"):
+        jaguar_kit.load_backbone("test_vit", None, True, str(folder))
+    with pytest.raises(KitError, match=r"no weights for 'hf-hub:someone/Other'.*put Other\.safetensors"):
+        jaguar_kit.load_backbone("hf-hub:someone/Other", None, True, None)
+    jaguar_kit.hub_backbone.cache_clear()
+    (folder / "config.json").write_text('{"model_type": "other"}')
+    with pytest.raises(
+        KitError, match=r"nothing tells which of timm's architectures it holds \(expected timm's config"
+    ):
+        jaguar_kit.load_backbone("hf-hub:someone/Spots-R", None, True, None)
+
+
+def test_what_was_fetched_from_the_hub_is_found_by_its_address(from_the_hub, tmp_path):
+    model, folder = from_the_hub
+    backbone = jaguar_kit.load_backbone("hf-hub:someone/Spots-R", None, True, None)
+    jaguar_kit.save_backbone(tmp_path / "Spots-R.safetensors", backbone, "hf-hub:someone/Spots-R")
+    for file in folder.iterdir():
+        file.unlink()
+    jaguar_kit.hub_backbone.cache_clear()
+    again = jaguar_kit.load_backbone("hf-hub:someone/Spots-R", None, True, None)
+    assert torch.equal(again.conv1[0].weight, model.conv1[0].weight)
+    assert again.pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
 
 
 def with_config(tensors, path, text):

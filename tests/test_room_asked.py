@@ -21,6 +21,7 @@ from jaguar_kit_tools.experiments.analysis import (
     quality_of_files,
     thresholds_tried,
 )
+from jaguar_kit_tools.experiments.comparison import means_in_common
 from jaguar_kit_tools.experiments.figures import marginal_figure
 from jaguar_kit_tools.experiments.findings import across_words, findings, holm, next_words, same_words
 from jaguar_kit_tools.experiments.report import report_identities, selection_table, stages_table
@@ -52,6 +53,27 @@ def test_a_comparison_tells_what_it_costs():
     row = compare_variants(table).iloc[0]
     assert row["epochs more"] == -10
     assert row["time more"] == "+50%"
+
+
+def test_the_summary_tells_the_last_losses_and_how_many_images_took_part():
+    table = table_of(first=THREE).assign(trained_images=[30, 30, 36], validated_images=10)
+    row = summarise(table, logs_of(table), recipe_of()).iloc[0]
+    last = logs_of(table)["first/seed1"].iloc[-1]
+    assert (row.last_train_loss, row.last_val_loss) == (last.train_loss, last.val_loss)
+    assert (row.trained_images, row.validated_images) == (32, 10)
+    table = table_of(first={1: 0.5, 2: 0.5}, second={1: 0.55, 2: 0.45}, third={1: 0.6, 2: 0.61})
+    assert list(compare_variants(table).change) == ["+0.0%", "+21.0%"]
+
+
+def test_a_comparison_has_the_means_over_what_all_experiments_ran():
+    told = {"a: x": 0.4, "a: y": 0.6, "a: alone": 0.9, "b: x": 0.5, "b: y": 0.8}
+    summary = pd.DataFrame({"variant": told.keys(), "map": told.values()})
+    means = means_in_common(summary, ["a", "b"])
+    assert means[["experiment", "map", "variants", "names"]].to_numpy().tolist() == [
+        ["a", 0.5, 2, "x, y"],
+        ["b", pytest.approx(0.65), 2, "x, y"],
+    ]
+    assert means_in_common(summary[:4], ["a", "b"]).empty
 
 
 def test_a_deviation_is_judged_by_what_it_lets_one_claim():

@@ -172,6 +172,13 @@ def test_package_replaces_an_earlier_one_and_nothing_else(package, tmp_path):
     with pytest.raises(KitError, match="something other"):
         package_kit(tmp_path / "mine", "a-user", weights)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text('{"name": "a web app"}')
+    (first / "mine.txt").write_text("precious")
+    for folder, named in (("app", "manifest.json"), ("out", "mine.txt")):
+        with pytest.raises(KitError, match=f"something other than a package .*{named}.*choose a new folder"):
+            package_kit(tmp_path / folder, "a-user", weights, weights_only=True)
+        assert (tmp_path / folder / named).is_file()
 
 
 def test_a_damaged_package_is_named(package, tmp_path):

@@ -27,7 +27,7 @@ from jaguar_kit_tools.experiments.figures import (
     tiles,
     variants_figure,
 )
-from jaguar_kit_tools.experiments.findings import background_column, best_up_to, findings, mean_interval
+from jaguar_kit_tools.experiments.findings import background_column, best_up_to, findings, mean_interval, with_failed
 from jaguar_kit_tools.experiments.page import show_value
 from jaguar_kit_tools.experiments.report import changes_table, changes_words, median_runs, published_on
 from matplotlib.figure import Figure
@@ -138,7 +138,7 @@ def test_the_verdict_follows_from_the_interval(other, verdict):
 def test_the_best_up_to_an_epoch_leaves_out_the_untrained_one():
     log = log_of(0.9, 0.3, 0.5, 0.4, 0.8)
     assert [best_up_to(log, epoch) for epoch in (1, 2, 3, 4)] == [0.3, 0.5, 0.5, 0.8]
-    assert math.isnan(best_up_to(log, 5))
+    assert best_up_to(log, 5) == 0.8, "what ended early is judged by what it reached"
 
 
 def test_the_summary_has_means_over_seeds():
@@ -168,12 +168,21 @@ def test_divergence_counts_the_runs_below_the_line():
     logs = {
         "first/seed1": log_of(0.9, 0.1, 0.2, 0.9),  # too late
         "first/seed2": log_of(0.1, 0.8, 0.2, 0.1),
-        "first/seed3": log_of(0.1, 0.9),  # too short to be judged
+        "first/seed3": log_of(0.1, 0.9),  # ended early, above the line
         "first/seed4": log_of(0.9, 0.3, 0.7),
         "short/seed1": log_of(0.1, 0.2),
     }
-    summary = summarise(table, logs, recipe_of(divergence={"map": 0.75, "epoch": 2}))
-    assert list(summary.diverged) == ["2 of 3; 1 ended before epoch 2", "not applicable: none reaches 0.75"]
+    rule = {"map": 0.75, "epoch": 2}
+    summary = summarise(table, logs, recipe_of(divergence=rule))
+    assert list(summary.diverged) == ["2 of 4", "1 of 1; 1 of them ended before epoch 2"]
+    failed = ["first/seed5", "first/seed6", "lost/seed1"]
+    summary = summarise(table, logs, recipe_of(divergence=rule), failed=failed)
+    assert list(summary.diverged) == ["4 of 6", "1 of 1; 1 of them ended before epoch 2"]
+    assert list(summary.failed.fillna(0)) == [2, 0]
+    shown = with_failed(summary, failed, recipe_of(divergence=rule).divergence).set_index("variant")
+    assert shown.loc["lost", ["n", "failed", "diverged"]].tolist() == [0, 1, "1 of 1"]
+    by_loss = summarise(table, logs, recipe_of(divergence={**rule, "by": "loss"}), failed=failed)
+    assert list(by_loss.diverged) == ["2 of 6", "0 of 1"], "by the loss only what failed has diverged"
 
 
 def test_reliance_is_what_other_backgrounds_cost():

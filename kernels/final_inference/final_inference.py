@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-KIT = "98f9a31f5d20a8a163fb4e1f0b82ef1be8fafa8d2f5ff8501454eb26ab0d0f4b"  # of its jaguar_kit.py and tools/experiments
+KIT = "1cea1975d26a30fdc420a75fd968d443cef13139041f88649a77a869c57b23b9"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -43,13 +43,28 @@ readings:
   taken: neither
   why: 42 as everywhere else; the split's seed is 456 in both
 - about: what early stopping watches
-  text: validation loss
+  text:
+    train:
+      monitor: val_loss
   code: validation mAP
 - about: what validation scores
   text: embeddings after TTA, query expansion and re-ranking
   code: raw cosines
   taken: both
   why: map is of raw cosines, map_postprocessed of what follows the steps
+- about: whose embeddings are expanded
+  text:
+    postprocess:
+    - name: tta
+      flip: true
+    - name: query_expansion
+      k: 3
+      sides: query
+    - name: k_reciprocal
+      k1: 20
+      k2: 6
+      lambda_value: 0.3
+  code: those of queries and gallery, which are the same images
 - about: expansion in k-reciprocal re-ranking
   text: not told
   code:

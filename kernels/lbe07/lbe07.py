@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-KIT = "98f9a31f5d20a8a163fb4e1f0b82ef1be8fafa8d2f5ff8501454eb26ab0d0f4b"  # of its jaguar_kit.py and tools/experiments
+KIT = "1cea1975d26a30fdc420a75fd968d443cef13139041f88649a77a869c57b23b9"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -43,8 +43,10 @@ published:
   px384: 0.7955 (42 of 52, 4.9)
   px128_256_384: 0.7949 (60 of 70, 5.6)
   px256_384: 0.7882 (34 of 50, 4.0)
-conclusion: Of the fixed sizes the largest is best and slowest; growing from 128 px reaches nearly the
-  same in more epochs.
+conclusion: 'Of the fixed sizes the largest is best and slowest; growing from 128 px reaches nearly the
+  same in more epochs, since each change of size is learned anew. Growing is given up.
+
+  '
 readings:
 - about: size of validation images
   text:
@@ -131,6 +133,22 @@ variants:
       - epochs: 40
         size: 256
       - epochs: 60
+        size: 384
+  px256_384_early:
+    why: the same with an earlier switch
+    train:
+      stages:
+      - epochs: 20
+        size: 256
+      - epochs: 80
+        size: 384
+  px256_384_late:
+    why: the same with a later switch
+    train:
+      stages:
+      - epochs: 60
+        size: 256
+      - epochs: 40
         size: 384
 """
 

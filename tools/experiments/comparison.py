@@ -72,6 +72,8 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
     page.table(
         summary, "Identity-balanced validation mAP over n seeds, with its 95 % interval; settings are in each report."
     )
+    if len(means := means_in_common(summary, list(named.values()))):
+        page.table(means, "Means over the variants that all experiments have, each counted once.")
     page.figure(
         "map", variants_figure(summary), "Mean validation mAP, with its 95 % interval where there are several seeds."
     )
@@ -89,6 +91,18 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
         page.table(pd.DataFrame(rows, columns=["setting", first, name]))
     claim(Path(out), COMPARISON)
     return page.write(Path(out))
+
+
+def means_in_common(summary: pd.DataFrame, experiments: Sequence[str]) -> pd.DataFrame:
+    """The mean mAP of each experiment over the variants that all of them have; no rows below two such variants."""
+    parts = summary.variant.str.partition(": ")
+    by_variant = summary.assign(experiment=parts[0], own=parts[2]).pivot(
+        index="own", columns="experiment", values="map"
+    )
+    shared = by_variant.dropna()
+    told = {"variants": len(shared), "names": ", ".join(shared.index)}
+    rows = [{"experiment": name, "map": shared[name].mean(), **told} for name in experiments if name in shared]
+    return pd.DataFrame(rows if len(shared) > 1 and len(rows) == len(experiments) else [])
 
 
 PROTOCOL = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaguar_kit import (
     Divergence,
     Recipe,
     mean_interval,
+    mean_or_nan,
 )
 
 from .page import COLUMNS
@@ -23,20 +25,25 @@ from .page import COLUMNS
 
 
 def best_up_to(log: pd.DataFrame, epoch: int) -> float:
-    """The best validation mAP of the trained epochs up to this one; NaN where training did not last so long."""
+    """The best validation mAP of the trained epochs up to this one; NaN where there is none."""
     trained = log[log.epoch > 0]
-    return float(trained["map"][trained.epoch <= epoch].max()) if len(trained) >= epoch else math.nan
+    return float(trained["map"][trained.epoch <= epoch].max())
 
 
 def summarise(
-    table: pd.DataFrame, logs: Mapping[str, pd.DataFrame], recipe: Recipe, comparable: bool = False
+    table: pd.DataFrame,
+    logs: Mapping[str, pd.DataFrame],
+    recipe: Recipe,
+    comparable: bool = False,
+    failed: Iterable[str] = (),
 ) -> pd.DataFrame:
     """A row for each variant: mean, standard deviation and 95 % interval of mAP over seeds, and what else was asked.
 
     `logs` has the log of each run by "variant/seed". Published figures stand beside ours only where they are
-    `comparable`, measured on these very data. Columns that say the same of every variant are left out.
+    `comparable`, measured on these very data. failed: runs that failed, as "variant/seed". Columns that say the same of
+    every variant are left out.
     """
-    rows = []
+    rows, lost = [], failed_runs(failed)
     for variant, runs in table.groupby("variant", sort=False):
         own = [logs[f"{variant}/seed{seed}"] for seed in runs.seed]
         rows.append(
@@ -45,11 +52,14 @@ def summarise(
                 **over_seeds(runs["map"]),
                 "published": str(recipe.published.get(variant, "")) if comparable else "",
                 **{c: runs[c].mean() for c in runs if c.startswith("map@") or (c in COLUMNS and COLUMNS[c].averaged)},
-                **divergence_of(own, recipe.divergence),
+                **({"failed": lost[variant]} if variant in lost else {}),
+                **divergence_of(own, recipe.divergence, lost.get(variant, 0)),
                 "best_epoch": runs.best_epoch.mean(),
                 "best_epoch_sd": runs.best_epoch.std(ddof=1),
                 "best_epochs": f"{runs.best_epoch.min():g} to {runs.best_epoch.max():g}" if len(runs) > 1 else "",
                 "epochs": runs.epochs.mean(),
+                **{f"last_{c}": mean_or_nan(np.array([log[c].iloc[-1] for log in own])) for c in LOSSES},
+                **{c: runs[c].mean() for c in OF_PARTS if c in runs},
                 "loss_variance": float(np.mean([log.train_loss.iloc[1:].tail(10).var() for log in own])),
                 "map_variance": float(np.mean([log["map"].iloc[1:].var() for log in own])),
                 **spread_of_steps(own),
@@ -68,6 +78,22 @@ def summarise(
     optional = [c for c in summary if c not in ("variant", "n", "map")]
     empty = [c for c in optional if summary[c].isna().all() or (summary[c].astype(str) == "").all()]
     return summary.drop(columns=empty)
+
+
+def failed_runs(failed: Iterable[str]) -> dict[str, int]:
+    """How many runs of each variant failed; they are given as "variant/seed"."""
+    return dict(Counter(place.rpartition("/")[0] for place in failed))
+
+
+def with_failed(summary: pd.DataFrame, failed: Iterable[str], rule: Divergence | None) -> pd.DataFrame:
+    """The summary with a row for each variant of which no run ended, so that none is missing from the table."""
+    lost = {name: count for name, count in failed_runs(failed).items() if name not in set(summary.variant)}
+    rows = [{"variant": n, "n": 0, "failed": count, **divergence_of([], rule, count)} for n, count in lost.items()]
+    return pd.concat([summary, pd.DataFrame(rows)], ignore_index=True) if rows else summary
+
+
+LOSSES = ("train_loss", "val_loss")
+OF_PARTS = ("embedded_per_second", "trained_images", "validated_images")
 
 
 def over_seeds(scores: pd.Series) -> dict[str, float]:
@@ -112,16 +138,16 @@ def spread_of_steps(logs: Sequence[pd.DataFrame]) -> dict[str, float]:
 MEASURED = ("grad_norm", "images_per_second", "embedding_norm", "distance_to_rim")  # in every epoch
 
 
-def divergence_of(logs: Sequence[pd.DataFrame], rule: Divergence | None) -> dict[str, Any]:
-    """How many runs' best mAP up to an epoch stays below a line, and how many ended before it and are not judged."""
+def divergence_of(logs: Sequence[pd.DataFrame], rule: Divergence | None, failed: int = 0) -> dict[str, Any]:
+    """How many runs diverged, by the rule, those included that failed; and how many of them ended before its epoch."""
     if rule is None:
         return {}
-    reached = [value for value in (best_up_to(log, rule.epoch) for log in logs) if not math.isnan(value)]
-    short = f"; {len(logs) - len(reached)} ended before epoch {rule.epoch}" if len(reached) < len(logs) else ""
-    share = f"{sum(value < rule.map for value in reached)} of {len(reached)}" if reached else "not applicable"
-    if max((log["map"].max() for log in logs), default=0) < rule.map:
-        return {"diverged": f"not applicable: none reaches {rule.map:g}"}
-    return {"diverged": share + short}
+    if rule.by == "loss":
+        return {"diverged": f"{failed} of {len(logs) + failed}"}
+    below = [log for log in logs if best_up_to(log, rule.epoch) < rule.map]
+    short = sum(log.epoch.max() < rule.epoch for log in below)
+    words = f"; {short} of them ended before epoch {rule.epoch}" if short else ""
+    return {"diverged": f"{len(below) + failed} of {len(logs) + failed}{words}"}
 
 
 def identical_runs(one: pd.DataFrame, other: pd.DataFrame) -> bool:
@@ -133,7 +159,9 @@ def identical_runs(one: pd.DataFrame, other: pd.DataFrame) -> bool:
 def results_of(table: pd.DataFrame, variant: str, seeds: Iterable[int]) -> pd.DataFrame:
     """What the runs of a variant measured, without the time that it took."""
     rows = table[table.variant == variant].set_index("seed").loc[list(seeds)]
-    return rows.drop(columns=["variant", "seconds", "background", "validated_on"], errors="ignore")
+    return rows.drop(
+        columns=["variant", "seconds", "embedded_per_second", "background", "validated_on"], errors="ignore"
+    )
 
 
 def costs_of(table: pd.DataFrame, name: str, first: str) -> dict[str, float]:
@@ -181,6 +209,7 @@ def compare_variants(
                 "variant": f"{name} - {first}",
                 "n": len(difference),
                 "difference": difference.mean() if len(difference) else math.nan,
+                "change": share_words(difference, start),
                 "low": low,
                 "high": high,
                 **costs_of(table, name, first),
@@ -196,6 +225,12 @@ def compare_variants(
         unsure = compared.verdict.isin(("higher", "lower")) & (compared.p_holm >= 0.05)
         compared.loc[unsure, "verdict"] = "not distinguishable"
     return compared
+
+
+def share_words(difference: np.ndarray, start: pd.Series) -> str:
+    """A mean difference as a share of what it starts from, such as +3.1%."""
+    base = start.dropna().mean()
+    return f"{difference.mean() / base:+.1%}" if len(difference) and base > 0 else ""
 
 
 def holm(p: np.ndarray) -> np.ndarray:

@@ -110,19 +110,25 @@ COLUMNS = {
     "map_variance": Column("of the validation mAP over the epochs of a run", of_runs=False),
     "grad_norm_sd": Column("standard deviation of the gradient's mean norm over the epochs of a run", of_runs=False),
     "steps_skipped": Column("steps whose gradient was no number", of_runs=False),
+    "failed": Column("runs that ended with an error, such as a loss that is no number", of_runs=False),
     "reliance": Column("mAP lost where other images' backgrounds stand behind the animals", of_runs=False),
     "seconds": Column("of training, validation included"),
     "parameters": Column("of backbone, head and loss", of_runs=False),
     "trainable": Column("those that learn"),
     "grad_norm": Column("mean norm of the gradient over the steps of an epoch", of_runs=False),
     "images_per_second": Column("in training", of_runs=False),
+    "embedded_per_second": Column("images a second in validation, where the backbone sees them", of_runs=False),
+    "trained_images": Column("images that trained", of_runs=False),
+    "validated_images": Column("images that validated", of_runs=False),
+    "last_train_loss": Column("training loss of the last epoch", of_runs=False),
+    "last_val_loss": Column("validation loss of the last epoch", of_runs=False),
     "embedding_norm": Column("mean length of the validation embeddings", of_runs=False),
     "distance_to_rim": Column("of the outermost embedding in the Poincare ball", of_runs=False),
 }
 
 ANSWERING = (  # the columns that stand first
     "variant", "n", "map", "sd", "low", "high", "map_across", "published", "test_map", "reliance", "diverged",
-    "best_epoch", "seconds",
+    "failed", "best_epoch", "seconds",
 )  # fmt: skip
 
 

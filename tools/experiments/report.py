@@ -63,7 +63,7 @@ from .figures import (
     threshold_figure,
     variants_figure,
 )
-from .findings import compare_variants, findings, next_words, same_words, summarise
+from .findings import compare_variants, findings, next_words, same_words, summarise, with_failed
 from .page import ANSWERING, COLUMNS, Page, show_value
 from .search import report_search
 
@@ -83,6 +83,7 @@ def write_report(
     by_identity: pd.DataFrame | None = None,
     facts: Mapping[str, str] | None = None,
     refresh: bool = False,
+    failed: Iterable[str] = (),
 ) -> Path:
     """Writes report.md, figures and the self-contained report.html; returns the page's path.
 
@@ -90,7 +91,7 @@ def write_report(
     labels, embeddings, similarity, metrics and sheet (an image); notes: what the reader must know; analyses and
     extra: further parts of the page, before and after the results; comparable: whether published figures were
     measured on these data; by_identity as in `report_results`; facts: what was run on what, by headings; refresh:
-    an open page looks again every half minute.
+    an open page looks again every half minute; failed: runs that failed, as "variant/seed".
     """
     page = Page(recipe.name)
     page.words((word.capitalize(), getattr(recipe, word)) for word in SAID_BEFORE)
@@ -100,7 +101,7 @@ def write_report(
     for part in analyses:
         page.add(part)
     if len(table):
-        report_results(page, recipe, table, logs, comparable, by_identity)
+        report_results(page, recipe, table, logs, comparable, by_identity, list(failed))
     elif recipe.published:
         report_published(page, recipe.published, comparable)
     report_readings(page, recipe)
@@ -138,9 +139,11 @@ def report_results(
     logs: Mapping[str, pd.DataFrame],
     comparable: bool = False,
     by_identity: pd.DataFrame | None = None,
+    failed: Sequence[str] = (),
 ) -> None:
     """Findings, tables and curves of all runs; by_identity: mean AP of each identity (rows) by variant (columns)."""
-    summary = summarise(table, logs, recipe, comparable)
+    summary = summarise(table, logs, recipe, comparable, failed)
+    shown = with_failed(summary, failed, recipe.divergence)
     several = len(summary) > 1 and summary["map"].notna().any()
     compared = compare_variants(table, logs=logs) if several else pd.DataFrame()
     page.heading("Findings")
@@ -153,12 +156,13 @@ def report_results(
         page.heading("What each variant changes", 3)
         page.table(changes, changes_words(changes))
     page.heading("Results")
-    meanings = [f"{name}: {COLUMNS[name].meaning}" for name in summary if name in COLUMNS and COLUMNS[name].meaning]
+    meanings = [f"{name}: {COLUMNS[name].meaning}" for name in shown if name in COLUMNS and COLUMNS[name].meaning]
     if (rule := recipe.divergence) is not None:
-        meanings.append(f"diverged: runs whose best mAP up to epoch {rule.epoch} is below {rule.map}")
-    first = [name for name in ANSWERING if name in summary]
-    page.table(summary[first], "Means over seeds; what columns mean stands with the others.")
-    page.fold("All columns", summary.drop(columns=first[1:]), f"Means over seeds. {'; '.join(meanings)}.")
+        line = f" and runs whose best mAP up to epoch {rule.epoch} is below {rule.map:g}" if rule.by == "map" else ""
+        meanings.append(f"diverged: runs that failed since a loss was no number{line}")
+    first = [name for name in ANSWERING if name in shown]
+    page.table(shown[first], "Means over seeds; what columns mean stands with the others.")
+    page.fold("All columns", shown.drop(columns=first[1:]), f"Means over seeds. {'; '.join(meanings)}.")
     if several or len(table) > 1:
         caption = (
             "Mean validation mAP, with its 95 % interval where there are several seeds; dots are single runs, upright "
@@ -572,7 +576,7 @@ def tell(
     comparable = all(published_on(competition, recipe.data.competition) for competition in used)
     told = (experiment.analyses, extra, comparable, by_identity_of(table, specs, folder))
     facts = facts_of(recipe, specs, opened, folder)
-    return write_report(folder, recipe, table, logs, details, notes, *told, facts, refresh=going_on)
+    return write_report(folder, recipe, table, logs, details, notes, *told, facts, refresh=going_on, failed=failed)
 
 
 def shared_seeds(table: pd.DataFrame) -> set[int]:
@@ -583,7 +587,7 @@ def shared_seeds(table: pd.DataFrame) -> set[int]:
 def notes_on(experiment: Experiment, failed: Mapping[str, str], variants: int, going_on: bool) -> list[str]:
     """What a reader must know before the numbers: of the data, of runs that are missing, of what is shown."""
     specs, folder = experiment.finished, experiment.folder
-    notes = alike_once([note for images in experiment.opened.values() for note in images.competition.notes])
+    notes = alike_once(experiment.notes)
     notes += [f"{place} failed: {reason}" for place, reason in failed.items()]
     notes += [
         f"{spec.folder} was stopped by train.max_hours; the same command goes on with it"

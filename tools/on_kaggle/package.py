@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Container, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import timm
@@ -17,10 +18,12 @@ from jaguar_kit import (
     atomic,
     echo,
     expand,
+    first_few,
     known_backbone,
     load_recipe,
     open_safetensors,
     progress,
+    read_record,
     remove_path,
     weights_path,
     write_json,
@@ -52,8 +55,7 @@ def package_kit(
     out = Path(out)
     check_user(user)
     check_slug(slug)
-    if out.exists() and not (out / "manifest.json").is_file() and any(out.iterdir()):
-        raise KitError(f"{out}: holds something other than a package; choose a new folder")
+    check_out(out)
     own = [] if weights_only else [MODULE, *sorted(RECIPES.glob("*.yaml"))]
     if weights_only and not weights:
         raise KitError("--weights-only: no weights were given (expected --weights FILE ...)")
@@ -79,6 +81,21 @@ def package_kit(
         write_json(temporary / "manifest.json", {"jaguar_kit": __version__, "packaged_with": versions, "files": facts})
         remove_path(out)
     return out
+
+
+def check_out(out: Path) -> None:
+    """Refuses to build over anything but an earlier package, of which the manifest tells every file."""
+    if out.exists() and not out.is_dir():
+        raise KitError(f"--out: {out}: is a file (expected a new folder, or an earlier package)")
+    there = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir() or path.is_symlink()}
+    with suppress(KitError, OSError):
+        manifest = read_record(out / "manifest.json", {"jaguar_kit": str, "files": dict}, "")
+        there -= {"manifest.json", "dataset-metadata.json", *manifest["files"]}
+    if there:
+        raise KitError(
+            f"--out: {out}: holds something other than a package ({first_few(sorted(there), 3)}), which building would "
+            "delete; choose a new folder"
+        )
 
 
 ROOM_FILES = sorted(Path(__file__).resolve().parents[1].joinpath("experiments").glob("*.py"))  # what a kernel loads

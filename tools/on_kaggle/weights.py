@@ -24,7 +24,7 @@ SPOTS = {file: name for name, (_, file) in DETECTORS.items() if file}  # detecto
 
 def fetch_backbone(name: str, out: str | Path) -> Path:
     """Downloads a backbone's weights into the folder `out`, as <name>.safetensors; one that is there is kept."""
-    path = Path(out) / f"{name}.safetensors"
+    path = Path(out) / f"{name.rpartition('/')[2]}.safetensors"
     if not path.is_file():
         try:
             downloaded = download_backbone(name, None)
