@@ -962,6 +962,8 @@ def check_steps(steps: Sequence[Component], where: str) -> None:
                 f"{where}: {named} is out of order (expected tta, then query_expansion or database_augmentation, then "
                 "what makes similarities, such as k_reciprocal, posterior and blend)"
             )
+        if step.name == "blend" and embeddings is None and similarity is None:
+            raise KitError(f"{where}: {named}: blend finds raw similarities alone (expected a step before it)")
         if reads == "evidence" and not evidence:
             raise KitError(
                 f"{where}: {named}: {step.name} has no evidence to add (expected posterior or local before it)"
@@ -4614,7 +4616,8 @@ class IdentityLoss(Part):
             labels = torch.as_tensor(labels, device=embeddings.device)
         except (TypeError, ValueError, RuntimeError) as error:
             raise KitError(f"loss: embeddings and labels: {error} (expected numbers (B, D) and (B,))") from None
-        width, classes = getattr(self, "weight", embeddings).shape[-1], self.num_identities
+        learned = isinstance(getattr(self, "weight", None), Tensor)  # proxies, which fit one length alone
+        width, classes = self.embedding_dim if learned else embeddings.shape[-1], self.num_identities
         if embeddings.ndim != 2 or embeddings.shape[1] != width or not embeddings.is_floating_point():
             kind = f"{embeddings.dtype} of shape {tuple(embeddings.shape)}"
             raise KitError(f"loss: embeddings: {kind} (expected numbers with a point, (B, {width}))")
@@ -6407,7 +6410,11 @@ def diffusion_step(
 
 @register("postprocess", "blend")
 def blend_step(state: Retrieval, raw_weight: Fraction = 0.2) -> Retrieval:
-    """Weighted mean of the cosines before any step and the similarities so far."""
+    """Weighted mean of the cosines before any step and the similarities so far.
+
+    >>> postprocess(["query_expansion", "blend"], torch.eye(4)).shape
+    torch.Size([4, 4])
+    """
     return replace(state, similarity=blend(state.raw, state.matrix(), raw_weight))
 
 
@@ -7690,7 +7697,8 @@ class Trainer:
         """The batches of an epoch, the same whenever they are asked for."""
         rows, rng = self.task.train, np.random.default_rng((self.recipe.seed, epoch))
         codes = self.task.labels[torch.from_numpy(rows)].numpy()
-        return self.recipe.train.sampler(rows, codes, self.recipe.train.batch_size, rng)
+        drawn = self.recipe.train.sampler(rows, codes, self.recipe.train.batch_size, rng)
+        return [np.ascontiguousarray(batch, np.int64) for batch in drawn]
 
     def train_epoch(self, epoch: int, stage: int, between: Callable[[], bool]) -> dict[str, float]:
         """One pass over the training images, or what is left of one; what the log says of it.
