@@ -400,7 +400,8 @@ def build(kind: str, name: str, **settings: Any) -> Any:
             raise KitError(f"{kind} {name}: unknown setting '{key}'; {suggest(key, parameters)}")
     missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in settings]
     if missing:
-        raise KitError(f"{kind} {name}: {', '.join(missing)} must be given")
+        given = f"given: {', '.join(settings) or 'nothing'}"
+        raise KitError(f"{kind} {name}: {', '.join(missing)} must be given ({given}; a setting needs a default)")
     optional = settings_of(kind, name)
     return factory(
         **{
@@ -1648,7 +1649,10 @@ class Competition:
     def fingerprint(self) -> str:
         """Changes with every column of the tables and with file sizes, so that other data are not taken for these."""
         sizes = [file_sample(path) for path in self.files]
-        columns = [(name, list(table[name].map(str))) for table in (self.train, self.test) for name in table]
+        train = self.train
+        if EXTRA in train:  # whose paths are absolute, and change where a project is moved
+            train = train.assign(path=train.path.where(train[EXTRA] == "", train.filename))
+        columns = [(name, list(table[name].map(str))) for table in (train, self.test) for name in table]
         solution = [] if self.solution is None else [list(self.solution.map(str))]
         return fingerprint(columns, sizes, *solution)
 
@@ -2391,13 +2395,14 @@ def mask_paths(root: Path, paths: Sequence[str], masks: str | None) -> list[Path
     return found
 
 
+@checked
 def open_store(
     root: str | Path,
     paths: Sequence[str],
-    size: int,
-    fit: str = "squash",
+    size: Count,
+    fit: Literal["squash", "pad", "crop"] = "squash",
     masks: str | None = None,
-    bad_images: str = "stop",
+    bad_images: Literal["stop", "skip"] = "stop",
     cache: Path | None = None,
     turns: Sequence[float] = (),
 ) -> ImageStore:
@@ -4004,6 +4009,7 @@ class Embedder(nn.Module):
         self.input_size: int | None = None  # px that it is made for; None: the backbone's own
         self.crop = 1.0  # share of an image's side that it sees
         backbone.requires_grad_(not frozen)
+        self.train()  # of which a frozen backbone takes no part
 
     def train(self, mode: bool = True) -> Embedder:
         if self.frozen:  # its modules are many, and stay as they are
@@ -5138,7 +5144,7 @@ def pk_batches(
     [4, 4]
     """
     members = rows_by_code(rows, codes)
-    present = list(members)
+    present = np.array(list(members))
     identities = min(identities, len(members))
     waiting = {
         code: list(repeat_rows(own, math.ceil(len(own) / images) * images, rng).reshape(-1, images))
@@ -5154,7 +5160,7 @@ def pk_batches(
             heapq.heappush(queue, (-len(waiting[code]), rng.random(), code))
         here = set(taken)
         while len(groups) < identities:
-            again = int(rng.choice(present))
+            again = present[rng.integers(len(present))].item()
             if again not in here:
                 groups.append(repeat_rows(members[again], images, rng))
                 here.add(again)
@@ -6185,8 +6191,8 @@ def load_detector(name: str, points: int, weights: str | None = None) -> Callabl
         sift = feature.SIFTFeature(points)
 
         def described(images: Tensor) -> list[tuple]:
-            frames, response, descriptors = sift(images.mean(1, keepdim=True))  # filled up with spots of response 0
-            return [(f[r > 0][:, :, 2], d[r > 0]) for f, r, d in zip(frames, response, descriptors)]
+            frames, response, descriptors = sift(images.mean(1, keepdim=True))  # filled up with spots of no response
+            return [(f[r > 1e-6][:, :, 2], d[r > 1e-6]) for f, r, d in zip(frames, response, descriptors)]
 
         return described
     model = feature.ALIKED("aliked-n16", points, 0.0) if name == "aliked" else feature.DISK()
@@ -6222,7 +6228,7 @@ def extract_local(
         raise KitError("extract_local: images: there are none (expected uint8 (N, S, S, 3 or 4), or an ImageStore)")
     path = detector_weights(detector, weights)
     version, by = "" if path is None else version_of(path), computed_by(None, torch.device(device))
-    key = fingerprint("local 3" if detector == "sift" else "local 2", images.key, detector, points, version, by)
+    key = fingerprint("local 4" if detector == "sift" else "local 2", images.key, detector, points, version, by)
 
     def look() -> dict[str, Tensor]:
         detect, rows = load_detector(detector, 2 * points if images.has_masks else points, weights), []
@@ -6757,7 +6763,7 @@ def choose_steps(
     counted = {kind: len(np.unique(codes[~np.isnan(values)])) for kind, values in measured[0].items() if kind != TOP1}
     kind = next((kind for kind in ("_across", "") if counted.get(kind, 0) >= FEWEST), None)
     if automatic and kind is None:
-        chosen, why = 0, f"auto chooses nothing by {counted['']} identities (expected at least {FEWEST})"
+        chosen, why = 0, f"auto chooses nothing by {counted.get('', 0)} identities (expected at least {FEWEST})"
     elif automatic:
         maps = [mean_or_nan(mean_by_identity(found[kind], codes)) for found in measured]
         best = int(np.nanargmax(maps)) if not np.isnan(maps).all() else 0
@@ -6930,16 +6936,17 @@ def plain_source(embedder: Embedder, images: np.ndarray | ImageStore) -> PixelSo
 @contextmanager
 def evaluating(network: Any) -> Iterator[None]:
     """Within the block a module is in evaluation, and what draws leaves the caller's generators as they were."""
-    training = isinstance(network, nn.Module) and network.training
+    modules = list(network.modules()) if isinstance(network, nn.Module) else []
+    training = [module for module in modules if module.training]
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     if training:
-        network.eval()
+        network.eval()  # as a whole, for a module may do more than its parts
     try:
         yield
     finally:
-        if training:
-            network.train()
+        for module in training:  # each as it was: some may have been in evaluation
+            module.training = True
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
@@ -9391,6 +9398,8 @@ def submission_of(result: Result) -> Path | None:
         return fused if fused.is_file() else None
     table = result.table
     measure = next((c for c in ("open_set", "map_postprocessed", "map") if c in table and table[c].notna().any()), None)
+    if measure == "map_postprocessed":  # what has no steps submits its raw similarities
+        table = table.assign(map_postprocessed=table.map_postprocessed.fillna(table["map"]))
     best = table.iloc[median_runs(table, measure)[0]] if measure else table.iloc[0]
     return result.folder / best.variant / f"seed{best.seed}" / "submission.csv"
 

@@ -8,6 +8,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
 from functools import cache
 from pathlib import Path
@@ -192,6 +193,18 @@ def test_the_notebook_of_the_readme_runs_beside_the_module_alone(tmp_path):
     rows = jaguar_kit.validate_submission(tmp_path / "again.csv", tmp_path / "photographs" / "test.csv")
     assert rows["rows"] > 0
     assert pd.read_csv(tmp_path / "runs" / "first@photographs" / "results.csv")["map"].between(0, 1).all()
+
+
+def test_the_quick_start_of_the_docstring_needs_nothing_beside_the_module(tmp_path, monkeypatch):
+    (example,) = re.findall(r"this one file:\n\n((?:    .*\n)+)", jaguar_kit.__doc__)
+    given = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jaguar_kit, "run_recipe", lambda *arguments, **named: given.append((arguments, named)))
+    exec(textwrap.dedent(example), {})
+    ((recipe,), named) = given[0]
+    assert isinstance(recipe, dict), "a name would need recipes/"
+    assert jaguar_kit.recipe_from_dict(recipe).name == recipe["name"]
+    assert list(named) == ["data"]
 
 
 TOOLS = Path(jaguar_kit.__file__).parent / "tools"

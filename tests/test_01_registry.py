@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jaguar_kit as jk
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -307,6 +308,30 @@ def test_own_parts_with_unusual_types_refuse_wrong_values_in_one_line(registry, 
     jk.register("loss", "unusual")(part)
     with pytest.raises(KitError, match="loss unusual: folder: 7 is not"):
         jk.build("loss", "unusual", folder=7)
+
+
+def test_a_class_that_is_called_by_its_name_checks_and_converts_as_build_does():
+    for name, margin, words in (
+        ("ArcFace", 30, r"^ArcFace: margin: 30\.0 is out of range \(expected at least 0 and at most 1\.5708\)$"),
+        ("CosFace", -1, r"^CosFace: margin: -1\.0 is out of range"),
+        ("Triplet", "wide", r"^Triplet: margin: 'wide' is not a number"),
+    ):
+        with pytest.raises(KitError, match=words):
+            getattr(jk, name)(embedding_dim=4, num_identities=3, margin=margin)
+    loss = jk.ArcFace(embedding_dim=4, num_identities=3, margin="0.25", scale=np.float32(8))
+    assert (loss.margin, loss.scale) == (0.25, 8.0)
+    with pytest.raises(KitError, match=r"^BlurBackground: radius: 'far' is not a number"):
+        jk.BlurBackground(radius="far")
+
+
+@pytest.mark.parametrize("number", [np.int64(3), np.uint8(3), np.float32(0.5), np.float64(0.5)])
+def test_numbers_of_numpy_are_numbers(number):
+    hint = int if isinstance(number, np.integer) else float
+    converted = convert(number, hint, "x")
+    assert (type(converted), converted) == (hint, number)
+    assert "is not a whole number" in refusal(np.float64(3), int)
+    assert convert(np.bool_(True), bool, "x") is True
+    assert "is not a number" in refusal(np.float32("nan"), float)
 
 
 # components

@@ -930,6 +930,32 @@ def test_burst_safe_does_not_hash_when_a_column_tells():
     assert len(left) == len(right) == 4
 
 
+class Counted(np.ndarray):
+    """Numbers that count, all together, how many of them are looked at, wherever they are compared or sorted."""
+
+    looked_at = 0
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **named):
+        Counted.looked_at += self.size
+        return getattr(ufunc, method)(*map(np.asarray, inputs), **named)
+
+    def __array_function__(self, function, types, arguments, named):
+        Counted.looked_at += self.size
+        return function(*[np.asarray(one) if isinstance(one, Counted) else one for one in arguments], **named)
+
+
+def test_the_work_of_keeping_groups_apart_grows_as_the_images_do():
+    """Four times as many images, in groups of two, are looked at about as often each."""
+    looked_at = {}
+    for count in (200, 800):
+        train, Counted.looked_at = pd.DataFrame({"identity": [f"cat{row // 10}" for row in range(count)]}), 0
+        ((left, right),) = jk.apart(train, (np.arange(count) // 2).view(Counted), 0, 0.2)
+        assert len(right) == count // 5
+        assert not set(left // 2) & set(right // 2)
+        looked_at[count] = Counted.looked_at / count
+    assert 1 <= looked_at[800] <= 1.5 * looked_at[200], looked_at
+
+
 def test_burst_safe_suggests_the_nearest_column():
     with pytest.raises(KitError, match=r"data\.split\.column: 'brst' .*; did you mean 'burst'\?"):
         split("burst_safe", table("aabb", burst=list("1234")), column="brst")
@@ -1234,3 +1260,17 @@ def test_a_cut_cache_is_decoded_again(mini, tmp_path):
     stored = next((tmp_path / "pictures").glob("*.npy"))
     stored.write_bytes(stored.read_bytes()[:200])
     assert np.array_equal(open_store(mini, paths, 16, cache=tmp_path).pixels, whole)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"fit": "Squash"}, r"^open_store: fit: 'Squash' is not known; did you mean 'squash'\?$"),
+        ({"bad_images": "ignore"}, r"^open_store: bad_images: 'ignore' is not known"),
+        ({"size": 0}, r"^open_store: size: 0 is out of range \(expected at least 1\)$"),
+    ],
+)
+def test_a_store_that_there_is_not_is_one_line(settings, words, tmp_path):
+    paint(tmp_path / "x.png")
+    with pytest.raises(KitError, match=words):
+        open_store(tmp_path, ["x.png"], **{"size": 16, **settings})

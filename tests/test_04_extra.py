@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from jaguar_kit import KitError, load_competition, make_mini_dataset, recipe_from_dict, run_recipe
 from jaguar_kit_tools.experiments.open_set import vote
+from jaguar_kit_tools.experiments.runs import images_for
 
 SMALL = {
     "data": {"size": 32},
@@ -132,3 +133,78 @@ def test_several_models_answer_an_open_set_together(decide, tmp_path):
     assert "Ensemble" in (result.folder / "report.md").read_text()
     with pytest.raises(KitError, match="one model or ensemble: mean"):
         run_recipe(jaguar_kit.override(recipe, "ensemble=rank", "x"), data=data, out=tmp_path / "more", device="cpu")
+
+
+# wherever runs read their data
+
+
+def seen_by(weights):
+    """How many identities of the further folder the weights know."""
+    return sum(name.startswith("zoo/") for name in jaguar_kit.load_weights(weights)[1]["identities"])
+
+
+def test_every_run_of_a_search_trains_on_extra_images(mini, more, tmp_path, monkeypatch):
+    monkeypatch.setattr(jaguar_kit, "rooms_for", lambda _: False)  # no report
+    space = {"train.lr": {"low": 1e-4, "high": 1e-3}}
+    recipe = recipe_with([str(more)], search={"trials": 1, "space": space})
+    folder = run_recipe(recipe, data=mini, out=tmp_path, device="cpu").folder
+    made = [path.parent for path in folder.rglob("weights.safetensors")]
+    assert len(made) == 3, "a trial, the best again, and the baseline"
+    assert [seen_by(place) for place in made] == [6, 6, 6]
+
+
+def test_a_run_beside_others_opens_the_same_images_as_one_alone(mini, more, tmp_path):
+    recipe = recipe_with([str(more)])
+    (competition,) = jaguar_kit.load_competitions(jaguar_kit.expand(recipe), mini).values()
+    alone = jaguar_kit.open_data(recipe, competition)
+    beside = images_for(recipe, mini, tmp_path)
+    assert beside.fingerprint == alone.fingerprint
+    assert beside.competition.identities == alone.competition.identities
+    for one, other in zip(beside.splits[0], alone.splits[0]):
+        assert np.array_equal(one, other)
+
+
+def test_images_of_the_data_are_no_extra_images_under_another_name(mini, tmp_path):
+    copies = tmp_path / "copies"
+    for number, row in enumerate(pd.read_csv(mini / "train.csv").head(4).itertuples()):
+        (copies / row.ground_truth).mkdir(parents=True, exist_ok=True)
+        shutil.copy(mini / "train" / "train" / row.filename, copies / row.ground_truth / f"renamed{number}.png")
+    asked = jaguar_kit.load_competition(mini).test.path[0]
+    (copies / "stranger").mkdir()
+    shutil.copy(mini / asked, copies / "stranger" / "asked.png")
+    for folder, count in ((mini, 56), (copies, 5)):
+        with pytest.raises(KitError, match=rf"data\.extra: .*: {count} of its images are images of .*, too"):
+            run_recipe(recipe_with([str(folder)]), data=mini, out=tmp_path / "runs", device="cpu")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_column_of_the_user_s_own_that_is_called_extra_changes_nothing(mini, more, tmp_path):
+    data = shutil.copytree(mini, tmp_path / "data")
+    train = pd.read_csv(data / "train.csv")
+    train.assign(extra=["seen by Joe" if row % 2 else "" for row in range(len(train))]).to_csv(
+        data / "train.csv", index=False
+    )
+    for folders in ([], [str(more)]):
+        recipe = recipe_with(folders)
+        told = []
+        for root in (mini, data):
+            (competition,) = jaguar_kit.load_competitions(jaguar_kit.expand(recipe), root).values()
+            images = jaguar_kit.open_data(recipe, competition)
+            told.append([part.tolist() for part in images.splits[0]])
+            assert jaguar_kit.own_rows(images.competition.train).sum() == len(train)
+        assert told[0] == told[1]
+    assert images.competition.train.extra[1] == "seen by Joe"
+
+
+def test_a_project_that_was_moved_with_its_extra_images_is_the_same_data(mini, more, tmp_path, monkeypatch):
+    monkeypatch.setattr(jaguar_kit, "rooms_for", lambda _: False)  # no report
+    first, second = tmp_path / "first", tmp_path / "second"
+    for source, name in ((mini, "data"), (more, "zoo")):
+        shutil.copytree(source, first / name)
+    tables = []
+    for place in (first, second):
+        if place == second:
+            shutil.move(first, second)
+        monkeypatch.chdir(place)
+        tables.append(run_recipe(recipe_with(["zoo"]), data="data", out="runs", device="cpu").table)
+    pd.testing.assert_frame_equal(tables[0], tables[1])

@@ -1,5 +1,7 @@
 """Samplers: how long an epoch is, that nothing is skipped, and never a batch of one."""
 
+import itertools
+import sys
 from collections import Counter
 
 import numpy as np
@@ -114,6 +116,48 @@ def test_a_pk_batch_repeats_a_row_only_when_the_identity_has_too_few():
     codes = np.repeat(np.arange(4), 8)
     for batch in pk_batches(np.arange(32), codes, 0, np.random.default_rng(0), 2, 4):
         assert len(set(batch)) == len(batch)
+
+
+class CountingGenerator(np.random.Generator):
+    """Draws as any other, and counts how many values it was given or asked for."""
+
+    count = 0
+
+    def permutation(self, values, *more):
+        self.count += np.size(values)
+        return super().permutation(values, *more)
+
+    def choice(self, values, *more, **named):
+        self.count += np.size(values)
+        return super().choice(values, *more, **named)
+
+    def random(self, size=None, *more):
+        self.count += size or 1
+        return super().random(size, *more)
+
+
+def test_the_work_of_a_pk_epoch_grows_as_its_images_do():
+    """Four times as many images, of as many more identities, take about four times as many draws and lines of code."""
+    work = []
+    for count, longest in itertools.product((500, 2000), (0.0, 0.5)):  # the share of the images of one identity
+        identities, rest = count // 5, count - count // 5
+        drawn = np.random.default_rng(0).integers(0, identities, rest)
+        codes = np.r_[np.arange(identities), np.where(np.arange(rest) < longest * count, 0, drawn)]
+        rng, lines = CountingGenerator(np.random.PCG64(0)), []
+
+        def trace(frame, event, _, lines=lines):
+            lines += [1] * (event == "line")
+            return trace if "jaguar_kit" in frame.f_code.co_filename else None
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            pk_batches(np.arange(count), codes, 0, rng)
+        finally:
+            sys.settrace(before)
+        work.append(np.array([rng.count, len(lines)]))
+    assert (work[2] < 6 * work[0]).all(), work
+    assert (work[3] < 6 * work[1]).all(), work
 
 
 @pytest.mark.parametrize("name", ["random", "class_balanced", "pk"])

@@ -380,3 +380,62 @@ def test_two_pieces_of_evidence_of_one_kind_are_both_added():
     )
     assert not np.allclose(both, one)
     assert not np.allclose(both, other)
+
+
+# spots and steps on what a notebook has at hand
+
+
+def test_spots_are_found_in_arrays_as_in_a_store(spotted, spots):
+    found = extract_local(spotted, "sift", np.int64(64))
+    assert torch.equal(found.descriptors, spots.descriptors)
+    assert torch.equal(local_similarity(found), local_similarity(spots))
+    with pytest.raises(KitError, match=r"^extract_local: images: there are none"):
+        extract_local(spotted[:0], "sift")
+    with pytest.raises(KitError, match=r"^extract_local: detector: 'sfit' is not known; did you mean 'sift'\?$"):
+        extract_local(spotted, "sfit")
+
+
+class PaddedDetector:
+    """Finds two spots in an image, unlike in each, and fills up with spots of one place that it did not find."""
+
+    def __init__(self, points):
+        self.points, self.looked_at = points, 0
+
+    def __call__(self, images):
+        found = torch.zeros(self.points, dtype=torch.bool)
+        found[:2] = True
+        frames = torch.full((1, self.points, 2, 3), 10.0)
+        frames[:, :2, :, 2] = torch.tensor([[20.0, 30.0], [40.0, 50.0]])
+        descriptors = torch.ones(1, self.points, 128)
+        descriptors[0, :2] = torch.eye(128)[2 * self.looked_at :][:2]
+        self.looked_at += 1
+        return frames, 1e-3 * found[None], descriptors
+
+
+def test_spots_that_sift_fills_up_with_are_none(monkeypatch):
+    monkeypatch.setattr(kornia.feature, "SIFTFeature", PaddedDetector)
+    found = extract_local(np.random.default_rng(7).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8), "sift", 16)
+    assert (found.descriptors.float().norm(dim=2) > 0).sum(1).tolist() == [2, 2, 2]
+    assert local_similarity(found).eq(0).all()
+
+
+FEW = np.random.default_rng(3).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("steps", "given", "words"),
+    [
+        (["tta"], {"views": lambda scales, flip: torch.eye(3)}, r"^postprocess: views: \(3, 3\) \(expected \(4, 4\)"),
+        (["tta", "blend"], {"views": lambda scales, flip: np.eye(4)[:, :2]}, r"^postprocess: views: \(4, 2\)"),
+        (["posterior"], {"logits": np.ones((3, 2))}, r"^postprocess: posterior: of 3 images \(expected 4\)$"),
+        (["posterior", "fuse"], {"logits": np.ones((5, 2))}, r"^postprocess: posterior: of 5 images \(expected 4\)$"),
+        (
+            [{"name": "local", "detector": "sift", "size": 64, "points": 8}],
+            {"images": FEW},
+            r"^postprocess: local: of 3 images \(expected 4\)$",
+        ),
+    ],
+)
+def test_steps_never_answer_for_another_number_of_images(steps, given, words):
+    with pytest.raises(KitError, match=words):
+        postprocess(steps, np.eye(4), **given)

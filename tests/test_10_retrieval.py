@@ -674,3 +674,61 @@ def test_a_shortlist_of_equals_is_ordered_by_the_other_scores():
     similarity = np.array([[1.0, 0.5, 0.5, 0.2], [0.5, 1.0, 0.5, 0.2], [0.5, 0.5, 1.0, 0.2], [0.2, 0.2, 0.2, 1.0]])
     found = jaguar_kit.shortlist_rescore(similarity, lambda queries, candidates: candidates, k=2)
     assert found[0, 2] > found[0, 1] > found[0, 3], "what is on no shortlist stays behind"
+
+
+def settings_of_all_kinds(whole, number):
+    """What the functions of this section make of their settings, written as `whole` and `number` write them."""
+    embeddings, labels = clusters(count=24, identities=12, seed=1)
+    similarity, views = np.asarray(similarity_matrix(embeddings)), torch.linspace(0, 1, 384).view(2, 3, 8, 8)
+    pairs = {"over": "queries", "rounds": whole(20), "seed": whole(1), "level": number(0.75)}
+    return [
+        jaguar_kit.top_k(embeddings, embeddings, whole(2))[1],
+        jaguar_kit.query_expansion(embeddings, whole(2), number(2)),
+        jaguar_kit.database_augmentation(embeddings, k=whole(2)),
+        jaguar_kit.k_reciprocal_rerank(embeddings, k1=whole(3), k2=whole(2), lambda_value=number(0.25)),
+        jaguar_kit.blend(similarity, similarity.T**2, number(0.25)),
+        jaguar_kit.shortlist_rescore(similarity, lambda queries, candidates: candidates, k=whole(3)),
+        jaguar_kit.closed_set_posterior(embeddings, temperature=number(0.5)),
+        jaguar_kit.bootstrap_interval(similarity, labels, **pairs),
+        jaguar_kit.multi_scale_tta(lambda x: x.flatten(1), views, [number(1.0), number(0.75)]),
+        jaguar_kit.embed(lambda x: x.flatten(1), views, batch_size=whole(1)),
+        jaguar_kit.build("loss", "arcface", embedding_dim=4, num_identities=whole(3), margin=number(0.25)).margin,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("whole", "number"),
+    [(np.int64, np.float32), (np.uint8, np.float64), (int, str)],
+    ids=["numpy", "other numpy", "numbers as text"],
+)
+def test_a_setting_means_the_same_however_its_number_is_written(whole, number):
+    for found, expected in zip(settings_of_all_kinds(whole, number), settings_of_all_kinds(int, float), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: jaguar_kit.k_reciprocal_rerank(np.eye(4), k1=None), "^k_reciprocal_rerank: k1: None is not a whole"),
+        (
+            lambda: jaguar_kit.k_reciprocal_rerank(np.eye(4), lambda_value=2),
+            r"^k_reciprocal_rerank: lambda_value: 2\.0",
+        ),
+        (lambda: jaguar_kit.closed_set_posterior(np.eye(4), temperature="cold"), "temperature: 'cold' is not a number"),
+        (lambda: jaguar_kit.bootstrap_interval(np.eye(4), list("aabb"), seed=None), "^bootstrap_interval: seed: None"),
+        (lambda: jaguar_kit.fit_calibration([0.1, 0.2], [0, 1], "isotonc"), "did you mean 'isotonic'"),
+        (lambda: jaguar_kit.blend(np.eye(2), np.eye(2), "much"), "^blend: raw_weight: 'much' is not a number"),
+    ],
+)
+def test_a_setting_that_is_none_is_told_with_its_function(call, words):
+    with pytest.raises(KitError, match=words):
+        call()
+
+
+def test_re_ranking_takes_no_distances_for_similarities():
+    distances = torch.cdist(torch.eye(4), torch.eye(4)).numpy()
+    for told in (-distances, distances):
+        with pytest.raises(KitError, match=r"^similarity: "):
+            jaguar_kit.k_reciprocal_rerank(similarity=told)
+    with pytest.raises(KitError, match=r"an image has -?0 with itself \(expected 1; is it a distance\?\)$"):
+        jaguar_kit.k_reciprocal_rerank(similarity=-distances)

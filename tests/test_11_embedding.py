@@ -1,6 +1,7 @@
 """Cosines, embedding in batches, and features that are computed once."""
 
 import itertools
+import random
 from dataclasses import replace
 
 import jaguar_kit
@@ -83,6 +84,82 @@ def test_result_is_float32_on_the_cpu_without_gradient():
         assert rows.dtype == torch.float32, dtype
         assert rows.device == CPU
         assert not rows.requires_grad, dtype
+
+
+# an embedder, as it was built
+
+
+def built(**model):
+    torch.manual_seed(0)
+    return jaguar_kit.build_embedder({"backbone": "test_resnet", "pretrained": False, "input_size": 32, **model})
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+@pytest.mark.parametrize("look", [embed, jaguar_kit.flip_tta, jaguar_kit.multi_scale_tta])
+def test_what_was_just_built_embeds_as_in_evaluation_and_stays_as_it_was(look, freeze):
+    embedder, images = built(freeze=freeze), torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    before = {name: value.clone() for name, value in embedder.state_dict().items()}
+    assert embedder.training
+    with torch.no_grad():
+        rows, alone = look(embedder, images), look(embedder, images[:1])
+        torch.testing.assert_close(alone, rows[:1])  # whatever is beside it
+        torch.testing.assert_close(rows, look(built(freeze=freeze).eval(), images))
+    assert embedder.training
+    assert all(torch.equal(value, before[name]) for name, value in embedder.state_dict().items())
+
+
+def test_a_network_in_evaluation_stays_in_evaluation():
+    embedder = built().eval()
+    embed(embedder, torch.rand(2, 3, 32, 32))
+    jaguar_kit.flip_tta(embedder, torch.rand(2, 3, 32, 32))
+    assert not embedder.training
+
+
+@pytest.mark.parametrize("view_seed", [(), (3,)])
+def test_the_caller_draws_on_as_if_nothing_had_been_embedded(view_seed, store):
+    def drawn():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    jaguar_kit.seed_everything(5)
+    expected = [drawn() for _ in range(2)]
+    noise = Preparation(Component("background", "noise"), (), 32, (0.5,) * 3, (0.5,) * 3)
+    source = jaguar_kit.PixelSource(store, noise, CPU)
+    jaguar_kit.seed_everything(5)
+    first = drawn()
+    rows = embed(lambda x: x.flatten(1), source, view_seed=view_seed)
+    assert [first, drawn()] == expected
+    assert torch.equal(rows, embed(lambda x: x.flatten(1), source, view_seed=view_seed)), "each time alike"
+
+
+@pytest.mark.parametrize("model", [{"input_size": 48}, {"crop": 0.5}, {"input_size": 40, "crop": 0.8}, {}])
+def test_images_are_seen_at_the_size_and_by_the_crop_of_their_model(model, store):
+    embedder = built(**model).eval()
+    size, cfg = model.get("input_size", 32), embedder.backbone.pretrained_cfg
+    original = Component("background", "original")
+    as_in_a_run = Preparation(original, (), size, cfg["mean"], cfg["std"], model.get("crop", 1.0))
+    seen, features = [], embedder.backbone.forward_features
+    embedder.backbone.forward_features = lambda x: features(seen.append(x) or x)
+    for images in (store, store.pixels):
+        embed(embedder, images)
+        inputs = as_in_a_run(torch.from_numpy(store.pixels).permute(0, 3, 1, 2), training=False)
+        assert seen[-1].shape == (6, 3, size, size)
+        torch.testing.assert_close(seen[-1], inputs)
+
+
+def test_images_that_are_not_square_become_so_even_where_a_side_fits():
+    embedder, seen = built(), []
+    features = embedder.backbone.forward_features
+    embedder.backbone.forward_features = lambda x: features(seen.append(tuple(x.shape)) or x)
+    for shape in ((16, 32), (32, 16)):
+        embed(embedder, np.zeros((2, *shape, 3), np.uint8))
+    assert seen == [(2, 3, 32, 32)] * 2
+
+
+def test_positions_may_be_true_where_an_image_is_meant(store):
+    meant = np.array([True, False, False, True, True, False])
+    rows = embed(built(), store, meant)
+    assert torch.equal(rows, embed(built(), store, [0, 3, 4]))
+    assert embed(built(), store, np.zeros(6, bool)).shape == embed(built(), store.pixels[:0]).shape == (0, 256)
 
 
 # sources and cached features
@@ -286,3 +363,10 @@ def test_fingerprint_of_a_module_tells_any_change_of_a_tensor():
     assert after != before
     layer[0].weight.data[1, 2] += 1e-6
     assert jaguar_kit.module_fingerprint(layer) not in (before, after)
+
+
+def test_parts_that_were_in_evaluation_stay_there():
+    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Dropout())
+    network[1].eval()
+    embed(network, torch.rand(4, 3))
+    assert [part.training for part in network.modules()] == [True, True, False, True]

@@ -181,3 +181,24 @@ def test_any_statistic_of_a_backbone_moves_once_a_part():
     trainer.embedder.backbone.norm = nn.Sequential(trainer.embedder.backbone.norm, Doubling())
     backward(trainer, task)
     assert float(trainer.embedder.backbone.norm[1].seen) == 3
+
+
+def frozen_run(size, **changes):
+    model = {"backbone": "test_resnet", "pretrained": False, "freeze": True}
+    train = {"micro_batch": size, **changes.pop("train", {})}
+    return recipe_from_dict({"name": "frozen", "model": model, "train": train, **changes})
+
+
+def test_how_many_images_go_at_a_time_counts_where_each_part_draws_for_itself():
+    drawn = [
+        {"augment": ["flip"]},
+        {"background": "random"},
+        {"background": "noise"},
+        {"background": "swap"},
+        {"loss": "arcface", "train": {"mix": "mixup"}},
+    ]
+    for changes in drawn:
+        told = jaguar_kit.differing_settings(frozen_run(4, **changes), frozen_run(8, **changes))
+        assert told == [("train.micro_batch", 4, 8)], changes
+    for changes in ({}, {"background": "black"}, {"background": "inpaint"}):
+        assert not jaguar_kit.differing_settings(frozen_run(4, **changes), frozen_run(8, **changes)), changes

@@ -1241,6 +1241,46 @@ def test_runs_that_time_does_not_suffice_for_are_told_and_done_by_the_next_comma
     assert list(table.seed) == [1, 2, 3]
 
 
+def test_folds_that_time_does_not_suffice_for_are_left_out_and_made_by_the_next_command(
+    mini, tmp_path, monkeypatch, capsys
+):
+    path = written(tmp_path, data={"split": {"name": "kfold", "folds": 3}}, train={"epochs": 2})
+    line, place = [path, "--data", mini, "--out", tmp_path / "out"], place_of(tmp_path / "out", mini)
+    train_fold, clock = jaguar_kit.run_split, time.monotonic
+    with monkeypatch.context() as patch:
+
+        def last(*arguments):
+            train_fold(*arguments)
+            patch.setattr(time, "monotonic", lambda: clock() + 7200)
+
+        patch.setattr(jaguar_kit, "run_split", last)
+        assert called(*line, "-o", "train.max_hours=1") == 0
+    told, first = metrics_of(place), metrics_of(place / "fold0")
+    assert "train.max_hours is over: 2 of 3 folds are left for later" in capsys.readouterr().out
+    assert [path.name for path in sorted(place.glob("fold*"))] == ["fold0"]
+    assert (told["stopped"], told["map"]) == ("max_hours", first["map"])
+    assert "stopped" not in first
+    before = (place / "submission.csv").read_bytes()
+    assert before == (place / "fold0" / "submission.csv").read_bytes()
+    assert called(*line) == 0
+    told, folds = metrics_of(place), [metrics_of(place / f"fold{number}") for number in range(3)]
+    assert "stopped" not in told
+    assert folds[0] == first
+    assert [fold["epochs"] for fold in folds] == [2, 2, 2]
+    assert told["map"] == pytest.approx(np.mean([fold["map"] for fold in folds]))
+    assert (place / "submission.csv").read_bytes() != before
+
+
+def test_a_recipe_in_which_nothing_learns_is_refused_in_one_line(mini, tmp_path, capsys):
+    path = written(tmp_path, model={"freeze": True, "head": "none"}, loss="triplet")
+    line = [path, "--data", mini, "--out", tmp_path / "out"]
+    assert called(*line) == 2
+    told = capsys.readouterr().err
+    assert told == ("error: train.epochs: nothing learns (expected train.epochs: 0, a head, or model.freeze: false)\n")
+    assert not (tmp_path / "out").exists()
+    assert called(*line, "-o", "train.epochs=0") == 0
+
+
 # processes of their own
 
 
@@ -1620,6 +1660,37 @@ def test_two_processes_with_batches_in_parts_have_the_loss_of_one_with_whole_bat
     one, two = (log_of(place_of(tmp_path / name, mini)) for name in ("one", "two"))
     np.testing.assert_allclose(two.train_loss[1:], one.train_loss[1:], rtol=1e-5)
     np.testing.assert_allclose(two.grad_norm[1:], one.grad_norm[1:], rtol=1e-3)
+
+
+AVERAGED = {  # batch norm, of which each process sees other images
+    "model": {**LEARNING, "head": {"name": "linear", "output": 8}},
+    "train": {"epochs": 2, "ema": 0.8, "patience": 0},
+}
+
+
+def run_unreported(settings, recipe: str, data: Path, out: Path) -> None:
+    """A process of several that make a run, without its report."""
+    os.environ.update(settings)
+    torch.set_num_threads(1)
+    jaguar_kit.rooms_for = lambda _: False
+    jaguar_kit.run_recipe(recipe, data, out, "cpu")
+
+
+@pytest.mark.slow
+def test_weights_that_two_processes_averaged_have_the_map_that_is_told(mini, tmp_path):
+    cache = {jaguar_kit.CACHE_VARIABLE: os.environ[jaguar_kit.CACHE_VARIABLE]}
+    job = (written(tmp_path / "learned", **AVERAGED), mini, tmp_path / "two")
+    both = [CONTEXT.Process(target=run_unreported, args=({**cache, **rank}, *job)) for rank in ranks(free_port())]
+    for process in both:
+        process.start()
+    assert [ended(process) for process in both] == [0, 0]
+    place = place_of(tmp_path / "two", mini)
+    again = jaguar_kit.merge_settings(AVERAGED, {"checkpoint": str(place), "train": {"epochs": 0}})
+    run_recipe(recipe_of(**again), data=mini, out=tmp_path / "one", device="cpu")
+    told, found = metrics_of(place), metrics_of(place_of(tmp_path / "one", mini))
+    assert told["map"] != pytest.approx(told["untrained"]["map"], abs=1e-3)
+    for metric in ("map", "retrieval_map", "pair_auc", "test_map"):
+        assert found[metric] == pytest.approx(told[metric], abs=1e-6), metric
 
 
 def test_the_log_tells_where_embeddings_lie_in_the_ball():

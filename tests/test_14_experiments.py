@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import jaguar_kit
 import matplotlib.figure
@@ -20,6 +21,7 @@ import yaml
 from jaguar_kit import load_recipe, recipe_from_dict, run_recipe
 from jaguar_kit_tools.experiments import comparison as report_tool
 from jaguar_kit_tools.experiments import report as report_room
+from jaguar_kit_tools.experiments import runs as runs_room
 from jaguar_kit_tools.experiments import smoke as smoke_room
 from PIL import Image
 from tiny import smaller
@@ -823,3 +825,292 @@ def test_an_ensemble_of_what_does_not_fit_together_is_refused(changes, words, mi
     with pytest.raises(jaguar_kit.KitError, match=words):
         run_recipe(recipe_of(**changes), mini, tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+# what is told of runs that differ in seeds, images or data
+
+
+@pytest.fixture
+def without_details(monkeypatch):
+    """Reports have words and tables only, which take no time."""
+    for part in ("report_curves", "report_detail", "run_details"):
+        monkeypatch.setattr(report_room, part, lambda *_: None)
+
+
+def test_an_interim_page_compares_by_the_seeds_that_all_variants_have(mini, tmp_path, without_details, monkeypatch):
+    """After three of four runs one variant has both seeds, and the other has the first alone."""
+    pages, report_so_far = [], runs_room.Between.report
+
+    def watched(between):
+        report_so_far(between)
+        pages.append((between.experiment.folder / "report.md").read_text())
+
+    for name in ("REPORTS", "FIRST_REPORT"):
+        monkeypatch.setattr(runs_room, name, 0)
+    monkeypatch.setattr(runs_room.Between, "report", watched)
+    recipe = recipe_of(variants={"slow": {}, "fast": {"train": {"lr": 4e-3}}}, seeds=[1, 2], **FROZEN)
+    result = run_recipe(recipe, data=mini, out=tmp_path)
+    maps = result.table.set_index(["variant", "seed"])["map"]
+    assert len(pages) == 3
+    for variant in ("slow", "fast"):
+        assert f"| {variant} | 1 | {maps[variant, 1]:.4f} |" in pages[2]
+        assert f"| {variant} | 2 | {maps[variant].mean():.4f} |" in result.report.with_suffix(".md").read_text()
+    assert f"{maps['slow', 2]:.4f}" in pages[1]
+    assert f"{maps['slow', 2]:.4f}" not in pages[2]
+
+
+def chosen_of(folder: Path, *variants: str, **scores) -> str:
+    """The submission that a terminal names, below the folder, of a table with three seeds of each variant."""
+    runs = [(variant, seed) for variant in variants for seed in (1, 2, 3)]
+    for variant, seed in runs:
+        place = folder / variant / f"seed{seed}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "submission.csv").touch()
+    table = pd.DataFrame(runs, columns=["variant", "seed"]).assign(**scores)
+    lines = jaguar_kit.closing_lines(jaguar_kit.Result(folder, table, None), False)
+    (told,) = [line for line in lines if line.startswith("  submission: ")]
+    return str(Path(told.partition(": ")[2]).parent.relative_to(folder))
+
+
+def test_the_submission_is_that_of_the_median_run_of_the_best_variant(tmp_path):
+    maps = [0.80, 0.82, 0.81, 0.60, 0.90, 0.62]  # the highest single score is one lucky seed of the worse variant
+    assert chosen_of(tmp_path, "steady", "lucky", map=maps) == "steady/seed3"
+    processed = [0.30, 0.20, 0.40, 0.70, 0.60, 0.50]  # which is what is submitted
+    assert chosen_of(tmp_path, "steady", "lucky", map=maps, map_postprocessed=processed) == "lucky/seed2"
+    none = [np.nan] * 3  # the first variant has no steps, and submits raw similarities
+    assert chosen_of(tmp_path, "raw", "steps", map=maps, map_postprocessed=[*none, 0.7, 0.6, 0.5]) == "raw/seed3"
+    named = [0.50, 0.90, 0.60, 0.10, 0.20, 0.30]
+    scores = {"map": maps, "map_postprocessed": processed, "open_set": named}
+    assert chosen_of(tmp_path, "steady", "lucky", **scores) == "steady/seed3"
+    assert chosen_of(tmp_path, "one", "other", map=[np.nan] * 6) == "one/seed1", "where nothing was validated"
+
+
+def test_folds_tell_which_images_they_were_validated_on(mini, tmp_path, without_details):
+    listed = pd.read_csv(mini / "train.csv").groupby("ground_truth").head(6)
+    listed.to_csv(tmp_path / "listed.csv", index=False)
+    fewer = {"subset": str(tmp_path / "listed.csv"), "subset_applies_to": "all"}
+    variants = {"all": {}, "quick": {"train": {"lr": 4e-3}}, "fewer": {"data": fewer}}
+    recipe = recipe_of(data={"split": {"name": "kfold", "folds": 2}}, variants=variants, **FROZEN)
+    result = run_recipe(recipe, data=mini, out=tmp_path / "out")
+    table = pd.read_csv(result.folder / "results.csv").set_index("variant")
+    assert table.validated_on.notna().all()
+    assert table.validated_on["all"] == table.validated_on["quick"] != table.validated_on["fewer"]
+    told = (result.folder / "report.md").read_text()
+    difference = table["map"]["fewer"] - table["map"]["all"]
+    assert f"fewer - all: {difference:+.4f}, on other validation images, so that nothing is paired." in told
+    assert "quick - all: " in told
+    assert not re.search("quick - all: .* on other validation images", told)
+
+
+def test_without_validation_several_runs_end_with_a_report_and_a_submission(mini, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(jaguar_kit.Page, "figure", DRAW)
+    variants = {"one": {}, "two": {"train": {"lr": 4e-3}}}
+    recipe = recipe_of(data={"split": "all"}, variants=variants, seeds=[1, 2], **FROZEN)
+    result = run_recipe(recipe, data=mini, out=tmp_path)
+    assert result.table["map"].isna().all()
+    assert len(result.table) == 4
+    told = capsys.readouterr().out
+    assert f"submission: {result.folder / 'one' / 'seed1' / 'submission.csv'}" in told
+    assert "Nothing was validated" in result.report.with_suffix(".md").read_text()
+    for row in result.table.itertuples():
+        path = result.folder / row.variant / f"seed{row.seed}" / "submission.csv"
+        assert jaguar_kit.validate_submission(path, mini / "test.csv")["rows"] > 0
+
+
+def first_two_swapped(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The table, in which two rows of different values in this column have changed them."""
+    other = int((table[column] != table[column][0]).to_numpy().argmax())
+    values = table[column].copy()
+    values[0], values[other] = values[other], values[0]
+    return table.assign(**{column: values})
+
+
+@pytest.mark.parametrize("name", ["solution.csv", "views.csv"])
+def test_a_finished_run_is_not_kept_where_what_is_known_of_test_images_changed(name, mini, tmp_path, without_details):
+    data = Path(shutil.copytree(mini, tmp_path / "data"))
+    run = partial(run_recipe, recipe_of(**FROZEN), data=data, out=tmp_path / "out")
+    first = run()
+    table = pd.read_csv(data / name)
+    part = table[table.split == "test"].reset_index(drop=True) if name == "views.csv" else table
+    others = table[table.split != "test"] if name == "views.csv" else table[:0]
+    column = "flank" if name == "views.csv" else "ground_truth"
+    pd.concat([others, first_two_swapped(part, column)]).to_csv(data / name, index=False)
+    with pytest.raises(jaguar_kit.KitError, match=r"the data: other images or labels.*--force"):
+        run()
+    again = run(force=True)
+    assert (again.folder / "default" / "seed42.old1").is_dir()
+    assert again.table["map"][0] == first.table["map"][0]
+    assert (again.table.test_map[0] == first.table.test_map[0]) == (name == "views.csv")
+    pd.testing.assert_frame_equal(run().table, again.table)
+
+
+def test_a_recipe_may_be_a_mapping(finished, mini):
+    result = run_recipe(TINY, data=mini, out=finished.folder.parent)
+    pd.testing.assert_frame_equal(result.table, finished.table)
+
+
+# parts that a notebook adds
+
+NOTEBOOK = """
+from __future__ import annotations
+
+from typing import Annotated
+
+import jaguar_kit
+import torch
+from jaguar_kit import Range, register
+
+Quarters = Annotated[float, Range(low=0, high=0.75)]  # a type that the kit does not know
+used = {}
+
+
+def see(kind, share):
+    used[kind] = share
+
+
+@register("loss", "own")
+class OwnLoss(jaguar_kit.ArcFace):
+    share: Quarters = 0.5
+
+    def per_sample_loss(self, embeddings, labels):
+        see("loss", self.share)
+        return super().per_sample_loss(embeddings, labels)
+
+
+@register("loss", "own_from_nothing")
+class LossFromNothing(jaguar_kit.IdentityLoss):
+    per_sample = True
+    share: Quarters = 0.5
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.weight = torch.nn.Parameter(torch.zeros(self.num_identities, self.embedding_dim))
+
+    def per_sample_loss(self, embeddings, labels):
+        see("summand", self.share)
+        distance = (embeddings - self.weight[labels]).square().sum(1)
+        return distance, torch.ones_like(labels, dtype=torch.bool)
+
+
+@register("background", "own")
+class OwnBackground(jaguar_kit.Background):
+    share: Quarters = 0.5
+
+    def paint(self, rgb, alpha):
+        see("background", self.share)
+        return torch.full_like(rgb, self.share)
+
+
+@register("augmentation", "own")
+class OwnAugmentation(jaguar_kit.Part):
+    share: Quarters = 0.5
+
+    def forward(self, rgb):
+        see("augmentation", self.share)
+        return rgb * (1 - self.share)
+
+
+@register("pooling", "own")
+class OwnPooling(jaguar_kit.AveragePooling):
+    share: Quarters = 0.5
+
+    def reduce(self, places):
+        see("pooling", self.share)
+        return super().reduce(places) * self.share
+
+
+@register("geometry", "own")
+class OwnGeometry(jaguar_kit.Cosine):
+    share: Quarters = 0.5
+
+    def similarity(self, points, others):
+        see("geometry", self.share)
+        return super().similarity(points, others)
+
+
+@register("head", "own")
+def own_head(in_features: int, share: Quarters = 0.5):
+    see("head", share)
+    return torch.nn.Linear(in_features, 8)
+
+
+@register("mix", "own")
+def own_mix(images, share: Quarters = 0.5):
+    see("mix", share)
+    return images, torch.arange(len(images)), torch.ones(len(images))
+
+
+@register("sampler", "own")
+def own_sampler(rows, codes, batch_size, rng, share: Quarters = 0.5):
+    see("sampler", share)
+    return jaguar_kit.random_batches(rows, codes, batch_size, rng)
+
+
+@register("optimizer", "own")
+def own_optimizer(parameters, lr, weight_decay, share: Quarters = 0.5):
+    see("optimizer", share)
+    return torch.optim.SGD(parameters, lr=lr)
+
+
+@register("schedule", "own")
+def own_schedule(optimizer, share: Quarters = 0.5):
+    see("schedule", share)
+    return jaguar_kit.Schedule(torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0))
+
+
+@register("split", "own")
+def own_split(train, hashes, split_seed, share: Quarters = 0.5):
+    see("split", share)
+    return jaguar_kit.build("split", "stratified", train=train, hashes=hashes, split_seed=split_seed)
+
+
+@register("postprocess", "own")
+def own_step(state, share: Quarters = 0.5):
+    see("postprocess", share)
+    return jaguar_kit.query_expansion_step(state, k=1)
+"""
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """A module that registers a part of every kind, as cells of a notebook would."""
+    monkeypatch.setattr(jaguar_kit, "REGISTRY", dict(jaguar_kit.REGISTRY))
+    module = ModuleType("notebook")
+    monkeypatch.setitem(sys.modules, "notebook", module)
+    exec(compile(NOTEBOOK, "notebook", "exec"), vars(module))
+    return module
+
+
+def test_a_recipe_uses_parts_of_every_kind_that_a_notebook_adds(notebook, mini, tmp_path, without_details):
+    own = {"name": "own", "share": "0.25"}
+    parts = [own, {"name": "own_from_nothing", "share": 0.25}]
+    train = {"epochs": 1, "batch_size": 16, **dict.fromkeys(("mix", "sampler", "optimizer", "schedule"), own)}
+    recipe = recipe_from_dict(
+        {
+            **TINY,
+            "data": {"size": 32, "split": own},
+            "background": own,
+            "augment": [own],
+            "model": {**TINY["model"], "pooling": own, "head": own, "geometry": own},
+            "loss": {"name": "sum", "parts": parts},
+            "train": train,
+            "postprocess": [own],
+        }
+    )
+    result = run_recipe(recipe, data=mini, out=tmp_path)
+    kinds = {kind for kind, _ in jaguar_kit.REGISTRY} - {"analysis", "duplicates"}
+    assert notebook.used == dict.fromkeys([*kinds, "summand"], 0.25)
+    assert 0 < result.table["map"][0] <= 1
+
+
+def test_a_part_of_a_notebook_is_checked_by_its_own_types_and_those_that_it_inherits(notebook):
+    for settings, words in (
+        ({"share": 0.8}, r"loss\.share: 0\.8 is out of range \(expected at least 0 and at most 0\.75\)"),
+        ({"margin": 30}, r"loss\.margin: 30\.0 is out of range"),
+        ({"beta": 2}, r"loss\.beta: 2\.0 is out of range"),
+        ({"shares": 0.1}, r"loss\.shares: loss 'own' has no such setting; did you mean 'share'\?"),
+    ):
+        with pytest.raises(jaguar_kit.KitError, match=words):
+            recipe_of(loss={"name": "own", **settings})
+    with pytest.raises(jaguar_kit.KitError, match="OwnLoss: share: 'wide' is not a number"):
+        notebook.OwnLoss(embedding_dim=4, num_identities=3, share="wide")

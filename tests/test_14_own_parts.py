@@ -144,21 +144,30 @@ def own_step(state: jk.Retrieval, power: Share = 0.5) -> jk.Retrieval:
     matrix = state.matrix()
     return jk.replace(state, similarity=matrix.sign() * matrix.abs() ** power)
 '''
-PARTS = {
-    "loss": ({"name": "own_class", "weight": 0.25}, {"name": "own_subclass", "easier": 0.25}, "own_function"),
-    "model.pooling": ({"name": "own_class", "share": 0.25},),
-    "model.head": ({"name": "own_function", "output": 5}, {"name": "own_class", "output": 5}),
-    "background": ({"name": "own_class", "level": 0.25},),
-    "augment": ([{"name": "own_function", "strength": 0.2}], [{"name": "own_class", "strength": 0.2}]),
-    "train.optimizer": ({"name": "own_function", "power": 0.8},),
-    "train.schedule": ({"name": "own_function", "fall": 0.8},),
-    "train.sampler": ({"name": "own_function", "order": "down"},),
-    "train.mix": ({"name": "own_function", "share": 0.8},),
-    "data.split": ({"name": "own_function", "every": 5},),
-    "model.geometry": ({"name": "own_class", "stretch": 0.25},),
-    "postprocess": ([{"name": "own_function", "power": 0.25}],),
+BY_CLASS = {
+    "loss": {"name": "own_class", "weight": 0.25},
+    "background": {"name": "own_class", "level": 0.25},
+    "augment": [{"name": "own_class", "strength": 0.2}],
+    "model": {
+        "pooling": {"name": "own_class", "share": 0.25},
+        "head": {"name": "own_class", "output": 5},
+        "geometry": {"name": "own_class", "stretch": 0.25},
+    },
 }
-CASES = [(where, part) for where, parts in PARTS.items() for part in parts]
+BY_FUNCTION = {
+    "data": {"split": {"name": "own_function", "every": 5}},
+    "loss": "own_function",
+    "augment": [{"name": "own_function", "strength": 0.2}],
+    "model": {"head": {"name": "own_function", "output": 5}},
+    "train": {
+        "optimizer": {"name": "own_function", "power": 0.8},
+        "schedule": {"name": "own_function", "fall": 0.8},
+        "sampler": {"name": "own_function", "order": "down"},
+        "mix": {"name": "own_function", "share": 0.8},
+    },
+    "postprocess": [{"name": "own_function", "power": 0.25}],
+}
+BY_SUBCLASS = {"loss": {"name": "own_subclass", "easier": 0.25, "scale": 16}}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -176,19 +185,20 @@ def notebook(tmp_path_factory):
     jaguar_kit.REGISTRY.update(before)
 
 
-def recipe_with(where, part, **train):
-    loss = {} if where == "loss" else {"loss": tiny.ARCFACE}
-    base = jaguar_kit.merge_recipe(tiny.TINY, {**loss, "name": "own", "train": {"epochs": 2, **train}})
-    return recipe_from_dict(jaguar_kit.merge_recipe(base, jaguar_kit.nested(where, part)))
+def recipe_with(*changes):
+    raw = {**tiny.TINY, "name": "own"}
+    for change in changes:
+        raw = jaguar_kit.merge_recipe(raw, change)
+    return recipe_from_dict(raw)
 
 
 class Killed(Exception):
     """Stands for the end of a process."""
 
 
-@pytest.mark.parametrize(("where", "part"), CASES, ids=[f"{w} {str(p)[:40]}" for w, p in CASES])
-def test_a_part_of_ones_own_trains_goes_on_after_a_kill_and_evaluates_again(where, part, mini, tmp_path, monkeypatch):
-    recipe = recipe_with(where, part, checkpoint_minutes=0)
+@pytest.mark.parametrize("parts", [BY_CLASS, BY_FUNCTION, BY_SUBCLASS], ids=["class", "function", "subclass"])
+def test_parts_of_ones_own_train_go_on_after_a_kill_and_evaluate_again(parts, mini, tmp_path, monkeypatch):
+    recipe = recipe_with({"train": {"epochs": 2, "checkpoint_minutes": 0}}, parts)
     monkeypatch.setattr(jaguar_kit, "rooms_folder", lambda: None)
     whole = run_recipe(recipe, data=mini, out=tmp_path / "whole", device="cpu")
     fit = jaguar_kit.Trainer.fit
@@ -221,4 +231,4 @@ def test_settings_of_ones_own_parts_are_checked_by_their_hints():
         ("model.pooling", {"name": "own_class", "shares": 1}, r"did you mean 'share'"),
     ):
         with pytest.raises(KitError, match=words):
-            recipe_with(where, part)
+            recipe_with(jaguar_kit.nested(where, part))

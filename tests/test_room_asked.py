@@ -124,6 +124,16 @@ def test_what_was_validated_on_other_images_is_not_paired():
     assert math.isnan(row.low)
 
 
+def test_runs_that_do_not_tell_their_images_compare_the_same_from_a_file(tmp_path):
+    table = table_of(first={1: 0.5, 2: 0.6, 3: 0.55}, second={1: 0.6, 2: 0.71, 3: 0.66}).assign(validated_on="")
+    table.to_csv(tmp_path / "results.csv", index=False)
+    read = pd.read_csv(tmp_path / "results.csv")
+    assert read.validated_on.isna().all()
+    pd.testing.assert_frame_equal(compare_variants(read), compare_variants(table))
+    both = pd.concat([read[read.variant == "first"], table[table.variant == "second"]])  # of two experiments
+    assert compare_variants(both).verdict.tolist() == ["higher"]
+
+
 def test_a_difference_on_one_seed_has_an_interval_over_identities():
     table = table_of(first={1: 0.5}, second={1: 0.6})
     by_identity = pd.DataFrame({"first": [0.5, 0.4, 0.6, 0.5] * 3, "second": [0.6, 0.55, 0.7, 0.58] * 3})

@@ -905,3 +905,11 @@ def test_embeddings_are_kept_for_the_next_photographs(place, tmp_path, monkeypat
         monkeypatch.setattr(albums_tool, "embed", None)
         again = place.identify(tmp_path / "again")
     pd.testing.assert_frame_equal(first, again)
+
+
+def test_a_mark_is_that_of_the_file_whatever_a_table_says(tmp_path):
+    for number in range(2):
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
+    table = pd.DataFrame({"path": ["0.png", "1.png"], "mark": "torn ear"})
+    told = albums_tool.with_facts(tmp_path, table)[0].mark
+    assert told.tolist() == [albums_tool.mark_of(tmp_path / name) for name in table.path]

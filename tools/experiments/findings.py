@@ -150,6 +150,12 @@ def divergence_of(logs: Sequence[pd.DataFrame], rule: Divergence | None, failed:
     return {"diverged": f"{len(below) + failed} of {len(logs) + failed}{words}"}
 
 
+def images_of(table: pd.DataFrame) -> pd.Series:
+    """What tells the images that each run validated on, "" where it does not say."""
+    told = table.get("validated_on", pd.Series("", table.index))
+    return told.map(lambda value: value if isinstance(value, str) else "")
+
+
 def identical_runs(one: pd.DataFrame, other: pd.DataFrame) -> bool:
     """Whether two logs tell the very same training, to the last digit and in every epoch."""
     columns = [c for c in ("epoch", "train_loss", "grad_norm", *METRICS) if c in one and c in other]
@@ -194,7 +200,7 @@ def compare_variants(
         difference = (values - start).dropna().to_numpy()
         if len(difference) > 1 and not (np.ptp(values) or np.ptp(start)):  # seeds that decide nothing are one
             difference = difference[:1]
-        where = [runs.validated_on[seeds].fillna("") if "validated_on" in table else seeds for runs in (own, base)]
+        where = [images_of(runs.loc[seeds]) for runs in (own, base)]
         elsewhere = len(difference) > 0 and (where[0] != where[1]).any()
         low, high = (math.nan, math.nan) if elsewhere else mean_interval(difference)
         certain = low > 0 or high < 0

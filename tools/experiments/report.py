@@ -63,7 +63,7 @@ from .figures import (
     threshold_figure,
     variants_figure,
 )
-from .findings import compare_variants, findings, next_words, same_words, summarise, with_failed
+from .findings import compare_variants, findings, images_of, next_words, same_words, summarise, with_failed
 from .page import ANSWERING, COLUMNS, Page, show_value
 from .search import report_search
 
@@ -163,7 +163,7 @@ def report_results(
     first = [name for name in ANSWERING if name in shown]
     page.table(shown[first], "Means over seeds; what columns mean stands with the others.")
     page.fold("All columns", shown.drop(columns=first[1:]), f"Means over seeds. {'; '.join(meanings)}.")
-    if several or len(table) > 1:
+    if (several or len(table) > 1) and summary["map"].notna().any():
         caption = (
             "Mean validation mAP, with its 95 % interval where there are several seeds; dots are single runs, upright "
             "strokes the plain backbone, without head and training."
@@ -607,10 +607,10 @@ def notes_on(experiment: Experiment, failed: Mapping[str, str], variants: int, g
 
 def by_identity_of(table: pd.DataFrame, specs: Sequence[RunSpec], folder: Path) -> pd.DataFrame:
     """Mean AP of each identity (rows) by variant (columns), of the runs that validated on the images of the first."""
-    if not len(table) or table.validated_on[table.variant == table.variant.iloc[0]].fillna("").nunique() > 1:
+    on = images_of(table)
+    if not len(table) or on[table.variant == table.variant.iloc[0]].nunique() > 1:
         return pd.DataFrame()  # seeds that split anew have no images in common
-    first = table.validated_on.fillna("").iloc[0]
-    there = table.validated_on.fillna("").eq(first).groupby(table.variant, sort=False).all()
+    there = on.eq(on.iloc[0]).groupby(table.variant, sort=False).all()
     told = {name: [] for name in there.index[there]}
     for spec in specs:
         if spec.variant in told:

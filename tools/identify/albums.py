@@ -180,7 +180,8 @@ def with_facts(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]
     found["camera"] = found.camera.where(found.serial != "", (found.camera + " " + folder).str.strip())
     found, notes = found.drop(columns="serial"), []
     for column in TOLD:
-        own = table[column].fillna("").astype(str) if column in table else pd.Series("", table.index)
+        told = column in table and column != "mark"  # which a file alone has, whatever a column of that name says
+        own = table[column].fillna("").astype(str) if told else pd.Series("", table.index)
         for name in ("taken", "date") if column == "taken" else ():
             if name in table:
                 times, strange = times_of(table[name])
