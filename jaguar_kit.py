@@ -125,8 +125,8 @@ __all__ = [
     # 9. Metrics
     "average_precision", "identity_balanced_map", "retrieval_metrics", "mean_interval", "bootstrap_interval",
     # 10. Re-ranking and fusion
-    "similarity_matrix", "top_k", "query_expansion", "database_augmentation", "k_reciprocal_rerank", "blend",
-    "rank_average", "Calibrator", "fit_calibration", "fuse", "shortlist_rescore", "closed_set_posterior",
+    "similarity_matrix", "similarity_rows", "top_k", "query_expansion", "database_augmentation", "k_reciprocal_rerank",
+    "blend", "rank_average", "Calibrator", "fit_calibration", "fuse", "shortlist_rescore", "closed_set_posterior",
     "LocalFeatures", "extract_local", "local_similarity", "postprocess", "choose_steps",
     # 11. Embedding and feature cache
     "embed", "flip_tta", "multi_scale_tta",
@@ -5215,6 +5215,42 @@ def as_given(result: Tensor, given: Any) -> Any:
     return result if isinstance(given, Tensor) else result.cpu().numpy()
 
 
+def check_room(rows: int, columns: int, device: torch.device) -> None:
+    """Refuses a matrix of float32 that the free memory can't hold, in a line that names what does without one."""
+    wanted, free = 4 * rows * columns, math.inf
+    if wanted > 1 << 30 and device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    elif wanted > 1 << 30:
+        with suppress(OSError, IndexError, ValueError):  # where no system tells it
+            told = Path("/proc/meminfo").read_text(encoding="utf-8")
+            free = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", told)[1])
+    if wanted > free:
+        raise KitError(
+            f"similarity: {rows:,} x {columns:,} take {wanted / 2**30:.0f} GiB, but {free / 2**30:.0f} are free "
+            "(expected a shortlist: top_k gives the nearest of each, and similarity_rows scores by rows)"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SimilarityRows:
+    """Similarities (Q, M) of embeddings that are worked out by rows, each time they are asked for."""
+
+    points: Tensor  # (Q, D)
+    others: Tensor  # (M, D)
+    geometry: Any
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.points), len(self.others)
+
+    @property
+    def device(self) -> torch.device:
+        return self.points.device
+
+    def __getitem__(self, rows: Any) -> Tensor:
+        return self.geometry.similarity(self.points[rows], self.others)
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Similarities (Q, M) of queries and a gallery, with the codes of the identities and encounters that they show.
@@ -5222,7 +5258,7 @@ class Comparison:
     Pairs of one encounter are neither right nor wrong.
     """
 
-    matrix: Tensor
+    matrix: Tensor | SimilarityRows
     labels: np.ndarray  # (Q,)
     gallery: np.ndarray  # (M,)
     met: np.ndarray  # encounters of the queries (Q,)
@@ -5259,7 +5295,8 @@ def compare(
 
     Without gallery_labels the set is its own gallery, where an image is not compared with itself.
     """
-    matrix, asked, alone = as_matrix(similarity), as_labels(labels), gallery_labels is None
+    matrix = similarity if isinstance(similarity, SimilarityRows) else as_matrix(similarity)
+    asked, alone = as_labels(labels), gallery_labels is None
     gallery = asked if alone else as_labels(gallery_labels, "gallery_labels")
     if matrix.shape != (len(asked), len(gallery)):
         found = f"{len(asked)} labels (expected N x N)" if alone else f"{len(asked)} and {len(gallery)} labels"
@@ -5408,7 +5445,7 @@ def average_precision(
     count as neither right nor wrong, as pairs of one camera in person re-identification (Zheng et al. 2015). With
     gallery_labels (M,), and gallery_encounters where encounters are told, queries are compared with a gallery, (N, M).
     Images of equal similarity are retrieved together, as scikit-learn's `average_precision_score` has it, so the
-    result does not depend on the order of rows.
+    result does not depend on the order of rows. Of more images than a matrix can hold, `similarity_rows` stands for it.
 
     >>> average_precision([[1.0, 0.9, 0.5], [0.9, 1.0, 0.1], [0.5, 0.1, 1.0]], ["a", "b", "a"]).tolist()
     [0.5, nan, 1.0]
@@ -5451,12 +5488,22 @@ def identity_balanced_map(
 def sorted_pairs(compared: Comparison) -> tuple[np.ndarray, np.ndarray]:
     """Similarities of all ordered pairs of one identity that count, and of two, each ascending."""
     values = compared.matrix.cpu().numpy()
-    same = compared.labels[:, None] == compared.gallery
-    counted = compared.met[:, None] != compared.gallery_met
-    positives, negatives = values[same & counted], values[~same & counted]
-    positives.sort()
-    negatives.sort()
-    return positives, negatives
+    images, counts = compared.sizes()
+    met = count_codes(compared.met, compared.gallery_met)  # of a query's encounter, whoever they show
+    others = len(compared.gallery) - images - met + (images - counts)
+    kinds = [np.empty(int(number.sum()), values.dtype) for number in (counts, others)]
+    filled, step = [0, 0], rows_at_a_time(values.shape[1])
+    for start in range(0, len(values), step):
+        rows = slice(start, start + step)
+        same = compared.labels[rows, None] == compared.gallery
+        counted = compared.met[rows, None] != compared.gallery_met
+        for kind, wanted in enumerate((same & counted, ~same & counted)):
+            found = values[rows][wanted]
+            kinds[kind][filled[kind] : filled[kind] + len(found)] = found
+            filled[kind] += len(found)
+    for kind in kinds:
+        kind.sort()
+    return kinds[0], kinds[1]
 
 
 def verification_metrics(positives: np.ndarray, negatives: np.ndarray) -> dict[str, float]:
@@ -5496,6 +5543,8 @@ def retrieval_metrics(
     >>> retrieval_metrics(similarity, ["a", "a", "b", "b"])["top1"]
     1.0
     """
+    if isinstance(similarity, SimilarityRows):
+        raise KitError("retrieval_metrics: metrics of pairs need the whole matrix (identity_balanced_map takes rows)")
     compared = compare(similarity, labels, encounters, gallery_labels, gallery_encounters)
     scores = score_queries(compared)
     by_identity = mean_by_identity(scores.precision, compared.labels)
@@ -5610,7 +5659,17 @@ def similarity_matrix(embeddings: Any, gallery: Any = None, geometry: Geometry |
     [[1.0, 0.0], [0.0, 1.0]]
     """
     points, others, geometry = comparable(embeddings, gallery, geometry)
+    check_room(len(points), len(others), points.device)
     return as_given(geometry.similarity(points, others), embeddings)
+
+
+def similarity_rows(embeddings: Any, gallery: Any = None, geometry: Geometry | None = None) -> SimilarityRows:
+    """What `similarity_matrix` gives, for the mean average precision of more images than a matrix can hold.
+
+    >>> identity_balanced_map(similarity_rows(np.eye(4)[[0, 0, 1, 1]]), ["a", "a", "b", "b"])
+    1.0
+    """
+    return SimilarityRows(*comparable(embeddings, gallery, geometry))
 
 
 @checked
@@ -6030,10 +6089,37 @@ def fuse(scores: Sequence[Any], calibrators: Sequence[Callable]) -> np.ndarray:
     lengths = [len(given) if isinstance(given, Sequence) else 0 for given in (scores, calibrators)]
     if lengths[0] != lengths[1] or not lengths[0] or not all(map(callable, calibrators)):
         raise KitError(f"fuse: {lengths[0]} score matrices and {lengths[1]} calibrators (expected lists, one for each)")
+    return mean_of_calibrated(scores, calibrators).numpy()
+
+
+def mean_of_calibrated(
+    scores: Sequence[Any], calibrators: Sequence[Callable], dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """`fuse` in the type that is asked for, by rows, so that nothing but the result is as large as the matrices."""
     scores = [as_matrix(score, "scores") for score in scores]
-    calibrated = [calibrator(score) for score, calibrator in zip(scores, calibrators)]
-    check_shapes("fuse", calibrated)
-    return np.mean(calibrated, axis=0)
+    check_shapes("fuse", scores)
+    fused = torch.empty(scores[0].shape, dtype=dtype)
+    by_rows = all(isinstance(calibrator, Calibrator) for calibrator in calibrators)  # others may look at a whole matrix
+    step = rows_at_a_time(4 * fused.shape[1]) if by_rows else max(len(fused), 1)
+    for start in range(0, len(fused), step):
+        rows = slice(start, start + step)
+        calibrated = [calibrator(score[rows]) for score, calibrator in zip(scores, calibrators)]
+        check_shapes("fuse", calibrated)
+        fused[rows] = torch.from_numpy(np.mean(calibrated, axis=0))
+    return fused
+
+
+def best_of_rows(matrix: Tensor, k: int, without_self: bool) -> tuple[Tensor, Tensor]:
+    """The k largest values of each row, and where they are, (N, k) each; perhaps without the diagonal."""
+    found, step = [], rows_at_a_time(matrix.shape[1], matrix.device)
+    for start in range(0, max(len(matrix), 1), step):
+        block = matrix[start : start + step]
+        if without_self:
+            block = block.clone()
+            block.diagonal(start).fill_(-torch.inf)
+        found.append(block.topk(k, dim=1))
+    values, places = zip(*found)
+    return torch.cat(values), torch.cat(places)
 
 
 @checked
@@ -6055,14 +6141,11 @@ def shortlist_rescore(
     [[0.8, 0.9, 0.1]]
     """
     matrix = as_matrix(similarity).clone()
-    block = matrix.clone()
     own = is_own(matrix, own_gallery)
-    if own:
-        block.fill_diagonal_(-torch.inf)
-    k = min(k, block.shape[1] - own)
+    k = min(k, matrix.shape[1] - own)
     if k < 2:
         return as_given(matrix, similarity)
-    values, candidates = block.topk(k, dim=1)
+    values, candidates = best_of_rows(matrix, k, own)
     queries = np.repeat(np.arange(len(matrix)), k)
     if not callable(score_pairs):
         raise KitError(f"shortlist_rescore: score_pairs: a {type(score_pairs).__name__} (expected a function of pairs)")
@@ -6106,6 +6189,7 @@ def closed_set_posterior(
     check_shapes("closed_set_posterior", told)
     share = torch.stack([(one / temperature).softmax(1) for one in told]).mean(0)
     share = share.sqrt() if form == "hellinger" else share
+    check_room(len(share), len(share), share.device)
     found = torch.empty(len(share), len(share), device=share.device)
     step = rows_at_a_time(len(share), share.device)
     for start in range(0, len(share), step):  # no second copy of what may be large
@@ -6292,7 +6376,7 @@ class Retrieval:
     images: Callable[[int], ImageStore] | None = None  # px -> the images in squares of that size
     device: torch.device = CPU
     training: Callable[[], Tensor] | None = None  # embeddings of the training images (M, D)
-    similarity: Tensor | None = None  # (N, N)
+    similarity: Tensor | Callable[[], Tensor] | None = None  # (N, N)
     evidence: Mapping[str, Tensor] = field(default_factory=dict)  # (N, N) by what it is: larger, more alike
     matched: tuple[LocalFeatures, Tensor] | None = None  # the spots that `local` has looked at, and what matched (N, N)
     lengths: Tensor | None = None  # (N, 1) of the embeddings before a step replaced them
@@ -6306,8 +6390,9 @@ class Retrieval:
         return Retrieval(points, similarity_matrix(points, geometry=geometry), geometry, views, *others)
 
     def matrix(self) -> Tensor:
-        compared = self.similarity is None
-        return similarity_matrix(self.embeddings, geometry=self.geometry) if compared else self.similarity
+        if self.similarity is None:
+            return self.raw if self.lengths is None else similarity_matrix(self.embeddings, geometry=self.geometry)
+        return self.similarity() if callable(self.similarity) else self.similarity
 
     def with_embeddings(self, found: Any, what: str = "embeddings") -> Retrieval:
         """The state with embeddings (N, D) that a step made."""
@@ -6323,14 +6408,15 @@ class Retrieval:
         kept = self.lengths is None or not isinstance(self.geometry, Cosine)
         return self.embeddings if kept else l2_normalize(self.embeddings) * self.lengths
 
-    def with_evidence(self, name: str, similarity: Tensor, strength: Tensor) -> Retrieval:
-        """The state with similarities in [0, 1] of another kind; `strength` is what `fuse` adds to what was there."""
-        if similarity.shape != self.raw.shape:
-            raise KitError(f"postprocess: {name}: of {len(similarity)} images (expected {len(self.raw)})")
+    def with_evidence(self, name: str, strength: Tensor, shown: Callable[[Tensor], Tensor]) -> Retrieval:
+        """The state with evidence of another kind, as strong as `fuse` adds it; `shown` makes similarities in [0, 1] of
+        it where no fusion follows."""
+        if strength.shape != self.raw.shape:
+            raise KitError(f"postprocess: {name}: of {len(strength)} images (expected {len(self.raw)})")
         before = self.evidence or {"likeness": self.matrix()}
         count = sum(known.partition(" ")[0] == name for known in before)
         name = f"{name} {count + 1}" if count else name
-        return replace(self, similarity=similarity, evidence={**before, name: strength})
+        return replace(self, similarity=partial(shown, strength), evidence={**before, name: strength})
 
     def fused(self, similarity: Tensor) -> Retrieval:
         """The state with all evidence in one similarity, which is the likeness that later evidence stands beside."""
@@ -6438,7 +6524,7 @@ def posterior_step(
             "postprocess: posterior needs a loss with a class for each identity, such as arcface, and their logits"
         )
     found = closed_set_posterior(state.logits(state.lengthened()), form, temperature or 1.0).to(state.raw)
-    return state.with_evidence("posterior", found, found.clamp(min=1e-12).log())
+    return state.with_evidence("posterior", found.clamp_(min=1e-12).log_(), torch.exp)
 
 
 @register("postprocess", "local", reads="images", makes="evidence")
@@ -6470,7 +6556,7 @@ def local_step(
         return {"strength": local_similarity(features, margin, pairs, state.device)}
 
     strength = kept_or_made(path, ("strength",), len(images), match)["strength"].to(state.raw).log1p()
-    return replace(state.with_evidence("local", to_unit_scale(strength), strength), matched=(features, strength))
+    return replace(state.with_evidence("local", strength, to_unit_scale), matched=(features, strength))
 
 
 @register("postprocess", "fuse", reads="evidence", makes="similarity")
@@ -6488,10 +6574,46 @@ def fuse_step(
         raise KitError(f"postprocess: fuse.weights: {len(weights)} for {', '.join(state.evidence)} (expected one each)")
     if kind == "rank":
         return state.fused(rank_average(*strengths, weights=weights, own_gallery=True))
-    pairs = ~torch.eye(len(state.raw), dtype=torch.bool, device=state.raw.device)
-    factors = weights or [1 / max(float(one[pairs].double().std()), 1e-12) for one in strengths]
-    total = sum(factor * one.double() for factor, one in zip(factors, strengths))
-    return state.fused(to_unit_scale(total))
+    factors = weights or [1 / max(spread_of_pairs(one), 1e-12) for one in strengths]
+    return state.fused(weighted_to_unit_scale(strengths, factors, state.raw))
+
+
+def weighted_rows(matrices: Sequence[Tensor], factors: Sequence[float]) -> Iterator[tuple[int, Tensor]]:
+    """The weighted sum of matrices (N, N) in float64, by blocks of rows: the first row's number, and the rows."""
+    step = rows_at_a_time(4 * matrices[0].shape[1], matrices[0].device)
+    for start in range(0, len(matrices[0]), step):
+        yield start, sum(factor * one[start : start + step].double() for factor, one in zip(factors, matrices))
+
+
+def spread_of_pairs(matrix: Tensor) -> float:
+    """The standard deviation of a matrix (N, N) without its diagonal; 0 where there is no pair."""
+    number = len(matrix) * (len(matrix) - 1)
+    if not number:
+        return 0.0
+    mean = squares = 0.0
+    for start, block in weighted_rows([matrix], [1.0]):
+        block.diagonal(start).zero_()
+        mean += float(block.sum()) / number
+    for start, block in weighted_rows([matrix], [1.0]):
+        block -= mean
+        block.diagonal(start).zero_()
+        squares += float(block.square_().sum())
+    return math.sqrt(squares / (number - 1))
+
+
+def weighted_to_unit_scale(matrices: Sequence[Tensor], factors: Sequence[float], like: Tensor) -> Tensor:
+    """`to_unit_scale` of the weighted sum of matrices, in the type of `like`, worked out by rows."""
+    low, high = math.inf, -math.inf
+    for start, block in weighted_rows(matrices, factors):
+        own = block.diagonal(start)
+        own.fill_(torch.inf)
+        low = min(low, float(block.min()))
+        own.fill_(-torch.inf)
+        high = max(high, float(block.max()))
+    found = torch.empty_like(like)
+    for start, block in weighted_rows(matrices, factors):
+        found[start : start + len(block)] = block.sub_(low).div_(max(high - low, 1e-30))
+    return found.fill_diagonal_(1)
 
 
 def to_unit_scale(matrix: Tensor) -> Tensor:
@@ -6553,8 +6675,8 @@ class Calibrated:
     calibrators: Sequence[Calibrator]
 
     def __call__(self, state: Retrieval) -> Retrieval:
-        found = fuse([one.cpu() for one in state.evidence.values()], self.calibrators)
-        return state.fused(torch.from_numpy(found).fill_diagonal_(1))
+        scores = [one.cpu() for one in state.evidence.values()]
+        return state.fused(mean_of_calibrated(scores, self.calibrators, state.raw.dtype).fill_diagonal_(1))
 
 
 def needs_fitting(part: Component) -> bool:

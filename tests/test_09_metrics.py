@@ -508,6 +508,27 @@ def test_an_interval_that_there_is_not_is_one_line(settings):
         jaguar_kit.bootstrap_interval(np.eye(4), ["a", "a", "b", "b"], **settings)
 
 
+@pytest.mark.parametrize("geometry", [None, "poincare"])
+def test_rows_of_similarities_score_as_their_matrix_does(geometry):
+    rng = np.random.default_rng(3)
+    points, labels, met = 0.2 * rng.normal(size=(40, 3)), rng.integers(0, 6, 40), rng.integers(0, 15, 40)
+    points[7] = points[21]
+    space = geometry and jaguar_kit.build("geometry", geometry)
+    rows, matrix = (f(points, geometry=space) for f in (jaguar_kit.similarity_rows, jaguar_kit.similarity_matrix))
+    np.testing.assert_allclose(average_precision(rows, labels, met), average_precision(matrix, labels, met))
+    assert identity_balanced_map(rows, labels) == pytest.approx(identity_balanced_map(matrix, labels))
+    with pytest.raises(KitError, match="identity_balanced_map takes rows"):
+        retrieval_metrics(rows, labels)
+    with pytest.raises(KitError, match="does not fit 39 labels"):
+        average_precision(rows, labels[1:])
+
+
+def test_a_matrix_that_no_memory_holds_names_what_does_without_one():
+    for function in (jaguar_kit.similarity_matrix, jaguar_kit.closed_set_posterior):
+        with pytest.raises(KitError, match=r"400,000 x 400,000 take 596 GiB.*top_k gives the nearest.*similarity_rows"):
+            function(np.zeros((400_000, 2), np.float32))
+
+
 def test_labels_are_compared_by_what_they_mean():
     """Whole floats are numbers, and blanks around a name are none of it; nothing in common is an error."""
     similarity = np.random.default_rng(0).random((4, 6))

@@ -18,6 +18,8 @@ product reaches there in the same precision. It says what a step's time goes int
 
 `gpu` runs what only a GPU can tell within eight minutes, each line beside its target (`bench_gpu.py`).
 
+`scale` says how seconds and memory grow with the number of images, each beside its target (`bench_scale.py`).
+
 `data` times warm reads of stored images beside one float32 tensor file for each, and cold decoding of large RGBA
 PNGs on all cores beside one core.
 
@@ -678,29 +680,56 @@ def optimizer_run(recipe: Any, folder: Path, seed: int, spread: float, nuisance:
     return pd.DataFrame(trainer.history)
 
 
-def optimizers(options: argparse.Namespace) -> None:
-    """lbe08 by text and by code: best mAP, its epoch, epochs, the best up to epoch 20; means over the seeds."""
+OPTIMIZERS = ("adam", "adamw", "sgd", "nesterov", "rmsprop")
+
+
+def optimizer_runs(named: Sequence[str], init: str) -> list[tuple[Any, str]]:
+    """The named variants of lbe08 by code, and by text where rate or momentum differ; the head begun as `init` says."""
     import jaguar_kit as jk
 
     path = Path(jk.__file__).parent / "recipes" / "lbe08.yaml"
+    read = {}
+    for reading in ("code", "text"):
+        recipe = jk.load_recipe(path, [f"reading={reading}", f"model.head.init={init}", "seeds=[]"])
+        read[reading] = [spec for spec in jk.expand(recipe) if spec.variant in named]
+    told = {r: [(spec.recipe.train.optimizer, spec.recipe.train.lr) for spec in specs] for r, specs in read.items()}
+    differ = [spec for spec, one, two in zip(read["text"], told["code"], told["text"]) if one != two]
+    return [*((spec, "code") for spec in read["code"]), *((spec, "text") for spec in differ)]
+
+
+def optimizer_seed(recipe: Any, seed: int, how: tuple[float, int, float]) -> tuple[float, ...]:
+    """Best mAP, its epoch, epochs, mAP at epoch 20 or where the run ended before, best up to there."""
+    import jaguar_kit as jk
+
+    with tempfile.TemporaryDirectory() as folder:
+        log = optimizer_run(jk.with_seed(recipe, seed), Path(folder), seed, *how)
+    trained = log[log.epoch > 0]
+    best, early = trained["map"].idxmax(), trained["map"][trained.epoch <= 20]
+    return trained["map"][best], trained.epoch[best], len(trained), early.iloc[-1], early.max()
+
+
+def optimizer_row(told: np.ndarray) -> str:
+    """Means over seeds (S, 5), the spread of what decides, and the share of seeds that diverge by the study's rule."""
+    best, epoch, epochs, at, by = told.mean(0)
+    (low, first, *_), (high, last, *_) = told.min(0), told.max(0)
+    score = f"{best:.3f} ({low:.3f}..{high:.3f})"
+    return f"{score:<22}{epoch:4.0f} ({first:.0f}..{last:.0f}) of {epochs:3.0f}".ljust(44) + (
+        f"{at:8.3f}{by:9.3f}{(told[:, 4] < 0.75).mean():10.0%}"
+    )
+
+
+def optimizers(options: argparse.Namespace) -> None:
+    """lbe08 by text and by code, its head begun as the source's code does and as torch does; means over the seeds."""
     print(", ".join(f"{key} {value}" for key, value in machine(os.cpu_count() or 1).items()))
-    read = {r: jk.expand(jk.load_recipe(path, [f"reading={r}", "seeds=[]"]))[:5] for r in ("code", "text")}
-    runs = [(spec, "code") for spec in read["code"]]
-    runs += [(two, "text") for one, two in zip(read["code"], read["text"]) if one.recipe.train != two.recipe.train]
     for design, how in DESIGNS.items():
         print(f"{sum(COUNTS)} synthetic features of 1,024, {len(COUNTS)} identities, {design}; {options.seeds} seeds")
-        print("optimizer   reading   best mAP   epoch of epochs   best by 20   diverged")
-        for spec, reading in runs:
-            told = []
-            for seed in range(42, 42 + options.seeds):
-                with tempfile.TemporaryDirectory() as folder:
-                    log = optimizer_run(jk.with_seed(spec.recipe, seed), Path(folder), seed, *how)
-                trained = log[log.epoch > 0]
-                best, early = trained["map"].idxmax(), trained["map"][trained.epoch <= 20].max()
-                told.append((trained["map"][best], trained.epoch[best], len(trained), early, early < 0.75))
-            best, epoch, epochs, early, diverged = np.mean(told, 0)
-            row = f"{spec.variant:10}  {reading:8}  {best:8.3f}   {epoch:5.0f} of {epochs:3.0f}      {early:8.3f}"
-            print(f"{row}   {diverged:6.0%}", flush=True)
+        print("means (least..most of the seeds); at 20: at epoch 20, or the last before; by 20: the best up to there")
+        print(f"{'optimizer':<11}{'reading':<9}{'init':<9}{'best mAP':<22}{'at epoch, of':<22}{'at 20':>8}", end="")
+        print(f"{'by 20':>9}{'diverged':>10}", flush=True)
+        for init in ("kaiming", "default"):
+            for spec, reading in optimizer_runs(options.optimizers, init):
+                told = [optimizer_seed(spec.recipe, seed, how) for seed in range(42, 42 + options.seeds)]
+                print(f"{spec.variant:<11}{reading:<9}{init:<9}{optimizer_row(np.array(told))}", flush=True)
 
 
 def waiting(device: Any) -> Callable[[], None]:
@@ -1063,6 +1092,12 @@ def season(options: argparse.Namespace) -> None:
         table.to_json(options.out, orient="records", indent=2)
 
 
+def scale(options: argparse.Namespace) -> None:
+    from bench_scale import scale as run
+
+    run(options)
+
+
 def whole_number(text: str, least: int = 0) -> int:
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
@@ -1105,7 +1140,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "optimizers", help="lbe08 by its source's text and by its code, on synthetic features"
     )
     command.set_defaults(run=optimizers)
-    command.add_argument("--seeds", type=int, default=2, help="runs of each (2)")
+    add, few = command.add_argument, ["adamw", "sgd", "rmsprop"]
+    add("--seeds", type=count, default=5, metavar="S", help="runs of each (5)")
+    add("--optimizers", choices=OPTIMIZERS, nargs="+", default=few, metavar="O", help="only these (adamw sgd rmsprop)")
     command = commands.add_parser("final", help="training steps of the final recipe on a GPU, beside plain fp32")
     command.set_defaults(run=final)
     add = command.add_argument
@@ -1141,6 +1178,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--sure", type=float, default=0.95, help="least probability of a sure name (0.95)")
     add("--seed", type=int, default=0, help="of strangers, weeks and errors (0)")
     add("--out", type=output_file, help="a JSON file")
+    command = commands.add_parser("scale", help="how seconds and memory grow with the number of images")
+    command.set_defaults(run=scale)
+    add = command.add_argument
+    add("--whole", action="store_true", help="up to 50,000 images, where memory allows")
+    add("--quick", action="store_true", help="a tenth of the sizes, to try the script itself")
+    add("--functions", nargs="+", metavar="F", help="only these (all)")
+    add("--limit", type=count, default=120, metavar="S", help="seconds that a call may be expected to take (120)")
+    add("--json", type=output_file, metavar="FILE", help="file for the rows as JSON")
     command = commands.add_parser("data", help="warm reads and cold decoding of images")
     command.set_defaults(run=data)
     command.add_argument(
@@ -1154,7 +1199,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
-    if options.run is retrieval:
+    if options.run in (retrieval, scale):
         os.environ.update(ONE_THREAD)  # read by the processes started from here, before they import numpy or torch
     from jaguar_kit import KitError
 

@@ -46,6 +46,7 @@ from jaguar_kit import (
     recipe_from_dict,
     refuse_other_contents,
     rows_at_a_time,
+    rows_by_code,
     save_tensors,
     similarity_matrix,
     weights_path,
@@ -114,13 +115,17 @@ TOGETHER, NEARBY = 60.0, 900.0  # seconds between photographs of a camera: of on
 def encounters_of(table: pd.DataFrame, hashes: np.ndarray) -> np.ndarray:
     """The encounter of each image of a catalogue (N,): images of one identity are of one when a column of `MEETINGS`
     has the same for them, or when they are near-duplicates by perceptual hash."""
-    columns = [column_groups(table[name]) for name in MEETINGS if name in table]
-    pairs = []
-    for rows in table.groupby("identity").indices.values():
-        together = differing_bits(hashes[rows], hashes[rows]) <= NEAR_DUPLICATE
-        for column in columns:
-            together |= column[rows, None] == column[rows]
-        pairs.append(rows[np.argwhere(together)])
+    identities = pd.factorize(table.identity)[0]
+    pairs = [np.empty((0, 2), int)]
+    for column in (column_groups(table[name]) for name in MEETINGS if name in table):
+        order = np.lexsort((column, identities))
+        one, other = order[:-1], order[1:]
+        same = (identities[one] == identities[other]) & (column[one] == column[other])
+        pairs.append(np.stack([one[same], other[same]], 1))
+    for rows in rows_by_code(np.arange(len(table)), identities).values():
+        for part in cut_batches(rows, rows_at_a_time(8 * len(rows))):
+            near = np.argwhere(differing_bits(hashes[part], hashes[rows]) <= NEAR_DUPLICATE)
+            pairs.append(np.stack([part[near[:, 0]], rows[near[:, 1]]], 1))
     return connected_groups(np.concatenate(pairs), len(table))
 
 
@@ -240,8 +245,7 @@ def strengths_of(features: LocalFeatures, pairs: np.ndarray, device: torch.devic
 def likeness_of_pairs(likeness: Likeness, pairs: np.ndarray) -> np.ndarray:
     """Likeness (P,) of pairs (P, 2)."""
     told = np.empty(len(pairs))
-    for row in np.unique(pairs[:, 0]):
-        own = pairs[:, 0] == row
+    for row, own in rows_by_code(np.arange(len(pairs)), pairs[:, 0]).items():
         told[own] = likeness(np.array([row]), pairs[own, 1])[0]
     return told
 
