@@ -51,6 +51,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import fnmatch
 import hashlib
 import heapq
 import importlib
@@ -65,7 +66,9 @@ import os
 import random
 import re
 import shutil
+import signal
 import sys
+import threading
 import time
 import traceback
 import types
@@ -73,12 +76,14 @@ import typing
 import unicodedata
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from datetime import timedelta
 from functools import cache, cached_property, lru_cache, partial, wraps
+from glob import escape as glob_escape
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -98,6 +103,7 @@ from safetensors.torch import save_file
 from timm.models import group_parameters
 from timm.optim import create_optimizer_v2, list_optimizers
 from torch import Tensor, nn
+from torch.optim import Optimizer, lr_scheduler
 
 __version__ = "0.2.0"
 
@@ -169,8 +175,7 @@ class KitError(Exception):
 def suggest(word: object, known: Iterable[str], otherwise: str = "") -> str:
     """The end of an error line: the nearest known name; where none is near, `otherwise`, or all of them."""
     known = sorted(known)
-    near = difflib.get_close_matches(str(word)[:80], known, n=1, cutoff=0.6)
-    if near:
+    if near := difflib.get_close_matches(str(word)[:80], known, n=1, cutoff=0.6):
         return f"did you mean '{near[0]}'?"
     shown = ", ".join(known[:40]) + (f" and {len(known) - 40} more" if len(known) > 40 else "")
     return f"expected {otherwise or 'one of: ' + (shown or 'nothing')}"
@@ -181,37 +186,21 @@ def suggest(word: object, known: Iterable[str], otherwise: str = "") -> str:
 ROOMS = "jaguar_kit_tools"  # the package that the rooms form, wherever they lie
 ROOM_OF_KIND = {"analysis": "experiments.analysis", "duplicates": "experiments.analysis"}  # registered there
 ROOM_OF = {  # promised names that live in a room
-    "quality_signals": "experiments.analysis",
-    "representativeness": "experiments.analysis",
-    "uniqueness": "experiments.analysis",
-    "PairSimilarity": "experiments.analysis",
-    "duplicate_pairs": "experiments.analysis",
-    "connected_groups": "experiments.analysis",
-    "keep_sharpest": "experiments.analysis",
-    "pair_decisions": "experiments.analysis",
-    "curate": "experiments.analysis",
-    "contact_sheet": "experiments.figures",
-    "tiles": "experiments.figures",
-    "match_figure": "experiments.figures",
-    "augmentation_sheet": "experiments.figures",
-    "summarise": "experiments.findings",
-    "compare_variants": "experiments.findings",
-    "make_mini_dataset": "experiments.mini_dataset",
-    "open_set_score": "experiments.open_set",
-    "nearest_identities": "experiments.open_set",
-    "answers_of": "experiments.open_set",
-    "threshold_curve": "experiments.open_set",
-    "fit_thresholds": "experiments.open_set",
-    "cross_fitted_score": "experiments.open_set",
-    "write_answers": "experiments.open_set",
-    "validate_answers": "experiments.open_set",
-    "Page": "experiments.page",
-    "write_report": "experiments.report",
-    "run_kernel": "experiments.session",
-    "begin_kernel": "experiments.session",
-    "leave_results": "experiments.session",
-    "smoke": "experiments.smoke",
-    "small_backbone": "experiments.smoke",
+    name: f"experiments.{room}"
+    for room, names in {
+        "analysis": "quality_signals representativeness uniqueness PairSimilarity duplicate_pairs connected_groups "
+        "keep_sharpest pair_decisions curate",
+        "figures": "contact_sheet tiles match_figure augmentation_sheet",
+        "findings": "summarise compare_variants",
+        "mini_dataset": "make_mini_dataset",
+        "open_set": "open_set_score nearest_identities answers_of threshold_curve fit_thresholds cross_fitted_score "
+        "write_answers validate_answers",
+        "page": "Page",
+        "report": "write_report",
+        "session": "run_kernel begin_kernel leave_results",
+        "smoke": "smoke small_backbone",
+    }.items()
+    for name in names.split()
 }
 
 
@@ -359,10 +348,10 @@ def lookup(kind: str, name: str, where: str = "") -> Callable:
     if kind in ROOM_OF_KIND and (kind, name) not in REGISTRY:
         room(ROOM_OF_KIND[kind], where or kind)
     if (kind, name) not in REGISTRY:
+        if known := registered(kind):
+            raise KitError(f"{where or kind}: there is no {kind} '{name}'; {suggest(name, known)}")
         kinds = {k for k, _ in REGISTRY}
-        if kind not in kinds:
-            raise KitError(f"{where or 'build'}: there is no kind of part '{kind}'; {suggest(kind, kinds)}")
-        raise KitError(f"{where or kind}: there is no {kind} '{name}'; {suggest(name, registered(kind))}")
+        raise KitError(f"{where or 'build'}: there is no kind of part '{kind}'; {suggest(kind, kinds)}")
     return REGISTRY[kind, name]
 
 
@@ -379,12 +368,20 @@ def hints_of(factory: Callable) -> dict[str, Any]:
     return {name: hints[name] for name in parameters_of(factory) if name in hints}
 
 
+@cache
+def hints_of_settings(factory: Callable) -> dict[str, Any]:
+    """Types of those parameters that recipes may set: they have a default, and the kit does not supply them."""
+    parameters, hints = parameters_of(factory).values(), hints_of(factory)
+    own = [p.name for p in parameters if p.default is not p.empty and p.name not in SUPPLIED]
+    return {name: hints.get(name, Any) for name in own}
+
+
 def settings_of(kind: str, name: str) -> dict[str, Any]:
     """The settings of a registered part with their defaults."""
     if kind in ROOM_OF_KIND and rooms_folder() is None:
         return {}
-    parameters = parameters_of(lookup(kind, name)).values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in SUPPLIED}
+    factory = lookup(kind, name)
+    return {key: parameters_of(factory)[key].default for key in hints_of_settings(factory)}
 
 
 def build(kind: str, name: str, **settings: Any) -> Any:
@@ -394,21 +391,14 @@ def build(kind: str, name: str, **settings: Any) -> Any:
     64.0
     """
     factory = lookup(kind, name)
-    parameters, hints = parameters_of(factory), hints_of(factory)
+    parameters = parameters_of(factory)
     for key in settings:
         if key not in parameters:
             raise KitError(f"{kind} {name}: unknown setting '{key}'; {suggest(key, parameters)}")
-    missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in settings]
-    if missing:
+    if missing := [p.name for p in parameters.values() if p.default is p.empty and p.name not in settings]:
         given = f"given: {', '.join(settings) or 'nothing'}"
         raise KitError(f"{kind} {name}: {', '.join(missing)} must be given ({given}; a setting needs a default)")
-    optional = settings_of(kind, name)
-    return factory(
-        **{
-            key: convert(value, hints.get(key, Any), f"{kind} {name}: {key}") if key in optional else value
-            for key, value in settings.items()
-        }
-    )
+    return factory(**convert_each(settings, hints_of_settings(factory), f"{kind} {name}: "))
 
 
 @dataclass(frozen=True)
@@ -441,10 +431,7 @@ class Part(nn.Module):
 
         @wraps(make)
         def checked_init(self: Part, **given: Any) -> None:
-            hints, defaults = hints_of(type(self)), type(self).__dataclass_fields__
-            own = {key for key, told in defaults.items() if key not in SUPPLIED and told.default is not MISSING}
-            where, settings = type(self).__name__, own & hints.keys()
-            make(self, **{k: convert(v, hints[k], f"{where}: {k}") if k in settings else v for k, v in given.items()})
+            make(self, **convert_each(given, hints_of_settings(type(self)), f"{type(self).__name__}: "))
 
         cls.__init__ = checked_init
 
@@ -456,24 +443,17 @@ class Part(nn.Module):
 
 def component(kind: str, value: Any, where: str) -> Component:
     """Reads a part from a recipe's plain value, a name or a mapping with a name and settings."""
-    if isinstance(value, Component):
-        value = {"name": value.name, **value.settings} if value.kind == kind else value
+    if isinstance(value, Component) and value.kind == kind:
+        value = {"name": value.name, **value.settings}
     if isinstance(value, str):
         value = {"name": value}
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise KitError(f"{where}: {value!r} names no {kind} (example: {{name: {registered(kind)[0]}}})")
-    name = value["name"]
+    name, settings = value["name"], {key: given for key, given in value.items() if key != "name"}
     if kind in ROOM_OF_KIND and rooms_folder() is None:  # nothing here knows its settings; who runs it will say so
-        return Component(kind, name, {key: given for key, given in value.items() if key != "name"})
-    factory = lookup(kind, name, where)
-    known, hints = settings_of(kind, name), hints_of(factory)
-    settings = {key: given for key, given in value.items() if key != "name"}
-    for key in settings:
-        if key not in known:
-            raise KitError(f"{where}.{key}: {kind} '{name}' has no such setting; {suggest(key, known)}")
-    return Component(
-        kind, name, {key: convert(v, hints.get(key, Any), f"{where}.{key}") for key, v in settings.items()}
-    )
+        return Component(kind, name, settings)
+    hints, unknown = hints_of_settings(lookup(kind, name, where)), f"{kind} '{name}' has no such setting"
+    return Component(kind, name, convert_each(settings, hints, f"{where}.", unknown))
 
 
 def part_words(part: Component) -> str:
@@ -483,6 +463,7 @@ def part_words(part: Component) -> str:
     return f"{part.name} ({own})" if own else part.name
 
 
+PLAIN = "what JSON and YAML both can tell"
 EXAMPLES = {
     float: "a number (example: 5e-4)",
     int: "a whole number (example: 32)",
@@ -493,13 +474,11 @@ EXAMPLES = {
 
 def convert(value: Any, hint: Any, where: str) -> Any:
     """`value` as the type that `hint` asks for, or a KitError that starts with `where`."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
-    if value is None and (hint is dict or origin is dict):
-        return {}  # null empties what a base recipe filled
-    if value is None and origin is tuple and arguments[-1] is Ellipsis:
-        return ()
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if value is None and (dict in (hint, origin) or (origin is tuple and arguments[-1] is Ellipsis)):
+        return () if origin is tuple else {}  # null empties what a base recipe filled
     if origin is Annotated:
         base, *extras = arguments
         if base is Component:
@@ -518,7 +497,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
         return value
     if origin is tuple:
         return convert_list(value, arguments, where)
-    if origin is dict or hint is dict:
+    if dict in (hint, origin):
         if not isinstance(value, Mapping):
             raise KitError(f"{where}: {value!r} is not a mapping (expected 'key: value' lines)")
         if len({str(k) for k in value}) < len(value):
@@ -530,9 +509,6 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if is_dataclass(hint):
         return convert_section(value, hint, where)
     return convert_scalar(value, origin or hint, where)
-
-
-PLAIN = "what JSON and YAML both can tell"
 
 
 def convert_plain(value: Any, where: str) -> Any:
@@ -565,8 +541,7 @@ def convert_scalar(value: Any, hint: type, where: str) -> Any:
 
 
 def convert_list(value: Any, arguments: tuple, where: str) -> tuple:
-    part = typing.get_origin(arguments[0]) is Annotated and typing.get_args(arguments[0])[0] is Component
-    if isinstance(value, (str, Mapping)) and part:
+    if isinstance(value, (str, Mapping)) and getattr(arguments[0], "__origin__", None) is Component:
         value = [value]  # one part may stand for a list of one
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise KitError(f"{where}: {value!r} is not a list (example: [1, 2])")
@@ -582,12 +557,16 @@ def convert_section(value: Any, section: type, where: str) -> Any:
         return value
     if not isinstance(value, Mapping):
         raise KitError(f"{where}: {value!r} is not a section (expected 'key: value' lines)")
-    hints = hints_of(section)
     prefix = where if where.endswith(": ") else f"{where}."  # "recipes/x.yaml: " or "recipes/x.yaml: train"
-    for key in value:
+    return section(**convert_each(value, hints_of(section), prefix, "there is no such setting"))
+
+
+def convert_each(given: Mapping, hints: Mapping[str, Any], prefix: str, unknown: str = "") -> dict[str, Any]:
+    """Values as the types of their names; a name without a type is refused as `unknown`, or its value left alone."""
+    for key in given if unknown else ():
         if key not in hints:
-            raise KitError(f"{prefix}{key}: there is no such setting; {suggest(key, hints)}")
-    return section(**{key: convert(v, hints[key], f"{prefix}{key}") for key, v in value.items()})
+            raise KitError(f"{prefix}{key}: {unknown}; {suggest(key, hints)}")
+    return {key: convert(value, hints.get(key, Any), f"{prefix}{key}") for key, value in given.items()}
 
 
 def checked(function: Callable) -> Callable:
@@ -596,16 +575,14 @@ def checked(function: Callable) -> Callable:
 
     @cache
     def bounded() -> dict[str, Any]:
-        hints, kinds = hints_of(function), (Annotated, Literal, typing.Union, types.UnionType)
-        told = {name: hint for name, hint in hints.items() if typing.get_origin(hint) in kinds}
-        return {name: hint for name, hint in told.items() if "Annotated" in repr(hint) or "Literal" in repr(hint)}
+        kinds = (Annotated, Literal, typing.Union, types.UnionType)
+        told = {name: hint for name, hint in hints_of(function).items() if typing.get_origin(hint) in kinds}
+        return {name: hint for name, hint in told.items() if re.search("Annotated|Literal", repr(hint))}
 
     @wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
         given = signature.bind(*arguments, **named)
-        for name, value in given.arguments.items():
-            if name in bounded():
-                given.arguments[name] = convert(value, bounded()[name], f"{function.__name__}: {name}")
+        given.arguments.update(convert_each(given.arguments, bounded(), f"{function.__name__}: "))
         return function(*given.args, **given.kwargs)
 
     return call
@@ -614,14 +591,97 @@ def checked(function: Callable) -> Callable:
 # 2. Recipe
 # ----------------------------------------------------------------------------------------------------------------------
 
-Metric = Literal[  # logged every epoch
-    "val_loss", "accuracy", "map", "map_across", "retrieval_map", "top1", "pair_auc", "pair_ap"
-]
-METRICS = typing.get_args(Metric)
+
+@dataclass(frozen=True)
+class Measure:
+    """A number that tells of a run, and all that logs, choices, tables and reports need to know of it."""
+
+    name: str  # of its column
+    meaning: str
+    label: str = ""  # on axes
+    better: Literal["higher", "lower", ""] = ""
+    missing: str = ""  # where it is not measured
+    logged: bool = False  # in every epoch, so that an epoch may be chosen by it
+    within: tuple[str, ...] = ()  # keys of metrics.json that lead to it, unless its own name does
+    instead: tuple[str, ...] = ()  # others, where these lead nowhere
+    folds: Literal["mean", "sum", "first"] = "mean"  # what becomes of the values of several folds
+    averaged: bool = False  # whether a summary has its mean over seeds
+    of_runs: bool = True  # whether a page's table of runs shows it; results.csv has all
+    digits: int = 4
+
+    def of(self, told: Mapping[str, Any]) -> float:
+        """Its value by the metrics of a run, NaN where it was not measured."""
+        for path in (self.within or (self.name,), self.instead):
+            value: Any = told if path else {}
+            for key in path:
+                value = value.get(key, {}) if isinstance(value, Mapping) else {}
+            if isinstance(value, (int, float)):
+                return value
+        return math.nan
+
+    def shown(self, value: float) -> str:
+        return f"{value:.{self.digits}f}" if self.digits else f"{round(value, 1):.10g}"
+
+
+def with_twins(name: str, meaning: str, missing: str, **others: Any) -> list[Measure]:
+    """A measure of mAP, and the same across encounters."""
+    both = {"": meaning, "_across": "the same across encounters"}
+    return [Measure(name + end, what, missing=missing, better="higher", **others) for end, what in both.items()]
+
+
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        Measure("map", "identity-balanced mAP on the validation images, each a query against all others",
+                "validation mAP", "higher", "nothing validates", logged=True),
+        Measure("plain", "mAP of the plain backbone: its pooled features by their cosine, without any head",
+                better="higher", within=("plain", "map"), averaged=True),
+        Measure("plain_across", "the same across encounters", better="higher", within=("plain", "map_across"),
+                averaged=True, of_runs=False),
+        Measure("untrained", "mAP before training: of a head with random weights, where there is one", better="higher",
+                within=("untrained", "map"), of_runs=False),
+        Measure("untrained_across", "mAP before training, across encounters", better="higher",
+                within=("untrained", "map_across"), of_runs=False),
+        Measure("val_loss", "of the validation images", "validation loss", "lower", "nothing validates", logged=True,
+                of_runs=False),
+        Measure("accuracy", "of the classifier", "accuracy", "higher", "the loss has no classes", logged=True,
+                averaged=True),
+        Measure("map_across", "the same, pairs of one encounter left out: who is told across encounters",
+                "the same across encounters", "higher", "no encounter has two images", logged=True, averaged=True),
+        Measure("retrieval_map", "mAP over queries, whoever they show", "", "higher", logged=True, of_runs=False),
+        Measure("top1", "share of queries whose nearest image shows their identity", "", "higher", logged=True,
+                averaged=True),
+        Measure("pair_auc", "area under the ROC curve of pairs", "", "higher", logged=True, averaged=True),
+        Measure("pair_ap", "average precision of pairs", "", "higher", logged=True, of_runs=False),
+        *with_twins("map_postprocessed", "mAP after post-processing", "there are no steps", averaged=True),
+        *with_twins("test_map", "mAP on the test images", "no solution is known", averaged=True),
+        *with_twins("test_map_postprocessed", "mAP on the test images after post-processing",
+                    "there are no steps, or no solution is known", averaged=True),
+        Measure("open_set", "sqrt(BAKS x BAUS), cross-fitted", "", "higher", "the set is closed", averaged=True,
+                within=("open_set", "cross_fitted", "score"), instead=("open_set", "given", "score")),
+        Measure("test_open_set", "sqrt(BAKS x BAUS) on the test", "", "higher", "the set is closed", averaged=True,
+                within=("open_set", "test", "score")),
+        Measure("best_epoch", "whose weights are kept", digits=0),
+        Measure("epochs", "that were trained, early stopping included", digits=0),
+        Measure("seconds", "of training, validation included", folds="sum", digits=0),
+        Measure("parameters", "of backbone, head and loss", folds="first", of_runs=False, digits=0),
+        Measure("trainable", "those that learn", within=("trainable_parameters",), folds="first", digits=0),
+        Measure("learns", "parameters before the embeddings that learn", folds="first", of_runs=False, digits=0),
+        Measure("embedded_per_second", "images a second in validation, where the backbone sees them", averaged=True,
+                of_runs=False, digits=0),
+        Measure("trained_images", "images that trained", averaged=True, of_runs=False, digits=0),
+        Measure("validated_images", "images that validated", within=("validated", "images"), averaged=True,
+                of_runs=False, digits=0),
+        Measure("identities", "with several validation images, which mAP is balanced over", of_runs=False,
+                within=("validated", "identities"), digits=0),
+        Measure("identities_across", "those with images of several encounters", of_runs=False,
+                within=("validated", "across", "identities"), digits=0),
+    )
+}  # fmt: skip
+METRICS = tuple(name for name, measure in MEASURES.items() if measure.logged)
+Metric = Literal[METRICS]
 OutOfMemoryError = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)  # its name before torch 2.5
 Choice = Literal[Metric, "loss_and_accuracy", "last"]  # both better than at the epoch kept before; or no choice
-
-
 Ensemble = Literal["none", "mean", "rank", "calibrated", "posterior"]
 
 
@@ -806,57 +866,39 @@ SAID_BEFORE = ("question", "hypothesis", "intervention", "protocol")  # of an ex
 WORDS = (*SAID_BEFORE, "interpretation", "published", "leaderboard", "conclusion", "reading", "readings")
 
 
-class StrictLoader(yaml.SafeLoader):
-    """YAML without Python objects, and without keys that silently replace each other."""
-
-
-def strict_mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict:
-    own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]  # before "<<" brings in others
-    keys = [loader.construct_object(key, deep=True) for key in own]
-    loader.flatten_mapping(node)
-    twice = [key for i, key in enumerate(keys) if key in keys[:i]]
-    if twice:
-        raise yaml.MarkedYAMLError(
-            problem=f"key '{twice[0]}' stands twice in one section", problem_mark=node.start_mark
-        )
-    return loader.construct_mapping(node, deep=True)
-
-
-StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, strict_mapping)
-
-
+MOST_RUNS, MOST_BYTES_OF_TEXT = 10_000, 1 << 20  # of an experiment, and of its recipe
 MOST_VALUES, MOST_LEVELS = 100_000, 40  # of a YAML text, whose few aliases may stand for millions of values
 
 
-def check_size(node: yaml.Node, where: str) -> None:
-    """Refuses what stands for very many values, or nests very deeply, before anything is made of it."""
-    counted: dict[int, tuple[int, int]] = {}  # values and levels of a node
+class StrictLoader(yaml.SafeLoader):
+    """YAML without Python objects, and without keys that silently replace each other; of a recipe's size at most."""
 
-    def count(node: yaml.Node, level: int) -> tuple[int, int]:
-        if id(node) not in counted:
-            counted[id(node)] = (MOST_VALUES, MOST_LEVELS)  # what a node that holds itself comes to
-            inner = list(itertools.chain(*node.value)) if isinstance(node, yaml.MappingNode) else node.value
-            inner = inner if isinstance(node, yaml.CollectionNode) and level < MOST_LEVELS else []
-            below = [count(n, level + 1) for n in inner]
-            counted[id(node)] = 1 + sum(c for c, _ in below), 1 + max((d for _, d in below), default=0)
-        return counted[id(node)]
+    def construct_document(self, node: yaml.Node) -> Any:
+        """Refuses what stands for very many values, or nests very deeply, before anything is made of it."""
+        waiting, values = [(node, 1)], 1
+        while waiting:
+            outer, level = waiting.pop()
+            inner = outer.value if isinstance(outer, yaml.CollectionNode) else []
+            inner = list(itertools.chain(*inner)) if isinstance(outer, yaml.MappingNode) else inner
+            values += len(inner)
+            if values > MOST_VALUES or level > MOST_LEVELS:
+                allowed = f"at most {MOST_VALUES:,} values in {MOST_LEVELS} levels"
+                fault = f"for a recipe, with its aliases it stands for too much (expected {allowed})"
+                raise yaml.MarkedYAMLError(None, None, fault, node.start_mark)
+            waiting += [(one, level + 1) for one in inner]
+        return super().construct_document(node)
 
-    values, levels = count(node, 0)
-    if values > MOST_VALUES or levels > MOST_LEVELS:
-        raise KitError(
-            f"{where}: line {node.start_mark.line + 1}: not valid YAML for a recipe: with its aliases it stands for "
-            f"too much (expected at most {MOST_VALUES:,} values in {MOST_LEVELS} levels)"
-        )
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]  # before "<<" brings in others
+        keys = [self.construct_object(key, deep=True) for key in own]
+        if twice := [key for i, key in enumerate(keys) if key in keys[:i]]:
+            raise yaml.MarkedYAMLError(None, None, f"key '{twice[0]}' stands twice in one section", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(text: str, where: str) -> Any:
     try:
-        loader = StrictLoader(text)  # a SafeLoader
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        check_size(node, where)
-        return loader.construct_document(node)
+        return StrictLoader(text).get_single_data()  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise KitError(f"{where}: {line}not valid YAML: {error.problem or error.context}") from None
@@ -880,7 +922,7 @@ def merge_settings(base: Any, over: Any) -> Any:
 def merge_recipe(base: Mapping, over: Mapping) -> dict:
     """`merge_settings` at the top of a recipe, whose name does not name a part."""
     name = over.get("name", base.get("name"))
-    return {**merge_settings({**base, "name": name}, {**over, "name": name})}
+    return merge_settings({**base, "name": name}, {**over, "name": name})
 
 
 def nested(dotted: str, value: Any) -> dict:
@@ -925,9 +967,11 @@ def recipe_from_dict(raw: Mapping, where: str = "recipe") -> Recipe:
 
     Raises KitError with `where`, dotted setting, value and expectation on the first fault, in variants too.
     """
+    if not isinstance(raw, Mapping):
+        raise KitError(f"{where}: {raw!r} holds no settings (expected a mapping, such as {{'name': 'first'}})")
     defaults, raw = recipe_to_dict(Recipe(name="recipe")), dict(raw)
     if "splits" in raw:  # the same with each of several splits
-        raw["grid"] = {**(raw.get("grid") or {}), "data.split": raw.pop("splits")}
+        raw["grid"] = {**convert(raw.get("grid"), dict, f"{where}: grid"), "data.split": raw.pop("splits")}
     recipe = convert_section(merge_recipe(defaults, raw), Recipe, f"{where}: ")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+@-]{0,99}", recipe.name):
         raise KitError(f"{where}: name: {recipe.name!r} can't name a folder (use up to 100 letters, digits, '_-.')")
@@ -943,70 +987,74 @@ def check_steps(steps: Sequence[Component], where: str) -> None:
     A step says what it reads and makes (`register`): images, embeddings, similarity, or evidence, which stands beside
     the likeness until fuse reads both. What the last one makes is what is submitted.
     """
-    named, read = [step.name for step in steps], set()
+    named, read, compared = [step.name for step in steps], set(), False
+    place = f"{where}: {named}"
     if "auto" in named and len(steps) > 1:
         raise KitError(f"{where}: auto chooses the steps itself and stands alone")
-    embeddings: int | None = None  # the step that made what lies there
-    similarity: int | None = None  # None: the embeddings are compared
-    evidence: list[int | None] = []  # the first of them the likeness
+    # which steps made what lies there, None for none of them; the first evidence is the likeness
+    made: dict[str, list[int | None]] = {"embeddings": [None], "similarity": [None], "evidence": []}
     for number, step in enumerate(steps):
-        part = lookup("postprocess", step.name)
+        part, evidence = lookup("postprocess", step.name), made["evidence"]
         reads, makes = getattr(part, "reads", "similarity"), getattr(part, "makes", "similarity")
         reads = "similarity" if step.settings.get("shortlist") else reads
         reads = "embeddings" if step.settings.get("training") else reads
         makes = "similarity" if step.settings.get("sides") == "query" else makes
-        likeness = embeddings if similarity is None else similarity
-        if reads == "embeddings" and makes == "similarity" and similarity is not None:
+        if compared and (reads, makes) == ("embeddings", "similarity"):
             raise KitError(f"{where}: {step.name}.training starts from embeddings (expected before all similarities)")
-        if makes == "embeddings" and similarity is not None:
+        if compared and makes == "embeddings":
             raise KitError(
-                f"{where}: {named} is out of order (expected tta, then query_expansion or database_augmentation, then "
-                "what makes similarities, such as k_reciprocal, posterior and blend)"
+                f"{place} is out of order (expected tta, then query_expansion or database_augmentation, then what "
+                "makes similarities, such as k_reciprocal, posterior and blend)"
             )
-        if step.name == "blend" and embeddings is None and similarity is None:
-            raise KitError(f"{where}: {named}: blend finds raw similarities alone (expected a step before it)")
+        if step.name == "blend" and made["similarity"] == [None]:
+            raise KitError(f"{place}: blend finds raw similarities alone (expected a step before it)")
         if reads == "evidence" and not evidence:
-            raise KitError(
-                f"{where}: {named}: {step.name} has no evidence to add (expected posterior or local before it)"
-            )
+            raise KitError(f"{place}: {step.name} has no evidence to add (expected posterior or local before it)")
         weights = step.settings.get("weights") if reads == "evidence" else None
         if weights and len(weights) != len(evidence):
             raise KitError(f"{where}: {step.name}.weights: {len(weights)} for {len(evidence)} (likeness and evidence)")
-        read |= {"embeddings": {embeddings}, "similarity": {likeness}, "evidence": {*evidence}}.get(reads, set())
+        kind, told = step.settings.get("kind", "sum"), f"{where}: {step.name}.weights: {list(weights or ())}"
+        if weights and (not any(weights) or max(map(abs, weights)) > 1e30 or (kind == "rank" and min(weights) < 0)):
+            raise KitError(f"{told} (expected numbers up to 1e30, not all 0, and by ranks none below 0)")
+        if weights and kind == "isotonic":
+            raise KitError(f"{told}: kind isotonic weighs nothing (expected sum)")
+        read.update(made.get(reads, []))
         if makes == "embeddings":
-            embeddings = number
+            made["embeddings"] = [number]
         elif makes == "evidence":
-            evidence, similarity = [*(evidence or [likeness]), number], number
-        else:
-            evidence, similarity = [] if reads == "evidence" else evidence, number
-    read.add(embeddings if similarity is None else similarity)
-    if unread := [name for number, name in enumerate(named) if number not in read]:
+            made["evidence"] = [*(evidence or made["similarity"]), number]
+        elif reads == "evidence":
+            made["evidence"] = []
+        made["similarity"], compared = [number], compared or makes != "embeddings"
+    if unread := [name for number, name in enumerate(named) if number not in {*read, *made["similarity"]}]:
         raise KitError(
-            f"{where}: {named}: nothing reads what {unread[0]} makes (expected fuse behind all evidence, and no step "
+            f"{place}: nothing reads what {unread[0]} makes (expected fuse behind all evidence, and no step "
             "between evidence and fuse)"
         )
 
 
+def loss_parts(recipe: Recipe) -> list[Callable]:
+    """The loss, or those of which it is the sum."""
+    return [lookup("loss", part.name) for part in recipe.loss.settings.get("parts", [recipe.loss])]
+
+
 def check_parts(recipe: Recipe, where: str) -> None:
     """Refuses what does not go together: a loss in another space than its model's, or mixing for a loss on pairs."""
+    model, train, open_set = recipe.model, recipe.train, recipe.open_set or OpenSet()
+    parts, geometry, named = loss_parts(recipe), model.geometry.build(), f"'{recipe.loss.name}'"
     if recipe.soup and recipe.checkpoint is None:
-        raise KitError(
-            f"{where}soup: {list(recipe.soup)} is averaged with a checkpoint, but there is none (set checkpoint)"
-        )
-    geometry = recipe.model.geometry.build()
-    parts = [lookup("loss", part.name) for part in recipe.loss.settings.get("parts", [recipe.loss])]
+        raise KitError(f"{where}: soup: {list(recipe.soup)} is averaged with a checkpoint, but there is none (set it)")
     if any(geometry.hyperbolic != getattr(part, "hyperbolic", False) for part in parts):
         raise KitError(
-            f"{where}loss: '{recipe.loss.name}' and model.geometry '{recipe.model.geometry.name}' are of two spaces "
-            "(expected hyperbolic_arcface with poincare or lorentz, every other loss with the others)"
+            f"{where}: loss: {named} and model.geometry '{model.geometry.name}' are of two spaces (expected "
+            "hyperbolic_arcface with poincare or lorentz, every other loss with the others)"
         )
     if geometry.unit and any(getattr(part, "reads_lengths", False) for part in parts):
         raise KitError(
-            f"{where}loss: '{recipe.loss.name}' takes the length of an embedding for its quality, but those of "
-            "model.geometry 'hyperspherical' are all of length 1 (expected cosine)"
+            f"{where}: loss: {named} takes the length of an embedding for its quality, but those of model.geometry "
+            "'hyperspherical' are all of length 1 (expected cosine)"
         )
     loss = recipe.loss.build(embedding_dim=2, num_identities=2, counts=(1, 1), geometry=geometry)
-    open_set, train = recipe.open_set or OpenSet(), recipe.train
     wants_classes = {
         "open_set.decide: softmax": open_set.decide == "softmax",
         "postprocess: posterior": any(step.name == "posterior" for step in recipe.postprocess),
@@ -1017,39 +1065,35 @@ def check_parts(recipe: Recipe, where: str) -> None:
     asked = next((what for what, wanted in wants_classes.items() if wanted), None)
     if asked and getattr(loss, "logits", lambda _: None)(torch.ones(1, 2)) is None:
         raise KitError(
-            f"{where}{asked} needs a loss with a class for each identity, such as arcface or cross_entropy; "
-            f"'{recipe.loss.name}' compares images"
+            f"{where}: {asked} needs a loss with a class for each identity, such as arcface or cross_entropy; "
+            f"{named} compares images"
         )
-    if open_set.decide == "softmax" and open_set.threshold is None and recipe.data.split.name != "open_set":
+    split = recipe.data.split.name
+    if open_set.decide == "softmax" and open_set.threshold is None and split != "open_set":
         raise KitError(
-            f"{where}open_set.threshold: null is fitted on identities held out whole, but data.split "
-            f"'{recipe.data.split.name}' holds out none (expected data.split: open_set, or a number such as 0.65)"
+            f"{where}: open_set.threshold: null is fitted on identities held out whole, but data.split '{split}' holds "
+            "out none (expected data.split: open_set, or a number such as 0.65)"
         )
     if train.mixes and not loss.per_sample:
+        needs = "needs a loss on single images, such as arcface"
+        raise KitError(f"{where}: train.mix: '{train.mix.name}' {needs}; {named} looks at pairs")
+    if train.views and (not model.freeze or train.mixes):
+        found = f"has its images mixed ({train.mix.name})" if model.freeze else "learns (model.freeze: false)"
         raise KitError(
-            f"{where}train.mix: '{train.mix.name}' needs a loss on single images, such as arcface; "
-            f"'{recipe.loss.name}' looks at pairs"
-        )
-    if train.views and (not recipe.model.freeze or train.mixes):
-        found = f"has its images mixed ({train.mix.name})" if recipe.model.freeze else "learns (model.freeze: false)"
-        raise KitError(
-            f"{where}train.views: {train.views} views can be kept of a frozen backbone only, and this one {found} "
+            f"{where}: train.views: {train.views} views can be kept of a frozen backbone only, and this one {found} "
             "(expected train.views: 0)"
         )
 
 
 def notes_on_settings(recipe: Recipe) -> list[str]:
     """What a reader must know of settings that are allowed, and say less than they seem to."""
-    parts = [lookup("loss", part.name) for part in recipe.loss.settings.get("parts", [recipe.loss])]
-    if recipe.model.geometry.name == "euclidean" and all(getattr(part, "of_directions", False) for part in parts):
+    of_directions = all(getattr(part, "of_directions", False) for part in loss_parts(recipe))
+    if recipe.model.geometry.name == "euclidean" and of_directions:
         return [
             f"model.geometry: euclidean ranks by lengths, too, of which the loss '{recipe.loss.name}' teaches nothing: "
             "it compares directions"
         ]
     return []
-
-
-MOST_BYTES_OF_TEXT = 1 << 20  # of a recipe
 
 
 def override(recipe: Recipe, text: str, where: str) -> Recipe:
@@ -1072,8 +1116,9 @@ def replaces(given: Any, keys: Sequence[str], part: bool = False) -> bool:
 def read_as(raw: dict, where: str) -> dict:
     """Plain settings with those of the reading that they name laid upon them, as far as that is one of settings."""
     readings = convert(raw.get("readings"), tuple[Reading, ...], f"{where}: readings")
-    for number, told in enumerate(getattr(entry, raw["reading"], "") for entry in readings):
-        convert(told, dict if isinstance(told, Mapping) else str, f"{where}: readings[{number}].{raw['reading']}")
+    reading = convert(raw["reading"], hints_of(Recipe)["reading"], f"{where}: reading")
+    for number, told in enumerate(getattr(entry, reading, "") for entry in readings):
+        convert(told, dict if isinstance(told, Mapping) else str, f"{where}: readings[{number}].{reading}")
         raw = merge_recipe(raw, told) if isinstance(told, Mapping) else raw
     return raw
 
@@ -1092,29 +1137,32 @@ class RunSpec:
         return f"{self.variant}/seed{self.recipe.seed}"
 
 
-MOST_RUNS = 10_000  # of an experiment
+OWN_FILES = ("experiment.json", "results.csv", "report.html", "report.md", "interpretation.md")  # beside its variants
 
 
 def expand(recipe: Recipe, where: str = "recipe") -> list[RunSpec]:
     """All runs: variants x grid x seeds."""
-    variants = recipe.variants or {"default": {}}
-    dotted = list(recipe.grid)
+    variants, dotted = recipe.variants or {"default": {}}, list(recipe.grid)
     for key, values in recipe.grid.items():
         if not isinstance(values, list) or not values:
             raise KitError(f"{where}: grid.{key}: {values!r} is not a list of values (example: [256, 512])")
         if key.partition(".")[0] in EXPERIMENT_WIDE:
             raise KitError(f"{where}: grid.{key}: can't vary between runs")
+        if (settings := next((v for v in values if isinstance(v, (list, dict))), None)) is not None:
+            raise KitError(
+                f"{where}: grid.{key}: {settings!r} can't name a folder (expected names or numbers; what has "
+                "settings of its own goes into variants)"
+            )
     runs = math.prod(map(len, recipe.grid.values())) * len(variants) * max(len(recipe.seeds), 1)
     if runs > MOST_RUNS:
         raise KitError(f"{where}: variants, grid and seeds make {runs:,} runs (expected at most {MOST_RUNS:,})")
     base = {**recipe_to_dict(recipe), "variants": {}, "grid": {}, "seeds": [], "overrides": []}
     specs = []
     for (name, settings), values in itertools.product(variants.items(), itertools.product(*recipe.grid.values())):
-        place = f"{where}: variants.{name}"
-        settings = convert(settings if settings is not None else {}, dict, place)
+        place = f"{where}: variants.{name}" if recipe.variants else where
+        settings = convert(settings, dict, place)
         why = convert(settings.pop("why", ""), str, f"{place}.why")
-        forbidden = {*EXPERIMENT_WIDE, "seed"} & set(settings)
-        if forbidden:
+        if forbidden := {*EXPERIMENT_WIDE, "seed"} & settings.keys():
             raise KitError(f"{place}.{min(forbidden)}: can't vary between variants")
         for change in [settings, *map(nested, dotted, values), *map(parse_override, recipe.overrides)]:
             settings = merge_recipe(settings, change)
@@ -1122,9 +1170,11 @@ def expand(recipe: Recipe, where: str = "recipe") -> list[RunSpec]:
         label = variant_label(str(name) if recipe.variants else "", dotted, values)
         if not re.fullmatch(r"[A-Za-z0-9_.,=+@-]{1,200}", label) or label.startswith("."):
             raise KitError(f"{place}: {label!r} can't name a folder (use up to 200 letters, digits, '_-.')")
-        once = convert_section(merge_recipe(base, settings), Recipe, f"{place}: " if recipe.variants else f"{where}: ")
-        check_steps(once.postprocess, f"{place if recipe.variants else where}: postprocess")
-        check_parts(once, f"{place if recipe.variants else where}: ")
+        if label in OWN_FILES:
+            raise KitError(f"{place}: {label!r} is a file of every experiment (expected another name)")
+        once = convert_section(merge_recipe(base, settings), Recipe, f"{place}: ")
+        check_steps(once.postprocess, f"{place}: postprocess")
+        check_parts(once, place)
         specs += [RunSpec(label, why, with_seed(once, seed)) for seed in recipe.seeds or (once.seed,)]
     folders = [spec.folder for spec in specs]
     if len(set(folders)) < len(folders):
@@ -1164,10 +1214,9 @@ def session_age() -> float:
 
     0 where that can't be told, or is longer ago than a session lasts.
     """
-    began = os.environ.get(SESSION_VARIABLE)
     age = 0.0
     with suppress(OSError, ValueError, IndexError):
-        if began:
+        if began := os.environ.get(SESSION_VARIABLE):
             age = time.time() - float(began)
         else:
             ticks = int(Path("/proc/1/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
@@ -1180,18 +1229,14 @@ def find_mounted(pattern: str, root: Path = KAGGLE_INPUT, depth: int = 8) -> lis
 
     A folder with a match, or with more than 200 folders in it, is not searched further.
     """
-    found, level = [], [root] if root.is_dir() else []
-    for _ in range(depth):
-        below = []
-        for folder in level:
-            matches = sorted(p for p in folder.glob(pattern) if p.is_file())
-            found += matches
-            inner = []
-            with suppress(PermissionError):  # what may not be looked into holds nothing for us
-                inner = [] if matches else sorted(p for p in folder.iterdir() if p.is_dir())
-            below += inner if len(inner) <= 200 else []
-        level = below
-    return found
+    found: list[Path] = []
+    for folder, below, files in os.walk(root, followlinks=True):  # what may not be looked into holds nothing for us
+        paths = [Path(folder, name) for name in fnmatch.filter(files, pattern)]
+        matches = [path for path in paths if path.is_file()]
+        found += matches
+        if matches or len(below) > 200 or len(Path(folder).relative_to(root).parts) >= depth - 1:
+            below.clear()
+    return sorted(found, key=lambda path: (len(path.parts), path))
 
 
 def cache_dir() -> Path:
@@ -1211,8 +1256,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
     A GPU on which a real operation fails, such as one too old for this torch, is refused with its name.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise KitError(f"device: {name!r} is not known; {suggest(name, ('auto', 'cpu', 'cuda'))}")
+    convert(name, Literal["auto", "cpu", "cuda"], "device")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -1243,7 +1287,6 @@ def core_count() -> int:
 
 def end_with_parent(parent: int) -> None:
     """Ends this process soon after its parent, which a SIGKILL leaves no time to tell it."""
-    import threading
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -1256,22 +1299,17 @@ def end_with_parent(parent: int) -> None:
 def process_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    with suppress(OSError):  # where there is no /proc
         state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
         return state != "Z"  # ended, though nobody has asked how
-    return True
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's, or where there is no /proc
+        return True
 
 
 @contextmanager
 def on_sigterm(act: Callable[[], None]) -> Iterator[None]:
     """Within the block a SIGTERM does this instead of ending the process; in the main thread, which alone may ask."""
-    import signal
-    import threading
-
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -1328,10 +1366,6 @@ def atomic(path: str | Path) -> Iterator[Path]:
             remove_path(temporary)
 
 
-def glob_escape(name: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", name)
-
-
 def remove_path(path: Path) -> None:
     """Removes a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
@@ -1369,6 +1403,23 @@ def read_record(path: Path, needed: Mapping[str, type | tuple[type, ...]], remed
         if not isinstance(told.get(key), kind) or isinstance(told[key], bool):
             raise damaged(path, f"{key}: {told.get(key)!r}", remedy)
     return told
+
+
+class Whole(dict):
+    """The shape of a table that lacks none of these keys."""
+
+
+def misfit(value: Any, shape: Any, where: str) -> str:
+    """What of a value from JSON is not of this shape; "" where it is."""
+    if isinstance(shape, tuple | type):
+        return "" if isinstance(value, shape) and not isinstance(value, bool) else f"{where}: {value!r}"
+    whole = not isinstance(shape, Whole) or (isinstance(value, dict) and shape.keys() <= value.keys())
+    if not isinstance(value, list if isinstance(shape, list) else dict) or not whole:
+        return f"{where}: {value!r}"
+    inner = enumerate(value) if isinstance(shape, list) else value.items()
+    shapes = ((key, one, shape[0] if isinstance(shape, list) else shape.get(key, shape.get(""))) for key, one in inner)
+    found = (misfit(one, own, f"{where}.{key}".lstrip(".")) for key, one, own in shapes if own is not None)
+    return next(filter(None, found), "")
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -1430,15 +1481,12 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-class LinesOfProgress:
+class LinesOfProgress(io.TextIOBase):
     """A stream that takes a progress bar's updates as lines, where nobody looks on."""
 
     def write(self, text: str) -> None:
         if line := text.strip():
             echo(f"    {line}")
-
-    def flush(self) -> None:
-        """Every line is out already."""
 
 
 def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
@@ -1461,25 +1509,18 @@ def echo(text: str) -> None:
     except UnicodeEncodeError:
         print(text.encode(sys.stdout.encoding or "ascii", "backslashreplace").decode("ascii", "replace"), flush=True)
     except OSError as error:  # the reader, such as head, has enough, or the disk that takes the output is full
-        mute_output()
+        with suppress(OSError, ValueError):  # ValueError: no file stands behind it, as in a notebook
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
         if not isinstance(error, BrokenPipeError):
             with suppress(OSError):
                 print(f"note: the output can't be written any more: {error.strerror}", file=sys.stderr)
 
 
-def mute_output() -> None:
-    """Lets what is printed from now on go nowhere."""
-    with suppress(OSError, ValueError):  # ValueError: no file stands behind it, as in a notebook
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> redirect_stdout:
     """Nothing is printed within the block."""
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        yield
+    return redirect_stdout(io.StringIO())
 
 
 def fingerprint(*parts: Any) -> str:
@@ -1508,14 +1549,15 @@ def file_version(path: Path) -> tuple[Path, int, int]:
     return path, status.st_mtime_ns, status.st_size
 
 
-@lru_cache(maxsize=64)
-def file_hash(path: Path, modified: int, size: int) -> str:
-    """The file's sha256, taken once for each `file_version`."""
-    return file_sha256(path)
+def once_per_version(function: Callable) -> Callable:
+    """A function of a file's path that is worked out once for each `file_version`."""
+    kept = lru_cache(maxsize=64)(lambda version: function(version[0]))
+    call = wraps(function)(lambda path: kept(file_version(path)))
+    call.cache_clear = kept.cache_clear
+    return call
 
 
-def version_of(path: Path) -> str:
-    return file_hash(*file_version(path))
+version_of = once_per_version(file_sha256)
 
 
 def file_sample(path: Path, block: int = 4096) -> tuple[int, int]:
@@ -1549,9 +1591,8 @@ def recipe_path(name: str | Path) -> Path:
     here = Path(__file__).resolve().parent
     places = [Path("recipes"), Path(), here / "recipes", here / ROOMS / "recipes"]
     found = [place / f"{name}.yaml" for place in places] + find_mounted(f"{glob_escape(str(name))}.yaml")
-    for file in found:
-        if file.is_file():
-            return file
+    if file := next(filter(Path.is_file, found), None):
+        return file
     there = sorted({file.stem for place in places if place.is_dir() for file in place.glob("*.yaml")})
     looked = ", ".join(map(str, [*places, KAGGLE_INPUT]))
     raise KitError(f"{name}: there is no recipe of this name in {looked}; {suggest(name, there, 'the path of one')}")
@@ -1586,11 +1627,14 @@ def read_recipe(path: Path, seen: tuple[Path, ...]) -> Recipe:
     if not isinstance(raw, Mapping):
         raise KitError(f"{path}: holds no settings (expected 'key: value' lines)")
     raw = {"name": path.stem, **raw}
-    base = raw.pop("base", None)
-    if base is not None:
-        below = recipe_to_dict(
-            read_recipe(base_path(path, convert(base, str, f"{path}: base")), (*seen, path.resolve()))
-        )
+    if (base := raw.pop("base", None)) is not None:
+        base = base_path(path, convert(base, str, f"{path}: base"))
+        below = recipe_to_dict(read_recipe(base, (*seen, path.resolve())))
+        if below["reading"] != "published" and raw.get("reading", below["reading"]) != below["reading"]:
+            raise KitError(
+                f"{path}: reading: {raw['reading']!r}, but its base {base} was read as {below['reading']!r} already "
+                "(expected the same, or a base that is read as published)"
+            )
         numbers = ("published", "leaderboard")  # of others belong to one experiment
         own_words = {"conclusion": "", **{key: {} for key in numbers if set(numbers) & raw.keys()}}
         told = convert(raw.get("readings"), tuple[dict, ...], f"{path}: readings")
@@ -1606,11 +1650,17 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path: of a file, or a name such as "quickstart", as `recipe_path` has it.
     `overrides` are texts like "train.epochs=3". Raises KitError on anything that is not understood.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise KitError(
+            f"recipe: {path!r} (expected the path or the name of a recipe, a mapping of settings, or a Recipe)"
+        )
     path = recipe_path(path)
     recipe = read_recipe(path, seen=())
+    read = [text for text in overrides if text.partition("=")[0].strip() == "reading"]
+    if len({text.partition("=")[2].strip() for text in read}) > 1:
+        raise KitError(f"{path}: -o {' -o '.join(read)}: lay two readings over each other (expected one of them)")
     for text in sorted(overrides, key=lambda text: not text.lstrip().startswith("reading")):  # others go before it
-        where = f"{path} with -o {text}"
-        recipe = override(recipe, text, where)
+        recipe = override(recipe, text, f"{path} with -o {text}")
     return recipe
 
 
@@ -1624,11 +1674,16 @@ class Competition:
 
     root: Path
     train: pd.DataFrame  # filename, identity, path (below root), and further columns of train.csv and views.csv
-    pairs: pd.DataFrame | None  # row_id, query_image, gallery_image; None when there is nothing to submit
-    test: pd.DataFrame  # filename, path of every image that the pairs name, and further columns of views.csv
-    solution: pd.Series | None  # identity by test filename, where solution.csv tells it; for scoring only
+    pairs: pd.DataFrame | None = None  # row_id, query_image, gallery_image; None when there is nothing to submit
+    # filename, path of every image that the pairs name, and further columns of views.csv
+    test: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"filename": [], "path": []}, dtype=str))
+    solution: pd.Series | None = None  # identity by test filename, where solution.csv tells it; for scoring only
     notes: tuple[str, ...] = ()  # what is unusual but no fault
     open_set: bool = False  # a test image may show an individual that nobody knows; the submission names identities
+
+    def noted(self, *notes: str) -> Competition:
+        """The same data with more notes; an empty one is none."""
+        return replace(self, notes=(*self.notes, *filter(None, notes)))
 
     @property
     def identities(self) -> list[str]:
@@ -1639,22 +1694,33 @@ class Competition:
         """Paths below root, training images first, then test images: the order of the image store."""
         return [*self.train.path, *self.test.path]
 
-    @property
-    def files(self) -> list[Path]:
-        """All images, and what tables there are."""
-        tables = [name for name in ("train.csv", "test.csv", "metadata.csv") if (self.root / name).is_file()]
-        return [self.root / path for path in [*self.paths, *tables]]
-
     @cached_property
     def fingerprint(self) -> str:
         """Changes with every column of the tables and with file sizes, so that other data are not taken for these."""
-        sizes = [file_sample(path) for path in self.files]
+        tables = [name for name in ("train.csv", "test.csv", "metadata.csv") if (self.root / name).is_file()]
+        sizes = [file_sample(self.root / path) for path in [*self.paths, *tables]]
         train = self.train
         if EXTRA in train:  # whose paths are absolute, and change where a project is moved
             train = train.assign(path=train.path.where(train[EXTRA] == "", train.filename))
         columns = [(name, list(table[name].map(str))) for table in (train, self.test) for name in table]
         solution = [] if self.solution is None else [list(self.solution.map(str))]
         return fingerprint(columns, sizes, *solution)
+
+
+def first_few(listed: Sequence[str], most: int = 12) -> str:
+    """The first names of a list that may be long, and how many more there are."""
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+
+
+def listing(names: Sequence[str], what: str, where: object = "") -> str:
+    """A line on names: where they are, how many, what is with them, and the first few; "" where there are none."""
+    return f"{where}{': ' if where else ''}{len(names)} {what}: {first_few(names)}" if names else ""
+
+
+def refuse(names: Sequence[str], what: str, where: object = "", remedy: str = "") -> None:
+    """KitError with a line on these names, unless there are none."""
+    if names:
+        raise KitError(listing(names, what, where) + remedy)
 
 
 AS_TEXT = {"keep_default_na": False, "encoding": "utf-8-sig", "index_col": False}  # how a CSV is read
@@ -1664,7 +1730,10 @@ CHUNK = 1 << 19  # rows of a long table that are worked on at a time
 def read_table(
     path: Path, columns: Sequence[str], dtypes: Mapping[str, str] | None = None, separator: str = ","
 ) -> pd.DataFrame:
-    """A CSV whose cells are text unless `dtypes` says otherwise; KitError when it lacks a column or has no rows."""
+    """A CSV whose cells are text unless `dtypes` says otherwise; KitError when it lacks a column or has no rows.
+
+    columns: those that it must have; "path or filename" asks for one of the two.
+    """
     try:
         if path.exists() and not path.is_file():
             raise KitError(f"{path}: is {'a folder' if path.is_dir() else 'no file'} (expected a CSV)")
@@ -1677,7 +1746,7 @@ def read_table(
         raise KitError(f"{path}: can't be read: {error.strerror or error}") from None
     except (pd.errors.ParserWarning, UnicodeDecodeError, ValueError) as error:
         raise KitError(f"{path}: not a readable CSV: {' '.join(str(error).split())}") from None
-    missing = [c for c in columns if c not in table.columns]
+    missing = [wanted[0] for wanted in (c.split(" or ") for c in columns) if table.columns.intersection(wanted).empty]
     if missing:
         raise KitError(
             f"{path}: column '{missing[0]}' is missing (expected {','.join(columns)}; "
@@ -1696,18 +1765,24 @@ def check_names(table: Path, column: str, filenames: Iterable[str]) -> None:
             raise KitError(f"{table}: {column}: {name!r} is not an image inside the data folder")
 
 
-def locate_images(root: Path, part: str, filenames: Iterable[str], table: Path) -> list[str]:
+def check_images(table: Path, column: str, root: Path, paths: Iterable[str]) -> None:
+    """Refuses names that lead out of the data folder, and lists all images of a table that are not below `root`."""
+    check_names(table, column, paths)
+    missing = [path for path in paths if not (root / path).is_file()]
+    refuse(missing, f"images are not in {root}", f"{table}: {column}")
+
+
+def locate_images(root: Path, part: str, filenames: Sequence[str], table: Path, column: str) -> list[str]:
     """Paths below `root` of images in part/part/, part/ or root itself; KitError lists all that are missing."""
+    check_names(table, column, filenames)
     folders = [f for f in (f"{part}/{part}", part, ".") if (root / f).is_dir()]
     there = {folder: {e.name for e in os.scandir(root / folder) if e.is_file()} for folder in folders}
-    paths, missing = [], []
-    for name in filenames:
-        home = next((f for f in folders if name in there[f] or ("/" in name and (root / f / name).is_file())), None)
-        paths.append(str(Path(home or ".") / name))
-        missing += [name] if home is None else []
-    if missing:
-        raise KitError(f"{table}: {len(missing)} images are not in {root / part}: {first_few(missing)}")
-    return paths
+    homes = {
+        name: next((f for f in folders if name in there[f] or ("/" in name and (root / f / name).is_file())), None)
+        for name in filenames
+    }
+    refuse([name for name in filenames if homes[name] is None], f"images are not in {root / part}", table)
+    return [str(Path(homes[name]) / name) for name in filenames]
 
 
 # Formats of photographs: PIL would else try all that it knows, and start other programs for some, such as Ghostscript.
@@ -1750,9 +1825,14 @@ RAW = frozenset({".nef", ".cr2", ".cr3", ".arw", ".dng", ".orf", ".raf", ".rw2",
 @cache
 def image_suffixes() -> frozenset[str]:
     formats = image_formats()
-    return frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in formats) | (
-        RAW if importlib.util.find_spec("rawpy") else frozenset()
-    )
+    readable = {suffix for suffix, name in Image.EXTENSION.items() if name in formats}
+    return frozenset(readable | (RAW if importlib.util.find_spec("rawpy") else set()))
+
+
+def refuse_results(root: Path) -> None:
+    """Refuses to take the pictures of a report, or of answers, for photographs."""
+    if any((root / name).is_file() for name in RESULTS):
+        raise KitError(f"{root}: holds results of this kit, no photographs (expected a folder of images)")
 
 
 class FolderScan:
@@ -1764,15 +1844,15 @@ class FolderScan:
 
     def __init__(self, root: Path, leave_out: Sequence[str] = ()):
         self.root, self.images = root, []  # paths relative to the root, in order
-        self.unread: dict[str, dict[str, int]] = {}  # by folder at the top, how many other files by their ending
-        self.left: dict[str, int] = {}  # folders that are left out, and how many files are in them
+        self.unread: dict[str, Counter[str]] = {}  # by folder at the top, how many other files by their ending
+        self.left: list[str] = []  # folders that are left out, and how many files are in them
         self.linked: list[str] = []  # links to folders
         self.dead_links: list[str] = []  # links that lead nowhere, or where a folder was read already
         away, seen = {os.path.realpath(root / path) for path in leave_out}, set()
         for folder, folders, files in self.walk():
             here, status = folder.relative_to(root), os.stat(folder)
             if here != Path() and any(name in files for name in RESULTS):
-                self.left[f"{here} (results of this kit)"] = 0
+                self.left.append(f"{here} (results of this kit)")
                 folders.clear()
             elif (status.st_dev, status.st_ino) in seen:
                 self.dead_links.append(str(here))
@@ -1785,12 +1865,12 @@ class FolderScan:
     def walk(self) -> Iterator[tuple[Path, list[str], list[str]]]:
         """os.walk that goes into links to folders too, after all real folders, so that a link stands for none."""
 
-        def refuse(error: OSError) -> None:
+        def stop(error: OSError) -> None:
             raise KitError(f"{error.filename}: can't be read: {error.strerror}; make it readable, or move it away")
 
         waiting = [str(self.root)]
         while waiting:
-            for folder, folders, files in os.walk(waiting.pop(0), onerror=refuse):
+            for folder, folders, files in os.walk(waiting.pop(0), onerror=stop):
                 odd = next((name for name in (*folders, *files) if re.search("[\ud800-\udfff]", name)), None)
                 if odd is not None:  # no table and no page could tell it
                     raise KitError(f"{folder}: the name {os.fsencode(odd)!r} is not UTF-8; rename it (convmv does)")
@@ -1803,10 +1883,11 @@ class FolderScan:
             litter = name.startswith(".") or name.lower() in LITTER or name.lower().endswith(".lrdata")
             masks = bool(here.parts) and MASKS.fullmatch(name) is not None
             if litter or masks or os.path.realpath(folder / name) in away:
-                self.left[str(here / name)] = sum(len(names) for _, _, names in os.walk(folder / name))
+                count = sum(len(names) for _, _, names in os.walk(folder / name))
+                self.left.append(f"{here / name} ({count} files)" if count else str(here / name))
                 folders.remove(name)
         folders.sort()
-        counts = self.unread.setdefault(here.parts[0] if here.parts else "", {})
+        counts = self.unread.setdefault(here.parts[0] if here.parts else "", Counter())
         for name in sorted(n for n in files if not n.startswith(".") and (here.parts or n != "views.csv")):
             kind = Path(name).suffix.lower() or "without ending"
             if kind in image_suffixes() and (folder / name).is_file():
@@ -1814,43 +1895,26 @@ class FolderScan:
                 continue
             lost = (folder / name).is_symlink() and not (folder / name).exists()
             self.dead_links += [str(here / name)] if lost else []
-            counts[kind] = counts.get(kind, 0) + 1
+            counts[kind] += 1
 
     def others(self, *tops: str) -> str:
         """How many files that are no images there are of each ending, in words; in all folders, or these at the top."""
-        kinds: dict[str, int] = {}
-        for counts in (counts for top, counts in self.unread.items() if not tops or top in tops):
-            for kind, count in counts.items():
-                kinds[kind] = kinds.get(kind, 0) + count
-        return one_line(", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items(), key=lambda item: -item[1])), 400)
+        kinds = sum((counts for top, counts in self.unread.items() if not tops or top in tops), Counter())
+        return one_line(", ".join(f"{n} {kind}" for kind, n in kinds.most_common()), 400)
 
     @property
     def notes(self) -> list[str]:
-        root, notes, others = self.root, [], self.others()
-        if others:
-            hint = "; pip install pillow-heif reads .heic" if re.search(r"\.hei[cf]\b", others) else ""
-            raw = RAW & set(re.findall(r"\.\w+", others))
-            hint += f"; pip install rawpy reads the previews in {', '.join(sorted(raw))}" if raw else ""
-            notes.append(f"{root}: files that are no images that can be read here: {others}{hint}")
-        if self.left:
-            listed = first_few([f"{name} ({count} files)" if count else name for name, count in self.left.items()])
-            notes.append(f"{root}: {len(self.left)} folders hold no data and are left out: {listed}")
-        if self.linked:
-            listed = first_few(sorted(self.linked))
-            notes.append(f"{root}: {len(self.linked)} links to folders were followed: {listed}")
-        if self.dead_links:
-            listed = first_few(sorted(self.dead_links))
-            notes.append(
-                f"{root}: {len(self.dead_links)} links lead nowhere, or where a folder was read already: {listed}"
-            )
-        return notes
-
-
-def check_images(table: Path, column: str, root: Path, paths: Iterable[str]) -> None:
-    """KitError lists all images of a table that are not below `root`."""
-    missing = [path for path in paths if not (root / path).is_file()]
-    if missing:
-        raise KitError(f"{table}: {column}: {len(missing)} images are not in {root}: {first_few(missing)}")
+        others = self.others()
+        hint = "; pip install pillow-heif reads .heic" if re.search(r"\.hei[cf]\b", others) else ""
+        raw = RAW & set(re.findall(r"\.\w+", others))
+        hint += f"; pip install rawpy reads the previews in {', '.join(sorted(raw))}" if raw else ""
+        notes = [
+            f"{self.root}: files that are no images that can be read here: {others}{hint}" if others else "",
+            listing(self.left, "folders hold no data and are left out", self.root),
+            listing(sorted(self.linked), "links to folders were followed", self.root),
+            listing(sorted(self.dead_links), "links lead nowhere, or where a folder was read already", self.root),
+        ]
+        return [note for note in notes if note]
 
 
 def load_competition(root: str | Path, masks: str | None = None) -> Competition:
@@ -1871,31 +1935,24 @@ def load_competition(root: str | Path, masks: str | None = None) -> Competition:
         found = load_metadata(root) if (root / "metadata.csv").is_file() else load_folders(root, masks)
     unnamed = sorted(p.name for p in root.iterdir() if p.is_dir() and MASKS.fullmatch(p.name)) if masks is None else []
     note = f"{root}: {first_few(unnamed)} may hold masks, and is not read (name it in data.masks)"
-    return replace(found, notes=(*found.notes, *([note] if unnamed else [])))
+    return with_views(with_solution(found)).noted(note if unnamed else "")
 
 
 def load_tables(root: Path) -> Competition:
     table = root / "train.csv"
     train = read_table(table, ("filename", "ground_truth")).drop(columns=["identity", "path"], errors="ignore")
     train = train.rename(columns={"ground_truth": "identity"})
-    check_names(table, "filename", train.filename)
     notes = clean_labels(table, train, "ground_truth")
-    train["path"] = locate_images(root, "train", train.filename, table)
-    check_once(table, "filename", train.path)
-    notes += notes_on_labels(train) + notes_on_unlisted(root, "train", train.path)
-    pairs, test, solution = None, pd.DataFrame({"filename": [], "path": []}, dtype=str), None
-    if (root / "test.csv").is_file():
-        pairs = load_pairs(root / "test.csv")
-        filenames = sorted({*pairs.query_image.cat.categories, *pairs.gallery_image.cat.categories})
-        check_names(root / "test.csv", "query_image, gallery_image", filenames)
-        paths = locate_images(root, "test", filenames, root / "test.csv")
-        test = pd.DataFrame({"filename": filenames, "path": paths})
-        solution, scored = load_solution(root / "solution.csv", filenames)
-        notes += scored + notes_on_unlisted(root, "test", paths)
-        if solution is not None and (others := int((~solution.isin(train.identity)).sum())):
-            notes.append(f"{root / 'solution.csv'}: {others} of {len(solution)} test images show nobody of train.csv")
-    train, test, joined = add_views(root, train, test)
-    return Competition(root, train, pairs, test, solution, (*notes, *joined))
+    train["path"] = locate_images(root, "train", train.filename, table, "filename")
+    check_unique(train.path.map(os.path.normpath), table, "filename")
+    notes.append(note_on_unlisted(root, "train", train.path))
+    if not (root / "test.csv").is_file():
+        return Competition(root, train).noted(*notes)
+    pairs = load_pairs(root / "test.csv")
+    filenames = sorted({*pairs.query_image.cat.categories, *pairs.gallery_image.cat.categories})
+    paths = locate_images(root, "test", filenames, root / "test.csv", "query_image, gallery_image")
+    test = pd.DataFrame({"filename": filenames, "path": paths})
+    return Competition(root, train, pairs, test).noted(*notes, note_on_unlisted(root, "test", paths))
 
 
 METADATA = ("image_id", "identity", "path", "orientation", "species", "split")  # date and dataset may be there too
@@ -1906,17 +1963,14 @@ def load_metadata(root: Path) -> Competition:
     table = root / "metadata.csv"
     rows = read_table(table, METADATA).drop(columns=["filename"], errors="ignore")
     rows = rows.rename(columns={"image_id": "filename"})
-    twice = rows.filename[rows.filename.duplicated()].unique()
-    if len(twice):
-        raise KitError(f"{table}: image_id: more than one row for {first_few(list(twice))}")
-    for column in ("species", "orientation", "split", "dataset"):
-        rows = rows.assign(**{column: rows[column].map(clean_label)}) if column in rows else rows
+    check_unique(rows.filename, table, "image_id")
+    labels = rows.columns.intersection(["species", "orientation", "split", "dataset"])
+    rows[labels] = rows[labels].map(clean_label)
     strange = sorted(set(rows.split) - {"database", "query"})
     if strange:
         raise KitError(f"{table}: split: {strange[0]!r} is not known (expected database or query)")
-    check_names(table, "path", rows.path)
     check_images(table, "path", root, rows.path)
-    check_once(table, "path", rows.path)
+    check_unique(rows.path.map(os.path.normpath), table, "path")
     train, test = (rows[rows.split == part].reset_index(drop=True) for part in ("database", "query"))
     told = test.filename[test.identity.map(clean_label) != ""]
     if len(told):
@@ -1926,13 +1980,11 @@ def load_metadata(root: Path) -> Competition:
         )
     if train.empty:
         raise KitError(f"{table}: split: no row is of the database, which tells the known individuals")
-    notes = clean_labels(table, train, "identity") + notes_on_labels(train)
+    notes = clean_labels(table, train, "identity")
     if "dataset" in rows and (nameless := rows.species == "").any():
         notes.append(f"{table}: species: empty in {nameless.sum()} rows, where dataset stands for it")
         train, test = (t.assign(species=t.species.where(t.species != "", t.dataset)) for t in (train, test))
-    solution, scored = load_solution(root / "solution.csv", list(test.filename), ("image_id", "identity"))
-    train, test, joined = add_views(root, train, test.drop(columns="identity"))
-    return Competition(root, train, None, test, solution, (*notes, *scored, *joined), open_set=True)
+    return Competition(root, train, None, test.drop(columns="identity"), open_set=True).noted(*notes)
 
 
 NEW = "new_individual"  # the answer for an animal that nobody knows
@@ -1963,28 +2015,17 @@ def read_labels(written: pd.Series) -> pd.Series:
 
 
 def clean_labels(table: Path, train: pd.DataFrame, column: str) -> list[str]:
-    """Cleans the labels of a table in place and checks them; what is to be said about it."""
+    """Cleans the labels of a table in place and checks them; what is to be said about them."""
     written = train.identity
     train["identity"] = read_labels(written)
     check_labels(table, train, column)
-    other = (written != train.identity).to_numpy()
-    notes = []
-    if other.any():
-        pairs = dict.fromkeys(f"{a!a} as {b!r}" for a, b in zip(written[other], train.identity[other]))
-        notes.append(
-            f"{table}: {column}: {other.sum()} labels are read without what nobody sees: {first_few(list(pairs))}"
-        )
-    return notes
+    other = written != train.identity
+    pairs = dict.fromkeys(f"{a!a} as {b!r}" for a, b in zip(written[other], train.identity[other]))
+    note = f"{table}: {column}: {other.sum()} labels are read without what nobody sees: {first_few([*pairs])}"
+    return [*filter(None, (note if pairs else "", *notes_on_labels(train)))]
 
 
-def check_once(table: Path, column: str, paths: pd.Series) -> None:
-    """Refuses one image in two rows, under whatever spellings of its path."""
-    plain = paths.map(os.path.normpath)
-    if plain.duplicated().any():
-        raise KitError(f"{table}: {column}: more than one row for the image {plain[plain.duplicated()].iloc[0]}")
-
-
-def check_labels(table: Path, train: pd.DataFrame, column: str = "ground_truth") -> None:
+def check_labels(table: Path, train: pd.DataFrame, column: str) -> None:
     unlabelled = train.filename[train.identity == ""]
     if len(unlabelled):
         raise KitError(f"{table}: {column}: empty for {first_few(list(unlabelled))}")
@@ -1994,9 +2035,7 @@ def check_labels(table: Path, train: pd.DataFrame, column: str = "ground_truth")
             f"{table}: {column}: {NEW!r} is the answer for animals that nobody knows, no label (expected a name; "
             f"leave these {new.sum()} images out)"
         )
-    twice = train.filename[train.filename.duplicated()].unique()
-    if len(twice):
-        raise KitError(f"{table}: filename: more than one row for {first_few(list(twice))}")
+    check_unique(train.filename, table, "filename")
     if train.identity.nunique() < 2:
         raise KitError(f"{table}: {column}: only one identity, '{train.identity.iloc[0]}'; at least two are needed")
 
@@ -2020,13 +2059,8 @@ def written_plainly(table: Path, row_ids: np.ndarray) -> bool:
     """Whether the numbers stand in the table without signs, blanks or leading zeros: by how long their texts are."""
     if row_ids.min() < 0:
         return False
-    start = 0
-    for chunk in pd.read_csv(table, usecols=["row_id"], dtype=str, chunksize=CHUNK, **AS_TEXT):
-        numbers = row_ids[start : start + len(chunk)]
-        if not np.array_equal(chunk.row_id.str.len().to_numpy(np.int64), digit_counts(numbers)):
-            return False
-        start += len(chunk)
-    return True
+    chunks = pd.read_csv(table, usecols=["row_id"], dtype=str, chunksize=CHUNK, **AS_TEXT)
+    return all((chunk.row_id.str.len() == digit_counts(row_ids[chunk.index])).all() for chunk in chunks)
 
 
 def digit_counts(numbers: np.ndarray) -> np.ndarray:
@@ -2034,45 +2068,43 @@ def digit_counts(numbers: np.ndarray) -> np.ndarray:
     return np.searchsorted(10 ** np.arange(1, 19), numbers, "right") + 1
 
 
-def check_unique(row_ids: pd.Series, table: str | Path) -> None:
-    if row_ids.dtype.kind in "iu" and (row_ids.to_numpy()[1:] > row_ids.to_numpy()[:-1]).all():
+def check_unique(values: pd.Series, table: str | Path, column: str = "row_id") -> None:
+    """Refuses values of which a table has several rows."""
+    if values.dtype.kind in "iu" and (values.to_numpy()[1:] > values.to_numpy()[:-1]).all():
         return  # rising numbers, as nearly always; hashing them all takes a hundred times longer
-    twice = row_ids[row_ids.duplicated()].unique()
+    twice = values[values.duplicated()].unique()
     if len(twice):
-        raise KitError(f"{table}: row_id: more than one row for {first_few(list(map(str, twice)))}")
+        raise KitError(f"{table}: {column}: more than one row for {first_few(list(map(str, twice)))}")
 
 
-def load_solution(
-    table: Path, filenames: Sequence[str], columns: tuple[str, str] = ("filename", "ground_truth")
-) -> tuple[pd.Series | None, list[str]]:
-    """The identity of each test image where the table tells all of them, else None; what is to be said about it."""
-    if not table.is_file():
-        return None, []
-    key, value = columns
-    solution = read_labels(read_table(table, columns).set_index(key)[value])
-    if solution.index.has_duplicates:
-        raise KitError(f"{table}: {key}: more than one row for an image")
-    told = sum(solution.get(name, "") != "" for name in filenames)
-    if told < len(filenames):
-        return None, [f"{table}: tells {told} of {len(filenames)} test images, so that nothing is scored by it"]
-    return solution.reindex(filenames), []
+def with_solution(competition: Competition) -> Competition:
+    """The data with the identity of each test image where solution.csv tells all of them; a note where it does not."""
+    table, test = competition.root / "solution.csv", list(competition.test.filename)
+    if not table.is_file() or (competition.pairs is None and not competition.open_set):
+        return competition
+    key, value = ("image_id", "identity") if competition.open_set else ("filename", "ground_truth")
+    solution = read_labels(read_table(table, (key, value)).set_index(key)[value])
+    check_unique(solution.index.to_series(), table, key)
+    told = sum(solution.get(name, "") != "" for name in test)
+    if told < len(test):
+        return competition.noted(f"{table}: tells {told} of {len(test)} test images, so that nothing is scored by it")
+    solution = solution.reindex(test)
+    others = 0 if competition.open_set else int((~solution.isin(competition.train.identity)).sum())
+    note = f"{table}: {others} of {len(solution)} test images show nobody of train.csv"
+    return replace(competition, solution=solution).noted(note if others else "")
 
 
-def add_views(root: Path, train: pd.DataFrame, test: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Both tables with the columns of an optional views.csv (flank, burst, sighting, ...); of how many images it tells.
+def with_views(competition: Competition) -> Competition:
+    """The data with the columns of an optional views.csv (flank, burst, sighting, ...); of how many images it tells.
 
     Its rows are fitted to the images of both tables at once, so that none tells of two.
     """
-    table = root / "views.csv"
+    table, train, test = competition.root / "views.csv", competition.train, competition.test
     if not table.is_file():
-        return train, test, []
-    views = read_table(table, ())
-    keys = [column for column in ("path", "filename") if column in views]
-    if not keys:
-        raise KitError(
-            f"{table}: column 'path' is missing (expected path or filename; found {','.join(views.columns)})"
-        )
-    rows = np.split(match_images(table, views, keys, pd.concat([train, test], ignore_index=True)), [len(train)])
+        return competition
+    views = read_table(table, ("path or filename",))
+    key = "path" if "path" in views else "filename"
+    rows = np.split(match_images(table, views, key, pd.concat([train, test], ignore_index=True)), [len(train)])
     joined, notes = [], []
     for part, found, called in zip((train, test), rows, ("training", "test")):
         told = [column for column in views if column not in (*part.columns, "identity", "ground_truth")]
@@ -2082,9 +2114,9 @@ def add_views(root: Path, train: pd.DataFrame, test: pd.DataFrame) -> tuple[pd.D
         count = int((found >= 0).sum())
         note = f"{table}: tells {', '.join(told) or 'nothing new'} of {count} of {len(part)} {called} images"
         if not count and called == "training":
-            note += f" (it names {views[keys[0]].iloc[0]}, the images are called {train.path.iloc[0]})"
+            note += f" (it names {views[key].iloc[0]}, the images are called {train.path.iloc[0]})"
         notes += [note] if count or called == "training" else []
-    return joined[0], joined[1], notes
+    return replace(competition, train=joined[0], test=joined[1]).noted(*notes)
 
 
 def ends_alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
@@ -2093,13 +2125,13 @@ def ends_alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     return one[-length:] == other[-length:]
 
 
-def match_images(table: Path, views: pd.DataFrame, keys: Sequence[str], images: pd.DataFrame) -> np.ndarray:
+def match_images(table: Path, views: pd.DataFrame, key: str, images: pd.DataFrame) -> np.ndarray:
     """The row of `views` that tells of each image (N,), -1 where none does.
 
     An image is known by its path below the root, of which a row may tell more or less folders, as long as that fits
     one image and one row alone.
     """
-    told = [Path(os.path.normpath(name.replace("\\", "/"))).parts for name in views[keys[0]]]
+    told = [Path(os.path.normpath(name.replace("\\", "/"))).parts for name in views[key]]
     content = list(zip(*(views[column] for column in views if column not in ("path", "filename")))) or [()] * len(views)
     rows: dict[tuple[str, ...], int] = {}
     by_name: dict[str, list[int]] = {}
@@ -2112,41 +2144,31 @@ def match_images(table: Path, views: pd.DataFrame, keys: Sequence[str], images: 
         exact = next((rows[parts] for parts in own if parts in rows), None)
         alike = {rows[told[row]] for row in by_name.get(own[0][-1], ()) if any(ends_alike(told[row], p) for p in own)}
         found.append(exact if exact is not None else alike.pop() if len(alike) == 1 else -1)
-    matched = pd.Series(found)
-    shared = matched.duplicated(keep=False) & (matched >= 0)
-    exact = pd.Series([told[row] == Path(path).parts if row >= 0 else False for row, path in zip(found, images.path)])
-    return matched.where(~shared | exact, -1).to_numpy()
+    times = Counter(found)
+    sure = [times[row] == 1 or told[row] == Path(path).parts for row, path in zip(found, images.path)]
+    return np.where(sure, found, -1)
 
 
 def notes_on_labels(train: pd.DataFrame) -> list[str]:
     """What is unusual: identities of one image, names that may be none, names that differ by case alone."""
-    counts = train.identity.value_counts()
-    singles, vague = sorted(counts.index[counts == 1]), sorted(n for n in counts.index if VAGUE.fullmatch(n))
-    by_case: dict[str, list[str]] = {}
-    for name in sorted(counts.index):
-        by_case.setdefault(name.casefold(), []).append(name)
-    alike = [" and ".join(names_there) for names_there in by_case.values() if len(names_there) > 1]
-    notes = []
-    if singles:
-        notes.append(f"{len(singles)} identities have one image and stay in training: {first_few(singles)}")
-    notes += [f"{counts[n]} images are of an individual called {n!r}; leave them out if it is none" for n in vague]
-    if alike:
-        notes.append(f"individuals whose names differ by case alone are taken for several: {first_few(alike)}")
-    return notes
+    counts = train.identity.value_counts().sort_index()
+    singles, vague = [*counts.index[counts == 1]], [*filter(VAGUE.fullmatch, counts.index)]
+    folded = itertools.groupby(sorted(counts.index, key=str.casefold), str.casefold)
+    alike = [" and ".join(names) for names in (list(group) for _, group in folded) if len(names) > 1]
+    return [
+        listing(singles, "identities have one image and stay in training"),
+        *(f"{counts[n]} images are of an individual called {n!r}; leave them out if it is none" for n in vague),
+        f"individuals whose names differ by case alone are taken for several: {first_few(alike)}" if alike else "",
+    ]
 
 
-def first_few(listed: Sequence[str], most: int = 12) -> str:
-    """The first names of a list that may be long, and how many more there are."""
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
-
-
-def notes_on_unlisted(root: Path, part: str, listed: Iterable[str]) -> list[str]:
+def note_on_unlisted(root: Path, part: str, listed: Iterable[str]) -> str:
     """A note on images below the folder of a part that are not among the listed paths (below root) of its table."""
     folder = next((root / f for f in (f"{part}/{part}", part) if (root / f).is_dir()), None)
     known = {os.path.normpath(root / path) for path in listed}
     images = FolderScan(folder).images if folder else []
     found = [str(path) for path in images if os.path.normpath(folder / path) not in known]
-    return [f"{len(found)} images in {part}/ stand in no table and are not used: {first_few(found)}"] if found else []
+    return listing(found, f"images in {part}/ stand in no table and are not used")
 
 
 def is_nobody(name: str) -> bool:
@@ -2156,40 +2178,32 @@ def is_nobody(name: str) -> bool:
 
 def load_folders(root: Path, masks: str | None = None) -> Competition:
     """A plain folder with a folder of images for each individual; what no individual is called is left out, aloud."""
+    refuse_results(root)
     found = FolderScan(root, [masks] if masks else [])
-    of_folder: dict[str, list[Path]] = {}
-    for path in found.images:
-        of_folder.setdefault(path.parts[0] if len(path.parts) > 1 else "", []).append(path)
-    loose, notes = of_folder.pop("", []), list(found.notes)
-    nobody = sorted(name for name in of_folder if is_nobody(name))
-    if nobody and len(nobody) == len(of_folder):
+    loose = [str(path) for path in found.images if len(path.parts) == 1]
+    counts = Counter(path.parts[0] for path in found.images if len(path.parts) > 1)
+    nobody = sorted(filter(is_nobody, counts))
+    if nobody and len(nobody) == len(counts):
         raise KitError(
             f"{root}: {first_few(nobody)} are names of splits, masks or cameras, no individuals (expected a folder of "
             f"images for each individual; give --data {root / nobody[0]}, or a train.csv)"
         )
-    if nobody:
-        listed = first_few([f"{name} ({len(of_folder.pop(name))} images)" for name in nobody])
-        notes.append(
-            f"{root}: folders called like splits, masks or cameras are no individuals and are left out: {listed}"
-        )
-    if not of_folder:
+    if not counts:
         others = f"; there are {found.others()}" if found.others() else ""
         raise KitError(f"{root}: has neither train.csv nor folders of images (identity/*.jpg){others}")
-    without = [name for name in found.unread if name and name not in of_folder and not is_nobody(name)]
-    if without:
-        listed = first_few([f"{name} ({found.others(name) or 'empty'})" for name in sorted(without)])
-        notes.append(f"{root}: {len(without)} folders have no image that can be read: {listed}")
-    if loose:
-        notes.append(
-            f"{len(loose)} images lie in no identity's folder and are not used: {first_few(list(map(str, loose)))}"
-        )
-    images = sorted(itertools.chain(*of_folder.values()))
+    images = [path for path in found.images if len(path.parts) > 1 and path.parts[0] not in nobody]
     paths = [str(path) for path in images]
     train = pd.DataFrame({"filename": paths, "identity": [path.parts[0] for path in images], "path": paths})
-    notes += clean_labels(root, train, "identity")
-    test = pd.DataFrame({"filename": [], "path": []}, dtype=str)
-    train, test, joined = add_views(root, train.reset_index(drop=True), test)
-    return Competition(root, train, None, test, None, (*notes_on_labels(train), *notes, *joined))
+    left = [f"{name} ({counts[name]} images)" for name in nobody]
+    empty = sorted(name for name in found.unread if name and name not in counts and not is_nobody(name))
+    without = [f"{name} ({found.others(name) or 'empty'})" for name in empty]
+    return Competition(root, train).noted(
+        *clean_labels(root, train, "identity"),
+        *found.notes,
+        listing(left, "folders called like splits, masks or cameras are no individuals and are left out", root),
+        listing(without, "folders have no image that can be read", root),
+        listing(loose, "images lie in no identity's folder and are not used"),
+    )
 
 
 # images and their store
@@ -2210,15 +2224,8 @@ def open_image(path: str | Path) -> Image.Image:
     return Image.open(path, formats=image_formats())
 
 
-UPRIGHT = {  # by EXIF's orientation, what turns an image upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+# What turns an image upright, for EXIF's orientations from 2 on.
+UPRIGHT = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"]
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -2227,7 +2234,8 @@ def upright(image: Image.Image) -> Image.Image:
         orientation = image.getexif().get(0x0112)
     except Exception:  # noqa: BLE001 - PIL raises nearly anything on broken metadata, and the pixels are good
         orientation = None
-    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+    turned = orientation in range(2, 9)
+    return image.transpose(Image.Transpose[UPRIGHT[orientation - 2]]) if turned else image
 
 
 def read_upright(path: str | Path) -> Image.Image:
@@ -2263,7 +2271,8 @@ def read_mask(path: str | Path) -> Image.Image:
         alpha = image.getchannel("A")
         image = alpha if alpha.getextrema()[0] < alpha.getextrema()[1] else image.convert("RGB")
     mask = image if image.mode == "P" else image.convert("L")
-    labels = mask.mode == "P" or (mask.getextrema() or (0, 0))[1] < 16
+    low, high = mask.getextrema() or (0, 0)
+    labels = mask.mode == "P" or high < 16 or (low == 0 and mask.getcolors(2) is not None)
     return Image.fromarray(np.where(np.asarray(mask) > 0, 255, 0).astype(np.uint8)) if labels else mask
 
 
@@ -2361,16 +2370,12 @@ class ImageStore:
 PIECE = 1 << 26  # bytes of a large file whose checksum is taken at a time
 
 
-@lru_cache(maxsize=64)
-def array_checksums(path: Path, modified: int, size: int) -> tuple[int, ...]:
-    """CRC-32 of each piece of an .npy file's array, taken once for each `file_version`."""
+@once_per_version
+def checksums_of(path: Path) -> list[int]:
+    """CRC-32 of each piece of an .npy file's array."""
     values = memoryview(np.load(path, mmap_mode="r").reshape(-1))
     with ThreadPoolExecutor(core_count()) as pool:
-        return tuple(pool.map(zlib.crc32, (values[i : i + PIECE] for i in range(0, len(values), PIECE))))
-
-
-def checksums_of(path: Path) -> list[int]:
-    return list(array_checksums(*file_version(path)))
+        return list(pool.map(zlib.crc32, (values[i : i + PIECE] for i in range(0, len(values), PIECE))))
 
 
 def mask_paths(root: Path, paths: Sequence[str], masks: str | None) -> list[Path | None]:
@@ -2386,9 +2391,8 @@ def mask_paths(root: Path, paths: Sequence[str], masks: str | None) -> list[Path
         if other != folder / p:
             raise KitError(f"data.masks: {folder}: {p} and {other.name} are both the mask of one image; remove one")
     stems = [Path(p).with_suffix("") for p in paths]
-    bare = pd.Series([stem.name for stem in stems], dtype=str)
-    shared = bare.duplicated(keep=False).to_numpy()  # several images of one name can't have one mask
-    found = [by_stem.get(s.as_posix()) or (None if both else by_stem.get(s.name)) for s, both in zip(stems, shared)]
+    times = Counter(stem.name for stem in stems)  # several images of one name can't have one mask
+    found = [by_stem.get(s.as_posix()) or (by_stem.get(s.name) if times[s.name] == 1 else None) for s in stems]
     missing = [p for p, mask in zip(paths, found) if mask is None]
     if missing:
         raise KitError(f"data.masks: {folder}: has no mask for {len(missing)} images: {first_few(missing)}")
@@ -2399,7 +2403,7 @@ def mask_paths(root: Path, paths: Sequence[str], masks: str | None) -> list[Path
 def open_store(
     root: str | Path,
     paths: Sequence[str],
-    size: Count,
+    size: Annotated[int, Range(low=1, high=1 << 14)],
     fit: Literal["squash", "pad", "crop"] = "squash",
     masks: str | None = None,
     bad_images: Literal["stop", "skip"] = "stop",
@@ -2413,10 +2417,12 @@ def open_store(
     turns: degrees counter-clockwise by which each image is turned first; none where it is empty.
     """
     root = Path(root)
+    if isinstance(paths, str):
+        raise KitError(f"paths: {paths!r} is a text (expected a list of paths below {root})")
+    if len(turns) not in (0, len(paths)) or not np.isfinite(np.asarray(turns, float)).all():
+        raise KitError(f"turns: {len(turns)} for {len(paths)} images (expected none, or finite degrees for each)")
     images, masks_found = [root / p for p in paths], mask_paths(root, paths, masks)
-    gone = [str(p) for p in images if not p.is_file()]
-    if gone:
-        raise KitError(f"{root}: {len(gone)} images are not there: {first_few(gone)}")
+    refuse([str(p) for p in images if not p.is_file()], "images are not there", root)
     stats = [(str(p), os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in [*images, *masks_found] if p is not None]
     turned = [list(map(float, turns))] if any(turns) else []
     parts = (PIL.__version__, [str(p) for p in paths], stats, size, fit, masks is not None, *turned)
@@ -2426,8 +2432,7 @@ def open_store(
         faults = write_store(target, images, masks_found, size, fit, bad_images, turns or [0.0] * len(paths))
         told = {"root": str(root), "size": size, "fit": fit, "broken": faults, "crc32": checksums_of(target)}
         write_json(target.with_suffix(".json"), told)
-    if faults and bad_images == "stop":
-        raise unreadable_error(paths, faults)
+    check_readable(paths, faults, bad_images)
     return ImageStore(np.load(target, mmap_mode="c"), key, tuple(map(int, faults)))  # as torch wants it: writable
 
 
@@ -2451,11 +2456,10 @@ def stored_faults(target: Path) -> dict[str, str] | None:
     return None
 
 
-def unreadable_error(paths: Sequence[str | Path], faults: Mapping[str, str]) -> KitError:
-    listed = first_few([f"{paths[int(i)]} ({fault})" for i, fault in faults.items()])
-    return KitError(
-        f"{len(faults)} images can't be read: {listed}; mend them, or leave them out with data.bad_images: skip"
-    )
+def check_readable(paths: Sequence[str | Path], faults: Mapping[str, str], bad_images: str) -> None:
+    if bad_images == "stop":
+        listed = [f"{paths[int(i)]} ({fault})" for i, fault in faults.items()]
+        refuse(listed, "images can't be read", remedy="; mend them, or leave them out with data.bad_images: skip")
 
 
 def write_store(
@@ -2479,16 +2483,14 @@ def write_store(
 
             def put(position: int) -> str | None:
                 try:
-                    given = (images[position], masks[position], size, fit, shape[3], turns[position])
-                    pixels[position] = decode(*given)
+                    pixels[position] = decode(images[position], masks[position], size, fit, shape[3], turns[position])
                 except Exception as error:  # noqa: BLE001 - PIL raises nearly anything on a broken file
                     return " ".join(str(error).replace(str(images[position]), "it").split()) or type(error).__name__
                 return None
 
             found = progress(pool.map(put, range(len(images))), "decoding images", len(images))
             faults = {str(i): fault for i, fault in enumerate(found) if fault is not None}
-            if faults and bad_images == "stop":
-                raise unreadable_error(images, faults)
+            check_readable(images, faults, bad_images)
             pixels.flush()
     return faults
 
@@ -2639,15 +2641,8 @@ def burst_safe_split(
     Bursts come from a column of train.csv or views.csv, or from neighbouring file numbers whose perceptual hashes
     differ in at most `distance` of 64 bits.
     """
-    if column is not None and column not in train.columns:
-        raise KitError(
-            f"data.split.column: {column!r} is in neither train.csv nor views.csv; {suggest(column, train.columns)}"
-        )
-    if column is not None and not (train[column].fillna("").astype(str).str.strip() != "").any():
-        raise KitError(
-            f"data.split.column: {column!r} is empty for all {len(train)} training images (expected each one's "
-            "burst: is views.csv about these images?)"
-        )
+    if column is not None:
+        check_column(train, column, "data.split.column")
     bursts = column_groups(train[column]) if column is not None else find_bursts(train, hashes(), distance)
     return apart(train, bursts, split_seed, validation)
 
@@ -2722,6 +2717,14 @@ def rows_by_code(rows: np.ndarray, codes: np.ndarray) -> dict[int, np.ndarray]:
     return dict(zip(present.tolist(), np.split(rows[order], starts[1:])))
 
 
+def check_column(train: pd.DataFrame, column: str, where: str) -> None:
+    """Refuses a column that the tables lack, or that tells nothing of any training image."""
+    if column not in train:
+        raise KitError(f"{where}: {column!r} is in no table of the data; {suggest(column, train.columns)}")
+    if not train[column].fillna("").astype(str).str.strip().any():
+        raise KitError(f"{where}: {column!r} is empty for all {len(train)} training images (is views.csv about these?)")
+
+
 def column_groups(values: pd.Series) -> np.ndarray:
     """A group number for each row (N,); rows without a value are groups of their own."""
     values = values.fillna("").astype(str).str.strip()
@@ -2735,10 +2738,10 @@ def check_pixels(pixels: Any) -> None:
     """Refuses what is no set of images; the first stands for all."""
     if not hasattr(pixels, "__len__") or not hasattr(pixels, "__getitem__") or isinstance(pixels, (str, Mapping)):
         raise KitError(f"pixels: a {type(pixels).__name__} (expected uint8 (N, S, S, 3 or 4), or an ImageStore)")
-    first = pixels[0] if len(pixels) else np.zeros((1, 1, 3), np.uint8)
-    if not isinstance(first, np.ndarray) or first.ndim != 3 or first.shape[2] not in (3, 4) or first.dtype != np.uint8:
-        kind = f"{getattr(first, 'dtype', type(first).__name__)} of shape {getattr(first, 'shape', ())}"
-        raise KitError(f"pixels: the first image is {kind} (expected uint8 (S, S, 3 or 4))")
+    for number, one in enumerate(pixels if isinstance(pixels, (list, tuple)) else pixels[:1] if len(pixels) else ()):
+        if not isinstance(one, np.ndarray) or one.ndim != 3 or one.shape[2] not in (3, 4) or one.dtype != np.uint8:
+            kind = f"{getattr(one, 'dtype', type(one).__name__)} of shape {getattr(one, 'shape', ())}"
+            raise KitError(f"pixels: image {number} is {kind} (expected uint8 (S, S, 3 or 4))")
 
 
 def perceptual_hashes(pixels: np.ndarray | ImageStore) -> np.ndarray:
@@ -2757,7 +2760,10 @@ def perceptual_hashes(pixels: np.ndarray | ImageStore) -> np.ndarray:
     return bits
 
 
-def find_bursts(train: pd.DataFrame, hashes: np.ndarray, distance: int = 11) -> np.ndarray:
+@checked
+def find_bursts(
+    train: pd.DataFrame, hashes: np.ndarray, distance: Annotated[int, Range(low=0, high=64)] = 11
+) -> np.ndarray:
     """A burst number for each row (N,): runs of one identity's neighbouring file numbers with similar hashes.
 
     Numbers are neighbours in one folder only, and between names that are alike but for them: several cards hold an
@@ -2765,8 +2771,12 @@ def find_bursts(train: pd.DataFrame, hashes: np.ndarray, distance: int = 11) -> 
     """
     missing = [c for c in ("filename", "identity") if not isinstance(train, pd.DataFrame) or c not in train]
     hashes = np.asarray(hashes)
-    if missing or hashes.shape[:1] != (len(train),) or hashes.ndim != 2:
-        raise KitError("find_bursts: expected a table with filename and identity, and hashes bool (N, 64) for its rows")
+    if missing or hashes.shape[:1] != (len(train),) or hashes.ndim != 2 or train.columns.has_duplicates:
+        raise KitError(
+            "find_bursts: expected a table with filename and identity, each column once, and hashes bool (N, 64) for "
+            "its rows"
+        )
+    train = train[[c for c in ("filename", "identity", "path") if c in train]].astype(str)
     stems = train.get("path", train.filename).str.replace(r"\.[^./]*$", "", regex=True)
     parts = stems.str.extract(r"^(?P<before>.*?)(?P<number>\d{1,15})(?P<after>[^\d/]*)$")
     number = parts.number.fillna("-1").astype("int64").to_numpy()
@@ -2807,29 +2817,22 @@ def with_encounters(
     Of test images they are looked for only where a solution scores them.
     """
     train, test = competition.train, competition.test
-    if asked is not None and asked not in train:
-        raise KitError(
-            f"data.encounter: {asked!r} is in no table of {competition.root}; {suggest(asked, train.columns)}"
-        )
-    known = [c for c in ([asked] if asked else ENCOUNTERS) if c in train and train[c].fillna("").astype(str).any()]
-    if asked and not known:
-        raise KitError(f"data.encounter: {asked!r} is empty for all {len(train)} training images (expected each one's)")
-    column = next(iter(known), None)
-    found = None
+    if asked is not None:
+        check_column(train, asked, "data.encounter")
+    column = asked or next((c for c in ENCOUNTERS if c in train and train[c].fillna("").astype(str).any()), None)
     if column is not None:  # an encounter may have images in both tables
-        own, found = np.split(encounters_in(pd.concat([train, test], ignore_index=True), column), [len(train)])
+        codes = encounters_in(pd.concat([train, test], ignore_index=True), column)
     else:
-        own = find_bursts(train, hashes(0, len(train)))
+        codes = find_bursts(train, hashes(0, len(train)))
         if competition.solution is not None and len(test):
-            found = len(train) + find_bursts(test.assign(identity=""), hashes(len(train), len(test)))
-    own = train.assign(encounter=own)
-    shared = int(own.encounter.duplicated(keep=False).sum())
+            of_test = find_bursts(test.assign(identity=""), hashes(len(train), len(test)))
+            codes = np.r_[codes, len(train) + of_test]
+    train, of_test = train.assign(encounter=codes[: len(train)]), codes[len(train) :]
+    shared = int(train.encounter.duplicated(keep=False).sum())
     how = f"are told by the column {column}" if column else "are near-duplicates with neighbouring file numbers"
     note = f"encounters {how}: {shared} of {len(train)} training images share one with another"
-    notes = (*competition.notes, note) if shared else competition.notes
-    if found is not None:
-        competition = replace(competition, test=competition.test.assign(encounter=found))
-    return replace(competition, train=own, notes=notes)
+    test = test.assign(encounter=of_test) if len(of_test) else test
+    return replace(competition, train=train, test=test).noted(note if shared else "")
 
 
 def shared_encounters(table: pd.DataFrame) -> np.ndarray | None:
@@ -2842,21 +2845,18 @@ def find_data(recipe: Recipe, data: str | Path | None = None) -> Path:
     given = data if data is not None else recipe.data.root
     if given is not None:
         return Path(given)
-    mounted = [p.parent for p in find_mounted("train.csv") if (p.parent / "test.csv").is_file()]
-    mounted += [p.parent for p in find_mounted("metadata.csv")]
-    named = [p for p in mounted if recipe.data.competition in p.parts]
-    if mounted and not named:
-        others = first_few(list(map(str, mounted)))
-        raise KitError(
-            f"{recipe.name}: the competition {recipe.data.competition} is not attached, but {others} is (attach it, or "
-            "name the folder that is meant in data.root)"
-        )
-    if len(named) > 1:
-        raise KitError(
-            f"data.root: several mounts could be the data: {', '.join(map(str, named))}; name one in data.root"
-        )
+    mounted = [str(p.parent) for p in find_mounted("train.csv") if (p.parent / "test.csv").is_file()]
+    mounted += [str(p.parent) for p in find_mounted("metadata.csv")]
+    named = [folder for folder in mounted if recipe.data.competition in Path(folder).parts]
+    if len(named) == 1:
+        return Path(named[0])
     if named:
-        return named[0]
+        raise KitError(f"data.root: several mounts could be the data: {', '.join(named)}; name one in data.root")
+    if mounted:
+        raise KitError(
+            f"{recipe.name}: the competition {recipe.data.competition} is not attached, but {first_few(mounted)} is "
+            "(attach it, or name the folder that is meant in data.root)"
+        )
     if on_kaggle():
         raise KitError(
             f"{recipe.name}: no train.csv and test.csv (or metadata.csv) under {KAGGLE_INPUT}; attach the competition "
@@ -2871,11 +2871,11 @@ def find_data(recipe: Recipe, data: str | Path | None = None) -> Path:
     kind = f"round{mini.round}" if mini.layout == "jaguar" else mini.layout
     root = cache_dir() / "mini" / f"{mini.identities}x{mini.images}-seed{mini.seed}-{kind}"
     drawing = room("experiments.mini_dataset", f"{recipe.name}: data.mini")
-    try:
-        return drawing.make_mini_dataset(root, **asdict(mini))
-    except KitError:
-        remove_path(root)  # damaged: it is drawn anew
-        return drawing.make_mini_dataset(root, **asdict(mini))
+    draw = partial(drawing.make_mini_dataset, root, **asdict(mini))
+    with suppress(KitError):
+        return draw()
+    remove_path(root)  # damaged: it is drawn anew
+    return draw()
 
 
 @dataclass(frozen=True, eq=False)
@@ -2902,10 +2902,9 @@ def subset_path(subset: str, folder: Path | None) -> Path:
 
 def data_fingerprint(recipe: Recipe, competition: Competition, folder: Path | None) -> str:
     """Changes with the data and their masks, and with the list of those that are used."""
-    more: list[Any] = []
-    if recipe.data.masks is not None:
-        found = mask_paths(competition.root, competition.paths, recipe.data.masks)
-        more.append([(str(path), file_sample(path)) for path in found if path is not None])
+    masks = mask_paths(competition.root, competition.paths, recipe.data.masks)
+    samples = [(str(path), file_sample(path)) for path in masks if path is not None]
+    more: list[Any] = [samples] if samples else []
     if recipe.data.subset is not None:
         path = subset_path(recipe.data.subset, folder)
         more.append(file_sha256(path) if path.is_file() else "not there yet")
@@ -2931,123 +2930,129 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
     `folder` is where data.subset is looked for first.
     """
     data, paths, root = recipe.data, competition.paths, competition.root
-    found_as = data_fingerprint(recipe, competition, folder)
-    sized = partial(open_store, root, paths, fit=data.fit, masks=data.masks, bad_images=data.bad_images)
-    sized = partial(sized, turns=turns_of(competition, data.turn))
+    found_as, turns = data_fingerprint(recipe, competition, folder), turns_of(competition, data.turn)
+    sized = partial(open_store, root, paths, fit=data.fit, masks=data.masks, bad_images=data.bad_images, turns=turns)
     store = sized(data.size)
-    if recipe.background.build().needs_masks and not store.has_masks:
-        name = recipe.background.name
-        found = f"background: {name!r} needs masks, but the images in {root} have no alpha"
-        if data.unmasked == "stop":
-            raise KitError(
-                f"{found}; name the masks' folder in data.masks, or set background: original or data.unmasked: keep"
-            )
-        competition = replace(competition, notes=(*competition.notes, f"{found}: it stays as it is"))
-    elif (store.has_masks and data.masks is not None) or recipe.background.build().needs_masks:
-        competition = replace(competition, notes=(*competition.notes, *notes_on_masks(store, root)))
-    broken, positions = [paths[i] for i in store.unreadable], None
-    keep, left_in, notes = ~competition.train.path.isin(broken).to_numpy(), None, []
-    if broken:
-        notes.append(f"{len(broken)} unreadable images left out (test images count as black): {first_few(broken)}")
-    if data.subset is not None:
-        path = subset_path(data.subset, folder)
-        wanted = set(read_table(path, ("filename",)).filename)
-        if unknown := sorted(wanted - set(competition.train.filename)):
-            raise KitError(f"{path}: filename: {len(unknown)} are no training images: {first_few(unknown)}")
-        listed = competition.train.filename.isin(wanted).to_numpy() | ~own_rows(competition.train)
-        notes.append(f"{path}: {listed.sum()} of {len(listed)} training images ({data.subset_applies_to})")
-        keep, left_in = (keep & listed, None) if data.subset_applies_to == "all" else (keep, listed)
-    if notes:
+    broken = [paths[i] for i in store.unreadable]
+    listed, of_subset = listed_images(data, competition.train, folder)
+    competition = competition.noted(
+        *notes_on_masks(recipe, store, root),
+        listing(broken, "unreadable images left out (test images count as black)"),
+        of_subset,
+    )
+    keep = ~competition.train.path.isin(broken).to_numpy() & (listed | (data.subset_applies_to == "training"))
+    if broken or of_subset:
         positions = np.r_[np.flatnonzero(keep), np.arange(len(keep), len(store))]
-        competition = replace(
-            competition, train=competition.train[keep].reset_index(drop=True), notes=(*competition.notes, *notes)
-        )
+        competition = replace(competition, train=competition.train[keep].reset_index(drop=True))
 
     def at_size(size: int) -> ImageStore:
-        return sized(size) if positions is None else sized(size).subset(positions)
+        return sized(size).subset(positions) if broken or of_subset else sized(size)
 
     store = at_size(data.size)
     hashes = cache(lambda first, count: perceptual_hashes(store.subset(first + np.arange(count))))
     competition = with_encounters(competition, data.encounter, hashes)
-    for key, metric in {"select": recipe.train.select, "monitor": recipe.train.monitor}.items():
-        if metric == "map_across" and shared_encounters(competition.train) is None:
+    for key in ("select", "monitor"):
+        if getattr(recipe.train, key) == "map_across" and shared_encounters(competition.train) is None:
             raise KitError(
                 f"train.{key}: map_across needs encounters, but none has two images (name their column in "
                 "data.encounter, or expected map)"
             )
+    splits, notes = split_images(data, competition.train, listed[keep], hashes)
+    return Images(competition.noted(*notes), store, at_size, splits, found_as)
+
+
+def listed_images(data: DataConfig, train: pd.DataFrame, folder: Path | None) -> tuple[np.ndarray, str]:
+    """Which training images the list of data.subset names, bool (N,), all without one; and a note on it."""
+    if data.subset is None:
+        return np.ones(len(train), bool), ""
+    path = subset_path(data.subset, folder)
+    wanted = set(read_table(path, ("filename",)).filename)
+    refuse(sorted(wanted - set(train.filename)), "are no training images", f"{path}: filename")
+    listed = train.filename.isin(wanted).to_numpy() | ~own_rows(train)
+    return listed, f"{path}: {listed.sum()} of {len(listed)} training images ({data.subset_applies_to})"
+
+
+def split_images(
+    data: DataConfig, train: pd.DataFrame, listed: np.ndarray, hashes: Callable
+) -> tuple[list[Split], list[str]]:
+    """Splits of the data's own images, and notes; those of `data.extra` train in each, none that is not listed."""
+    own, met = own_rows(train), train.encounter.to_numpy()
     column = data.split.settings.get("column")
-    untold = int((competition.train[column].fillna("") == "").sum()) if column in competition.train else 0
-    if untold:
-        note = f"{untold} of {len(competition.train)} training images have no {column}; each counts as one of its own"
-        competition = replace(competition, notes=(*competition.notes, note))
-    own = own_rows(competition.train)
-    more = np.flatnonzero(~own)
     own_hashes = partial(hashes, 0, int(own.sum()))
-    splits = data.split.build(train=competition.train[own], hashes=own_hashes, split_seed=data.split_seed)
-    splits = [(np.r_[rows, more], held_out) for rows, held_out in splits]
-    if left_in is not None:
-        splits = [(rows[left_in[keep][rows]], held_out) for rows, held_out in splits]
+    splits = data.split.build(train=train[own], hashes=own_hashes, split_seed=data.split_seed)
+    splits = [(np.r_[rows, np.flatnonzero(~own)].astype(int), held_out) for rows, held_out in splits]
+    splits = [(rows[listed[rows]], held_out) for rows, held_out in splits]
     for rows, held_out in splits:
-        paired = data.split.name == "all" or competition.train.identity.iloc[held_out].duplicated().any()
+        paired = data.split.name == "all" or train.identity.iloc[held_out].duplicated().any()
         if len(rows) < 2 or not paired:
             raise KitError(
                 f"data.split: {len(rows)} training and {len(held_out)} validation images; validation needs at "
                 "least one identity with two images (more images, or a larger data.split.validation)"
             )
-    met = competition.train.encounter.to_numpy()
+    untold = int((train[column].fillna("") == "").sum()) if column in train else 0
+    alone = f"{untold} of {len(train)} training images have no {column}; each counts as one of its own"
     parted = max(len(np.intersect1d(met[rows], met[held_out])) for rows, held_out in splits)
-    if parted:
-        note = (
-            f"data.split: {data.split.name} parts {parted} of {len(np.unique(met))} encounters, so that validation "
-            "sees scenes that were trained on (encounter_safe keeps them whole)"
-        )
-        competition = replace(competition, notes=(*competition.notes, note))
-    return Images(competition, store, at_size, splits, found_as)
+    seen = (
+        f"data.split: {data.split.name} parts {parted} of {len(np.unique(met))} encounters, so that validation "
+        "sees scenes that were trained on (encounter_safe keeps them whole)"
+    )
+    return splits, [alone if untold else "", seen if parted else ""]
 
 
-def notes_on_masks(store: ImageStore, root: Path, most: int = 256) -> list[str]:
-    """A note where masks are of one value, so that they tell no animal, or so faint that most of it is lost."""
-    looked_at = np.unique(np.linspace(0, len(store) - 1, min(len(store), most)).astype(int))
-    ends = np.array([(store[i][..., 3].min(), store[i][..., 3].max()) for i in looked_at])
-    flat, faint = int((ends[:, 0] == ends[:, 1]).sum()), int(((ends[:, 1] < 128) & (ends[:, 0] < ends[:, 1])).sum())
-    notes = [f"{root}: {flat} of {len(ends)} masks looked at are of one value: they tell no animal"] if flat else []
-    return notes + ([f"{root}: {faint} of {len(ends)} masks looked at are nowhere above one half"] if faint else [])
+def notes_on_masks(recipe: Recipe, store: ImageStore, root: Path, most: int = 256) -> Iterator[str]:
+    """Where masks are not there, are of one value, so that they tell no animal, or so faint that most of it is lost.
+
+    KitError where the background needs them, unless `data.unmasked` keeps it.
+    """
+    needed = recipe.background.build().needs_masks
+    if not store.has_masks:
+        found = f"background: {recipe.background.name!r} needs masks, but the images in {root} have no alpha"
+        if needed and recipe.data.unmasked == "stop":
+            raise KitError(
+                f"{found}; name the masks' folder in data.masks, or set background: original or data.unmasked: keep"
+            )
+        yield f"{found}: it stays as it is" if needed else ""
+    elif needed or recipe.data.masks is not None:
+        looked_at = np.unique(np.linspace(0, len(store) - 1, min(len(store), most)).astype(int))
+        ends = np.array([(store[i][..., 3].min(), store[i][..., 3].max()) for i in looked_at])
+        varied = ends[:, 0] < ends[:, 1]
+        flat, faint = int((~varied).sum()), int((varied & (ends[:, 1] < 128)).sum())
+        yield f"{root}: {flat} of {len(ends)} masks looked at are of one value: they tell no animal" if flat else ""
+        yield f"{root}: {faint} of {len(ends)} masks looked at are nowhere above one half" if faint else ""
 
 
-def with_extra(competition: Competition, folders: Sequence[str], masks: str | None) -> Competition:
+def with_extra(competition: Competition, data: DataConfig) -> Competition:
     """The data with the images of further folders to train on, behind its own; identities and names begin with theirs.
 
     The column EXTRA names the folder, "" for the data's own.
     """
-    if not folders:
+    if not data.extra:
         return competition
-    if masks is not None:
-        raise KitError(f"data.extra: {folders[0]}: masks of a folder of their own are not looked for (expected alpha)")
-    tables, notes = [competition.train.assign(**{EXTRA: ""})], list(competition.notes)
-    for folder in folders:
-        other = load_competition(folder)
+    tables, notes = [competition.train.assign(**{EXTRA: ""})], []
+    there = {file_sample(competition.root / path) for path in competition.paths}
+    for folder in data.extra:
+        where = f"data.extra: {folder}"
+        if data.masks is not None:
+            raise KitError(f"{where}: masks of a folder of their own are not looked for (expected alpha)")
+        try:
+            other = load_competition(folder)
+        except KitError as error:
+            raise KitError(f"data.extra: {error}") from None
         name = other.root.resolve().name
         if name in {table[EXTRA].iloc[0] for table in tables}:
-            raise KitError(
-                f"data.extra: {folder}: two folders are called {name!r}, which names identities (rename one)"
-            )
-        there = {file_sample(competition.root / path): path for path in competition.paths}
+            raise KitError(f"{where}: two folders are called {name!r}, which names identities (rename one)")
         same = [path for path in other.train.path if file_sample(other.root / path) in there]
-        if same:
-            raise KitError(
-                f"data.extra: {folder}: {len(same)} of its images are images of {competition.root}, too, which may "
-                f"validate: {first_few(same)} (expected other photographs)"
-            )
+        also = f"of its images are images of {competition.root}, which may validate, or of an earlier folder, too"
+        refuse(same, also, where, " (expected other photographs)")
+        there |= {file_sample(other.root / path) for path in other.train.path}
         own = {column: f"{name}/" + other.train[column] for column in ("identity", "filename")}
         own["path"] = [str((other.root / path).resolve()) for path in other.train.path]
         tables.append(other.train.assign(**own, **{EXTRA: name}))
-        notes.append(
-            f"data.extra: {folder}: {len(other.train)} images of {len(other.identities)} identities train besides, and "
-            "never validate or answer"
-        )
+        count = f"{len(other.train)} images of {len(other.identities)} identities"
+        notes.append(f"{where}: {count} train besides, and never validate or answer")
     train = pd.concat(tables, ignore_index=True)
     words = [c for c in train if train[c].dtype == object or pd.api.types.is_string_dtype(train[c])]
-    return replace(competition, train=train.fillna(dict.fromkeys(words, "")), notes=tuple(notes))
+    return replace(competition, train=train.fillna(dict.fromkeys(words, ""))).noted(*notes)
 
 
 def own_rows(train: pd.DataFrame) -> np.ndarray:
@@ -3057,14 +3062,9 @@ def own_rows(train: pd.DataFrame) -> np.ndarray:
 
 def load_competitions(specs: Sequence[RunSpec], data: str | Path | None) -> dict[str, Competition]:
     """The data of every run by its `data_key`, each folder read once."""
-    load = cache(load_competition)
-    found = {}
-    for spec in specs:
-        config = spec.recipe.data
-        found[data_key(spec.recipe)] = with_extra(
-            load(find_data(spec.recipe, data), config.masks), config.extra, config.masks
-        )
-    return found
+    load, recipes = cache(load_competition), {data_key(spec.recipe): spec.recipe for spec in specs}
+    read = {key: load(find_data(recipe, data), recipe.data.masks) for key, recipe in recipes.items()}
+    return {key: with_extra(read[key], recipe.data) for key, recipe in recipes.items()}
 
 
 # 5. Background and augmentation
@@ -3190,16 +3190,15 @@ class BackgroundOnly(Background):
 
 
 @register("background", "swap")
-class SwapBackground(Background):
+class SwapBackground(BackgroundOnly):
     """The surroundings of another image of the batch, its animal filled in from them; drawn anew each time."""
 
     drawn = True
-    radius: Radius = 0.08
 
-    def paint(self, rgb: Tensor, alpha: Tensor) -> Tensor:
+    def change(self, rgb: Tensor, alpha: Tensor) -> Tensor:
         other = (torch.arange(len(rgb)) + int(torch.randint(1, max(2, len(rgb)), ()))) % len(rgb)
         other = other.to(rgb.device, non_blocking=True)
-        return BackgroundOnly(radius=self.radius).change(rgb[other], alpha[other])
+        return alpha * rgb + (1 - alpha) * super().change(rgb[other], alpha[other])
 
 
 @register("background", "inpaint")
@@ -3335,49 +3334,14 @@ def gaussian_blur(sigma: Annotated[tuple[BlurWidth, BlurWidth], Rising()] = (0.1
     return kornia_augmentation.RandomGaussianBlur((kernel, kernel), sigma, p=p)
 
 
-@register("augmentation", "affine_erasing")
-def affine_erasing() -> nn.Module:
-    """The published policy: flip, a slight affine map, erasing with p = 0.7."""
-    return nn.Sequential(flip_images(), affine(10.0, 0.05, (0.95, 1.05)), erasing(0.7, (0.02, 0.25), (0.3, 3.3)))
-
-
-@register("augmentation", "elastic_rotation_perspective")
-def elastic_rotation_perspective() -> nn.Module:
-    """The published policy: flip, elastic warp, rotation by up to 20 degrees, perspective."""
-    return nn.Sequential(flip_images(), Elastic(alpha=50.0, sigma=5.0, p=1.0), rotation(20.0), perspective(0.2, 0.5))
-
-
-@register("augmentation", "mimic_camera")
-def mimic_camera() -> nn.Module:
-    """The published policy: flip, elastic warp, perspective, rotation by up to 30 degrees, erasing."""
-    return nn.Sequential(
-        flip_images(),
-        Elastic(alpha=35.0, sigma=8.0, p=0.5),
-        perspective(0.3, 0.5),
-        rotation(30.0),
-        erasing(0.5, (0.02, 0.3), (0.3, 3.3)),
-    )
-
-
-@register("augmentation", "combined")
-def combined() -> nn.Module:
-    """The published policies together, as their code has it: flip, affine, elastic, rotation, perspective, erasing."""
-    return nn.Sequential(
-        flip_images(),
-        affine(10.0, 0.05, (0.95, 1.05)),
-        Elastic(alpha=50.0, sigma=5.0, p=1.0),
-        rotation(20.0),
-        perspective(0.2, 0.5),
-        erasing(0.7, (0.02, 0.25), (0.3, 3.3)),
-    )
-
-
 class EachImage(nn.Module):
     """One of torchvision's policies, which draw for one image at a time, on each image of a batch."""
 
-    def __init__(self, policy: Callable[[Tensor], Tensor]):
+    def __init__(self, policy: str, *settings: Any):
+        from torchvision.transforms import v2
+
         super().__init__()
-        self.policy = policy
+        self.policy = getattr(v2, policy)(*settings, interpolation=v2.InterpolationMode.BILINEAR)
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.stack([self.policy(image) for image in images]).clamp(0, 1)
@@ -3386,30 +3350,48 @@ class EachImage(nn.Module):
 @register("augmentation", "autoaugment")
 def autoaugment() -> nn.Module:
     """AutoAugment's policy for ImageNet, drawn for each image (Cubuk et al. 2019)."""
-    from torchvision.transforms import v2
-
-    return EachImage(v2.AutoAugment(interpolation=v2.InterpolationMode.BILINEAR))
+    return EachImage("AutoAugment")
 
 
 @register("augmentation", "randaugment")
 def randaugment(operations: Annotated[int, Range(low=1, high=20)] = 2, level: Fraction = 0.3) -> nn.Module:
     """RandAugment, drawn for each image; a level of 0.3 is torchvision's magnitude 9 of 30 (Cubuk et al. 2020)."""
-    from torchvision.transforms import v2
+    return EachImage("RandAugment", operations, round(30 * level))
 
-    return EachImage(v2.RandAugment(operations, round(30 * level), interpolation=v2.InterpolationMode.BILINEAR))
+
+# policies: several in a row, as they were published; what they do not set is as above
+
+
+@register("augmentation", "affine_erasing")
+def affine_erasing() -> nn.Module:
+    """The published policy: flip, a slight affine map, erasing with p = 0.7."""
+    return nn.Sequential(flip_images(), affine(), erasing(0.7))
+
+
+@register("augmentation", "elastic_rotation_perspective")
+def elastic_rotation_perspective() -> nn.Module:
+    """The published policy: flip, elastic warp, rotation by up to 20 degrees, perspective."""
+    return nn.Sequential(flip_images(), Elastic(p=1.0), rotation(20.0), perspective())
+
+
+@register("augmentation", "mimic_camera")
+def mimic_camera() -> nn.Module:
+    """The published policy: flip, elastic warp, perspective, rotation by up to 30 degrees, erasing."""
+    warp = Elastic(alpha=35.0, sigma=8.0)
+    return nn.Sequential(flip_images(), warp, perspective(0.3), rotation(30.0), erasing(0.5, (0.02, 0.3)))
+
+
+@register("augmentation", "combined")
+def combined() -> nn.Module:
+    """The published policies together, as their code has it: flip, affine, elastic, rotation, perspective, erasing."""
+    return nn.Sequential(flip_images(), affine(), Elastic(p=1.0), rotation(20.0), perspective(), erasing(0.7))
 
 
 @register("augmentation", "full")
 def full_policy() -> nn.Module:
     """AnimalCLEF's policy: resized crop, flip, rotation, colour jitter, AutoAugment, erasing."""
-    return nn.Sequential(
-        ResizedCrop(area=(0.5, 1.0)),
-        flip_images(),
-        rotation(15.0),
-        colour_jitter(0.2, 0.2, 0.2, 0.05),
-        autoaugment(),
-        erasing(0.25, (0.02, 0.2), (0.3, 3.3)),
-    )
+    moves = (ResizedCrop(), flip_images(), rotation(15.0))
+    return nn.Sequential(*moves, colour_jitter(hue=0.05), autoaugment(), erasing(0.25, (0.02, 0.2)))
 
 
 def flat_steps(modules: Iterable[nn.Module]) -> list[nn.Module]:
@@ -3437,8 +3419,7 @@ class Preparation:
         self.background = background.build()
         steps = flat_steps(a.build() for a in augment)
         geometric = kornia_augmentation.GeometricAugmentationBase2D
-        moves = (isinstance(step, geometric) or getattr(step, "moves", False) for step in steps)
-        self.moving = [step for step, _ in itertools.takewhile(lambda pair: pair[1], zip(steps, moves))]
+        self.moving = list(itertools.takewhile(lambda step: getattr(step, "moves", isinstance(step, geometric)), steps))
         self.changing = steps[len(self.moving) :]
         self.input_size, self.mean, self.std, self.crop = input_size, tuple(mean), tuple(std), crop
         self.scaling = torch.tensor((self.mean, self.std)).view(2, 1, 3, 1, 1)
@@ -3450,7 +3431,7 @@ class Preparation:
     @property
     def fixed(self) -> bool:
         """Whether training images look the same in every epoch."""
-        return not self.moving and not self.changing and not self.background.drawn
+        return not (self.moving or self.changing or self.background.drawn)
 
     @torch.no_grad()
     def images(self, pixels: Tensor, training: bool) -> tuple[Tensor, Tensor | None]:
@@ -3537,10 +3518,14 @@ def l2_normalize(embeddings: Tensor) -> Tensor:
 def feature_map(backbone: nn.Module, features: Tensor) -> Tensor:
     """Output of `forward_features` as (B, D, h, w), whatever the family: CNN, Swin (NHWC) or ViT (tokens)."""
     if not isinstance(features, Tensor):
-        raise KitError(f"model.pooling: {type(backbone).__name__} gives several maps, not one (expected native)")
+        raise KitError(
+            f"model.pooling: {type(backbone).__name__} gives several maps, not one (expected pooling: native)"
+        )
     if features.ndim == 3:  # (B, prefix + h*w, D), class and register tokens first
-        prefix = int(getattr(backbone, "cls_token", None) is not None)
-        tokens = features[:, getattr(backbone, "num_prefix_tokens", prefix) :]
+        one = math.isqrt(features.shape[1] - 1) ** 2 == features.shape[1] - 1  # CoaT and VOLO do not tell their token
+        tokens = features[:, getattr(backbone, "num_prefix_tokens", int(one)) :]
+        if not tokens.shape[1] or math.isqrt(tokens.shape[1]) ** 2 != tokens.shape[1]:
+            raise KitError(f"model.pooling: {type(backbone).__name__} gives no square map (expected pooling: native)")
         return tokens.transpose(1, 2).unflatten(2, (math.isqrt(tokens.shape[1]), -1))
     return features.permute(0, 3, 1, 2) if getattr(backbone, "output_fmt", "NCHW") == "NHWC" else features
 
@@ -3562,8 +3547,9 @@ def normalised_features(backbone: nn.Module, images: Tensor) -> Tensor:
     first = features.ndim == 4 and getattr(backbone, "output_fmt", "NCHW") != "NHWC"  # where the channels stand
     if first == type(norm).__name__.endswith("2d"):
         return norm(features)
-    there, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if first else ((0, 3, 1, 2), (0, 2, 3, 1))
-    return norm(features.permute(there)).permute(back)
+    if first:
+        return norm(features.movedim(1, -1)).movedim(-1, 1)
+    return norm(features.movedim(-1, 1)).movedim(1, -1)
 
 
 class Pooling(Part):
@@ -3676,7 +3662,6 @@ class GeM(nn.Module):
 
 
 GeMExponent = Annotated[float, Range(low=1, high=100)]
-Exponents = Literal["log_p", "p"]
 
 
 @register("pooling", "gem")
@@ -3684,22 +3669,21 @@ class GeMPooling(Pooling):
     """Generalised mean with a learnable exponent: (mean over places of x ** p) ** (1 / p)."""
 
     p: GeMExponent = 3.0
-    learns: Exponents = "log_p"
+    learns: Literal["log_p", "p"] = "log_p"
 
     def __post_init__(self) -> None:
         self.reduce = GeM(self.p, self.learns)
 
 
 @register("pooling", "gem_bn")
-class GeMBatchNormPooling(Pooling):
+class GeMBatchNormPooling(GeMPooling):
     """Generalised mean with a learnable exponent, then batch norm, which sees a whole batch."""
 
     num_features: int  # of the backbone
-    p: GeMExponent = 3.0
-    learns: Exponents = "log_p"
 
     def __post_init__(self) -> None:
-        self.reduce = nn.Sequential(GeM(self.p, self.learns), nn.BatchNorm1d(self.num_features))
+        super().__post_init__()
+        self.reduce = nn.Sequential(self.reduce, nn.BatchNorm1d(self.num_features))
 
     def pool(self, features: Tensor) -> Tensor:
         return self.reduce[0](full_precision(features))
@@ -4059,11 +4043,6 @@ class Backbone:
     neck: Mapping[str, str] = field(default_factory=dict)  # GeM and batch norm of its own pooling, by their names
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of timm's model, where the repository tells some
 
-    @property
-    def called(self) -> str:
-        """The repository's own name, by which its file or folder is found."""
-        return self.hub.rpartition("/")[2]
-
 
 BACKBONES = {
     "megadescriptor_l_384": Backbone(
@@ -4109,7 +4088,7 @@ def known_backbone(name: str) -> Backbone:
 @cache
 def hub_backbone(repository: str) -> Backbone:
     """What a repository of the Hugging Face hub holds, by what lies here of it, or else by its config.json there."""
-    path = find_weights([Backbone("", repository).called], None, "model.weights")
+    path = find_weights([repository.rpartition("/")[2]], None, "model.weights")
     if path is None and not hub_answers():
         raise no_weights(f"hf-hub:{repository}")
     if path is None:
@@ -4153,9 +4132,9 @@ def create_backbone(
     known = known_backbone(name)
     cfg = timm.get_pretrained_cfg(known.architecture)
     sized = {"img_size": input_size} if input_size is not None and cfg and cfg.fixed_input_size else {}
-    source = f"hf-hub:{known.hub}" if online and known.hub else known.architecture
     sized |= {} if classifier else {"num_classes": 0}
-    backbone = timm.create_model(source, pretrained=online, **({**known.arguments, **sized} if not online else sized))
+    source = f"hf-hub:{known.hub}" if online and known.hub else known.architecture
+    backbone = timm.create_model(source, pretrained=online, **{**known.arguments, **sized})
     backbone.pretrained_cfg = {**backbone.pretrained_cfg, **known.config}
     if known.neck:
         backbone.global_pool = nn.Sequential(GeM(3.0, "p"), nn.BatchNorm1d(backbone.num_features))
@@ -4191,10 +4170,9 @@ def open_safetensors(path: Path) -> Iterator[Any]:
             )
         if path.exists() and not path.is_file():
             raise KitError(f"{path}: is no weights file (expected a file in safetensors format)")
-        if path.is_file():
-            with open(path, "rb") as file:
-                if file.read(23) == b"version https://git-lfs":
-                    raise KitError(f"{path}: a pointer of Git LFS, not the weights (git lfs pull brings them)")
+        with open(path, "rb") as file:
+            if file.read(23) == b"version https://git-lfs":
+                raise KitError(f"{path}: a pointer of Git LFS, not the weights (git lfs pull brings them)")
         with safe_open(path, "pt") as file:
             yield file
     except FileNotFoundError:
@@ -4286,19 +4264,15 @@ HUB_FILE, HUB_CONFIG = "model.safetensors", "config.json"  # what lies in a fold
 def config_beside(path: Path) -> dict[str, str]:
     """What timm's config.json beside the hub's file tells, as the metadata of the kit's own files do; {} for none."""
     config = path.with_name(HUB_CONFIG)
-    if path.name != HUB_FILE or not config.is_file():
-        return {}
-    told = read_record(config, {}, "fetch it again")
+    told = read_record(config, {}, "fetch it again") if path.name == HUB_FILE and config.is_file() else {}
     if not isinstance(told.get("architecture"), str):
-        return {}  # another library's
+        return {}  # there is none, or another library's
     shown = told.get("pretrained_cfg", told)
-    kept = {key: shown[key] for key in ("mean", "std", "input_size") if key in shown}
-    tag = f".{shown['tag']}" if shown.get("tag") else ""
-    known = f"{told['architecture'].partition('.')[0]}{tag}" in timm.list_pretrained()
-    architecture = told["architecture"].partition(".")[0] + (tag if known else "")
+    name = told["architecture"].partition(".")[0]
+    tagged = f"{name}.{shown.get('tag')}"
     return {
-        "architecture": architecture,
-        "config": json.dumps(kept),
+        "architecture": tagged if tagged in timm.list_pretrained() else name,
+        "config": json.dumps({key: shown[key] for key in ("mean", "std", "input_size") if key in shown}),
         "arguments": json.dumps(told.get("model_args", {})),
     }
 
@@ -4309,8 +4283,8 @@ def find_backbone_weights(name: str, given: str | None) -> Path | None:
     None where there is none but the hub may be asked; KitError where it may not.
     """
     known = known_backbone(name)
-    called = dict.fromkeys(filter(None, (name, known.called, known.architecture)))
-    found = find_weights(called, given, "model.weights")
+    called = (name, known.hub.rpartition("/")[2], known.architecture)  # in the recipe, on the hub, in timm
+    found = find_weights(dict.fromkeys(filter(None, called)), given, "model.weights")
     if found is None and not hub_answers():
         raise no_weights(name)
     return found
@@ -4322,24 +4296,21 @@ def find_weights(called: Iterable[str], given: str | None, where: str) -> Path |
     Looked for as the recipe's own file (in the setting `where`) or in its folder, in $JAGUAR_KIT_WEIGHTS, in Kaggle's
     input, in weights/.
     """
-    if given is not None and Path(given).is_dir() and (Path(given) / HUB_FILE).is_file():
-        return Path(given) / HUB_FILE
-    if given is not None and Path(given).exists() and not Path(given).is_dir():
+    if given and Path(given, HUB_FILE).is_file():
+        return Path(given, HUB_FILE)
+    if given and not Path(given).is_dir():
+        if not Path(given).exists():
+            raise KitError(f"{where}: {given}: there is no such weights file, nor a folder of them")
         return Path(given)
-    if given is not None and not Path(given).is_dir():
-        raise KitError(f"{where}: {given}: there is no such weights file, nor a folder of them")
-    folders = [given, os.environ.get(WEIGHTS_VARIABLE), KAGGLE_INPUT, "weights", Path(__file__).parent / "weights"]
-    for folder, known in itertools.product(filter(None, folders), called):
-        found = find_mounted(f"{glob_escape(known)}.safetensors", Path(folder))
-        found += [Path(folder) / known / HUB_FILE] if (Path(folder) / known / HUB_FILE).is_file() else []
+    usual = (os.environ.get(WEIGHTS_VARIABLE), KAGGLE_INPUT, "weights", Path(__file__).parent / "weights")
+    folders, names = [given] if given else filter(None, usual), [*called]
+    for folder, name in itertools.product(map(Path, folders), names):
+        found = find_mounted(f"{glob_escape(name)}.safetensors", folder)
+        found += filter(Path.is_file, [folder / name / HUB_FILE])
         if found:
             return found[0]
-        if folder == given:  # what is named is never replaced by what lies elsewhere
-            tried = [*called]
-            if known == tried[-1]:
-                raise KitError(
-                    f"{where}: {given}: holds no weights of {tried[0]} (expected {tried[-1]}.safetensors there)"
-                )
+    if given:  # what is named is never replaced by what lies elsewhere
+        raise KitError(f"{where}: {given}: holds no weights of {names[0]} (expected {names[-1]}.safetensors there)")
     return None
 
 
@@ -4364,25 +4335,43 @@ def load_backbone(
     path = find_backbone_weights(name, weights)
     if path is None:
         return download_backbone(name, input_size, classifier)
+    return read_backbone(path, name, input_size, classifier)
+
+
+def download_backbone(name: str, input_size: int | None, classifier: bool = False) -> nn.Module:
+    """A backbone with its weights from the hub; KitError when they can't be had."""
+    known = known_backbone(name)
+    with asking_the_hub(name) as download:
+        if not known.prefix:
+            return create_backbone(name, input_size, online=True, classifier=classifier)
+        path = Path(download(known.hub, HUB_FILE))
+    return read_backbone(path, name, input_size)
+
+
+def read_backbone(path: Path, name: str, input_size: int | None, classifier: bool = False) -> nn.Module:
+    """A backbone with the weights of a file, which is held to what it says of itself."""
     backbone = create_backbone(name, input_size, classifier=classifier)
     tensors, metadata = load_safetensors(path)
     metadata = {**config_beside(path), **metadata}
     if metadata.get("format", "").startswith("jaguar_kit 1"):
         raise KitError(f"{path}: holds a whole run, not a backbone (expected it in `checkpoint`, not in model.weights)")
-    check_weights_metadata(name, path, tensors, metadata)
-    known = known_backbone(name)
-    if known.neck and any(key.startswith(known.prefix) for key in tensors):  # the file as it was published
-        tensors = taken_out(known, tensors)
+    wanted, told = known_backbone(name).architecture, metadata.get("architecture")
+    if told is not None and told.partition(".")[0] != wanted.partition(".")[0]:
+        raise KitError(f"{path}: weights of another architecture: {told}, but model.backbone {name!r} is {wanted}")
+    if "sha256" in metadata and metadata["sha256"] != tensors_sha256(tensors):
+        raise KitError(f"{path}: damaged: its tensors are not those of which it tells the sha256; fetch it again")
     backbone.pretrained_cfg.update(normalisation_in(path, metadata.get("config", "{}")))
-    tensors = without_prefix(backbone, tensors, path)
+    tensors = by_own_names(known_backbone(name), backbone, tensors, path)
+    layers = () if classifier else backbone.pretrained_cfg.get("classifier") or ()  # to be left out
+    layers = (layers,) if isinstance(layers, str) else tuple(layers)
+    dropped = [key for key in tensors if key.startswith(tuple(f"{layer}." for layer in layers))]
+    if dropped:  # no embedding passes through it
+        echo(f"  note: {path}: left out the classifier ({', '.join(dropped)})")
+    tensors = {key: value for key, value in tensors.items() if key not in dropped}
     adapt = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)  # position embeddings
-    tensors = tensors if classifier else without_classifier(backbone, tensors, path)
-    if adapt and classifier:
-        tensors = adapt(tensors, backbone)
-    elif adapt:  # timm's own files have a classifier, and some of its filters take one without for an older kind
-        classifiers = classifiers_of(backbone)
-        tensors = adapt({**tensors, **{f"{name}.weight": torch.zeros(0) for name in classifiers}}, backbone)
-        tensors = {key: value for key, value in tensors.items() if key.rpartition(".")[0] not in classifiers}
+    if adapt:  # timm's own files have a classifier, and some of its filters take one without for an older kind
+        tensors = adapt({**tensors, **{f"{layer}.weight": torch.zeros(0) for layer in layers}}, backbone)
+        tensors = {key: value for key, value in tensors.items() if key.rpartition(".")[0] not in layers}
     load_strictly(backbone, tensors, path)
     return backbone
 
@@ -4406,40 +4395,25 @@ WRAPPINGS = ("module.", "backbone.", "model.", "encoder.", "net.", "_orig_mod.")
 WRAPPINGS += tuple(one + other for one in WRAPPINGS for other in WRAPPINGS)
 
 
-def without_prefix(backbone: nn.Module, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The tensors by the backbone's own names, where all of them stand behind the name of a wrapping; says so."""
+def by_own_names(known: Backbone, backbone: nn.Module, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors by the backbone's own names, where they stand in a larger model or behind a wrapping; says so."""
+
+    def inner(names: Mapping[str, str]) -> dict[str, Tensor]:
+        return {names[p] + key[len(p) :]: v for key, v in tensors.items() for p in names if key.startswith(p)}
+
+    if known.prefix and any(key.startswith(known.prefix) for key in tensors):  # the file as it was published
+        names = {known.prefix: "", **known.neck}
+        others = sorted({key.partition(".")[0] for key in tensors if not key.startswith(tuple(names))})
+        echo(f"  note: {known.hub}: left out what is not the backbone's ({', '.join(others) or 'nothing'})")
+        tensors = inner(names)
     own = backbone.state_dict().keys()
     for prefix in () if own <= tensors.keys() else WRAPPINGS:
-        inner = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-        if own <= inner.keys():
-            others = f", and left out {len(tensors) - len(inner)} others" if len(inner) < len(tensors) else ""
+        found = inner({prefix: ""})
+        if own <= found.keys():
+            others = f", and left out {len(tensors) - len(found)} others" if len(found) < len(tensors) else ""
             echo(f"  note: {path}: took its tensors without the prefix {prefix!r}{others}")
-            return inner
+            return found
     return tensors
-
-
-def check_weights_metadata(name: str, path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Holds a file to what it says of itself, where it does."""
-    wanted, told = known_backbone(name).architecture, metadata.get("architecture")
-    if told is not None and told.partition(".")[0] != wanted.partition(".")[0]:
-        raise KitError(f"{path}: weights of another architecture: {told}, but model.backbone {name!r} is {wanted}")
-    if "sha256" in metadata and metadata["sha256"] != tensors_sha256(tensors):
-        raise KitError(f"{path}: damaged: its tensors are not those of which it tells the sha256; fetch it again")
-
-
-def classifiers_of(backbone: nn.Module) -> tuple[str, ...]:
-    """Names of the layers that timm takes for the classifier."""
-    classifier = backbone.pretrained_cfg.get("classifier") or ()
-    return (classifier,) if isinstance(classifier, str) else tuple(classifier)
-
-
-def without_classifier(backbone: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The tensors without those of timm's classifier, which no embedding passes through; says so."""
-    prefixes = tuple(f"{name}." for name in classifiers_of(backbone))
-    dropped = [key for key in tensors if key.startswith(prefixes or "\0")]
-    if dropped:
-        echo(f"  note: {path}: left out the classifier ({', '.join(dropped)})")
-    return {key: value for key, value in tensors.items() if key not in dropped}
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -4497,36 +4471,12 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
             f"{path}: weights of another architecture: {faults[0]} "
             f"({len(missing)} missing, {len(unknown)} unknown, {len(other)} of another shape)"
         )
-    floats, usual = [k for k in sorted(own) if own[k].is_floating_point()], (2, 4, 8)  # bytes of a number
-    whole = next((k for k in floats if not tensors[k].is_floating_point() or tensors[k].itemsize not in usual), None)
-    if whole or any(not torch.isfinite(value).all() for value in tensors.values() if value.is_floating_point()):
-        fault = (
-            f"'{whole}' is {tensors[whole].dtype}, as of quantised weights" if whole else "not all of them are numbers"
-        )
+    usual = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    odd = next((k for k in sorted(own) if own[k].is_floating_point() and tensors[k].dtype not in usual), None)
+    if odd or any(not torch.isfinite(value).all() for value in tensors.values() if value.is_floating_point()):
+        fault = f"'{odd}' is {tensors[odd].dtype}, as of quantised weights" if odd else "not all of them are numbers"
         raise KitError(f"{path}: {fault} (expected the finite float weights of {type(module).__name__})")
     module.load_state_dict(tensors)
-
-
-def download_backbone(name: str, input_size: int | None, classifier: bool = False) -> nn.Module:
-    """A backbone with its weights from the hub; KitError when they can't be had."""
-    known = known_backbone(name)
-    with asking_the_hub(name) as download:
-        if not known.prefix:
-            return create_backbone(name, input_size, online=True, classifier=classifier)
-        path = Path(download(known.hub, HUB_FILE))
-    backbone = create_backbone(name, input_size)
-    own = taken_out(known, load_safetensors(path)[0])
-    load_strictly(backbone, without_classifier(backbone, own, path), path)
-    return backbone
-
-
-def taken_out(known: Backbone, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What of a larger model's tensors is the backbone's, by its own names; says what is left out."""
-    names = {known.prefix: "", **known.neck}
-    own = {key: names[p] + key[len(p) :] for key in tensors for p in names if key.startswith(p)}
-    others = sorted({key.partition(".")[0] for key in tensors if key not in own})
-    echo(f"  note: {known.hub}: left out what is not the backbone's ({', '.join(others) or 'nothing'})")
-    return {own[key]: value for key, value in tensors.items() if key in own}
 
 
 def layer_of_parameters(backbone: nn.Module) -> dict[str, int]:
@@ -4637,9 +4587,6 @@ class IdentityLoss(Part):
             raise KitError(f"loss: labels: {wrong} is none of {classes} identities (expected 0 to {classes - 1})")
         return embeddings, labels.long()
 
-    def per_sample_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
-
     def logits(self, embeddings: Tensor) -> Tensor | None:
         """(B, C), whose softmax are the probabilities of the identities; None for a loss that compares images."""
         return None
@@ -4668,9 +4615,8 @@ class CrossEntropy(IdentityLoss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.weight = nn.Parameter(torch.empty(self.num_identities, self.embedding_dim))
+        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.num_identities, self.embedding_dim)))
         self.bias = nn.Parameter(torch.zeros(self.num_identities))
-        nn.init.xavier_uniform_(self.weight)
 
     def logits(self, embeddings: Tensor) -> Tensor:
         return F.linear(embeddings, self.weight.to(embeddings), self.bias.to(embeddings))
@@ -4682,7 +4628,7 @@ class CrossEntropy(IdentityLoss):
 
 
 class MarginSoftmax(IdentityLoss):
-    """-log softmax(s cos(theta))_y over all identities, the target's cos(theta_y) after `with_margin`.
+    """-log softmax(s cos(theta))_y over all identities, the target's cos(theta_y) (B, 1) after `with_margin`.
 
     theta_j is the angle between an embedding and identity j's proxy, row j of `weight` (C, D).
     """
@@ -4704,10 +4650,6 @@ class MarginSoftmax(IdentityLoss):
 
     def logits(self, embeddings: Tensor) -> Tensor:
         return self.scale * self.cosines(embeddings)
-
-    def with_margin(self, cosine: Tensor, embeddings: Tensor) -> Tensor:
-        """The target's cosine (B, 1) after the margin."""
-        raise NotImplementedError
 
     def per_sample_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         cosine = self.cosines(embeddings)
@@ -4856,7 +4798,7 @@ class HyperbolicArcFace(ArcFace):
     hyperbolic = True
     proxies: Literal["normal", "xavier"] = "normal"  # how they begin
     proxy_radius: Positive | None = None  # the largest norm of a proxy in the ball; null: that of embeddings
-    geometry: Geometry = field(default_factory=lambda: Poincare())
+    geometry: Geometry = field(default_factory=Poincare)
 
     def __post_init__(self) -> None:
         if not self.geometry.hyperbolic:
@@ -4916,8 +4858,7 @@ class Triplet(IdentityLoss):
         counted = positive.any(1) & negative.any(1)
         if self.mining == "batch_hard":
             if self.alone == "itself":
-                positive = positive | torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-                counted = negative.any(1)
+                positive, counted = ~negative, negative.any(1)
             farthest = distance.masked_fill(~positive, -torch.inf).amax(1)
             nearest = distance.masked_fill(~negative, torch.inf).amin(1)
             return torch.where(counted, F.relu(self.margin + farthest - nearest), 0), counted
@@ -4970,9 +4911,8 @@ class SupervisedContrastive(IdentityLoss):
     def per_sample_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         vectors = l2_normalize(embeddings)
         logits = vectors @ vectors.T / self.temperature  # (B, B)
-        others = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-        log_share = logits - masked_logsumexp(logits, others, 1)[:, None]
-        positive, _ = same_identity(labels)
+        positive, negative = same_identity(labels)
+        log_share = logits - masked_logsumexp(logits, positive | negative, 1)[:, None]
         return -torch.where(positive, log_share, 0).sum(1) / positive.sum(1).clamp(min=1), positive.any(1)
 
 
@@ -4992,8 +4932,8 @@ class ProxyAnchor(IdentityLoss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.weight = nn.Parameter(torch.empty(self.num_identities, self.embedding_dim))
-        nn.init.kaiming_normal_(self.weight, mode="fan_out")
+        proxies = torch.empty(self.num_identities, self.embedding_dim)
+        self.weight = nn.Parameter(nn.init.kaiming_normal_(proxies, mode="fan_out"))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         embeddings, labels = self.as_batch(embeddings, labels)
@@ -5025,9 +4965,6 @@ class WeightedSum(Part):
         balanced = [replace(part, settings={"beta": self.beta, **part.settings}) for part in summands]
         self.losses = nn.ModuleList([part.build(**supplied) for part in balanced])
         self.per_sample = all(loss.per_sample for loss in self.losses)
-
-    def summands(self) -> tuple[Sequence[Component], Sequence[float]]:
-        raise NotImplementedError
 
     def logits(self, embeddings: Tensor) -> Tensor | None:
         return next((logits for loss in self.losses if (logits := loss.logits(embeddings)) is not None), None)
@@ -5155,16 +5092,14 @@ def pk_batches(
     batches = []
     while queue:
         taken = [heapq.heappop(queue)[2] for _ in range(min(identities, len(queue)))]
-        groups = [waiting[code].pop() for code in taken]
+        groups = {code: waiting[code].pop() for code in taken}
         for code in [code for code in taken if waiting[code]]:
             heapq.heappush(queue, (-len(waiting[code]), rng.random(), code))
-        here = set(taken)
         while len(groups) < identities:
             again = present[rng.integers(len(present))].item()
-            if again not in here:
-                groups.append(repeat_rows(members[again], images, rng))
-                here.add(again)
-        batches.append(np.concatenate(groups))
+            if again not in groups:
+                groups[again] = repeat_rows(members[again], images, rng)
+        batches.append(np.concatenate(list(groups.values())))
     return batches
 
 
@@ -5182,6 +5117,13 @@ CMC_RANKS = (1, 5, 10)
 
 def as_matrix(values: Any, name: str = "similarity") -> Tensor:
     """A finite matrix as a float32 or float64 tensor on its own device; KitError names what is not finite."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise KitError(
+            f"{name}: {np.ma.count_masked(values)} of its values are masked (expected a number in each place)"
+        )
+    if isinstance(values, Tensor) and (values.layout != torch.strided or values.is_quantized or values.is_meta):
+        kind = "quantized" if values.is_quantized else "meta" if values.is_meta else str(values.layout)
+        raise KitError(f"{name}: is a tensor of kind {kind} (expected a dense one, such as .to_dense() gives)")
     if not isinstance(values, Tensor):
         try:
             array = np.require(values, requirements=("C", "W"))
@@ -5195,12 +5137,11 @@ def as_matrix(values: Any, name: str = "similarity") -> Tensor:
     matrix = full_precision(values.detach())
     if matrix.ndim != 2:
         raise KitError(f"{name}: shape {tuple(matrix.shape)} is not a matrix")
-    step = rows_at_a_time(matrix.shape[1], matrix.device)
-    for start in range(0, len(matrix), step):
-        block = matrix[start : start + step]
+    for rows, block in row_blocks(matrix):
         if not torch.isfinite(block.sum()) and len(wrong := torch.nonzero(~torch.isfinite(block))):
             i, j = wrong[0].tolist()
-            raise KitError(f"{name}: {block[i, j].item()} in row {start + i}, column {j}; every value must be finite")
+            place = f"row {rows.start + i}, column {j}"
+            raise KitError(f"{name}: {block[i, j].item()} in {place}; every value must be finite")
     return matrix
 
 
@@ -5210,9 +5151,23 @@ def rows_at_a_time(columns: int, device: torch.device | None = None) -> int:
     return max(1, (GPU_BLOCK_SIZE if on_gpu else BLOCK_SIZE) // max(columns, 1))
 
 
+def row_blocks(
+    matrix: Tensor | SimilarityRows, diagonal: float | None = None, copies: int = 1
+) -> Iterator[tuple[slice, Tensor]]:
+    """A matrix by blocks of rows, so few that `copies` of them fit: where each lies, and its values, in a copy of their
+    own where another `diagonal` is wanted."""
+    step = rows_at_a_time(copies * matrix.shape[1], matrix.device)
+    for start in range(0, matrix.shape[0], step):
+        block = matrix[start : start + step]
+        if diagonal is not None:
+            block = block.clone() if isinstance(matrix, Tensor) else block
+            block.diagonal(start).fill_(diagonal)
+        yield slice(start, start + step), block
+
+
 def as_given(result: Tensor, given: Any) -> Any:
-    """The result as the caller's kind: a tensor for a tensor, else an array."""
-    return result if isinstance(given, Tensor) else result.cpu().numpy()
+    """The result as the caller's kind: a tensor for a tensor, on its device, else an array."""
+    return result.to(given.device) if isinstance(given, Tensor) else result.cpu().numpy()
 
 
 def check_room(rows: int, columns: int, device: torch.device) -> None:
@@ -5319,11 +5274,18 @@ def compare(
     return Comparison(matrix, *codes, *meetings, names)
 
 
+def as_array(values: Any, dtype: Any = None) -> np.ndarray:
+    """What is given, a tensor too, as an array."""
+    values = values.detach().cpu() if isinstance(values, Tensor) else values
+    values = full_precision(values) if isinstance(values, Tensor) and values.is_floating_point() else values  # no bf16
+    return np.asarray(values, dtype)
+
+
 def as_labels(labels: Any, name: str = "labels") -> np.ndarray:
     """Labels (N,) as an array of whole numbers, or of text without blanks at its ends; KitError where one is missing
     (None, NaN), is a broken number, or where they are no list."""
     try:  # as objects first, for numpy makes texts of what is missing in a list of texts
-        array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+        array = as_array(labels)
         whole = array if array.ndim != 1 or isinstance(labels, Tensor) else np.asarray(labels, object)
     except ValueError as error:
         raise KitError(f"{name}: are no list: {error}") from None
@@ -5336,11 +5298,14 @@ def as_labels(labels: Any, name: str = "labels") -> np.ndarray:
             "for each image; leave out those that have none)"
         )
     if array.dtype.kind == "f":
-        broken = array[array != np.rint(array)]
+        broken = array[(array != np.rint(array)) | (np.abs(array) >= 2**53)]  # beyond, neighbours are one number
         if len(broken):
             raise KitError(f"{name}: {broken[0]} names nothing (expected whole numbers, or texts)")
         array = array.astype(np.int64)
-    return array if array.dtype.kind in "iub" else np.char.strip(array.astype(str))
+    try:
+        return array if array.dtype.kind in "iub" else np.char.strip(array.astype(str))
+    except (ValueError, TypeError) as error:
+        raise KitError(f"{name}: hold {whole[0]!r}: {error} (expected whole numbers, or texts)") from None
 
 
 def ascending(matrix: Tensor) -> Tensor:
@@ -5487,18 +5452,17 @@ def identity_balanced_map(
 
 def sorted_pairs(compared: Comparison) -> tuple[np.ndarray, np.ndarray]:
     """Similarities of all ordered pairs of one identity that count, and of two, each ascending."""
-    values = compared.matrix.cpu().numpy()
+    matrix = compared.matrix.cpu()
     images, counts = compared.sizes()
     met = count_codes(compared.met, compared.gallery_met)  # of a query's encounter, whoever they show
     others = len(compared.gallery) - images - met + (images - counts)
-    kinds = [np.empty(int(number.sum()), values.dtype) for number in (counts, others)]
-    filled, step = [0, 0], rows_at_a_time(values.shape[1])
-    for start in range(0, len(values), step):
-        rows = slice(start, start + step)
+    kinds = [np.empty(int(number.sum()), matrix.numpy().dtype) for number in (counts, others)]
+    filled = [0, 0]
+    for rows, block in row_blocks(matrix):
         same = compared.labels[rows, None] == compared.gallery
         counted = compared.met[rows, None] != compared.gallery_met
         for kind, wanted in enumerate((same & counted, ~same & counted)):
-            found = values[rows][wanted]
+            found = block.numpy()[wanted]
             kinds[kind][filled[kind] : filled[kind] + len(found)] = found
             filled[kind] += len(found)
     for kind in kinds:
@@ -5512,18 +5476,17 @@ def verification_metrics(positives: np.ndarray, negatives: np.ndarray) -> dict[s
     pair_auc: area under the ROC curve. pair_ap: average precision. fnmr@f: share of same-identity pairs that are missed
     at the lowest threshold that lets at most a share f of the others through.
     """
+    names = [f"fnmr@{rate:g}" for rate in FALSE_MATCH_RATES]
     if not len(positives) or not len(negatives):
-        return {"pair_auc": math.nan, "pair_ap": math.nan, **{f"fnmr@{f:g}": math.nan for f in FALSE_MATCH_RATES}}
+        return dict.fromkeys(["pair_auc", "pair_ap", *names], math.nan)
     below, not_above = (np.searchsorted(negatives, positives, side) for side in ("left", "right"))
     hits = len(positives) - np.searchsorted(positives, positives, "left")
-    missed = {}
-    for rate in FALSE_MATCH_RATES:
-        allowed = math.floor(rate * len(negatives))
-        missed[f"fnmr@{rate:g}"] = float(np.searchsorted(positives, negatives[-allowed - 1], "right") / len(positives))
+    limits = [negatives[-math.floor(rate * len(negatives)) - 1] for rate in FALSE_MATCH_RATES]
+    missed = np.searchsorted(positives, limits, "right") / len(positives)
     return {
         "pair_auc": float((below + not_above).sum(dtype=np.float64) / (2.0 * len(positives) * len(negatives))),
         "pair_ap": float((hits / (hits + len(negatives) - below)).mean()),
-        **missed,
+        **dict(zip(names, missed.tolist())),
     }
 
 
@@ -5572,7 +5535,10 @@ def mean_interval(values: Any, level: float = 0.95, fewest: int = 2) -> tuple[fl
     """
     from scipy.stats import t
 
-    values = np.asarray(values, float)
+    try:
+        values = np.asarray(values, float).reshape(-1)
+    except (ValueError, TypeError) as error:
+        raise KitError(f"mean_interval: values: {error} (expected numbers)") from None
     values = values[~np.isnan(values)]
     if len(values) < max(fewest, 2):
         return math.nan, math.nan
@@ -5682,28 +5648,18 @@ def top_k(queries: Any, gallery: Any, k: Count, geometry: Geometry | None = None
     >>> top_k(np.eye(3), np.eye(3), k=1)[1].ravel().tolist()
     [0, 1, 2]
     """
-    points, others, geometry = comparable(queries, gallery, geometry)
-    if k > len(others):
-        raise KitError(f"top_k: k: {k} is out of range (expected 1 to {len(others)}, the size of the gallery)")
-    values, positions = most_similar(points, others, k, geometry)
+    similarities = similarity_rows(queries, gallery, geometry)
+    if k > (most := similarities.shape[1]):
+        raise KitError(f"top_k: k: {k} is out of range (expected 1 to {most}, the size of the gallery)")
+    values, positions = most_similar(similarities, k)
     return as_given(values, queries), as_given(positions, queries)
 
 
-def most_similar(
-    points: Tensor, others: Tensor, k: int, geometry: Geometry, without_self: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Similarities and positions (N, k) of the k most similar others; of one set, a point itself may be left out."""
-    values, positions = (
-        points.new_empty(len(points), k),
-        torch.empty((len(points), k), dtype=torch.int64).to(points.device),
-    )
-    step = rows_at_a_time(len(others), points.device)
-    for start in range(0, len(points), step):
-        block = geometry.similarity(points[start : start + step], others)
-        if without_self:
-            block.diagonal(start).fill_(-torch.inf)
-        values[start : start + step], positions[start : start + step] = block.topk(k, dim=1)
-    return values, positions
+def most_similar(similarity: Tensor | SimilarityRows, k: int, without_self: bool = False) -> tuple[Tensor, Tensor]:
+    """The k largest values of each row, and where they are, (N, k) each; of one set perhaps without the diagonal."""
+    blocks = (block for _, block in row_blocks(similarity, -torch.inf if without_self else None))
+    found = [block.topk(k, dim=1) for block in blocks] or [similarity[:0].topk(k, dim=1)]
+    return torch.cat([values for values, _ in found]), torch.cat([places for _, places in found])
 
 
 def average_with_nearest(embeddings: Any, k: int, geometry: Geometry | None, weigh: Callable[[Tensor], Tensor]) -> Any:
@@ -5711,7 +5667,8 @@ def average_with_nearest(embeddings: Any, k: int, geometry: Geometry | None, wei
     points, _, geometry = comparable(embeddings, None, geometry)
     if k < 1 or len(points) < 2:
         return as_given(points, embeddings)
-    similarities, positions = most_similar(points, points, min(k, len(points) - 1), geometry, without_self=True)
+    alike = SimilarityRows(points, points, geometry)
+    similarities, positions = most_similar(alike, min(k, len(points) - 1), without_self=True)
     weights, vectors = weigh(similarities), geometry.logmap0(points)
     total = vectors.clone()
     for column in range(positions.shape[1]):
@@ -5760,15 +5717,12 @@ MEETINGS = 1 << 17  # pairs of entries that are compared at a time
 def ranked_neighbours(similarity: Tensor, k: int) -> Tensor:
     """The k most similar columns of each row (N, k), the row itself first, equal ones in the order of columns."""
     ranked = torch.empty(len(similarity), k, dtype=torch.int64, device=similarity.device)
-    step = rows_at_a_time(len(similarity), similarity.device)
-    for start in range(0, len(similarity), step):
-        block = similarity[start : start + step].clone()
-        block.diagonal(start).fill_(torch.inf)
+    for rows, block in row_blocks(similarity, diagonal=torch.inf):
         values, columns = block.topk(min(k + 1, block.shape[1]), dim=1)
         tied = (values[:, 1:] == values[:, :-1]).any(1)  # topk leaves the order of equals open
         if tied.any():
             columns[tied] = block[tied].sort(dim=1, descending=True, stable=True).indices[:, : columns.shape[1]]
-        ranked[start : start + step] = columns[:, :k]
+        ranked[rows] = columns[:, :k]
     return ranked
 
 
@@ -5926,10 +5880,9 @@ def k_reciprocal_rerank(
         matrix = geometry.similarity(points, points)
     else:
         matrix = as_matrix(similarity)
-        if matrix.shape[0] != matrix.shape[1]:
-            raise KitError(
-                f"similarity: shape {tuple(matrix.shape)} is not square (one set, or queries and gallery together)"
-            )
+        shape = tuple(matrix.shape)
+        if shape[0] != shape[1]:
+            raise KitError(f"similarity: shape {shape} is not square (one set, or queries and gallery together)")
         if len(matrix) and float(matrix.max()) > 1.001:
             raise KitError(f"similarity: {float(matrix.max()):g} is more than 1, which an image has with itself")
         if len(own := matrix.diagonal()) and float(own.min()) < 0.99:
@@ -6001,15 +5954,18 @@ def rank_average(*similarities: Any, weights: Sequence[float] = (), own_gallery:
     check_shapes("rank_average", matrices)
     mean = np.zeros(matrices[0].shape)
     counted = ~np.eye(*mean.shape, dtype=bool) if is_own(mean, own_gallery) else np.ones(mean.shape, bool)
-    weights = np.asarray(weights or [1.0] * len(matrices), float)
-    if len(weights) != len(matrices) or not weights.sum() > 0 or (weights < 0).any():
-        raise KitError(f"rank_average: weights: {weights.tolist()} (expected {len(matrices)}, of 0 or more)")
-    for matrix, share in zip(matrices, weights / weights.sum()):
+    try:
+        shares = np.asarray([1.0] * len(matrices) if np.size(weights) == 0 else weights, float)
+    except (ValueError, TypeError):
+        shares = np.empty(0)
+    if shares.shape != (len(matrices),) or not 0 < shares.sum() < math.inf or not (shares >= 0).all():
+        raise KitError(
+            f"rank_average: weights: {weights!r} (expected {len(matrices)} numbers, of 0 or more, not all 0)"
+        )
+    for matrix, share in zip(matrices, shares / shares.sum()):
         mean[counted] += share * (rankdata(matrix[counted]) - 1) / max(counted.sum() - 1, 1)
     mean[~counted] = 1
-    result = torch.from_numpy(mean)
-    first = similarities[0]
-    return result.to(first.device) if isinstance(first, Tensor) else result.numpy()
+    return as_given(torch.from_numpy(mean), similarities[0])
 
 
 def is_own(matrix: Any, told: bool | None) -> bool:
@@ -6035,7 +5991,12 @@ class Calibrator:
 
     def __call__(self, scores: Any) -> np.ndarray:
         """float64 in [0, 1], of the shape of `scores`."""
-        values = np.asarray(scores.detach().cpu() if isinstance(scores, Tensor) else scores, np.float64)
+        try:
+            values = as_array(scores, np.float64)
+        except (ValueError, TypeError) as error:
+            raise KitError(f"scores: {error} (expected numbers)") from None
+        if not np.isfinite(values).all():
+            raise KitError(f"scores: {values[~np.isfinite(values)][0]} (expected finite numbers)")
         if not values.size:
             return values
         within = 0.5 + np.arctan((values - self.centre) / self.spread) / np.pi  # orders what shares a plateau
@@ -6054,8 +6015,7 @@ def fit_calibration(scores: Any, same: Any, kind: Literal["isotonic", "logistic"
     [0.0, 1.0]
     """
     try:
-        values, truth = (np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x).ravel() for x in (scores, same))
-        values, told = values.astype(np.float64), truth.astype(np.float64)
+        values, told = (as_array(given, np.float64).ravel() for given in (scores, same))
         truth = told == 1
         if not np.isin(told, (0, 1)).all():
             raise ValueError("same holds more than true and false")
@@ -6100,26 +6060,11 @@ def mean_of_calibrated(
     check_shapes("fuse", scores)
     fused = torch.empty(scores[0].shape, dtype=dtype)
     by_rows = all(isinstance(calibrator, Calibrator) for calibrator in calibrators)  # others may look at a whole matrix
-    step = rows_at_a_time(4 * fused.shape[1]) if by_rows else max(len(fused), 1)
-    for start in range(0, len(fused), step):
-        rows = slice(start, start + step)
-        calibrated = [calibrator(score[rows]) for score, calibrator in zip(scores, calibrators)]
-        check_shapes("fuse", calibrated)
-        fused[rows] = torch.from_numpy(np.mean(calibrated, axis=0))
+    for rows, block in row_blocks(fused, copies=4 if by_rows else 0):
+        calibrated = [np.asarray(calibrator(score[rows])) for score, calibrator in zip(scores, calibrators)]
+        check_shapes("fuse", [*calibrated, block])
+        block.copy_(torch.from_numpy(np.mean(calibrated, axis=0)))
     return fused
-
-
-def best_of_rows(matrix: Tensor, k: int, without_self: bool) -> tuple[Tensor, Tensor]:
-    """The k largest values of each row, and where they are, (N, k) each; perhaps without the diagonal."""
-    found, step = [], rows_at_a_time(matrix.shape[1], matrix.device)
-    for start in range(0, max(len(matrix), 1), step):
-        block = matrix[start : start + step]
-        if without_self:
-            block = block.clone()
-            block.diagonal(start).fill_(-torch.inf)
-        found.append(block.topk(k, dim=1))
-    values, places = zip(*found)
-    return torch.cat(values), torch.cat(places)
 
 
 @checked
@@ -6145,14 +6090,13 @@ def shortlist_rescore(
     k = min(k, matrix.shape[1] - own)
     if k < 2:
         return as_given(matrix, similarity)
-    values, candidates = best_of_rows(matrix, k, own)
+    values, candidates = most_similar(matrix, k, own)
     queries = np.repeat(np.arange(len(matrix)), k)
     if not callable(score_pairs):
         raise KitError(f"shortlist_rescore: score_pairs: a {type(score_pairs).__name__} (expected a function of pairs)")
     scores = score_pairs(queries, candidates.cpu().numpy().ravel())
-    scores = scores.detach().cpu() if isinstance(scores, Tensor) else scores
     try:
-        scores = torch.as_tensor(np.asarray(scores, np.float64))
+        scores = torch.as_tensor(as_array(scores, np.float64))
     except (ValueError, TypeError) as error:
         raise KitError(f"shortlist_rescore: score_pairs: {error} (expected {len(queries)} numbers)") from None
     if scores.shape != (len(queries),) or not torch.isfinite(scores).all():
@@ -6171,10 +6115,11 @@ def shortlist_rescore(
 # evidence beyond the likeness of embeddings: whom a classifier would name, and spots that match
 
 
+Agreement = Literal["hellinger", "product"]  # of two images' probabilities
+
+
 @checked
-def closed_set_posterior(
-    logits: Any, form: Literal["hellinger", "product"] = "hellinger", temperature: Positive = 1.0
-) -> Any:
+def closed_set_posterior(logits: Any, form: Agreement = "hellinger", temperature: Positive = 1.0) -> Any:
     """Probability that two images show one identity, where each shows one of C that are known: (N, N) in [0, 1].
 
     logits (N, C) of the loss, or a list of such from several models or folds, whose probabilities are averaged. With
@@ -6191,9 +6136,8 @@ def closed_set_posterior(
     share = share.sqrt() if form == "hellinger" else share
     check_room(len(share), len(share), share.device)
     found = torch.empty(len(share), len(share), device=share.device)
-    step = rows_at_a_time(len(share), share.device)
-    for start in range(0, len(share), step):  # no second copy of what may be large
-        found[start : start + step] = share[start : start + step] @ share.T
+    for rows, block in row_blocks(found):  # no second copy of what may be large
+        block.copy_(share[rows] @ share.T)
     return as_given(found, given[0])
 
 
@@ -6310,6 +6254,9 @@ def extract_local(
     images = as_store(images)
     if not len(images):
         raise KitError("extract_local: images: there are none (expected uint8 (N, S, S, 3 or 4), or an ImageStore)")
+    if (side := min(images[0].shape[:2])) < 16:
+        raise KitError(f"extract_local: images: of {side} px (expected 16 px or more, to find spots in)")
+    device = usable_device(device)
     path = detector_weights(detector, weights)
     version, by = "" if path is None else version_of(path), computed_by(None, torch.device(device))
     key = fingerprint("local 4" if detector == "sift" else "local 2", images.key, detector, points, version, by)
@@ -6333,10 +6280,20 @@ def extract_local(
     return LocalFeatures(**kept_or_made(path, ("places", "descriptors"), len(images), look), key=key)
 
 
+def usable_device(device: Any) -> torch.device:
+    """The device of this name; KitError where there is none."""
+    try:
+        return torch.zeros(1, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise KitError(
+            f"device: {device!r}: {one_line(error, 120)} (expected cpu, or cuda where there is a GPU)"
+        ) from None
+
+
 @checked
 @torch.no_grad()
 def local_similarity(
-    features: LocalFeatures, margin: Fraction = 0.7, pairs: Any = None, device: Any = "cpu", block: int = 32
+    features: LocalFeatures, margin: Fraction = 0.7, pairs: Any = None, device: Any = "cpu", block: Count = 32
 ) -> Tensor:
     """Sum over matching spots of (cosine - margin)+ for all pairs of images, or where `pairs` (N, N) is true: (N, N).
 
@@ -6346,8 +6303,13 @@ def local_similarity(
     tensor([[0.0000, 0.9000],
             [0.9000, 0.0000]])
     """
+    if not isinstance(features, LocalFeatures):
+        raise KitError(f"local_similarity: features: a {type(features).__name__} (expected what extract_local gives)")
     total = len(features.descriptors)
     wanted = torch.ones(total, total, dtype=torch.bool) if pairs is None else torch.as_tensor(pairs)
+    if wanted.shape != (total, total):
+        raise KitError(f"local_similarity: pairs: shape {tuple(wanted.shape)} (expected {total} x {total})")
+    wanted = wanted != 0
     wanted = (wanted | wanted.T).triu(1)
     described = features.descriptors.to(device)
     described = described if described.is_cuda else described.float()
@@ -6433,10 +6395,11 @@ def auto_step(state: Retrieval) -> Retrieval:
     raise AssertionError("auto is resolved on the validation images before any step is taken")
 
 
+Scales = Annotated[tuple[Zoom, ...], NotEmpty()]  # of views
+
+
 @register("postprocess", "tta", reads="images", makes="embeddings")
-def tta_step(
-    state: Retrieval, scales: Annotated[tuple[Zoom, ...], NotEmpty()] = (1.0,), flip: bool = True
-) -> Retrieval:
+def tta_step(state: Retrieval, scales: Scales = (1.0,), flip: bool = True) -> Retrieval:
     """Mean of the embeddings of mirrored and zoomed views.
 
     >>> postprocess(["tta"], torch.eye(4), views=lambda scales, flip: torch.eye(4)).shape
@@ -6481,7 +6444,13 @@ def k_reciprocal_step(
         return replace(state, similarity=rerank(similarity=state.matrix()))
     if state.training is None:
         raise KitError("postprocess: k_reciprocal.training needs the training images' embeddings (give training)")
-    total, graph = len(state.embeddings), torch.cat([state.embeddings, state.training().to(state.embeddings)])
+    others = state.training()
+    if others.shape[1] != state.embeddings.shape[1]:
+        raise KitError(
+            f"postprocess: training: embeddings of length {others.shape[1]} (expected {state.embeddings.shape[1]}, as "
+            "the others)"
+        )
+    total, graph = len(state.embeddings), torch.cat([state.embeddings, others.to(state.embeddings)])
     return replace(state, similarity=rerank(graph, geometry=state.geometry)[:total, :total].contiguous())
 
 
@@ -6511,9 +6480,7 @@ def blend_step(state: Retrieval, raw_weight: Fraction = 0.2) -> Retrieval:
 
 
 @register("postprocess", "posterior", reads="embeddings", makes="evidence")
-def posterior_step(
-    state: Retrieval, form: Literal["hellinger", "product"] = "hellinger", temperature: Positive | None = None
-) -> Retrieval:
+def posterior_step(state: Retrieval, form: Agreement = "hellinger", temperature: Positive | None = None) -> Retrieval:
     """`closed_set_posterior` by the loss's logits; the temperature is fitted in validation where it is null.
 
     >>> postprocess(["posterior"], torch.eye(4), logits=torch.eye(4)).shape
@@ -6523,8 +6490,8 @@ def posterior_step(
         raise KitError(
             "postprocess: posterior needs a loss with a class for each identity, such as arcface, and their logits"
         )
-    found = closed_set_posterior(state.logits(state.lengthened()), form, temperature or 1.0).to(state.raw)
-    return state.with_evidence("posterior", found.clamp_(min=1e-12).log_(), torch.exp)
+    found = torch.as_tensor(closed_set_posterior(state.logits(state.lengthened()), form, temperature or 1.0))
+    return state.with_evidence("posterior", found.to(state.raw).clamp_(min=1e-12).log_(), torch.exp)
 
 
 @register("postprocess", "local", reads="images", makes="evidence")
@@ -6578,11 +6545,14 @@ def fuse_step(
     return state.fused(weighted_to_unit_scale(strengths, factors, state.raw))
 
 
-def weighted_rows(matrices: Sequence[Tensor], factors: Sequence[float]) -> Iterator[tuple[int, Tensor]]:
-    """The weighted sum of matrices (N, N) in float64, by blocks of rows: the first row's number, and the rows."""
-    step = rows_at_a_time(4 * matrices[0].shape[1], matrices[0].device)
-    for start in range(0, len(matrices[0]), step):
-        yield start, sum(factor * one[start : start + step].double() for factor, one in zip(factors, matrices))
+def weighted_rows(
+    matrices: Sequence[Tensor], factors: Sequence[float], diagonal: float
+) -> Iterator[tuple[slice, Tensor]]:
+    """The weighted sum of matrices (N, N) in float64, but for its diagonal, as `row_blocks` gives it."""
+    for rows, _ in row_blocks(matrices[0], copies=4):
+        block = sum(factor * one[rows].double() for factor, one in zip(factors, matrices))
+        block.diagonal(rows.start).fill_(diagonal)
+        yield rows, block
 
 
 def spread_of_pairs(matrix: Tensor) -> float:
@@ -6590,37 +6560,27 @@ def spread_of_pairs(matrix: Tensor) -> float:
     number = len(matrix) * (len(matrix) - 1)
     if not number:
         return 0.0
-    mean = squares = 0.0
-    for start, block in weighted_rows([matrix], [1.0]):
-        block.diagonal(start).zero_()
-        mean += float(block.sum()) / number
-    for start, block in weighted_rows([matrix], [1.0]):
-        block -= mean
-        block.diagonal(start).zero_()
-        squares += float(block.square_().sum())
-    return math.sqrt(squares / (number - 1))
+    mean = sum(float(block.sum()) / number for _, block in weighted_rows([matrix], [1.0], diagonal=0.0))
+    apart = (block.sub_(mean) for _, block in weighted_rows([matrix], [1.0], diagonal=mean))
+    return math.sqrt(sum(float(block.square_().sum()) for block in apart) / (number - 1))
 
 
 def weighted_to_unit_scale(matrices: Sequence[Tensor], factors: Sequence[float], like: Tensor) -> Tensor:
     """`to_unit_scale` of the weighted sum of matrices, in the type of `like`, worked out by rows."""
     low, high = math.inf, -math.inf
-    for start, block in weighted_rows(matrices, factors):
-        own = block.diagonal(start)
-        own.fill_(torch.inf)
+    for rows, block in weighted_rows(matrices, factors, diagonal=torch.inf):
         low = min(low, float(block.min()))
-        own.fill_(-torch.inf)
+        block.diagonal(rows.start).fill_(-torch.inf)
         high = max(high, float(block.max()))
     found = torch.empty_like(like)
-    for start, block in weighted_rows(matrices, factors):
-        found[start : start + len(block)] = block.sub_(low).div_(max(high - low, 1e-30))
+    for rows, block in weighted_rows(matrices, factors, diagonal=1.0):
+        found[rows] = block.sub_(low).div_(max(high - low, 1e-30))
     return found.fill_diagonal_(1)
 
 
 def to_unit_scale(matrix: Tensor) -> Tensor:
     """Similarities (N, N) mapped affinely to [0, 1], 1 for an image with itself."""
-    pairs = ~torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)
-    low, high = (matrix[pairs].min(), matrix[pairs].max()) if len(matrix) > 1 else (matrix.min(), matrix.max())
-    return ((matrix - low) / (high - low).clamp(min=1e-30)).fill_diagonal_(1)
+    return weighted_to_unit_scale([matrix], [1.0], matrix)
 
 
 Step = Callable[[Retrieval], Retrieval]
@@ -6680,13 +6640,10 @@ class Calibrated:
 
 
 def needs_fitting(part: Component) -> bool:
+    told = part.settings.get
     if part.name == "posterior":
-        return part.settings.get("temperature") is None
-    return (
-        part.name == "fuse"
-        and part.settings.get("kind") in ("logistic", "isotonic")
-        and not part.settings.get("weights")
-    )
+        return told("temperature") is None
+    return part.name == "fuse" and told("kind") in ("logistic", "isotonic") and not told("weights")
 
 
 TEMPERATURES = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -6748,17 +6705,16 @@ def measure_steps(
     By TOP1 whether its nearest image shows its identity, 1 or 0. What is fitted is fitted on one half of the identities
     and measured on the other, in turn.
     """
-    halves, found = np.zeros(len(labels), int), [{} for _ in range(len(parts) + 1)][first:]
+    found, identities = [{} for _ in range(len(parts) + 1)][first:], np.unique(labels)
     if any(map(needs_fitting, parts)):
-        names_there = np.random.default_rng(0).permutation(np.unique(labels))
-        halves = np.isin(labels, names_there[::2]).astype(int)
+        identities = np.random.default_rng(0).permutation(identities)[::2]
+    halves = np.isin(labels, identities)
     for own in (halves == half for half in np.unique(halves)):
         _, states = fit_steps(parts, state, labels, encounters, own if own.all() else ~own)
         for told, reached in zip(found, states[first:]):
             matrix = reached.matrix()
             measured = by_kind(average_precision, matrix, labels, encounters)
-            measured[TOP1] = nearest_is_right(matrix, labels)
-            for kind, values in measured.items():
+            for kind, values in {**measured, TOP1: nearest_is_right(matrix, labels)}.items():
                 told.setdefault(kind, np.full(len(labels), math.nan))[own] = values[own]
     return found
 
@@ -6792,8 +6748,7 @@ def rows_of_steps(
                 continue
             low, high = gain_interval(values - measured[0][kind], codes, len(measured) - 1)
             score, base = (mean_or_nan(mean_by_identity(v, codes)) for v in (values, measured[0][kind]))
-            told = {"map": score, "gain": score - base, "low": low, "high": high}
-            row.update({f"{key}{kind}": value for key, value in told.items()})
+            row |= {f"map{kind}": score, f"gain{kind}": score - base, f"low{kind}": low, f"high{kind}": high}
         rows.append(row)
     return rows
 
@@ -6804,33 +6759,25 @@ def by_kind(metric: Callable[..., Any], similarity: Any, labels: Any, encounters
     return {kind: metric(similarity, labels, met) for kind, met in kinds.items()}
 
 
-def part_steps(*named: str | Component) -> tuple[Component, ...]:
-    return tuple(Component("postprocess", part) if isinstance(part, str) else part for part in named)
-
-
-SMALL = Component("postprocess", "k_reciprocal", {"k1": 7, "k2": 3})
-MIDDLE = Component("postprocess", "k_reciprocal", {"k1": 10, "k2": 4})
-AUTO_CANDIDATES = (
-    part_steps(),
-    part_steps("tta"),
-    part_steps("query_expansion"),
-    part_steps(SMALL),
-    part_steps(MIDDLE),
-    part_steps("k_reciprocal"),
-    part_steps("diffusion"),
-    part_steps("tta", "query_expansion"),
-    part_steps("tta", SMALL),
-    part_steps("tta", MIDDLE),
-    part_steps("query_expansion", MIDDLE),
-    part_steps("tta", "query_expansion", MIDDLE),
+SMALL = {"name": "k_reciprocal", "k1": 7, "k2": 3}
+MIDDLE = {"name": "k_reciprocal", "k1": 10, "k2": 4}
+AUTO_CANDIDATES = (  # as a recipe tells steps
+    [],
+    ["tta"],
+    ["query_expansion"],
+    [SMALL],
+    [MIDDLE],
+    ["k_reciprocal"],
+    ["diffusion"],
+    ["tta", "query_expansion"],
+    ["tta", SMALL],
+    ["tta", MIDDLE],
+    ["query_expansion", MIDDLE],
+    ["tta", "query_expansion", MIDDLE],
 )
-GRAPH_CANDIDATES = (part_steps(replace(MIDDLE, settings={**MIDDLE.settings, "training": True})),)
-NAMING_CANDIDATES = (  # where the loss has classes
-    part_steps("posterior"),
-    part_steps("tta", "posterior"),
-    part_steps("posterior", "fuse"),
-    part_steps("tta", "posterior", "fuse"),
-)
+GRAPH_CANDIDATES = ([{**MIDDLE, "training": True}],)
+# where the loss has classes
+NAMING_CANDIDATES = (["posterior"], ["tta", "posterior"], ["posterior", "fuse"], ["tta", "posterior", "fuse"])
 
 
 def describe_steps(steps: Sequence[Component]) -> str:
@@ -6871,12 +6818,14 @@ def choose_steps(
     parts, labels = as_steps(steps), as_labels(labels)
     encounters = None if encounters is None else as_labels(encounters, "encounters")
     state = embeddings if isinstance(embeddings, Retrieval) else Retrieval.of(embeddings)
+    if not len(labels):
+        raise KitError("choose_steps: labels: there are none (expected one for each of the validation images)")
     automatic = [part.name for part in parts] == ["auto"]
     told, codes = (labels, encounters), np.unique(labels, return_inverse=True)[1].reshape(-1)
     if automatic:
         every = (*AUTO_CANDIDATES, *(GRAPH_CANDIDATES if state.training else ()))
         every += NAMING_CANDIDATES if state.logits else ()
-        candidates = [c for c in every if state.views or "tta" not in [part.name for part in c]]
+        candidates = [as_steps(candidate) for candidate in every if state.views or "tta" not in candidate]
         measured = [measure_steps(candidate, state, *told, first=-1)[0] for candidate in candidates]
     else:
         candidates = [parts[:i] for i in range(len(parts) + 1)]
@@ -6888,13 +6837,10 @@ def choose_steps(
         chosen, why = 0, f"auto chooses nothing by {counted.get('', 0)} identities (expected at least {FEWEST})"
     elif automatic:
         maps = [mean_or_nan(mean_by_identity(found[kind], codes)) for found in measured]
-        best = int(np.nanargmax(maps)) if not np.isnan(maps).all() else 0
-
-        def as_good(number: int) -> bool:
-            difference = measured[best][kind] - measured[number][kind]
-            return number == best or gain_interval(difference, codes, len(candidates) - 1)[0] <= 0
-
-        chosen = min(filter(as_good, range(len(candidates))), key=lambda i: (len(candidates[i]), -maps[i]))
+        best = int(np.nanargmax(maps))
+        behind = [gain_interval(measured[best][kind] - found[kind], codes, len(maps) - 1)[0] for found in measured]
+        as_good = [i for i, low in enumerate(behind) if i == best or low <= 0]
+        chosen = min(as_good, key=lambda i: (len(candidates[i]), -maps[i]))
     rows = rows_of_steps(map(describe_steps, candidates), measured, codes)
     rows = [{**row, "used": number == chosen} for number, row in enumerate(rows)]
     fitted, _ = fit_steps(candidates[chosen], state, *told, np.ones(len(labels), bool))
@@ -6907,19 +6853,15 @@ def choose_steps(
 
 def precision_of(name: str, device: torch.device) -> torch.dtype | None:
     """The type of mixed precision, None for fp32; auto: bf16 where the GPU computes in it, else fp16; fp32 on a CPU."""
-    if name == "auto":
-        if device.type != "cuda":
-            return None
-        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
     if name == "fp16" and device.type != "cuda":
         raise KitError("train.precision: fp16 needs a GPU (expected auto, fp32 or bf16 on a CPU)")
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    if name == "auto" and device.type == "cuda":
+        name = "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+    return {"auto": None, "fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
-@contextmanager
-def mixed_precision(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
-    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-        yield
+def mixed_precision(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def in_precision(network: Callable[[Tensor], Tensor], dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
@@ -6936,6 +6878,7 @@ class Source:
     """Where a network's inputs come from: `read`, which a thread may do ahead, then `prepare` on the device."""
 
     device: torch.device
+    at_hand = False  # whether what is read lies on the device already, so that reading ahead would gain nothing
 
     def __len__(self) -> int:
         """How many images there are, where that is told."""
@@ -6947,14 +6890,11 @@ class Source:
         raise NotImplementedError
 
     def prepare(self, read: Tensor, training: bool) -> Tensor:
-        return read.to(self.device)
+        return read.to(self.device, non_blocking=True)
 
     def of_epoch(self, epoch: int) -> Source:
         """What training reads from in that epoch, counted from 1."""
         return self
-
-    def __call__(self, positions: np.ndarray, training: bool) -> Tensor:
-        return self.prepare(self.read(positions), training)
 
 
 @dataclass(frozen=True, eq=False)
@@ -6988,15 +6928,11 @@ class FeatureSource(Source):
 
     @property
     def at_hand(self) -> bool:
-        """Whether they lie on the device already, so that reading ahead would gain nothing."""
         return self.features.device.type == self.device.type
 
     def read(self, positions: np.ndarray) -> Tensor:
         rows = self.features.index_select(0, torch.from_numpy(np.asarray(positions)).to(self.features.device))
         return rows if self.at_hand else rows.pin_memory()
-
-    def prepare(self, read: Tensor, training: bool) -> Tensor:
-        return read.to(self.device, non_blocking=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -7011,10 +6947,8 @@ class ViewSource(Source):
 
 def read_ahead(source: Source, batches: Sequence[np.ndarray]) -> Iterator[Tensor]:
     """What the source reads for each batch, the next one while this one is worked on."""
-    if isinstance(source, FeatureSource) and source.at_hand:
+    if source.at_hand or not len(batches):
         yield from map(source.read, batches)
-        return
-    if not len(batches):
         return
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(source.read, batches[0])
@@ -7060,20 +6994,17 @@ def evaluating(network: Any) -> Iterator[None]:
     """Within the block a module is in evaluation, and what draws leaves the caller's generators as they were."""
     modules = list(network.modules()) if isinstance(network, nn.Module) else []
     training = [module for module in modules if module.training]
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    states = random.getstate(), np.random.get_state()
     if training:
         network.eval()  # as a whole, for a module may do more than its parts
     try:
-        yield
+        with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
+            yield
     finally:
         for module in training:  # each as it was: some may have been in evaluation
             module.training = True
         random.setstate(states[0])
         np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-        if on_gpu:
-            torch.cuda.set_rng_state_all(on_gpu)
 
 
 @checked
@@ -7100,8 +7031,10 @@ def embed(
     source = FeatureSource(source, source.device) if isinstance(source, Tensor) else source
     if not isinstance(source, Source):
         raise KitError(f"embed: source: a {type(source).__name__} (expected a Source, or a tensor of prepared images)")
-    positions = np.arange(len(source)) if positions is None else np.asarray(positions)
-    positions = np.flatnonzero(positions) if positions.dtype == bool else positions
+    if isinstance(network, Embedder) and isinstance(source, FeatureSource):
+        check_prepared(source.features)
+    own = positions is None or type(source).__len__ is not Source.__len__
+    positions = positions_in(positions, len(source) if own else None)
     one_shape = isinstance(source, PixelSource) and wants_one_shape(source.device)
     filled = one_shape and len(positions) >= batch_size  # with other images, or, where there are too few, behind them
     batches = whole_batches(positions, batch_size) if filled else cut_batches(positions, batch_size)
@@ -7123,6 +7056,30 @@ def embed(
     return result
 
 
+def positions_in(asked: Any, count: int | None) -> np.ndarray:
+    """Rows of `count` images (None: nobody knows), by number, or by what is true where one is meant; all for None."""
+    told = np.arange(count) if asked is None else np.asarray(asked)
+    if told.dtype == object and all(isinstance(one, (bool, np.bool_)) for one in told.flat):
+        told = told.astype(bool)
+    if told.dtype == bool and told.ndim == 1 and count in (None, len(told)):
+        return np.flatnonzero(told)
+    whole = told if told.size else np.zeros(told.shape, np.int64)
+    if told.ndim != 1 or whole.dtype.kind not in "iuf" or (whole != np.rint(whole)).any():
+        raise KitError(
+            f"positions: {told.dtype} of shape {told.shape} (expected whole numbers, or {count} times true or false)"
+        )
+    if told.size and count is not None and not 0 <= whole.min() <= whole.max() < count:
+        raise KitError(f"positions: {whole.min():g} to {whole.max():g} (expected 0 to {count - 1}, of {count} images)")
+    return whole.astype(np.int64)
+
+
+def check_prepared(images: Any) -> None:
+    """Refuses what no backbone takes."""
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+        kind = f"{getattr(images, 'dtype', type(images).__name__)} of shape {tuple(getattr(images, 'shape', ()))}"
+        raise KitError(f"images: {kind} (expected a tensor of prepared images, float (B, 3, H, W))")
+
+
 def flip_tta(network: Callable[[Tensor], Tensor], images: Tensor, geometry: Geometry | None = None) -> Tensor:
     """Mean of the unit embeddings of the images (B, 3, H, W) and their mirror images, of unit length (B, D)."""
     return multi_scale_tta(network, images, (1.0,), True, geometry)
@@ -7132,7 +7089,7 @@ def flip_tta(network: Callable[[Tensor], Tensor], images: Tensor, geometry: Geom
 def multi_scale_tta(
     network: Callable[[Tensor], Tensor],
     images: Tensor,
-    scales: Annotated[tuple[Zoom, ...], NotEmpty()] = (1.0, 0.85, 1.15),
+    scales: Scales = (1.0, 0.85, 1.15),
     flip: bool = True,
     geometry: Geometry | None = None,
 ) -> Tensor:
@@ -7142,6 +7099,8 @@ def multi_scale_tta(
     size, so that `network` sees one shape. `geometry` as in `query_expansion`.
     """
     geometry = as_geometry(geometry)
+    if flip or any(scale != 1 for scale in scales):
+        check_prepared(images)
     views = [zoom(images, scale) for scale in scales]
     views += [view.flip(-1) for view in views] if flip else []
     with evaluating(network):
@@ -7245,13 +7204,13 @@ class TrainingFailed(KitError):
 
 
 @register("optimizer", "adam")
-def adam(parameters: list, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+def adam(parameters: list, lr: float, weight_decay: float) -> Optimizer:
     """Adam (Kingma & Ba 2015)."""
     return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
 
 
 @register("optimizer", "adamw")
-def adamw(parameters: list, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+def adamw(parameters: list, lr: float, weight_decay: float) -> Optimizer:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
 
@@ -7260,7 +7219,7 @@ def adamw(parameters: list, lr: float, weight_decay: float) -> torch.optim.Optim
 
 
 @register("optimizer", "sgd")
-def sgd(parameters: list, lr: float, weight_decay: float, momentum: Fraction = 0.9) -> torch.optim.Optimizer:
+def sgd(parameters: list, lr: float, weight_decay: float, momentum: Fraction = 0.9) -> Optimizer:
     """Stochastic gradient descent with momentum."""
     return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum)
 
@@ -7268,7 +7227,7 @@ def sgd(parameters: list, lr: float, weight_decay: float, momentum: Fraction = 0
 @register("optimizer", "nesterov")
 def nesterov(
     parameters: list, lr: float, weight_decay: float, momentum: Annotated[float, Range(above=0, high=1)] = 0.9
-) -> torch.optim.Optimizer:
+) -> Optimizer:
     """Stochastic gradient descent with Nesterov's momentum."""
     return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=True)
 
@@ -7276,19 +7235,18 @@ def nesterov(
 @register("optimizer", "rmsprop")
 def rmsprop(
     parameters: list, lr: float, weight_decay: float, alpha: Fraction = 0.99, momentum: Fraction = 0.0
-) -> torch.optim.Optimizer:
+) -> Optimizer:
     """RMSprop; `alpha` smooths the squared gradients."""
     return torch.optim.RMSprop(parameters, lr=lr, weight_decay=weight_decay, alpha=alpha, momentum=momentum)
 
 
 def timm_optimizer(name: str) -> Callable:
-    def make(parameters: list, lr: float, weight_decay: float, momentum: Fraction = 0.9) -> torch.optim.Optimizer:
+    def make(parameters: list, lr: float, weight_decay: float, momentum: Fraction = 0.9) -> Optimizer:
         try:
             return create_optimizer_v2(parameters, name, lr=lr, weight_decay=weight_decay, momentum=momentum)
-        except (ImportError, ModuleNotFoundError, AssertionError, RuntimeError) as error:
-            raise KitError(
-                f"train.optimizer: timm can't make {name!r} here: {error or 'a package is missing'}"
-            ) from None
+        except (ImportError, AssertionError, RuntimeError) as error:
+            reason = str(error) or "a package is missing"
+            raise KitError(f"train.optimizer: timm can't make {name!r} here: {reason}") from None
 
     make.__doc__ = f"timm's {name}."
     return make
@@ -7323,76 +7281,70 @@ Share = Annotated[float, Range(low=0, high=0.9)]
 
 
 @register("schedule", "none")
-def constant_schedule(optimizer: torch.optim.Optimizer) -> Schedule:
+def constant_schedule(optimizer: Optimizer) -> Schedule:
     """The same learning rate throughout."""
-    return Schedule(torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0))
+    return Schedule(lr_scheduler.ConstantLR(optimizer, factor=1.0))
 
 
 @register("schedule", "plateau")
 def plateau_schedule(
-    optimizer: torch.optim.Optimizer, factor: Decay = 0.5, patience: Natural = 5, monitor: Metric = "val_loss"
+    optimizer: Optimizer, factor: Decay = 0.5, patience: Natural = 5, monitor: Metric = "val_loss"
 ) -> Schedule:
     """Multiplies the learning rate by `factor` when `monitor` has not improved for `patience` epochs."""
-    mode = "min" if lower_is_better(monitor) else "max"
-    return Schedule(torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode, factor, patience), monitor)
+    mode = "min" if MEASURES[monitor].better == "lower" else "max"
+    return Schedule(lr_scheduler.ReduceLROnPlateau(optimizer, mode, factor, patience), monitor)
 
 
 @register("schedule", "step")
-def step_schedule(optimizer: torch.optim.Optimizer, factor: Decay = 0.5, every: Count = 10) -> Schedule:
+def step_schedule(optimizer: Optimizer, factor: Decay = 0.5, every: Count = 10) -> Schedule:
     """Multiplies the learning rate by `factor` every so many epochs."""
-    return Schedule(torch.optim.lr_scheduler.StepLR(optimizer, every, factor))
+    return Schedule(lr_scheduler.StepLR(optimizer, every, factor))
 
 
 @register("schedule", "exponential")
-def exponential_schedule(optimizer: torch.optim.Optimizer, factor: Decay = 0.95) -> Schedule:
+def exponential_schedule(optimizer: Optimizer, factor: Decay = 0.95) -> Schedule:
     """Multiplies the learning rate by `factor` every epoch."""
-    return Schedule(torch.optim.lr_scheduler.ExponentialLR(optimizer, factor))
+    return Schedule(lr_scheduler.ExponentialLR(optimizer, factor))
 
 
 @register("schedule", "cosine")
-def cosine_schedule(optimizer: torch.optim.Optimizer, epochs: int, t_max: Count | None = None) -> Schedule:
+def cosine_schedule(optimizer: Optimizer, epochs: int, t_max: Count | None = None) -> Schedule:
     """Half a cosine from the learning rate to zero within `t_max` epochs (null: all epochs)."""
-    return Schedule(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, t_max or max(epochs, 1)))
+    return Schedule(lr_scheduler.CosineAnnealingLR(optimizer, t_max or max(epochs, 1)))
 
 
 @register("schedule", "onecycle")
 def onecycle_schedule(
-    optimizer: torch.optim.Optimizer, steps: int, lr: float, max_lr: Positive = 1e-3, warmup: Decay = 0.3
+    optimizer: Optimizer, steps: int, lr: float, max_lr: Positive = 1e-3, warmup: Decay = 0.3
 ) -> Schedule:
     """Up to `max_lr` over the share `warmup` of all steps, then down to nearly nothing (Smith & Topin 2018)."""
     peaks = [max_lr * group["lr"] / lr for group in optimizer.param_groups]
-    one = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=max(steps, 2), pct_start=warmup)
+    one = lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=max(steps, 2), pct_start=warmup)
     return Schedule(one, every_step=True)
 
 
-def warm_up_then(
-    optimizer: torch.optim.Optimizer, steps: int, warmup: float, fall: Callable[[float], float]
-) -> Schedule:
+def warm_up_then(optimizer: Optimizer, steps: int, warmup: float, fall: Callable[[float], float]) -> Schedule:
     """A rise from zero over the share `warmup` of the steps; then `fall` of how much of the rest is done, 0 to 1."""
     rising = warmup * steps
 
     def factor(step: int) -> float:
-        return (
-            (step + 1) / rising if step < rising - 1 else fall(min(1.0, (step + 1 - rising) / max(steps - rising, 1)))
-        )
+        if step < rising - 1:
+            return (step + 1) / rising
+        return fall(min(1.0, (step + 1 - rising) / max(steps - rising, 1)))
 
-    return Schedule(torch.optim.lr_scheduler.LambdaLR(optimizer, factor), every_step=True)
+    return Schedule(lr_scheduler.LambdaLR(optimizer, factor), every_step=True)
 
 
 @register("schedule", "linear")
-def linear_schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: Share = 0.1) -> Schedule:
+def linear_schedule(optimizer: Optimizer, steps: int, warmup: Share = 0.1) -> Schedule:
     """A linear rise over the share `warmup` of all steps, then a linear fall to zero."""
     return warm_up_then(optimizer, steps, warmup, lambda done: 1 - done)
 
 
 @register("schedule", "cosine_warmup")
-def cosine_warmup_schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: Share = 0.1) -> Schedule:
+def cosine_warmup_schedule(optimizer: Optimizer, steps: int, warmup: Share = 0.1) -> Schedule:
     """A linear rise over the share `warmup` of all steps, then half a cosine to zero."""
     return warm_up_then(optimizer, steps, warmup, lambda done: (1 + math.cos(math.pi * done)) / 2)
-
-
-def lower_is_better(metric: str) -> bool:
-    return metric.endswith("loss")
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
@@ -7400,18 +7352,17 @@ def best_epoch(history: Sequence[Mapping[str, float]], metric: str) -> int:
 
     loss_and_accuracy: of the rows in which both are better than in the one kept before, the last.
     """
-    if metric == "last":
-        return len(history) - 1
-    if metric == "loss_and_accuracy":
-        kept = 0
-        for i, row in enumerate(history):
-            if row["val_loss"] < history[kept]["val_loss"] and row["accuracy"] > history[kept]["accuracy"]:
-                kept = i
-        return kept if any(not math.isnan(row["val_loss"]) for row in history) else len(history) - 1
-    values = np.array([row[metric] for row in history], float)
+    both = metric == "loss_and_accuracy"
+    values = np.array([row["val_loss" if both else metric] for row in history if metric != "last"], float)
     if np.isnan(values).all():
-        return len(values) - 1
-    return int(np.nanargmin(values) if lower_is_better(metric) else np.nanargmax(values))
+        return len(history) - 1
+    if not both:
+        return int(np.nanargmin(values) if MEASURES[metric].better == "lower" else np.nanargmax(values))
+    kept = 0
+    for i, row in enumerate(history):
+        if row["val_loss"] < history[kept]["val_loss"] and row["accuracy"] > history[kept]["accuracy"]:
+            kept = i
+    return kept
 
 
 # several processes: each takes its part of every batch through the backbone; head and loss see the whole batch
@@ -7422,31 +7373,25 @@ def shard(positions: np.ndarray) -> np.ndarray:
     return np.array_split(positions, world_size())[rank()] if len(positions) >= world_size() else positions
 
 
-class GatheredRows(torch.autograd.Function):
-    """Rows of all processes, in order. Every process computes the same loss of them, so each keeps its own gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor, sizes: Sequence[int]) -> Tensor:
-        ctx.start, ctx.rows = sum(sizes[: rank()]), len(own)
-        padded = own.new_zeros(max(sizes), *own.shape[1:])
-        padded[: len(own)] = own
-        parts = [torch.empty_like(padded) for _ in sizes]
-        torch.distributed.all_gather(parts, padded)
-        return torch.cat([part[:size] for part, size in zip(parts, sizes)])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient[ctx.start : ctx.start + ctx.rows], None
+def own_part(source: Source, positions: np.ndarray) -> np.ndarray:
+    """What this process embeds of these images: its own part, or all where features are cheap."""
+    return shard(positions) if isinstance(source, PixelSource) else positions
 
 
 def gather_rows(own: Tensor, total: int) -> Tensor:
-    """All processes' rows of a batch of `total`, from this one's `shard`."""
+    """All processes' rows of a batch of `total`, in order, from this one's `shard`."""
     if world_size() == 1:
         return own
     if total < world_size():
         return own if rank() == 0 else own.detach()  # all computed all of it; one gradient is enough
     sizes = [len(part) for part in np.array_split(np.arange(total), world_size())]
-    return GatheredRows.apply(own.contiguous(), sizes)
+    padded = own.new_zeros(max(sizes), *own.shape[1:])
+    padded[: len(own)] = own.detach()
+    gathered = [torch.empty_like(padded) for _ in sizes]
+    torch.distributed.all_gather(gathered, padded)
+    rows = [part[:size] for part, size in zip(gathered, sizes)]
+    rows[rank()] = own  # every process computes the same loss of all rows, so each keeps its own gradient
+    return torch.cat(rows)
 
 
 @contextmanager
@@ -7500,26 +7445,24 @@ def pack_state(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def unpack_state(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    if "tensor" in value:
-        return tensors[value["tensor"]]
-    if "map" in value:
-        return {key: unpack_state(v, tensors) for key, v in value["map"]}
-    return [unpack_state(v, tensors) for v in value["list"]]
+def unpack_state(text: str, tensors: Mapping[str, Tensor]) -> Any:
+    kinds = {"tensor": tensors.__getitem__, "map": dict, "list": list}
+
+    def unpack(packed: dict[str, Any]) -> Any:
+        [(kind, value)] = packed.items()
+        return kinds[kind](value)
+
+    return json.loads(text, object_hook=unpack)
 
 
 def backbone_groups(embedder: Embedder, lr: float, layer_decay: float) -> list[dict[str, Any]]:
     """Parameters of the backbone that learn, with a learning rate that falls from the last layer to the first."""
     named = {name: p for name, p in embedder.backbone.named_parameters() if p.requires_grad}
-    if layer_decay == 1 or not named:
-        return [{"params": list(named.values()), "lr": lr}] if named else []
-    layers = layer_of_parameters(embedder.backbone)
-    last = max(layers.values())
+    layers = layer_of_parameters(embedder.backbone) if named and layer_decay != 1 else dict.fromkeys(named, 0)
     groups: dict[int, list[nn.Parameter]] = {}
     for name, parameter in named.items():
         groups.setdefault(layers[name], []).append(parameter)
+    last = max(layers.values(), default=0)
     return [{"params": own, "lr": lr * layer_decay ** (last - layer)} for layer, own in sorted(groups.items())]
 
 
@@ -7531,32 +7474,22 @@ def backbone_version(model: ModelConfig) -> str:
 
 def weights_version(recipe: Recipe) -> str:
     """Changes with the files of weights that a run begins with; "" where they are not all on this machine."""
-    paths = [weights_path(path) for path in (recipe.checkpoint, *recipe.soup) if path]
     try:
-        versions = [version_of(path) for path in paths]
-        whole = False
-        if paths:
-            with open_safetensors(paths[0]) as file:
-                whole = holds_backbone(file.keys())
-        versions += [] if whole else [backbone_version(recipe.model)]
+        versions = [version_of(weights_path(path)) for path in (recipe.checkpoint, *recipe.soup) if path]
+        versions += [] if brings_backbone(recipe) else [backbone_version(recipe.model)]
     except (KitError, OSError):
         return ""
     return fingerprint(versions) if any(versions) else ""
 
 
 @lru_cache(maxsize=1)
-def shared_backbone(
-    name: str,
-    input_size: int | None,
-    pretrained: bool,
-    weights: str | None,
-    classifier: bool,
-    seed: int,
-    version: str,
-) -> tuple:
-    """A frozen backbone and the fingerprint of its weights; the runs of a grid share it. `version`: of its file."""
+def shared_backbone(asked: tuple, seed: int, version: str) -> tuple:
+    """A frozen backbone, as `load_backbone` is asked for it, and the fingerprint of its weights.
+
+    The runs of a grid share it; `version`: of its file.
+    """
     seed_everything(seed)
-    backbone = load_backbone(name, input_size, pretrained, weights, classifier)
+    backbone = load_backbone(*asked)
     return backbone, module_fingerprint(backbone)
 
 
@@ -7663,9 +7596,9 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def tracking(recipe: Recipe, folder: Path) -> Any:
-    """Gives, within a block, a function that hands a row of the log to the tracker that the recipe asks for."""
+    """Gives, within a block, a function that hands a row of the log to the tracker that the recipe asks for, if any."""
     if recipe.train.track == "none" or rank() > 0 or not rooms_for(f"train.track: {recipe.train.track} is left out"):
-        return nullcontext(lambda row: None)
+        return nullcontext()
     return room("experiments.tracking").tracking(recipe, folder)
 
 
@@ -7704,7 +7637,7 @@ class Trainer:
     recipe: Recipe
     embedder: Embedder
     loss: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     task: Task
     deadline: float = math.inf  # by time.monotonic()
     history: list[dict[str, float]] = field(default_factory=list)
@@ -7717,7 +7650,7 @@ class Trainer:
     embedded_per_second: float = math.nan  # images, where the backbone sees those that validate
 
     @staticmethod
-    def make_optimizer(config: TrainConfig, embedder: Embedder, loss: nn.Module) -> torch.optim.Optimizer:
+    def make_optimizer(config: TrainConfig, embedder: Embedder, loss: nn.Module) -> Optimizer:
         """The optimizer of all that learns: head, pooling, loss, and what of the backbone does."""
         head = [*embedder.head.parameters(), *embedder.pooling.parameters(), *loss.parameters()]
         groups = [{"params": head}, *backbone_groups(embedder, config.lr * config.backbone_lr, config.layer_decay)]
@@ -7727,9 +7660,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         config = self.recipe.train
-        epochs = sum(stage.epochs for stage in stages_of(config))
-        steps = epochs * math.ceil(len(self.batches(1)) / config.accumulate)
-        self.schedule = config.schedule.build(optimizer=self.optimizer, epochs=epochs, steps=steps, lr=config.lr)
+        self.epochs = sum(stage.epochs for stage in stages_of(config))  # at most
+        steps = self.epochs * math.ceil(len(self.batches(1)) / config.accumulate)
+        self.schedule = config.schedule.build(optimizer=self.optimizer, epochs=self.epochs, steps=steps, lr=config.lr)
         self.precision = precision_of(config.precision, self.device)  # of mixed precision; None: fp32
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.micro_batch = config.micro_batch  # images in the backbone at a time; None: the whole batch
@@ -7741,30 +7674,28 @@ class Trainer:
 
     # the loop: epochs, steps, gradients
 
-    def fit(self, folder: Path, watch: Callable[[Mapping[str, float]], None] | None = None) -> None:
+    def fit(self, folder: Path, epoch_ended: Callable[[Mapping[str, float]], None] | None = None) -> None:
         """Trains to the end, to early stopping or to the deadline; goes on from the checkpoint of an interrupted run.
 
-        `watch` sees every row of the log, and may end the run by an error. Afterwards `best` holds the learned tensors
-        of the best epoch and `history` a row for each epoch, the first of them (epoch 0) measured before training.
+        `epoch_ended` is told every row of the log, and may end the run by an error. Afterwards `best` holds the learned
+        tensors of the best epoch and `history` a row for each epoch, the first (epoch 0) measured before training.
         """
         config, checkpoint, begun = self.recipe.train, folder / "checkpoint.safetensors", time.monotonic()
         if checkpoint.is_file():
             self.load(checkpoint)
-            for row in self.history[1:] if watch else ():  # it must know what went before
-                watch(row)
+            for row in self.history[1:] if epoch_ended else ():  # it must know what went before
+                epoch_ended(row)
             echo(f"  going on after epoch {self.history[-1]['epoch']} from {checkpoint}")
         else:
             self.update_average()
             nothing = {"epoch": 0, "train_loss": math.nan, "batch_top1": math.nan}
-            start = {**nothing, **self.validate()[0], **self.learned_exponent(), **self.plain_map(), "lr": config.lr}
-            self.history = [start]
-            self.best = self.learned()
+            measured = {**self.validate()[0], **self.learned_exponent(), **self.plain_map()}
+            self.history, self.best = [{**nothing, **measured, "lr": config.lr}], self.learned()
         validating, written, spoken = time.monotonic() - begun, 0.0, time.monotonic()
-        allowed = self.deadline - begun
-        reserve = 0.03 * allowed + 4 * validating if math.isfinite(allowed) else 0.0
-        keeper = Checkpointer(self, checkpoint, config.checkpoint_minutes, self.deadline - reserve)
+        until = begun + 0.97 * (self.deadline - begun) - 4 * validating  # the rest is for what comes behind training
+        keeper = Checkpointer(self, checkpoint, config.checkpoint_minutes, until)
         with on_sigterm(self.end_soon), tracking(self.recipe, folder) as track:
-            while self.stopped != "max_hours" and (stage := self.next_stage()) is not None:
+            while (stage := self.next_stage()) is not None:
                 begun, epoch, self.stage = time.monotonic(), self.history[-1]["epoch"] + 1, stage
                 trained = self.train_epoch(epoch, stage, keeper.after_step)
                 metrics, embeddings = self.validate()
@@ -7775,28 +7706,24 @@ class Trainer:
                 self.seconds += seconds
                 if best_epoch(self.history[1:], config.select) == len(self.history) - 2:
                     self.best = self.learned()
-                self.schedule.after_epoch(row)
-                for see in (track, watch):
-                    if see:
-                        see(row)
+                for told in filter(None, (self.schedule.after_epoch, track, epoch_ended)):
+                    told(row)
                 if rank() == 0 and time.monotonic() - written > 1:
                     write_table(folder / "log.csv", pd.DataFrame(self.history))
                     written = time.monotonic()
                 if time.monotonic() - spoken > (1 if is_watched() else 30):
                     echo(f"    {'/'.join(folder.parts[-2:])} {self.epoch_words()}")
                     spoken = time.monotonic()
-                if self.stopped != "max_hours":  # the epoch that was cut short has its checkpoint
-                    keeper.after_epoch()
-        if self.stopped == "max_hours":
-            echo(f"  stopped in epoch {self.history[-1]['epoch']}: train.max_hours is nearly over")
+                if self.stopped == "max_hours":  # the epoch that was cut short has its checkpoint
+                    echo(f"  stopped in epoch {epoch}: train.max_hours is nearly over")
+                    break
+                keeper.after_epoch()
 
     def epoch_words(self) -> str:
         """How far training is, and how good, in a line."""
         row, trained = self.history[-1], self.history[1:]
         best = trained[best_epoch(trained, self.recipe.train.select)]
-        left = (
-            (sum(stage.epochs for stage in stages_of(self.recipe.train)) - row["epoch"]) * self.seconds / len(trained)
-        )
+        left = (self.epochs - row["epoch"]) * self.seconds / len(trained)
         across = "" if math.isnan(row["map_across"]) else f", across encounters {row['map_across']:.4f}"
         return (
             f"epoch {row['epoch']}: loss {row['train_loss']:.4f}, validation {row['val_loss']:.4f}, mAP "
@@ -7811,15 +7738,14 @@ class Trainer:
     def next_stage(self) -> int | None:
         """The stage that the next epoch belongs to; None when training is over."""
         config, trained = self.recipe.train, self.history[1:]
-        stages, stage = stages_of(config), int(trained[-1].get("stage", 0)) if trained else 0
-        while stage < len(stages):
+        stages, begun = stages_of(config), int(trained[-1].get("stage", 0)) if trained else 0
+        for stage in range(begun, len(stages)):
             rows = [row for row in trained if row.get("stage", 0) == stage]
             tired = out_of_patience(rows, config)
             if len(rows) < stages[stage].epochs and not tired:
                 return stage
             if tired and config.patience_ends == "run":
-                return None
-            stage += 1
+                break
         return None
 
     def batches(self, epoch: int) -> list[np.ndarray]:
@@ -7829,10 +7755,11 @@ class Trainer:
         drawn = self.recipe.train.sampler(rows, codes, self.recipe.train.batch_size, rng)
         return [np.ascontiguousarray(batch, np.int64) for batch in drawn]
 
-    def train_epoch(self, epoch: int, stage: int, between: Callable[[], bool]) -> dict[str, float]:
+    def train_epoch(self, epoch: int, stage: int, step_ended: Callable[[], bool]) -> dict[str, float]:
         """One pass over the training images, or what is left of one; what the log says of it.
 
-        `between` is called after every optimizer step, when a checkpoint may be taken, and says whether to stop here.
+        `step_ended` is called after every step of the optimizer, when a checkpoint may be taken, and says whether to
+        stop here.
         """
         self.embedder.train()
         self.loss.train()
@@ -7844,7 +7771,9 @@ class Trainer:
             self.epoch_so_far = {**start, "sums": torch.zeros(0, 6, dtype=torch.float64), "new": [], "norms": []}
         sums, begun, waiting, images = self.epoch_so_far, time.monotonic(), 0.0, 0
         ahead = batches[sums["step"] :]
-        reading, bar = read_ahead(source, [self.to_read(source, b) for b in ahead]), progress(ahead, f"epoch {epoch}")
+        cut = [cut_micro_batches(batch, self.micro_batch) for batch in ahead]
+        own = [np.concatenate([own_part(source, part) for part in parts]) for parts in cut]  # of each micro-batch
+        reading, bar = read_ahead(source, own), progress(ahead, f"epoch {epoch}")
         while sums["step"] < len(batches):
             before, first = time.monotonic(), sums["step"]
             group = [(first + i, batch, next(reading)) for i, batch in enumerate(batches[first : first + every])]
@@ -7856,21 +7785,22 @@ class Trainer:
             bar.update(len(group))
             if len(sums["new"]) >= 50:
                 self.check_losses()
-            if between():
+            if step_ended():
                 break
         bar.close()
         self.check_losses()
         self.synchronise()
         spent, self.epoch_so_far = time.monotonic() - begun, {}
         sizes = torch.tensor([len(b) for b in batches[: sums["step"]]], dtype=torch.float64)
-        agreeing, paired, hardest, nearest, again = sums["sums"][:, 1:].sum(0).tolist()
+        offered = sums["sums"][:, 1:].sum(0)
+        agreeing, _, hardest, nearest, again = (offered / offered[1]).tolist()  # NaN: no image had another one there
         norms = np.array([float(norm) for norm in sums["norms"]])
         return {
             "train_loss": float((sums["sums"][:, 0] * sizes).sum() / sizes.sum()),
-            "batch_top1": agreeing / paired if paired else math.nan,
-            "hardest_positive": hardest / paired if paired else math.nan,
-            "hardest_negative": nearest / paired if paired else math.nan,
-            "hardest_met": again / paired if paired and self.task.met is not None else math.nan,
+            "batch_top1": agreeing,
+            "hardest_positive": hardest,
+            "hardest_negative": nearest,
+            "hardest_met": math.nan if self.task.met is None else again,
             "lr": sums["lr"],
             "grad_norm": mean_or_nan(np.where(np.isfinite(norms), norms, math.nan)),
             "steps_skipped": int((~np.isfinite(norms)).sum()),
@@ -7933,86 +7863,56 @@ class Trainer:
         for number, (step, positions, images) in enumerate(group, 1):
             known = [self.task.labels, *([] if self.task.met is None else [self.task.met])]
             labels = [one[torch.from_numpy(positions)].to(self.device, non_blocking=True) for one in known]
-            parts = self.micro_batches(source, positions, images, (self.recipe.seed, epoch, step))
-            backward = self.backward_whole if len(parts) == 1 else self.backward_in_parts
-            loss, agrees = backward(source, parts, labels, len(positions) / total, last=number == len(group))
+            parts, used = [], 0
+            for part in cut_micro_batches(positions, self.micro_batch):
+                own = images[used : used + len(own_part(source, part))]
+                parts.append(MicroBatch(own, len(part), (self.recipe.seed, epoch, step, *([used] if used else []))))
+                used += len(own)
+            loss, agrees = self.backward_batch(source, parts, labels, len(positions) / total, number == len(group))
             found.append(torch.cat([loss.detach().double()[None], agrees]))
         return found
 
-    def backward_whole(
+    def backward_batch(
         self, source: Source, parts: Sequence[MicroBatch], labels: Sequence[Tensor], weight: float, last: bool
     ) -> tuple[Tensor, Tensor]:
-        """Loss of a batch that goes through the backbone at once, and its gradients, weighted.
+        """Loss of a batch, what `mining_of` says of it, and its gradients, weighted.
+
+        Where it goes through the backbone part by part, the loss is that of the whole batch all the same. The backbone
+        runs twice then (gradient caching, Gao et al. 2021): without gradients, for the loss and its gradient at the
+        pooled vectors of the whole batch, then with them, each part taking on its share of that gradient.
 
         last: of the batches of a step, after which the processes add up their gradients.
         """
-        (part,) = parts
-        pooled, mixed = self.pool(source, part)
-        if isinstance(source, PixelSource):
-            pooled = gather_rows(pooled, part.total)
-            if world_size() > 1:
-                seed_everything(*part.seeds)  # what is shared draws the same everywhere
-        loss, agrees = self.loss_of_pooled(pooled, labels, mixed)
-        with adding_gradients(self.split_parameters(source) if last else [], part.total):
-            self.scaler.scale(loss * weight).backward()
-        return loss, agrees
-
-    def backward_in_parts(
-        self, source: Source, parts: Sequence[MicroBatch], labels: Sequence[Tensor], weight: float, last: bool
-    ) -> tuple[Tensor, Tensor]:
-        """The same where the backbone sees the batch part by part: the loss is that of the whole batch all the same.
-
-        The backbone runs twice (gradient caching, Gao et al. 2021): without gradients, for the loss and its gradient at
-        the pooled vectors of the whole batch, then with them, each part taking on its share of that gradient.
-        """
-        shared, embedder = isinstance(source, PixelSource), self.embedder
-        with torch.no_grad():
+        embedder, shared, whole = self.embedder, isinstance(source, PixelSource), len(parts) == 1
+        split = before_the_batch(embedder) if shared and last else []  # what sees only this process's part of a batch
+        with torch.set_grad_enabled(whole):
             seen = [self.pool(source, part) for part in parts]
             vectors = [gather_rows(pooled, part.total) if shared else pooled for (pooled, _), part in zip(seen, parts)]
-        starts = np.cumsum([0, *(part.total for part in parts)])
-        mixed = []
-        if self.recipe.train.mixes:  # partners are counted within a part
-            partners = [own[0] + int(start) for (_, own), start in zip(seen, starts)]
+        pooled, mixed = vectors[0], seen[0][1]
+        if not whole:
+            pooled = torch.cat(vectors).requires_grad_()
+        if not whole and mixed:
+            starts = np.cumsum([0, *(part.total for part in parts)]).tolist()
+            partners = [own[0] + start for (_, own), start in zip(seen, starts)]  # they are counted within a part
             mixed = [torch.cat(partners), torch.cat([own[1] for _, own in seen])]
-        pooled = torch.cat(vectors).requires_grad_()
-        seed_everything(*parts[0].seeds)
+        if not whole or (shared and world_size() > 1):
+            seed_everything(*parts[0].seeds)  # what is shared draws the same everywhere
         loss, agrees = self.loss_of_pooled(pooled, labels, mixed)
-        self.scaler.scale(loss * weight).backward()
-        learning = any(p.requires_grad for p in before_the_batch(embedder))
+        with adding_gradients(split if whole else [], parts[0].total):
+            self.scaler.scale(loss * weight).backward()
+        if whole or not any(p.requires_grad for p in before_the_batch(embedder)):
+            return loss, agrees
         buffers = changing_buffers((embedder.backbone, embedder.pooling))  # the first pass has moved batch norm's
-        for part, start in zip(parts if learning else (), starts):
-            gradient = pooled.grad[start : start + part.total]
-            if shared and len(gradient) < world_size():
-                gradient = gradient if rank() == 0 else gradient[:0]  # the first process alone counts
-            elif shared:
-                gradient = gradient[torch.from_numpy(shard(np.arange(len(gradient)))).to(gradient.device)]
-            adding = self.split_parameters(source) if last and part is parts[-1] else []
-            with adding_gradients(adding, part.total):
+        for part, gradient in zip(parts, pooled.grad.split([part.total for part in parts])):
+            if shared and len(gradient) >= world_size():
+                gradient = gradient.tensor_split(world_size())[rank()]  # as `shard` does
+            elif shared and rank() > 0:
+                gradient = gradient[:0]  # the first process alone counts
+            with adding_gradients(split if part is parts[-1] else [], part.total):
                 if len(gradient):
                     self.pool(source, part)[0].backward(gradient)
         put_back(buffers)
         return loss, agrees
-
-    def split_parameters(self, source: Source) -> list[nn.Parameter]:
-        """What sees only this process's part of a batch, so that its gradients are added up over processes."""
-        return before_the_batch(self.embedder) if isinstance(source, PixelSource) else []
-
-    def micro_batches(
-        self, source: Source, positions: np.ndarray, images: Tensor, seeds: tuple[int, ...]
-    ) -> list[MicroBatch]:
-        """The parts in which a batch goes through the backbone; `images` are this process's own of each, in order."""
-        shared, parts, used = isinstance(source, PixelSource), [], 0
-        for part in cut_micro_batches(positions, self.micro_batch):
-            own = len(shard(part)) if shared else len(part)
-            parts.append(MicroBatch(images[used : used + own], len(part), (*seeds, used) if used else seeds))
-            used += own
-        return parts
-
-    def to_read(self, source: Source, batch: np.ndarray) -> np.ndarray:
-        """What this process reads of a batch: its own part of each micro-batch, or all where features are cheap."""
-        if not isinstance(source, PixelSource) or world_size() == 1:
-            return batch
-        return np.concatenate([shard(part) for part in cut_micro_batches(batch, self.micro_batch)])
 
     def pool(self, source: Source, part: MicroBatch) -> tuple[Tensor, list[Tensor]]:
         """Pooled vectors (B, D) of a part, and partners and shares (B,) where its images are mixed."""
@@ -8065,11 +7965,8 @@ class Trainer:
         """Makes all processes' models one again: batch norm saw its own part only, and kernels may round otherwise."""
         if world_size() == 1:
             return
-        for buffer in [*self.embedder.backbone.buffers(), *self.embedder.pooling.buffers()]:
-            if buffer.is_floating_point():
-                torch.distributed.all_reduce(buffer)
-                buffer /= world_size()
-        for tensor in self.average.values():  # its buffers followed those of this process
+        buffers = [*self.embedder.backbone.buffers(), *self.embedder.pooling.buffers()]
+        for tensor in [*buffers, *self.average.values()]:  # whose buffers followed those of this process
             if tensor.is_floating_point():
                 torch.distributed.all_reduce(tensor)
                 tensor /= world_size()
@@ -8090,10 +7987,9 @@ class Trainer:
             if isinstance(source, PixelSource):
                 self.embedded_per_second = len(embeddings) / (time.monotonic() - begun)
             if not torch.isfinite(embeddings).all():
-                epoch = self.history[-1]["epoch"] + 1 if self.history else 0
                 raise TrainingFailed(
-                    f"{self.recipe.name}: the validation embeddings are no longer numbers in epoch {epoch}; lower "
-                    f"train.lr (now {self.recipe.train.lr:g})"
+                    f"{self.recipe.name}: the validation embeddings are no longer numbers in epoch "
+                    f"{len(self.history)}; lower train.lr (now {self.recipe.train.lr:g})"
                 )
             labels = self.task.labels[torch.from_numpy(self.task.validation)]
             seen = embeddings.to(self.device), labels.to(self.device)
@@ -8127,46 +8023,39 @@ class Trainer:
     def embed(self, positions: np.ndarray, source: Source | None = None, **settings: Any) -> Tensor:
         """Embeddings (N, D) of what a source, the task's unless another is given, has at these positions."""
         source = source or self.task.source
-        from_pixels = isinstance(source, PixelSource)
-        network = self.network if from_pixels else in_precision(self.embedder.from_features, self.precision)
-        return embed(network, source, positions, **settings)
+        network = self.embedder if isinstance(source, PixelSource) else self.embedder.from_features
+        return embed(in_precision(network, self.precision), source, positions, **settings)
 
     def embed_shared(self, positions: np.ndarray, source: Source) -> Tensor:
         """`embed`, each process having embedded its own part."""
         if not isinstance(source, PixelSource):
             return self.embed(positions, source, batch_size=1024)
-        if world_size() == 1:
-            return self.embed(positions, source)
-        return gather_rows(self.embed(shard(positions), source).to(self.device), len(positions)).cpu()
+        own = self.embed(shard(positions), source)
+        return own if len(own) == len(positions) else gather_rows(own.to(self.device), len(positions)).cpu()
 
     def retrieval(self, positions: np.ndarray, embeddings: Tensor) -> Retrieval:
         """What post-processing may look at of the images at `positions`, whose embeddings are (N, D)."""
+        pixels, geometry = self.task.pixels, self.embedder.geometry
 
+        @cache  # several candidates for post-processing begin with the same views
+        def views(scales: tuple[float, ...], flip: bool) -> Tensor:
+            averaged = partial(multi_scale_tta, self.network, scales=scales, flip=flip, geometry=geometry)
+            return embed(averaged, pixels, positions)
+
+        @torch.no_grad()
         def logits(vectors: Tensor) -> Tensor:
-            with torch.no_grad():
-                return class_logits(self.loss, vectors.to(self.device)).cpu()
+            return class_logits(self.loss, vectors.to(self.device)).cpu()
 
-        pixels, names_them = self.task.pixels, class_logits(self.loss, embeddings[:1].to(self.device)) is not None
+        names_them = class_logits(self.loss, embeddings[:1].to(self.device)) is not None
         return Retrieval.of(
             embeddings,
-            self.embed_views(positions),
-            self.embedder.geometry,
+            views,
+            geometry,
             logits if names_them else None,
             lambda size: self.task.at_size(size).subset(positions),
             pixels.device,
             cache(lambda: self.embed(self.task.train)),
         )
-
-    def embed_views(self, positions: np.ndarray) -> Callable[[tuple[float, ...], bool], Tensor]:
-        """(scales, flip) -> embeddings (N, D) of the images at `positions`, averaged over such views."""
-
-        @cache  # several candidates for post-processing begin with the same views
-        def views(scales: tuple[float, ...], flip: bool) -> Tensor:
-            geometry = self.embedder.geometry
-            averaged = partial(multi_scale_tta, self.network, scales=scales, flip=flip, geometry=geometry)
-            return embed(averaged, self.task.pixels, positions)
-
-        return views
 
     def where_embeddings_lie(self, embeddings: Tensor) -> dict[str, float]:
         """Mean norm of validation embeddings (N, D), and in a Poincare ball how near the outermost is to the rim."""
@@ -8194,9 +8083,8 @@ class Trainer:
         return {key: detached(value) for key, value in (self.average or self.live()).items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        for prefix, module in (("embedder.", self.embedder), ("loss.", self.loss)):
-            own = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-            module.load_state_dict(own, strict=False)
+        self.embedder.load_state_dict(tensors_below("embedder.", tensors), strict=False)
+        self.loss.load_state_dict(tensors_below("loss.", tensors), strict=False)
 
     def update_average(self) -> None:
         decay = self.recipe.train.ema
@@ -8221,24 +8109,19 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         kept = ("best", "average", "history", "seconds", "micro_batch")
-        state: dict[str, Any] = {name: getattr(self, name) for name in kept}
-        state |= {
-            "learned": self.live(),
-            "partial": self.epoch_so_far,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
-        state["schedule"] = self.schedule.scheduler.state_dict()
+        parts = {"optimizer": self.optimizer, "scaler": self.scaler, "schedule": self.schedule.scheduler}
+        state = {name: getattr(self, name) for name in kept} | {key: part.state_dict() for key, part in parts.items()}
+        state |= {"learned": self.live(), "partial": self.epoch_so_far}
         state["backbone"] = backbone_sha256(self.embedder.backbone) if self.embedder.frozen else ""
         tensors: dict[str, Tensor] = {}
-        skeleton = pack_state(state, "", tensors)
-        save_tensors(path, tensors, {"state": json.dumps(skeleton)})
+        packed = pack_state(state, "", tensors)
+        save_tensors(path, tensors, {"state": json.dumps(packed)})
 
     def load(self, path: Path) -> None:
         """Goes on from a checkpoint; KitError where it is damaged, of other settings, or of another frozen backbone."""
         try:
             tensors, metadata = load_safetensors(path)
-            state = unpack_state(json.loads(metadata["state"]), tensors)
+            state = unpack_state(metadata["state"], tensors)
             self.load_state(state)
         except KitError as error:
             raise KitError(f"{error}; remove it to begin this run anew, or use --force") from None
@@ -8254,11 +8137,8 @@ class Trainer:
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.restore(state["learned"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for (
-            parameter,
-            own,
-        ) in self.optimizer.state.items():  # laid out in memory as their parameters are, for fused steps
-            for key, value in own.items():
+        for parameter, own in self.optimizer.state.items():
+            for key, value in own.items():  # laid out in memory as their parameters are, for fused steps
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     own[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         self.schedule.scheduler.load_state_dict(state["schedule"])
@@ -8326,25 +8206,20 @@ def save_weights(
 
     A frozen backbone is left out when its weights are those of a file or the hub, to be read from there again.
     """
-    tensors = dict(trainer.best)
-    if trainer.embedder.frozen and (trainer.recipe.checkpoint or not trainer.recipe.model.pretrained):
-        tensors.update(
-            {f"embedder.backbone.{k}": detached(v) for k, v in trainer.embedder.backbone.state_dict().items()}
-        )
-    backbone = trainer.embedder.backbone
-    cfg, own = backbone.pretrained_cfg, holds_backbone(tensors)
-    size = trainer.recipe.model.input_size or native_size(backbone)
-    seen = {"mean": list(cfg["mean"]), "std": list(cfg["std"]), "input_size": [3, size, size]}
+    tensors, recipe, backbone = dict(trainer.best), trainer.recipe, trainer.embedder.backbone
+    if trainer.embedder.frozen and (recipe.checkpoint or not recipe.model.pretrained):
+        tensors |= {f"embedder.backbone.{k}": detached(v) for k, v in backbone.state_dict().items()}
+    cfg, size = backbone.pretrained_cfg, recipe.model.input_size or native_size(backbone)
     metadata = {
-        "format": "jaguar_kit 1",
-        "recipe": json.dumps(without_passwords(recipe_to_dict(trainer.recipe))),
-        "identities": json.dumps(list(identities)),
-        "metrics": json.dumps(metrics),
-        "trained": json.dumps(sorted({*trained, *trainer.embedder.trained_before})),
-        "normalisation": json.dumps(seen),
-        "backbone_sha256": json.dumps("" if own else backbone_sha256(backbone)),  # of what must be found beside these
+        "recipe": without_passwords(recipe_to_dict(recipe)),
+        "identities": list(identities),
+        "metrics": metrics,
+        "trained": sorted({*trained, *trainer.embedder.trained_before}),
+        "normalisation": {"mean": list(cfg["mean"]), "std": list(cfg["std"]), "input_size": [3, size, size]},
+        "backbone_sha256": "" if holds_backbone(tensors) else backbone_sha256(backbone),  # to be found beside these
     }
-    save_tensors(path, tensors, metadata)
+    as_text = {key: json.dumps(value) for key, value in metadata.items()}
+    save_tensors(path, tensors, {"format": "jaguar_kit 1", **as_text})
 
 
 def weights_path(path: str | Path) -> Path:
@@ -8353,6 +8228,13 @@ def weights_path(path: str | Path) -> Path:
     file = path / "weights.safetensors" if path.is_dir() or not path.suffix else path
     mounted = [] if file.is_file() or file.is_absolute() else find_mounted(glob_escape(file.name))
     return next((p for p in mounted if p.parts[-len(file.parts) :] == file.parts), file)
+
+
+NAMED = Whole(name=str)
+SHAPE_OF_WEIGHTS = {  # of what a run's weights tell
+    "recipe": Whole(model=Whole(backbone=str, pooling=NAMED, geometry=NAMED), loss=NAMED),
+    **{key: [str] for key in ("identities", "trained")},
+}
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -8366,11 +8248,11 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if metadata.get("format") != "jaguar_kit 1":
         raise KitError(f"{path}: not written by a run of this kit (for a backbone's weights use model.weights)")
     try:
-        told = {key: json.loads(metadata[key]) for key in ("recipe", "identities", "metrics")}
-        told |= {key: json.loads(metadata.get(key, '""')) for key in ("normalisation", "backbone_sha256")}
-        told["trained"] = json.loads(metadata.get("trained", "[]"))
-        if not (isinstance(told["recipe"], dict) and isinstance(told["identities"], list)):
-            raise ValueError("no recipe or no identities")
+        lacking = {"normalisation": '""', "backbone_sha256": '""', "trained": "[]"}  # in files of earlier versions
+        known = ("recipe", "identities", "metrics", *lacking)
+        told = {key: json.loads({**lacking, **metadata}[key]) for key in known}
+        if wrong := misfit(told, SHAPE_OF_WEIGHTS, ""):
+            raise ValueError(wrong)
     except (ValueError, KeyError, RecursionError) as error:
         raise damaged(weights_path(path), f"metadata: {error}", "train it again, or give another file") from None
     return tensors, told
@@ -8381,6 +8263,14 @@ def holds_backbone(keys: Iterable[str]) -> bool:
     return any(key.startswith("embedder.backbone.") for key in keys)
 
 
+def brings_backbone(recipe: Recipe) -> bool:
+    """Whether the checkpoint that the recipe begins with, if any, includes its backbone."""
+    if recipe.checkpoint is None:
+        return False
+    with open_safetensors(weights_path(recipe.checkpoint)) as file:
+        return holds_backbone(file.keys())
+
+
 def average_weights(paths: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The mean of the weights of several runs of one model (a soup, Wortsman et al. 2022), metadata of the first.
 
@@ -8389,7 +8279,7 @@ def average_weights(paths: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, 
     tensors, metadata = load_weights(paths[0])
     for number, path in enumerate(paths[1:], 2):
         others, there = load_weights(path)
-        if others.keys() != tensors.keys() or any(others[k].shape != v.shape for k, v in tensors.items()):
+        if misfits(tensors, others):
             raise KitError(f"soup: {path}: weights of another model than {paths[0]}")
         if there["identities"] != metadata["identities"]:
             raise KitError(
@@ -8397,7 +8287,7 @@ def average_weights(paths: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, 
                 f"{len(metadata['identities'])}), so that their classes can't be averaged (expected the same)"
             )
         metadata["trained"] = sorted({*metadata["trained"], *there["trained"]})
-        for what, (one, other) in differing_needs(metadata, there).items():
+        for what, (one, other) in differing_meanings(metadata, there).items():
             raise KitError(f"soup: {path}: {what}: {other} there, {one} in {paths[0]} (expected the same)")
         for key, value in tensors.items():
             if value.is_floating_point():
@@ -8405,19 +8295,32 @@ def average_weights(paths: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, 
     return tensors, metadata
 
 
-def differing_needs(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differing_meanings(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What decides the meaning of two runs' weights, beside their shapes, and is not the same, by what it is."""
-    meanings = [meaning_of(told["recipe"]["model"]) for told in (one, other)]
-    pairs = {what: [meaning[what] for meaning in meanings] for what in meanings[0]}
-    pairs["loss"] = [told["recipe"]["loss"]["name"] for told in (one, other)]
-    pairs["the frozen backbone's hash"] = [told["backbone_sha256"] for told in (one, other)]
-    pairs["mean and std"] = [[(told["normalisation"] or {}).get(k) for k in ("mean", "std")] for told in (one, other)]
+
+    def meaning(metadata: Mapping[str, Any]) -> dict[str, Any]:
+        recipe, seen = metadata["recipe"], metadata["normalisation"] or {}
+        return {
+            "model.pooling": {"name": recipe["model"]["pooling"]["name"]},
+            "model.geometry": recipe["model"]["geometry"],
+            "loss": recipe["loss"]["name"],
+            "the frozen backbone's hash": metadata["backbone_sha256"],
+            "mean and std": [seen.get(key) for key in ("mean", "std")],
+        }
+
+    pairs = {what: (value, meaning(other)[what]) for what, value in meaning(one).items()}
     return {what: (a, b) for what, (a, b) in pairs.items() if a != b}
 
 
-def meaning_of(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a recipe's model decides the meaning of weights, and can differ between weights of the same shapes."""
-    return {"model.pooling": {"name": model["pooling"]["name"]}, "model.geometry": model["geometry"]}
+def misfits(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that are not in both with the same shape."""
+    shapes = [{(name, tensor.shape) for name, tensor in tensors.items()} for tensors in (one, other)]
+    return sorted({name for name, _ in shapes[0] ^ shapes[1]})
+
+
+def tensors_below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names begin so, by the rest of their names."""
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]]:
@@ -8426,27 +8329,23 @@ def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]
     Every part is seeded on its own, so that a backbone that was loaded before changes nothing behind it.
     """
     model, seed = recipe.model, recipe.seed
+    seed_everything(seed)
     if recipe.checkpoint is None:
-        where = (model.backbone, model.input_size, model.pretrained, model.weights, model.pooling.name == "logits")
+        asked = (model.backbone, model.input_size, model.pretrained, model.weights, model.pooling.name == "logits")
         drawn = 0 if model.pretrained else seed  # weights that are read are the same for every seed
-        seed_everything(seed)
         version = backbone_version(model)
-        backbone, known = shared_backbone(*where, drawn, version) if model.freeze else (load_backbone(*where), "")
+        backbone, known = shared_backbone(asked, drawn, version) if model.freeze else (load_backbone(*asked), "")
         seed_everything(seed, 1)
         embedder = build_embedder(model, backbone)
         embedder.backbone_fingerprint = known
         return embedder, {}, []
-    seed_everything(seed)
     tensors, metadata = average_weights([recipe.checkpoint, *recipe.soup])
     whole = holds_backbone(tensors)
     check_same_model(recipe, metadata)
     embedder = build_embedder(replace(model, pretrained=False) if whole else model)
     own = {k: v for k, v in embedder.state_dict().items() if whole or not k.startswith("backbone.")}
-    given = {k[len("embedder.") :]: v for k, v in tensors.items() if k.startswith("embedder.")}
-    other = [
-        k for k in sorted(own.keys() | given.keys()) if k not in own or k not in given or own[k].shape != given[k].shape
-    ]
-    if other:
+    given = tensors_below("embedder.", tensors)
+    if other := misfits(own, given):
         raise KitError(
             f"{recipe.checkpoint}: weights of another model: '{other[0]}' differs; model should be as in its recipe: "
             f"{json.dumps(metadata['recipe']['model'])}"
@@ -8457,41 +8356,33 @@ def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]
             "trained with; give the right file in model.weights, or in $" + WEIGHTS_VARIABLE
         )
     embedder.load_state_dict(given, strict=False)
-    see_as_trained(embedder.backbone, recipe, metadata, whole)
+    where, seen = weights_path(recipe.checkpoint), metadata["normalisation"]  # as the run saw its images
+    if seen:
+        embedder.backbone.pretrained_cfg.update(normalisation_in(where, json.dumps(seen), "normalisation"))
+    elif whole:
+        echo(f"  note: {where}: does not tell the mean and std of its images: taken from timm's model")
     embedder.trained_before = tuple(metadata["trained"])
     return embedder, tensors, metadata["identities"]
 
 
 def check_same_model(recipe: Recipe, metadata: Mapping[str, Any]) -> None:
     """Refuses to use a run's weights in a model in which they would mean something else."""
-    there, here = metadata["recipe"]["model"], recipe_to_dict(recipe)["model"]
-    if known_backbone(there["backbone"]).architecture != known_backbone(recipe.model.backbone).architecture:
+    there, here = metadata["recipe"]["model"]["backbone"], recipe.model.backbone
+    if known_backbone(there).architecture != known_backbone(here).architecture:
+        raise KitError(f"{recipe.checkpoint}: trained on backbone {there!r}, the recipe's is {here!r}")
+    differing = differing_meanings(metadata, {**metadata, "recipe": recipe_to_dict(recipe)})
+    differing.pop("loss", None)  # of which no more than the classes is taken over, where it fits
+    for what, (trained, asked) in differing.items():
         raise KitError(
-            f"{recipe.checkpoint}: trained on backbone {there['backbone']!r}, the recipe's is {recipe.model.backbone!r}"
+            f"{recipe.checkpoint}: trained with {what} {json.dumps(trained)}, the recipe's is {json.dumps(asked)} "
+            "(expected the same)"
         )
-    for what, value in meaning_of(there).items():
-        if value != meaning_of(here)[what]:
-            raise KitError(
-                f"{recipe.checkpoint}: trained with {what} {json.dumps(value)}, the recipe's is "
-                f"{json.dumps(meaning_of(here)[what])} (expected the same)"
-            )
-
-
-def see_as_trained(backbone: nn.Module, recipe: Recipe, metadata: Mapping[str, Any], whole: bool) -> None:
-    """Lets the backbone take images as the run gave them to it: normalised alike, and of its size unless told."""
-    where = weights_path(recipe.checkpoint)
-    if metadata["normalisation"]:
-        backbone.pretrained_cfg.update(normalisation_in(where, json.dumps(metadata["normalisation"]), "normalisation"))
-    elif whole:
-        echo(f"  note: {where}: does not tell the mean and std of its images: taken from timm's model")
 
 
 def take_over_classes(trainer: Trainer, tensors: Mapping[str, Tensor], same_identities: bool) -> None:
     """Begins the loss with what a checkpoint learned of the classes, where they are the same; says where not."""
-    own = trainer.loss.state_dict()
-    given = {key[len("loss.") :]: value for key, value in tensors.items() if key.startswith("loss.")}
-    fits = own.keys() == given.keys() and all(own[key].shape == given[key].shape for key in own)
-    if same_identities and fits:
+    own, given = trainer.loss.state_dict(), tensors_below("loss.", tensors)
+    if same_identities and not misfits(own, given):
         trainer.loss.load_state_dict(given)
     elif own:
         reason = "its loss has other parts" if same_identities else "it knows other individuals"
@@ -8571,14 +8462,13 @@ def image_positions(column: pd.Series, images: Sequence[str]) -> Callable[[slice
     column, known = column.astype("category"), pd.Index(images)
     if known.has_duplicates:
         raise KitError(f"images: {known[known.duplicated()][0]} is named more than once")
-    if (column.cat.codes < 0).any():
-        raise KitError(f"test: {column.name}: row {int(np.argmax(column.cat.codes < 0))} names no image")
-    places = known.get_indexer(column.cat.categories)
-    used = np.unique(column.cat.codes)
-    unknown = [str(column.cat.categories[code]) for code in used if places[code] < 0]
+    codes, names = column.cat.codes.to_numpy(), column.cat.categories
+    if (codes < 0).any():
+        raise KitError(f"test: {column.name}: row {int(np.argmax(codes < 0))} names no image")
+    places = known.get_indexer(names)
+    unknown = [str(names[code]) for code in np.unique(codes) if places[code] < 0]
     if unknown:
         raise KitError(f"test: {column.name}: no similarity is known for {', '.join(unknown)}")
-    codes = column.cat.codes.to_numpy()
     return lambda rows: places[codes[rows]]
 
 
@@ -8617,22 +8507,19 @@ def validate_submission(path: str | Path, test: pd.DataFrame | str | Path) -> di
 def read_back(path: Path, expected: pd.Series, shown: str | Path) -> int:
     """Reads a submission in chunks and checks it; the number of rows. `shown` is the name that errors give the file."""
     types = {"row_id": "int64" if expected.dtype.kind in "iu" else "str", "similarity": "float64"}
-    row_ids = []
     try:
-        for chunk in pd.read_csv(path, dtype=types, keep_default_na=False, chunksize=CHUNK, encoding="utf-8-sig"):
-            check_submission_values(chunk, shown)
-            row_ids.append(chunk.row_id.to_numpy())
+        chunks = pd.read_csv(path, dtype=types, keep_default_na=False, chunksize=CHUNK, encoding="utf-8-sig")
+        row_ids = [check_submission_values(chunk, shown) for chunk in chunks]
     except (OSError, ValueError):  # not even numbers: look again, as text, for what to tell
-        chunk = read_table(path, ())
-        check_submission_values(chunk, shown)
-        row_ids = [chunk.row_id.to_numpy()]
+        row_ids = [check_submission_values(read_table(path, ()), shown)]
     found = np.concatenate(row_ids)
     if not np.array_equal(found, expected.to_numpy()):
         check_row_ids(pd.Series(found), expected, shown)
     return len(found)
 
 
-def check_submission_values(chunk: pd.DataFrame, shown: str | Path) -> None:
+def check_submission_values(chunk: pd.DataFrame, shown: str | Path) -> np.ndarray:
+    """The row_ids of rows of a submission, whose columns and similarities are as they must be."""
     if list(chunk.columns) != ["row_id", "similarity"]:
         raise KitError(f"{shown}: columns {','.join(map(str, chunk.columns))} (expected row_id,similarity)")
     values = pd.to_numeric(chunk.similarity, errors="coerce").to_numpy(np.float64)
@@ -8640,19 +8527,18 @@ def check_submission_values(chunk: pd.DataFrame, shown: str | Path) -> None:
     if len(wrong):
         row_id, value = chunk.row_id.iloc[wrong[0]], str(chunk.similarity.iloc[wrong[0]])
         raise KitError(f"{shown}: row_id {row_id}: similarity: {value!r} is not a number in [0, 1]")
+    return chunk.row_id.to_numpy()
 
 
 def check_row_ids(found: pd.Series, expected: pd.Series, shown: str | Path) -> None:
     found, expected = found.astype(str), expected.astype(str)
-    twice = found[found.duplicated()]
-    if len(twice):
+    if len(twice := found[found.duplicated()]):
         raise KitError(f"{shown}: row_id {twice.iloc[0]} stands more than once")
     missing, unknown = expected[~expected.isin(found)], found[~found.isin(expected)]
-    if len(missing) or len(unknown):
-        first = (missing if len(missing) else unknown).iloc[0]
+    if wrong := [*missing, *unknown]:
         raise KitError(
             f"{shown}: {len(missing)} row_ids of the test table are missing and {len(unknown)} are unknown "
-            f"(first: {first}); expected {len(expected)} rows, found {len(found)}"
+            f"(first: {wrong[0]}); expected {len(expected)} rows, found {len(found)}"
         )
 
 
@@ -8683,8 +8569,19 @@ class Result:
 
 NUMBER = (int, float)
 NUMBERS_OF_RUN = ("map", "epochs", "best_epoch", "seconds", "parameters", "trainable_parameters")
-MAPS = ("map_postprocessed", "test_map", "test_map_postprocessed")  # in metrics, where they were measured
-MAPS += tuple(f"{name}_across" for name in MAPS)
+
+
+NUMBERS, BASIS = {"": NUMBER}, dict.fromkeys(("queries", "identities", "pairs", "chance"), NUMBER)
+SHAPE_OF_METRICS = {  # what of metrics.json is read, where it is there; "": every other key
+    **dict.fromkeys(("untrained", "per_identity", "plain", "other_backgrounds"), NUMBERS),
+    **{key: [{}] for key in ("postprocess", "postprocess_test", "matches")},
+    **dict.fromkeys([name for name, measure in MEASURES.items() if not measure.within], NUMBER),
+    "versions": {"": str},
+    "validated": {**BASIS, "images": NUMBER, "across": Whole(BASIS)},
+    "open_set": {key: Whole(score=NUMBER) for key in ("given", "cross_fitted", "test")},
+}
+
+
 ARRAYS = dict.fromkeys(("embeddings", "similarity", "logits"), (2, "f"))  # dimensions, kind
 ARRAYS |= dict.fromkeys(("images", "labels", "paths", "trained"), (1, "U"))
 
@@ -8696,6 +8593,7 @@ def read_arrays(path: Path, *needed: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as kept:
             arrays = {name: kept[name] for name in kept.files}
+            arrays = {name: array.astype(array.dtype.newbyteorder("=")) for name, array in arrays.items()}
     except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error, NotImplementedError) as error:
         raise damaged(path, error) from None
     lengths = {len(arrays[name]) for name in needed if name in arrays and arrays[name].ndim}
@@ -8773,13 +8671,12 @@ class RunFolder:
     def metrics(self) -> dict[str, Any]:
         path = self.path / "metrics.json"
         told = read_record(path, {**dict.fromkeys(NUMBERS_OF_RUN, NUMBER), "untrained": dict, "per_identity": dict})
-        tables = {"untrained": told["untrained"], "per_identity": told["per_identity"]}
-        tables |= {"": {key: told[key] for key in (*METRICS, *MAPS) if key in told}}
-        tables |= {"other_backgrounds": told.get("other_backgrounds", {})}
-        for name, values in tables.items():
-            wrong = [f"{name} {key}: {v!r}" for key, v in values.items() if not isinstance(v, NUMBER)]
-            if wrong or "map" not in told["untrained"]:
-                raise damaged(path, wrong[0] if wrong else "untrained lacks map")
+        wrong = misfit(told, SHAPE_OF_METRICS, "")
+        wrong = wrong or ("untrained lacks map" if "map" not in told["untrained"] else "")
+        if not wrong and "images" in (counted := told.get("validated", {})):
+            wrong = misfit(counted, Whole(BASIS), "validated")
+        if wrong or not math.isfinite(told["epochs"]):
+            raise damaged(path, wrong or f"epochs: {told['epochs']}")
         return told
 
     def log(self) -> pd.DataFrame:
@@ -8878,10 +8775,7 @@ def differing_settings(then: Recipe | Mapping, now: Recipe | Mapping) -> list[tu
 def check_model(recipe: Recipe) -> None:
     """Refuses an unknown backbone, and weights or a checkpoint that are not there, before any work."""
     known_backbone(recipe.model.backbone)
-    whole = False
-    if recipe.checkpoint is not None:
-        with open_safetensors(weights_path(recipe.checkpoint)) as file:
-            whole = holds_backbone(file.keys())
+    whole = brings_backbone(recipe)
     if recipe.model.pretrained and not whole:
         find_backbone_weights(recipe.model.backbone, recipe.model.weights)
     for step in recipe.postprocess:
@@ -9372,19 +9266,9 @@ def combine_folds(competition: Competition, place: Path, folds: int, geometry: G
     save_arrays(
         place / "oof_similarity.npz", **blocks, **{f"images{k}": fold["images"] for k, fold in enumerate(held_out)}
     )
-    metrics = {m: float(np.mean([t.get(m, math.nan) for t in told])) for m in METRICS}
-    metrics["validated"] = {"on": fingerprint([t.get("validated", {}).get("on") for t in told])}
-    by_identity = pd.DataFrame([t["per_identity"] for t in told]).mean()
-    facts = {key: told[0][key] for key in ("parameters", "trainable_parameters", "versions")}
+    facts = {**mean_of_folds(told), "folds": folds, "versions": told[0]["versions"]}
+    facts["validated"] = {"on": fingerprint([t.get("validated", {}).get("on") for t in told])}
     facts.update({"stopped": "max_hours"} if short or any("stopped" in t for t in told) else {})
-    facts.update(
-        untrained={m: float(np.mean([t["untrained"].get(m, math.nan) for t in told])) for m in METRICS},
-        plain=pd.DataFrame([t.get("plain", {}) for t in told]).mean().to_dict(),
-        epochs=float(np.mean([t["epochs"] for t in told])),
-        seconds=sum(t["seconds"] for t in told),
-        best_epoch=float(np.mean([t["best_epoch"] for t in told])),
-        folds=folds,
-    )
     if competition.pairs is not None:
         tests = [RunFolder(place / f"fold{k}").arrays("test.npz", "embeddings", "similarity") for k in range(folds)]
         used = {row["steps"] for t in told for row in t.get("postprocess", []) if row["used"]} or {"raw"}
@@ -9394,16 +9278,24 @@ def combine_folds(competition: Competition, place: Path, folds: int, geometry: G
         facts.update(
             submit(competition, fused, score_test(competition, raw) if "postprocess" in told[0] else None, place)
         )
+    write_json(place / "metrics.json", facts)
+
+
+def mean_of_folds(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The metrics of folds in one: each measure as MEASURES has it, tables by the means of what several folds have."""
+    found: dict[str, Any] = {}
+    for key in ("untrained", "plain", "per_identity", "other_backgrounds"):
+        if key in told[0]:
+            found[key] = pd.DataFrame([t[key] for t in told]).mean().to_dict()
     if "open_set" in told[0]:
         kinds = [kind for kind in ("given", "fitted", "cross_fitted") if kind in told[0]["open_set"]]
-        scores = {kind: pd.DataFrame([t["open_set"][kind] for t in told]) for kind in kinds}
-        facts["open_set"] = {kind: table.mean().to_dict() for kind, table in scores.items()}
-    if "other_backgrounds" in told[0]:
-        behind = pd.DataFrame([t["other_backgrounds"] for t in told]).mean()
-        facts["other_backgrounds"] = {name: float(value) for name, value in behind.items()}
-    for key in ("map_postprocessed", "map_postprocessed_across"):
-        facts.update({key: float(np.mean([t[key] for t in told]))} if key in told[0] else {})
-    write_json(place / "metrics.json", {**metrics, "per_identity": by_identity.to_dict(), **facts})
+        found["open_set"] = {k: pd.DataFrame([t["open_set"][k] for t in told]).mean().to_dict() for k in kinds}
+    for name, measure in MEASURES.items():
+        (*tables, key), values = measure.within or (name,), np.array([measure.of(t) for t in told])
+        if any(key in t for t in told) and not tables and not name.startswith("test_"):  # one submission tells the test
+            both = {"mean": values.mean(), "sum": values.sum(), "first": values[0]}
+            found[key] = float(both[measure.folds])
+    return found
 
 
 def check_ensemble(recipe: Recipe, specs: Sequence[RunSpec]) -> None:
@@ -9457,59 +9349,38 @@ def fusion_of(kind: str, runs: Sequence[Mapping[str, np.ndarray]]) -> Callable[[
     return lambda similarities: fuse(similarities, calibrators)
 
 
-OPEN_SET_COLUMNS = {"given": "open_set", "cross_fitted": "open_set", "test": "test_open_set"}
-
-
 def runs_table(specs: Sequence[RunSpec], folder: Path) -> pd.DataFrame:
     rows = []
     for spec in specs:
         told = RunFolder(folder / spec.folder).metrics()
-        open_set = told.get("open_set", {})
-        rows.append(
-            {
-                "variant": spec.variant,
-                "seed": spec.recipe.seed,
-                "background": part_words(spec.recipe.background),
-                "map": told["map"],
-                "plain": told.get("plain", {}).get("map", math.nan),
-                "plain_across": told.get("plain", {}).get("map_across", math.nan),
-                "untrained": told["untrained"]["map"],
-                "untrained_across": told["untrained"].get("map_across", math.nan),
-                **{m: told[m] for m in METRICS if m in told and m != "map"},
-                **{m: told[m] for m in MAPS if m in told},
-                **{column: open_set[kind]["score"] for kind, column in OPEN_SET_COLUMNS.items() if kind in open_set},
-                **{f"map@{name}": value for name, value in told.get("other_backgrounds", {}).items()},
-                "best_epoch": told["best_epoch"],
-                "epochs": told["epochs"],
-                "seconds": told["seconds"],
-                "parameters": told["parameters"],
-                "trainable": told["trainable_parameters"],
-                "learns": told.get("learns", math.nan),
-                "embedded_per_second": told.get("embedded_per_second", math.nan),
-                "trained_images": told.get("trained_images", math.nan),
-                "validated_images": told.get("validated", {}).get("images", math.nan),
-                "identities": told.get("validated", {}).get("identities", math.nan),
-                "identities_across": told.get("validated", {}).get("across", {}).get("identities", math.nan),
-                "validated_on": told.get("validated", {}).get("on", ""),
-            }
-        )
+        values = {name: (measure, measure.of(told)) for name, measure in MEASURES.items()}
+        values = {n: v for n, (m, v) in values.items() if m.logged or not m.missing or not math.isnan(v)}
+        row = {"variant": spec.variant, "seed": spec.recipe.seed, "background": part_words(spec.recipe.background)}
+        behind = {f"map@{name}": value for name, value in told.get("other_backgrounds", {}).items()}
+        rows.append({**row, **values, **behind, "validated_on": told.get("validated", {}).get("on", "")})
     return pd.DataFrame(rows)
+
+
+RESULT = {  # what a line says of a run, as far as it was measured
+    "map": "validation mAP {}",
+    "plain": " (plain backbone {})",
+    "map_across": ", across encounters {}",
+    "plain_across": " (plain backbone {})",
+    "map_postprocessed": ", {} after post-processing",
+    "best_epoch": ", epoch {}",
+    "epochs": " of {}",
+    "seconds": ", {} s",
+    "test_map": "; test mAP {}",
+    "open_set": "; open-set score {} cross-fitted",
+    "test_open_set": "; open-set score {} on the test",
+}
 
 
 def result_line(row: Any) -> str:
     """What came out of a run, in a line."""
-    processed, tested = getattr(row, "map_postprocessed", math.nan), getattr(row, "test_map", math.nan)
-    across = getattr(row, "map_across", math.nan)
-    after = "" if math.isnan(across) else f", across encounters {across:.4f} (plain backbone {row.plain_across:.4f})"
-    after += "" if math.isnan(processed) else f", {processed:.4f} after post-processing"
-    test = "" if math.isnan(tested) else f"; test mAP {tested:.4f}"
-    columns = {"cross-fitted": "open_set", "on the test": "test_open_set"}
-    scores = {how: getattr(row, column, math.nan) for how, column in columns.items()}
-    said = ", ".join(f"{score:.4f} {how}" for how, score in scores.items() if not math.isnan(score))
-    return (
-        f"  {row.variant}/seed{row.seed}: validation mAP {row.map:.4f} (plain backbone {row.plain:.4f}){after}, "
-        f"epoch {row.best_epoch:g} of {row.epochs:g}, {row.seconds:.0f} s{test}{'; open-set score ' * bool(said)}{said}"
-    )
+    values = {name: getattr(row, name, math.nan) for name in RESULT}
+    said = (RESULT[name].format(MEASURES[name].shown(v)) for name, v in values.items() if not math.isnan(v))
+    return f"  {row.variant}/seed{row.seed}: {''.join(said)}"
 
 
 def submission_of(result: Result) -> Path | None:
@@ -9793,8 +9664,9 @@ def run_recipe(
     """
     begun = time.monotonic()
     if isinstance(recipe, Mapping):
-        recipe = recipe_from_dict(recipe)
+        recipe = recipe_from_dict(read_as(dict(recipe), "recipe") if "reading" in recipe else recipe)
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    data = None if data is None else str(data)
     for name, number in {"--jobs": jobs, "--gpus": gpus}.items():
         convert(number, Count | None, name)
     for name, path in {"--data": data, "--out": out}.items():

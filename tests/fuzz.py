@@ -317,7 +317,7 @@ def a_cache(one: Input) -> None:
     for path in one.rng.sample(files, min(len(files), 2)):
         one.spoil(path)
     jaguar_kit.CHECKED.clear()
-    jaguar_kit.array_checksums.cache_clear()
+    jaguar_kit.checksums_of.cache_clear()
 
 
 def a_line(one: Input) -> None:

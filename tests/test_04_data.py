@@ -1267,7 +1267,7 @@ def test_a_cut_cache_is_decoded_again(mini, tmp_path):
     [
         ({"fit": "Squash"}, r"^open_store: fit: 'Squash' is not known; did you mean 'squash'\?$"),
         ({"bad_images": "ignore"}, r"^open_store: bad_images: 'ignore' is not known"),
-        ({"size": 0}, r"^open_store: size: 0 is out of range \(expected at least 1\)$"),
+        ({"size": 0}, r"^open_store: size: 0 is out of range \(expected at least 1 and at most 16384\)$"),
     ],
 )
 def test_a_store_that_there_is_not_is_one_line(settings, words, tmp_path):

@@ -165,7 +165,7 @@ def test_decoded_images_that_were_damaged_are_decoded_anew(which, folder, own_ca
     for spoil in SPOILS:
         (file,) = (own_cache / "pictures").glob(f"*.{which}")
         spoil(file)
-        jaguar_kit.array_checksums.cache_clear()  # as in another process
+        jaguar_kit.checksums_of.cache_clear()  # as in another process
         assert torch.equal(open_store(folder, paths, 32).read(range(3)), before), spoil
 
 
@@ -179,7 +179,7 @@ def test_a_record_of_faults_that_lies_is_not_believed(folder, own_cache):
 def test_intact_files_are_not_made_again(folder, own_cache, monkeypatch):
     features_of(folder)
     jaguar_kit.CHECKED.clear()
-    jaguar_kit.array_checksums.cache_clear()
+    jaguar_kit.checksums_of.cache_clear()
     monkeypatch.setattr(jaguar_kit, "write_store", pytest.fail)
     monkeypatch.setattr(jaguar_kit, "embed", pytest.fail)
     features_of(folder)

@@ -21,6 +21,10 @@ def vectors(count=7, dim=5, seed=0):
     return np.random.default_rng(seed).normal(size=(count, dim))
 
 
+def inputs_of(source, positions, training=False):
+    return source.prepare(source.read(positions), training)
+
+
 # embed
 
 
@@ -205,7 +209,7 @@ def test_pixel_source_prepares_the_images_at_its_positions(store):
     prepare = Preparation(Component("background", "black"), (), 32, (0.5,) * 3, (0.5,) * 3)
     source = jaguar_kit.PixelSource(store, prepare, CPU)
     pixels = torch.from_numpy(store.pixels[[4, 1]]).permute(0, 3, 1, 2)
-    torch.testing.assert_close(source(np.array([4, 1]), training=False), prepare(pixels, training=False))
+    torch.testing.assert_close(inputs_of(source, np.array([4, 1])), prepare(pixels, training=False))
 
 
 def test_features_are_the_pooled_outputs_of_every_image(cache, store):
@@ -213,14 +217,14 @@ def test_features_are_the_pooled_outputs_of_every_image(cache, store):
     features = cached(store).features
     assert cached.images == 6
     with torch.no_grad():
-        expected = cached.embedder.eval().pooled(cached.source(np.arange(6), training=False))
+        expected = cached.embedder.eval().pooled(inputs_of(cached.source, np.arange(6)))
     torch.testing.assert_close(features, expected)
 
 
 def test_features_of_positions_come_in_their_order(cache, store):
     source = Counting()(store)
     for training in (True, False):
-        assert torch.equal(source(np.array([5, 0, 3]), training), source.features[[5, 0, 3]])
+        assert torch.equal(inputs_of(source, np.array([5, 0, 3]), training), source.features[[5, 0, 3]])
 
 
 def test_cached_features_are_used_again(cache, store):
@@ -269,7 +273,7 @@ def test_features_do_not_depend_on_the_geometry_of_the_embeddings(cache, store):
         other = Counting()
         features = other(store, changed_model(geometry=Component("geometry", name))).features
         assert other.images == 0, name
-        embeddings = other.embedder.eval()(other.source(np.arange(6), training=False))
+        embeddings = other.embedder.eval()(inputs_of(other.source, np.arange(6)))
         torch.testing.assert_close(other.embedder.from_features(features), embeddings)
 
 
@@ -280,8 +284,8 @@ def test_embeddings_of_cached_features_are_those_of_the_images(pooling, cache, s
         cached = Counting()
         source = cached(store, changed_model(backbone="test_vit", pooling=Component("pooling", pooling)))
         embedder = cached.embedder.eval()
-        got = embedder.from_features(source(np.array([4, 1]), training=True).float())
-        expected = embedder(cached.source(np.array([4, 1]), training=False))
+        got = embedder.from_features(inputs_of(source, np.array([4, 1]), training=True).float())
+        expected = embedder(inputs_of(cached.source, np.array([4, 1])))
         torch.testing.assert_close(got, expected, rtol=1e-2, atol=5e-3)  # tokens and maps are kept in half precision
 
 
@@ -325,7 +329,7 @@ def test_views_lie_in_the_order_of_their_images(cache, store):
     counting = Counting()
     counting(store)
     with torch.no_grad():
-        images = counting.source(np.arange(4), training=False).flip(-1)
+        images = inputs_of(counting.source, np.arange(4)).flip(-1)
         expected = counting.embedder.eval().pooled(images)
     torch.testing.assert_close(view_of(store, 0, mirrored)[0], expected)
 
@@ -333,7 +337,7 @@ def test_views_lie_in_the_order_of_their_images(cache, store):
 def test_epochs_see_the_views_in_turn():
     views = tuple(jaguar_kit.FeatureSource(torch.full((2, 3), float(k)), CPU) for k in range(3))
     source = jaguar_kit.ViewSource(views)
-    seen = [source.of_epoch(epoch)(np.array([1]), training=True)[0, 0].item() for epoch in range(1, 8)]
+    seen = [inputs_of(source.of_epoch(epoch), np.array([1]), training=True)[0, 0].item() for epoch in range(1, 8)]
     assert seen == [0, 1, 2, 0, 1, 2, 0]
 
 

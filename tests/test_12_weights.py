@@ -11,7 +11,7 @@ import tiny
 import torch
 from jaguar_kit import KitError, recipe_from_dict, run_recipe
 from jaguar_kit_tools.experiments import report as report_room
-from jaguar_kit_tools.identify import identify
+from jaguar_kit_tools.identify import confidence, identify
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -357,7 +357,7 @@ def test_images_that_a_checkpoint_was_trained_on_validate_nothing_unseen(mini, t
     kept = np.load(second.folder / "default" / "seed42" / "validation.npz")
     assert set(kept["paths"]) <= set(kept["trained"])
     table = jaguar_kit.load_competition(mini).train
-    assert not identify.held_out_images(second.folder / "default" / "seed42", table).any()
+    assert not confidence.held_out_images(second.folder / "default" / "seed42", table).any()
 
 
 def test_a_soup_over_settings_is_what_soups_are_for(learned, mini, tmp_path):

@@ -146,6 +146,16 @@ def test_a_difference_on_one_seed_has_an_interval_over_identities():
     )
 
 
+def test_what_is_the_very_same_counts_once_and_has_no_interval():
+    table = table_of(first={1: 0.5}, same={1: 0.5}, other={1: 0.6}).assign(plain=0.4, epochs=3)
+    by_identity = pd.DataFrame({"first": np.linspace(0.2, 0.8, 12)})
+    by_identity = by_identity.assign(same=by_identity["first"], other=by_identity["first"] + np.linspace(0, 0.2, 12))
+    compared = compare_variants(table)
+    told = " ".join(findings(summarise(table, logs_of(table), recipe_of()), compared, table, by_identity))
+    assert "mAP is higher in 2 of 2 runs" in told
+    assert "same - first: +0.0000 on one seed, the very same for every identity." in told
+
+
 def test_scenes_are_blamed_only_where_both_measures_are_certain():
     both = {seed: value + 0.1 for seed, value in THREE.items()}
     table = table_of(first=both, second=THREE).assign(plain_across=0.1)

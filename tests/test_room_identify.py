@@ -22,10 +22,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaguar_kit import KitError, load_competition, make_mini_dataset, recipe_from_dict
 from jaguar_kit_tools.identify import albums as albums_tool
+from jaguar_kit_tools.identify import confidence as confidence_tool
 from jaguar_kit_tools.identify import decisions as decisions_tool
-from jaguar_kit_tools.identify import identify as identify_tool
 from jaguar_kit_tools.identify import review as review_tool
+from jaguar_kit_tools.identify.answers import answer_table
+from jaguar_kit_tools.identify.confidence import Odds, expected_right, held_out_images, leave_one_out, too_weak
+from jaguar_kit_tools.identify.encounters import encounters_of
+from jaguar_kit_tools.identify.grouping import group_new
 from jaguar_kit_tools.identify.identify import identify
+from jaguar_kit_tools.identify.likeness import Likeness
+from jaguar_kit_tools.identify.season import Season
 from PIL import Image
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
@@ -227,17 +233,15 @@ TOO_SURE = "on 4 of whose individuals these weights were trained, so that confid
 
 
 def test_the_report_tells_that_the_weights_know_these_animals(told, place):
-    assert held_out_of(place) < identify_tool.LEAST_HELD_OUT
+    assert held_out_of(place) < confidence_tool.LEAST_HELD_OUT
     assert TOO_SURE in (told[0] / "report.md").read_text()
 
 
 @pytest.mark.parametrize("alone", [False, True])
 def test_confidence_is_fitted_on_what_was_held_out_where_that_is_enough(alone, place, tmp_path, monkeypatch):
-    monkeypatch.setattr(identify_tool, "LEAST_HELD_OUT", held_out_of(place))
-    fitted_on, fit = [], identify_tool.Odds.of
-    monkeypatch.setattr(
-        identify_tool.Odds, "of", staticmethod(lambda guesses, *a: (fitted_on.append(guesses), fit(guesses, *a))[1])
-    )
+    monkeypatch.setattr(confidence_tool, "LEAST_HELD_OUT", held_out_of(place))
+    fitted_on, fit = [], Odds.of
+    monkeypatch.setattr(Odds, "of", staticmethod(lambda guesses, *a: (fitted_on.append(guesses), fit(guesses, *a))[1]))
     weights = place.weights
     if alone:  # without the run's list of images
         weights = shutil.copy(place.weights / "weights.safetensors", tmp_path / "alone.safetensors")
@@ -262,16 +266,16 @@ def test_confidence_is_fitted_on_what_was_held_out_where_that_is_enough(alone, p
 def test_images_that_were_held_out_are_known_by_their_names(place, tmp_path):
     images = set(np.load(place.weights / "validation.npz")["images"])
     for weights in (place.weights, place.weights / "weights.safetensors"):
-        found = identify_tool.held_out_images(weights, place.known)
+        found = held_out_images(weights, place.known)
         assert found.tolist() == [name in images for name in place.known.filename]
         assert found.sum() == held_out_of(place)
-    assert not identify_tool.held_out_images(tmp_path, place.known).any()  # where nothing tells
+    assert not held_out_images(tmp_path, place.known).any()  # where nothing tells
 
 
 def test_images_that_were_held_out_are_known_by_their_numbers_in_metadata_too(tmp_path):
     np.savez(tmp_path / "validation.npz", images=["17", "4", "3"], labels=["a", "b", "c"])
     table = pd.DataFrame({"filename": ["3", "4", "17"], "path": ["i/00003.jpg", "i/00004.jpg", "i/00017.jpg"]})
-    found = identify_tool.held_out_images(tmp_path, table.assign(identity=["another", "b", "a"]))
+    found = held_out_images(tmp_path, table.assign(identity=["another", "b", "a"]))
     assert found.tolist() == [False, True, True]
 
 
@@ -640,19 +644,19 @@ def test_who_resembles_each_other_has_one_name():
         (4, [[1, 3]], ["", "new 1", "", "new 1"]),
         (3, [[0, 1, 2]], ["new 1"] * 3),
     ):
-        assert identify_tool.group_new(similarities(size, together), 0.5) == expected, (size, together)
+        assert group_new(similarities(size, together), 0.5) == expected, (size, together)
 
 
 def test_a_chain_of_likenesses_is_no_group():
     matrix = similarities(3, [])
     matrix[0, 1] = matrix[1, 0] = 0.95
     matrix[1, 2] = matrix[2, 1] = 0.9  # but the first and the last are nothing alike
-    assert identify_tool.group_new(matrix, 0.6) == ["new 1", "new 1", ""]
-    assert identify_tool.group_new(matrix, 0.45) == ["new 1"] * 3  # (.9 + .1) / 2
+    assert group_new(matrix, 0.6) == ["new 1", "new 1", ""]
+    assert group_new(matrix, 0.45) == ["new 1"] * 3  # (.9 + .1) / 2
 
 
 def test_a_likeness_that_reaches_the_threshold_suffices():
-    groups = identify_tool.group_new(np.array([[1.0, 0.5], [0.5, 1.0]]), 0.5)
+    groups = group_new(np.array([[1.0, 0.5], [0.5, 1.0]]), 0.5)
     assert groups == ["new 1", "new 1"], "it must reach the threshold, as an answer's confidence must"
 
 
@@ -664,7 +668,7 @@ def test_groups_are_those_of_average_linkage(size, seed, threshold):
     matrix = (matrix + matrix.T) / 2
     np.fill_diagonal(matrix, 1)
     labels = fcluster(linkage(squareform(1 - matrix, checks=False), "average"), 1 - threshold, "distance")
-    names = identify_tool.group_new(matrix.copy(), threshold)
+    names = group_new(matrix.copy(), threshold)
     for i in range(size):
         together = labels == labels[i]
         assert (names[i] == "") == (together.sum() == 1)
@@ -705,9 +709,9 @@ def left_out(catalogue, asked=None):
     """Guesses for all images of a catalogue, or for those asked for by their places."""
     size = len(catalogue.table)
     wanted = np.isin(np.arange(size), range(size) if asked is None else asked)
-    met = identify_tool.encounters_of(catalogue.table, jaguar_kit.perceptual_hashes(catalogue.store))
-    likeness = identify_tool.Likeness(catalogue.embeddings, jaguar_kit.build("geometry", "cosine"))
-    return identify_tool.leave_one_out(catalogue.table, met, likeness, wanted)
+    met = encounters_of(catalogue.table, jaguar_kit.perceptual_hashes(catalogue.store))
+    likeness = Likeness(catalogue.embeddings, jaguar_kit.build("geometry", "cosine"))
+    return leave_one_out(catalogue.table, met, likeness, wanted)
 
 
 NAMES = list("aaabbbcccd")
@@ -746,14 +750,14 @@ def season_of(catalogue, queries, encounters=None):
     facts = {"taken": "", "camera": "", "mark": [f"m{i}" for i in range(len(queries.table))]}
     new = replace(queries, table=queries.table.assign(**facts))
     vectors = torch.cat([catalogue.embeddings, queries.embeddings])
-    likeness = identify_tool.Likeness(vectors, jaguar_kit.build("geometry", "cosine"))
+    likeness = Likeness(vectors, jaguar_kit.build("geometry", "cosine"))
     met = np.arange(len(new.table)) if encounters is None else np.asarray(encounters)
-    return identify_tool.Season(albums_tool.Shelf((catalogue,)), new, likeness, np.arange(len(catalogue.table)), met)
+    return Season(albums_tool.Shelf((catalogue,)), new, likeness, np.arange(len(catalogue.table)), met)
 
 
 def plain_odds():
     """The likeness itself is the probability."""
-    return identify_tool.Odds(lambda s: np.clip(s, 0, 1), lambda s: np.clip(s, 0, 1), np.array([-2.0]), np.array([1.0]))
+    return Odds(lambda s: np.clip(s, 0, 1), lambda s: np.clip(s, 0, 1), np.array([-2.0]), np.array([1.0]))
 
 
 NOBODY_SAID = decisions_tool.Ledger(pd.DataFrame(columns=list(decisions_tool.COLUMNS), dtype=str))
@@ -763,7 +767,7 @@ def test_answers_follow_from_likeness_and_probability():
     catalogue = album(list("aabbccdd"), np.eye(8) + 0.01, flank=["left", "right"] * 4)
     mixed = np.eye(8)[1] + 0.5 * np.eye(8)[2] + 0.25 * np.eye(8)[7]
     season = season_of(catalogue, album(["?"] * 3, [np.eye(8)[5], mixed, np.ones(8)], encounter=["1", "2", "3"]))
-    answers, pictures = identify_tool.answer_table(season, plain_odds(), NOBODY_SAID, 0.95, 0.55, False)
+    answers, pictures = answer_table(season, plain_odds(), NOBODY_SAID, 0.95, 0.55, False)
     assert answers.image.tolist() == ["0.jpg", "1.jpg", "2.jpg"]
     assert answers["class"].tolist() == [SURE, LOOK, NEW]
     assert answers.identity[:2].tolist() == ["c", "a"]
@@ -787,7 +791,7 @@ def test_answers_follow_from_likeness_and_probability():
 def test_a_species_keeps_others_out_and_none_told_keeps_nobody_out():
     catalogue = album(list("abc"), np.eye(3), species=["jaguar", "ocelot", ""])
     queries = album(["?"] * 3, [[1, 0.9, 0]] * 3, species=["ocelot", "jaguar", ""])
-    answers, _ = identify_tool.answer_table(season_of(catalogue, queries), plain_odds(), NOBODY_SAID, 0.95, 0.9, False)
+    answers, _ = answer_table(season_of(catalogue, queries), plain_odds(), NOBODY_SAID, 0.95, 0.9, False)
     assert answers.identity.tolist() == ["b", "a", "a"]
     offered = answers[["identity", "identity_2", "identity_3"]].apply(lambda row: set(row) - {""}, axis=1)
     assert offered.tolist() == [{"b", "c"}, {"a", "c"}, {"a", "b", "c"}]
@@ -797,16 +801,16 @@ def test_the_interval_of_right_names_holds_the_number_told_with_what_was_ruled_o
     guesses = guesses_of(np.random.default_rng(1)).assign(truth=lambda t: t.truth + (t.index % 20).astype(str))
     guesses["identity"] = np.where(guesses.score > 0.8, guesses.truth, "z")
     scores, ruled_out = np.linspace(0, 3, 200), [2.0] * 60
-    low, high = identify_tool.expected_right(guesses, 0.5, scores, np.arange(200), ruled_out)
-    told = identify_tool.Odds.of(guesses, 0.5, ruled_out).of_right(scores).sum()
+    low, high = expected_right(guesses, 0.5, scores, np.arange(200), ruled_out)
+    told = Odds.of(guesses, 0.5, ruled_out).of_right(scores).sum()
     assert low <= told <= high
-    assert told < identify_tool.Odds.of(guesses, 0.5).of_right(scores).sum()
+    assert told < Odds.of(guesses, 0.5).of_right(scores).sum()
 
 
 def test_an_encounter_has_one_answer_for_all_its_photographs():
     catalogue = album(list("ab"), np.eye(2))
     season = season_of(catalogue, album(["?"] * 3, [[1, 0.2], [0.8, 1], [0, 1]]), [7, 7, 3])
-    answers, _ = identify_tool.answer_table(season, plain_odds(), NOBODY_SAID, 0.95, 0.9, False)
+    answers, _ = answer_table(season, plain_odds(), NOBODY_SAID, 0.95, 0.9, False)
     assert answers.identity.tolist() == ["a", "b", "b"]
     assert answers.encounter.tolist() == [1, 1, 2]
     assert answers.encounter_identity.tolist() == ["a", "a", "b"]
@@ -825,7 +829,7 @@ def test_catalogues_with_one_picture_of_each_are_ranked_without_confidence(place
 def test_where_nothing_can_be_told_there_are_no_odds():
     told = left_out(album(list("abc"), np.eye(3)))
     assert not told.known.any()
-    assert identify_tool.Odds.of(told, 0.5) is None
+    assert Odds.of(told, 0.5) is None
 
 
 def guesses_of(rng, count=400, share=0.5):
@@ -839,7 +843,7 @@ def guesses_of(rng, count=400, share=0.5):
 @pytest.mark.parametrize("seed", range(3))
 def test_probabilities_hold_on_new_guesses_and_never_claim_more(seed):
     rng = np.random.default_rng(seed)
-    odds, fresh = identify_tool.Odds.of(guesses_of(rng), 0.5), guesses_of(rng, 20_000)
+    odds, fresh = Odds.of(guesses_of(rng), 0.5), guesses_of(rng, 20_000)
     p, right = odds.of_right(fresh.score), (fresh.known & (fresh.truth == fresh.identity)).to_numpy()
     for low, high in ((0.1, 0.3), (0.3, 0.6), (0.6, 0.9)):
         own = (p >= low) & (p < high)
@@ -854,7 +858,7 @@ def test_probabilities_hold_on_new_guesses_and_never_claim_more(seed):
 
 def test_few_guesses_allow_no_certainty():
     few = pd.DataFrame({"identity": "a", "truth": ["a"] * 5 + ["b"] * 5, "known": [True] * 5 + [False] * 5})
-    odds = identify_tool.Odds.of(few.assign(score=[9.0] * 5 + [0.0] * 5), 0.5)
+    odds = Odds.of(few.assign(score=[9.0] * 5 + [0.0] * 5), 0.5)
     assert odds.of_right([9.0])[0] <= 6 / 7 + 1e-9  # Laplace: five of five
 
 
@@ -862,9 +866,9 @@ def test_a_model_that_guesses_is_too_weak():
     rng = np.random.default_rng(0)
     names = rng.choice(list("abcde"), 300)
     lucky = pd.DataFrame({"truth": names, "identity": rng.choice(list("abcde"), 300), "known": True})
-    assert identify_tool.too_weak(lucky, 5)
+    assert too_weak(lucky, 5)
     good = np.where(rng.random(300) < 0.4, names, lucky.identity)
-    assert not identify_tool.too_weak(lucky.assign(identity=good), 5)
+    assert not too_weak(lucky.assign(identity=good), 5)
 
 
 def test_images_of_one_date_are_twins():

@@ -548,6 +548,7 @@ def test_every_cell_of_the_starter_runs_and_shows_what_it_should(package, mini, 
     check_outputs(tmp_path / "working", mini)
 
 
+@pytest.mark.slow
 def test_every_cell_of_the_starter_runs_off_kaggle_too(tmp_path):
     alone = tmp_path / "starter.ipynb"
     text = (ROOT / "kernels" / "starter" / "starter.ipynb").read_text(encoding="utf-8")

@@ -20,8 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaguar_kit import KitError, load_competition, make_mini_dataset
 from jaguar_kit_tools.identify import albums, captures, decisions, review
-from jaguar_kit_tools.identify import identify as identify_tool
+from jaguar_kit_tools.identify.confidence import Odds
+from jaguar_kit_tools.identify.encounters import encounters_of_queries
+from jaguar_kit_tools.identify.grouping import group_new
 from jaguar_kit_tools.identify.identify import identify
+from jaguar_kit_tools.identify.likeness import MARGIN, strengths_of
+from jaguar_kit_tools.identify.trust import share_of_new
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -201,37 +205,37 @@ def test_encounters_are_found_by_time_and_likeness():
     table = pd.DataFrame({"taken": [*taken, taken[0]], "camera": ["A"] * 5 + ["B"]})
     hashes = np.random.default_rng(0).random((6, 64)) < 0.5
     none, every = (lambda rows, v=v: np.full((len(rows), len(rows)), v) for v in (False, True))
-    apart = identify_tool.encounters_of_queries(table, hashes, none)
+    apart = encounters_of_queries(table, hashes, none)
     assert apart[0] == apart[1]
     assert len(set(apart)) == 5
-    alike = identify_tool.encounters_of_queries(table, hashes, every)
+    alike = encounters_of_queries(table, hashes, every)
     assert alike[0] == alike[1] == alike[2]
     assert len(set(alike)) == 4  # another hour, no time at all, and another camera
     hashes[4] = hashes[3]
-    assert identify_tool.encounters_of_queries(table.assign(taken=""), hashes, none)[4] == 3
+    assert encounters_of_queries(table.assign(taken=""), hashes, none)[4] == 3
 
 
 def test_a_long_burst_is_one_encounter():
     clock = pd.date_range("2026-05-01", periods=600, freq="s").strftime("%Y-%m-%d %H:%M:%S")
     hashes = np.random.default_rng(0).random((600, 64)) < 0.5
     none = lambda rows: np.zeros((len(rows), len(rows)), bool)  # noqa: E731
-    found = identify_tool.encounters_of_queries(pd.DataFrame({"taken": clock, "camera": "A"}), hashes, none)
+    found = encounters_of_queries(pd.DataFrame({"taken": clock, "camera": "A"}), hashes, none)
     assert len(set(found)) == 1
 
 
 def test_strengths_of_pairs_are_those_of_all():
     torch.manual_seed(0)
     spots = jaguar_kit.LocalFeatures(torch.rand(5, 6, 2), jaguar_kit.l2_normalize(torch.rand(5, 6, 4) - 0.3))
-    every = jaguar_kit.local_similarity(spots, identify_tool.MARGIN)
+    every = jaguar_kit.local_similarity(spots, MARGIN)
     pairs = np.array([(i, j) for i in range(5) for j in range(i + 1, 5)])
-    found = identify_tool.strengths_of(spots, pairs, torch.device("cpu"), block=2)
+    found = strengths_of(spots, pairs, torch.device("cpu"), block=2)
     torch.testing.assert_close(found, every[pairs[:, 0], pairs[:, 1]])
     assert found.sum() > 0
 
 
 def test_columns_tell_encounters_before_time_does():
     table = pd.DataFrame({"taken": ["2026-05-01 10:00:00"] * 3, "camera": "A", "burst": ["1", "2", "1"]})
-    found = identify_tool.encounters_of_queries(table, np.zeros((3, 64), bool), None)
+    found = encounters_of_queries(table, np.zeros((3, 64), bool), None)
     assert found[0] == found[2] != found[1]
 
 
@@ -324,7 +328,7 @@ def test_links_hold_in_groups_of_new_animals(size, seed):
     matrix = (matrix + matrix.T) / 2
     pairs = [tuple(sorted(rng.choice(size, 2, replace=False).tolist())) for _ in range(4)]
     must, cannot = pairs[:2], [pair for pair in pairs[2:] if pair not in pairs[:2]]
-    names = identify_tool.group_new(matrix.copy(), 0.5, must, cannot)
+    names = group_new(matrix.copy(), 0.5, must, cannot)
     for i, j in cannot:
         assert not names[i] or names[i] != names[j]
     if not cannot:
@@ -471,10 +475,10 @@ def test_where_everything_is_decided_there_is_nothing_to_ask(field, first, tmp_p
 
 def test_decisions_tell_the_share_of_new_animals():
     named = [(f"m{i}", "new" if i % 10 < 3 else "yes", f"a{i % 10}", "Ana", "1") for i in range(28)]
-    share, words = identify_tool.share_of_new(rows_of(*named), 0.5)
+    share, words = share_of_new(rows_of(*named), 0.5)
     assert share == pytest.approx(4 / 12)  # three of ten animals, however often they came by
     assert "3 of 10" in words
-    assert identify_tool.share_of_new(rows_of(*named[:5]), 0.5)[0] == 0.5
+    assert share_of_new(rows_of(*named[:5]), 0.5)[0] == 0.5
 
 
 # what comes out
@@ -497,7 +501,7 @@ def test_rejected_names_lower_what_is_claimed():
     known = rng.random(300) < 0.5
     guesses = pd.DataFrame({"identity": "a", "truth": np.where(known, "a", "b"), "known": known})
     guesses["score"] = rng.normal(known * 1.5, 1.0)
-    usual, sharper = (identify_tool.Odds.of(guesses, 0.5, no) for no in ((), [1.5] * 60))
+    usual, sharper = (Odds.of(guesses, 0.5, no) for no in ((), [1.5] * 60))
     assert (sharper.of_right([1.0, 1.5, 2.0]) < usual.of_right([1.0, 1.5, 2.0])).all()
     np.testing.assert_allclose(1 - sharper.known([0.0, 1.0]), 1 - usual.known([0.0, 1.0]))
 

@@ -58,6 +58,7 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
         whole = (
             {"variant", "seed", "map"} <= set(table) and table.variant.notna().all() and table["map"].dtype.kind in "if"
         )
+        whole &= all(table[c].dtype.kind in "iuf" for c in ("epochs", "seconds") if c in table)
         if not whole or np.isinf(table["map"]).any():
             raise damaged(folder / "results.csv", "it lacks mAP", f"tools/report.py {folder} makes it again")
         tables.append(table.assign(variant=f"{named[folder]}: " + table.variant.astype(str)))
@@ -135,7 +136,8 @@ def curves_of(named: Mapping[Path, str], table: pd.DataFrame, most: int = 8) -> 
     best = table.groupby("variant")["map"].mean().nlargest(most).index
     curves: dict[str, dict[str, pd.DataFrame]] = {}
     for row in table[table.variant.isin(best)].itertuples():
-        experiment, _, variant = row.variant.partition(": ")
+        experiment = max((name for name in where if row.variant.startswith(f"{name}: ")), key=len)
+        variant = row.variant[len(experiment) + 2 :]
         log = RunFolder(where[experiment] / variant / f"seed{row.seed}").log()
         if log.epoch.max() > 0:
             curves.setdefault(row.variant, {})[str(row.seed)] = log

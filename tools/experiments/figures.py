@@ -328,7 +328,8 @@ def variants_figure(summary: pd.DataFrame, table: pd.DataFrame | None = None) ->
     figure = bars_figure(values, "validation mAP (identity-balanced)", 3, errors if errors.any() else None)
     if table is not None and len(table) > len(summary):
         places = {name: number for number, name in enumerate(summary.variant)}
-        figure.axes[0].scatter(table["map"], table.variant.map(places) + 0.25, s=9, color=INK, zorder=3)
+        scored = table.dropna(subset=["map"])
+        figure.axes[0].scatter(scored["map"], scored.variant.map(places) + 0.25, s=9, color=INK, zorder=3)
     if "plain" in summary:
         stroke = {"marker": "|", "s": 160, "color": INK, "lw": 1.5, "zorder": 3, "label": "plain backbone"}
         figure.axes[0].scatter(summary.plain, range(len(summary)), **stroke)
@@ -442,7 +443,8 @@ def bands_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: Sequen
     figure, axes = new_figure(5 * len(columns), 3.6, len(columns))
     for ax, (column, label) in zip(np.ravel(axes), columns):
         for i, (variant, runs) in enumerate(logs.items()):
-            wide = pd.concat([log.set_index("epoch")[column] for log in runs.values()], axis=1)
+            told = [log.set_index("epoch").reindex(columns=[column])[column] for log in runs.values()]
+            wide = pd.concat(told, axis=1)
             colour, mark = f"C{i % 10}", "o" if len(wide) < 5 else None
             style = ("-", "--", ":", "-.")[i // 10 % 4]
             every = wide.loc[: min(log.epoch.max() for log in runs.values())]
@@ -474,7 +476,8 @@ def losses_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: int =
         ax.set_visible(False)
     for ax, (variant, runs) in zip(np.ravel(axes), logs.items()):
         for column, style, label in (("train_loss", "-", "training"), ("val_loss", "--", "validation")):
-            wide = pd.concat([log.set_index("epoch")[column] for log in runs.values()], axis=1)
+            told = [log.set_index("epoch").reindex(columns=[column])[column] for log in runs.values()]
+            wide = pd.concat(told, axis=1)
             ax.plot(
                 wide.index, wide.mean(axis=1), style, color="C0", marker="o" if len(wide) < 5 else None, label=label
             )

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaguar_kit import (
     FEWEST,
+    MEASURES,
     METRICS,
     Divergence,
     Recipe,
@@ -59,7 +60,6 @@ def summarise(
                 "best_epochs": f"{runs.best_epoch.min():g} to {runs.best_epoch.max():g}" if len(runs) > 1 else "",
                 "epochs": runs.epochs.mean(),
                 **{f"last_{c}": mean_or_nan(np.array([log[c].iloc[-1] for log in own])) for c in LOSSES},
-                **{c: runs[c].mean() for c in OF_PARTS if c in runs},
                 "loss_variance": float(np.mean([log.train_loss.iloc[1:].tail(10).var() for log in own])),
                 "map_variance": float(np.mean([log["map"].iloc[1:].var() for log in own])),
                 **spread_of_steps(own),
@@ -93,7 +93,6 @@ def with_failed(summary: pd.DataFrame, failed: Iterable[str], rule: Divergence |
 
 
 LOSSES = ("train_loss", "val_loss")
-OF_PARTS = ("embedded_per_second", "trained_images", "validated_images")
 
 
 def over_seeds(scores: pd.Series) -> dict[str, float]:
@@ -327,16 +326,16 @@ def submitted_words(best: pd.Series) -> list[str]:
     processed = best.get("map_postprocessed", math.nan)
     if math.isnan(processed):
         return []
-    warning = ": WARNING, they lose" if processed < best["map"] else ""
+    lost = ["on the validation images"] if processed < best["map"] else []
     said = f"What is submitted of {best.variant} has validation mAP {processed:.4f} after its steps of post-processing"
     if not math.isnan(best.get("map_postprocessed_across", math.nan)):
         said += f" ({best.map_postprocessed_across:.4f} across encounters)"
     if not math.isnan(best.get("test_map_postprocessed", math.nan)):
         said += f", {best.test_map_postprocessed:.4f} on the test images"
-        lost = best.test_map_postprocessed < best.get("test_map", -math.inf)
-        warning = ": WARNING, they lose" if lost else warning
+        lost += ["on the test images"] if best.test_map_postprocessed < best.get("test_map", -math.inf) else []
     tested = best.get("test_map", math.nan)
     raw = f"{best['map']:.4f}" + ("" if math.isnan(tested) else f" and {tested:.4f} on the test")
+    warning = f": WARNING, they lose {' and '.join(lost)}" if lost else ""
     return [f"{said}{warning}; raw similarities have {raw}."]
 
 
@@ -348,6 +347,8 @@ def learning_runs(table: pd.DataFrame) -> pd.DataFrame:
 
 def gain_words(trained: pd.DataFrame) -> list[str]:
     """What training adds to the plain backbone, whose features need none, also across encounters."""
+    measured = [name for name in MEASURES if name in trained and name not in ("seconds", "embedded_per_second")]
+    trained = trained.drop_duplicates(["seed", *measured])  # the very same run is one, under how many names it stands
     gains = (trained["map"] - trained["plain"]).dropna() if "plain" in trained else pd.Series(dtype=float)
     if gains.empty:
         return []
@@ -371,7 +372,10 @@ def identity_words(pair: str, by_identity: pd.DataFrame | None, tries: int = 1) 
     one, _, other = pair.partition(" - ")
     if by_identity is None or not {one, other} <= set(by_identity):
         return ", which can't be told from noise"
-    low, high = mean_interval(by_identity[one] - by_identity[other], 1 - 0.05 / tries, FEWEST)
+    gains = (by_identity[one] - by_identity[other]).dropna()
+    if len(gains) and not gains.any():
+        return ", the very same for every identity"
+    low, high = mean_interval(gains, 1 - 0.05 / tries, FEWEST)
     if math.isnan(low):
         return f", not distinguishable: fewer than {FEWEST} identities"
     verdict = "holds for these images, not for other seeds" if low > 0 or high < 0 else "not distinguishable"

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaguar_kit import (
+    MEASURES,
+    Measure,
     atomic,
     write_text,
 )
@@ -71,60 +73,41 @@ class Column:
     averaged: bool = False  # whether the summary has its mean over seeds
 
 
-COLUMNS = {
+OF_SUMMARIES = {  # columns beside the measures
     "variant": Column("what varies"),
     "seed": Column("of training, and where the recipe says so of the split"),
     "n": Column("seeds", of_runs=False),
-    "map": Column("identity-balanced mAP on the validation images, each a query against all others"),
     "sd": Column("standard deviation over seeds", of_runs=False),
     "se": Column("standard error of the mean", of_runs=False),
     "least": Column("the lowest mAP of a seed", of_runs=False),
     "most": Column("the highest", of_runs=False),
     "low": Column("lower end of the 95 % interval of the mean (Student)", of_runs=False),
     "high": Column("upper end", of_runs=False),
-    "map_across": Column("the same, pairs of one encounter left out: who is told across encounters", averaged=True),
     "published": Column("measured by others, on images of the same number", of_runs=False),
-    "plain": Column("mAP of the plain backbone: its pooled features by their cosine, without any head", averaged=True),
-    "plain_across": Column("the same across encounters", of_runs=False, averaged=True),
-    "untrained": Column("mAP before training: of a head with random weights, where there is one", of_runs=False),
-    "untrained_across": Column("mAP before training, across encounters", of_runs=False),
-    "map_postprocessed": Column("mAP after post-processing", averaged=True),
-    "map_postprocessed_across": Column("the same across encounters", averaged=True),
-    "test_map": Column("mAP on the test images", averaged=True),
-    "test_map_across": Column("the same across encounters", averaged=True),
-    "test_map_postprocessed": Column("mAP on the test images after post-processing", averaged=True),
-    "test_map_postprocessed_across": Column("the same across encounters", averaged=True),
-    "accuracy": Column("of the classifier, where the loss has one", averaged=True),
-    "open_set": Column("sqrt(BAKS x BAUS), cross-fitted", averaged=True),
-    "test_open_set": Column("sqrt(BAKS x BAUS) on the test", averaged=True),
-    "identities": Column("with several validation images, which mAP is balanced over", of_runs=False),
-    "identities_across": Column("those with images of several encounters", of_runs=False),
-    "learns": Column("parameters before the embeddings that learn", of_runs=False),
-    "top1": Column("share of queries whose nearest image shows their identity", averaged=True),
-    "pair_auc": Column("area under the ROC curve of pairs", averaged=True),
-    "best_epoch": Column("whose weights are kept"),
     "best_epoch_sd": Column("its standard deviation over seeds", of_runs=False),
     "best_epochs": Column("the first and the last of them", of_runs=False),
-    "epochs": Column("that were trained, early stopping included"),
     "loss_variance": Column("of the training loss over the last ten epochs", of_runs=False),
     "map_variance": Column("of the validation mAP over the epochs of a run", of_runs=False),
     "grad_norm_sd": Column("standard deviation of the gradient's mean norm over the epochs of a run", of_runs=False),
     "steps_skipped": Column("steps whose gradient was no number", of_runs=False),
     "failed": Column("runs that ended with an error, such as a loss that is no number", of_runs=False),
     "reliance": Column("mAP lost where other images' backgrounds stand behind the animals", of_runs=False),
-    "seconds": Column("of training, validation included"),
-    "parameters": Column("of backbone, head and loss", of_runs=False),
-    "trainable": Column("those that learn"),
     "grad_norm": Column("mean norm of the gradient over the steps of an epoch", of_runs=False),
     "images_per_second": Column("in training", of_runs=False),
-    "embedded_per_second": Column("images a second in validation, where the backbone sees them", of_runs=False),
-    "trained_images": Column("images that trained", of_runs=False),
-    "validated_images": Column("images that validated", of_runs=False),
     "last_train_loss": Column("training loss of the last epoch", of_runs=False),
     "last_val_loss": Column("validation loss of the last epoch", of_runs=False),
     "embedding_norm": Column("mean length of the validation embeddings", of_runs=False),
     "distance_to_rim": Column("of the outermost embedding in the Poincare ball", of_runs=False),
 }
+
+
+def of_measure(measure: Measure) -> Column:
+    missing = f"; empty where {measure.missing}" if measure.missing else ""
+    return Column(f"{measure.meaning}{missing}", measure.of_runs, measure.averaged)
+
+
+COLUMNS = {**OF_SUMMARIES, **{name: of_measure(measure) for name, measure in MEASURES.items()}}
+COLUMNS = {name: COLUMNS[name] for name in ("variant", "seed", *MEASURES, *COLUMNS)}
 
 ANSWERING = (  # the columns that stand first
     "variant", "n", "map", "sd", "low", "high", "map_across", "published", "test_map", "reliance", "diverged",

@@ -17,6 +17,7 @@ import torch
 import yaml
 from jaguar_kit import (
     FEWEST,
+    MEASURES,
     METRICS,
     SAID_BEFORE,
     Competition,
@@ -345,6 +346,11 @@ def report_published(page: Page, published: Mapping[str, Any], comparable: bool)
     page.table(pd.DataFrame(rows), f"Measured by somebody else, {data}; not ours.")
 
 
+def labelled(*names: str) -> list[tuple[str, str]]:
+    """Measures and what axes call them."""
+    return [(name, MEASURES[name].label) for name in names]
+
+
 def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFrame]) -> None:
     if max(log.epoch.max() for log in logs.values()) < 1:
         return  # nothing was trained
@@ -360,7 +366,7 @@ def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFra
             f"single runs that went on (both for up to {MOST_BANDS} variants). Epoch 0 is before training."
         )
     every = pd.concat(logs.values())
-    losses, maps = [("train_loss", "training loss"), ("val_loss", "validation loss")], [("map", "validation mAP")]
+    losses, maps = [("train_loss", "training loss"), *labelled("val_loss")], labelled("map")
     if alone := other_scales(grouped):
         page.figure("curves", bands_figure(grouped, maps), caption)
         note = "Training and validation loss by epoch, each variant on its own axis: their losses do not compare."
@@ -368,7 +374,7 @@ def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFra
     else:
         page.figure("curves", bands_figure(grouped, losses + maps), caption)
     if "map_across" in every and every.map_across.notna().any():
-        both = [("map", "validation mAP"), ("map_across", "the same across encounters")]
+        both = labelled("map", "map_across")
         page.figure("across", bands_figure(grouped, both), "mAP with all pairs, and without those of one encounter.")
     rates = [("lr", "learning rate"), ("grad_norm", "norm of the gradient")]
     page.figure("rates", bands_figure(grouped, rates), "Learning rate (of the head) and mean gradient norm by epoch.")
@@ -377,8 +383,8 @@ def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFra
             ("hardest_positive", "similarity of the hardest positive"),
             ("hardest_negative", "of the hardest negative"),
         ]
-        met = [("hardest_met", "share of hardest positives of one encounter")]
-        mined += met if every.hardest_met.notna().any() else []
+        met = [("hardest_met", "share of hardest positives of one encounter")] if "hardest_met" in every else []
+        mined += met if met and every.hardest_met.notna().any() else []
         caption = "What batches offer to learn from: means over images that have another of their identity there."
         page.figure("mining", bands_figure(grouped, mined), caption)
     inside = {name: runs for name, runs in grouped.items() if "distance_to_rim" in next(iter(runs.values()))}
@@ -414,6 +420,9 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
         page.table(pd.DataFrame(tested), "The test images after each step, by their solution; gains over raw.")
     if detail.get("guesses") is not None:
         report_open_set(page, detail["metrics"]["open_set"], detail["guesses"], name)
+    if not all(detail["sheet"].size):
+        page.note("No identity has two validation images, so that nothing can be asked for.")
+        return
     page.image(
         f"{name}-retrievals",
         detail["sheet"],
@@ -675,7 +684,7 @@ def facts_of(recipe: Recipe, specs: Sequence[RunSpec], opened: Mapping[str, Imag
         version = backbone_version(model) if len(backbones) == 1 and not specs[0].recipe.checkpoint else ""
         weights = f", weights {version[:12]}" if version else "" if model.pretrained else ", random weights"
         facts["Backbone"] = f"{', '.join(backbones)}, {learns}{weights}"
-    versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in told.get("versions", {}).items())
     facts["Made with"] = (
         f"{versions}; {told.get('device', 'cpu')}, {core_count()} cores; {time.strftime('%Y-%m-%d %H:%M')}"
     )

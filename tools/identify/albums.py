@@ -25,7 +25,6 @@ from jaguar_kit import (
     Recipe,
     cache_dir,
     check_images,
-    check_names,
     clean_labels,
     computed_by,
     core_count,
@@ -40,11 +39,11 @@ from jaguar_kit import (
     load_competition,
     module_fingerprint,
     native_size,
-    notes_on_labels,
     open_image,
     open_store,
     precision_of,
     read_table,
+    refuse_results,
     save_tensors,
 )
 from PIL import ExifTags, Image
@@ -70,8 +69,7 @@ def load_catalogue(path: str | Path, masks: str | None = None) -> tuple[Path, pd
             f"{path}: column 'identity' is missing (expected path,identity; found {','.join(table.columns)})"
         )
     table = table.assign(filename=table.path)
-    notes = clean_labels(path, table, "identity")
-    return path.parent, table, notes + notes_on_labels(table)
+    return path.parent, table, clean_labels(path, table, "identity")
 
 
 def album_table(path: Path) -> pd.DataFrame:
@@ -80,7 +78,6 @@ def album_table(path: Path) -> pd.DataFrame:
     table = table if "path" in table else table.rename(columns={"filename": "path"})
     if "path" not in table:
         raise KitError(f"{path}: column 'path' is missing (expected path or filename; found {','.join(table.columns)})")
-    check_names(path, "path", table.path)
     check_images(path, "path", path.parent, table.path)
     return table
 
@@ -97,6 +94,7 @@ def load_queries(path: str | Path) -> tuple[Path, pd.DataFrame, list[str]]:
         if competition.test.empty:
             raise KitError(f"--queries: {path}: its tables name no test images")
         return path, competition.test.fillna(""), []
+    refuse_results(path)
     found = FolderScan(path)
     if not found.images:
         raise KitError(f"--queries: {path}: has no images that can be read here ({found.others() or 'empty'})")

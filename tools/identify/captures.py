@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,12 +10,14 @@ from jaguar_kit import write_table
 
 from ..experiments.figures import new_figure, plain_label
 from ..experiments.page import Page
+from .confidence import SURE
 from .decisions import FOR_SPREADSHEETS
+from .season import Season
 
 COLUMNS = ("identity", "occasion", "taken", "camera", "latitude", "longitude", "image", "basis")
 
 
-def sightings_table(season: Any, answers: pd.DataFrame) -> pd.DataFrame:
+def sightings_table(season: Season, answers: pd.DataFrame) -> pd.DataFrame:
     """A row for each photograph whose animal is known: of the catalogue, named by a person, or a sure answer."""
     known = season.known
     basis = np.repeat(
@@ -24,7 +25,7 @@ def sightings_table(season: Any, answers: pd.DataFrame) -> pd.DataFrame:
     )
     first = known.assign(image=known.path, basis=basis)
     asked = season.new.table
-    sure = (answers["class"] == "sure").to_numpy()
+    sure = (answers["class"] == SURE).to_numpy()
     second = asked[sure].assign(image=asked.path[sure], identity=answers.identity[sure], basis="sure")
     table = pd.concat([first, second], ignore_index=True).reindex(columns=[c for c in COLUMNS if c != "occasion"])
     table = table.fillna("").astype(str)

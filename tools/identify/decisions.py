@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jaguar_kit import KitError, first_few, read_record, read_table, suggest, write_table
+from jaguar_kit import KitError, clean_label, damaged, first_few, read_record, read_table, suggest, write_table
 
 COLUMNS = ("mark", "image", "root", "decision", "identity", "by", "time")
 KINDS = ("yes", "no", "new", "skip", "undo")  # yes: it is `identity`; no: it is not; new: a new animal, `identity`
@@ -18,13 +19,19 @@ MARK = re.compile(r"[0-9a-f]{16}")
 PHOTO = "photo:"  # before the mark of another photograph, where a decision is about two of them and no name
 FOR_SPREADSHEETS = "utf-8-sig"  # with the mark by which they know UTF-8
 SETTINGS, HISTORY = "identify.json", "history.csv"
+KINDS_OF_SETTINGS = {"weights": str, "backbone": str, "catalogue": str, "queries": str, "local": bool, "sure": float}
+KINDS_OF_SETTINGS |= {"new": float, "share_new": float}
 
 
 def read_decisions(path: Path) -> pd.DataFrame:
     """A file of decisions as the page exports it; KitError names the line that is none."""
-    if path.is_file() and path.stat().st_size < 1000 and len(path.read_bytes().split()) == 1:
-        return pd.DataFrame(columns=list(COLUMNS), dtype=str)  # a header alone: nothing was decided yet
-    with_semicolons = path.is_file() and path.read_bytes()[:200].lstrip(b"\xef\xbb\xbf").startswith(b"mark;")
+    if path.is_file() and path.stat().st_size < 1000:
+        header = path.read_text(encoding="utf-8-sig", errors="replace").strip()
+        if sorted(name.strip(' "') for name in re.split("[,;]", header)) == sorted(COLUMNS):
+            return pd.DataFrame(columns=list(COLUMNS), dtype=str)  # a header alone: nothing was decided yet
+    with_semicolons = path.is_file() and path.read_bytes()[:200].lstrip(b"\xef\xbb\xbf").lstrip(b'"').startswith(
+        (b"mark;", b'mark";')
+    )
     table = read_table(path, (), separator=";" if with_semicolons else ",")  # as some spreadsheets save it
     table = table.rename(columns=str.strip)
     missing = [name for name in COLUMNS if name not in table]
@@ -33,6 +40,7 @@ def read_decisions(path: Path) -> pd.DataFrame:
             f"{path}: column {missing[0]!r} is missing (expected a file that the page exported: {','.join(COLUMNS)})"
         )
     table = table[list(COLUMNS)].fillna("").astype(str)
+    table["identity"] = table.identity.map(clean_label)
     table["by"] = table.by.str.strip().where(table.by.str.strip() != "", f"({path.name})")  # nobody is everybody
     for number, row in enumerate(table.itertuples(), 2):
         if not any((row.mark, row.image, row.decision, row.identity)):
@@ -44,9 +52,9 @@ def read_decisions(path: Path) -> pd.DataFrame:
                 f"{path}: line {number}: mark: {row.mark!r} is none (expected 16 letters and digits; a spreadsheet "
                 "that saved this file may have changed it: export it again)"
             )
-        if row.decision in ("yes", "no", "new") and not row.identity.strip():
+        if row.decision in ("yes", "no", "new") and not row.identity:
             raise KitError(f"{path}: line {number}: identity: is empty (expected a name with {row.decision!r})")
-    return table[table.mark != ""].assign(identity=table.identity.str.strip()).reset_index(drop=True)
+    return table[table.mark != ""].reset_index(drop=True)
 
 
 def write_decisions(path: Path, table: pd.DataFrame) -> None:
@@ -63,7 +71,7 @@ class Ledger:
     def read(previous: Path | None, more: Sequence[Path] = ()) -> Ledger:
         """Those of an earlier folder of answers (its history, and every decisions*.csv in it) and of further files."""
         files = [] if previous is None else [previous / HISTORY, *sorted(previous.glob("*decisions*.csv"))]
-        found = [read_decisions(path) for path in files if path.name != HISTORY or path.is_file()]
+        found = [read_decisions(path) for path in files if path.name != HISTORY or os.path.lexists(path)]
         found += [read_decisions(path) for path in more]
         table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(COLUMNS), dtype=str)
         return Ledger(table.drop_duplicates().sort_values("time", kind="stable").reset_index(drop=True))
@@ -141,4 +149,10 @@ def earlier_settings(previous: Path | None) -> dict[str, Any]:
     path = previous / SETTINGS
     if not path.is_file():
         raise KitError(f"--previous: {previous}: holds no {SETTINGS} (expected a folder that identify wrote)")
-    return read_record(path, {}, "answer that week again, or give its catalogue and queries without --previous")
+    remedy = "answer that week again, or give its catalogue and queries without --previous"
+    told = read_record(path, {}, remedy)
+    for key, kind in KINDS_OF_SETTINGS.items():
+        value = told.get(key)
+        if value is not None and type(value) is not kind:
+            raise damaged(path, f"{key}: {value!r}", remedy)
+    return told

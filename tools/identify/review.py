@@ -19,6 +19,8 @@ import pandas as pd
 from jaguar_kit import core_count, open_image, progress, upright, write_text
 from PIL import Image
 
+from .season import Season
+
 HERE = Path(__file__).parent
 SHOWN_BY_BROWSERS = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".avif"}
 THUMB, LARGE = 384, 2048  # px of the longer side
@@ -51,7 +53,7 @@ def picture_of(file: Path, fallback: Callable[[], Image.Image], folder: Path, nu
     return {"t": f"pictures/{number}.jpg", "f": full}
 
 
-def spots_between(season: Any, row: int, known: int) -> list[list[float]] | None:
+def spots_between(season: Season, row: int, known: int) -> list[list[float]] | None:
     """The strongest spots that match, x and y in both pictures, and how strong each is beside the strongest."""
     if season.features is None:
         return None
@@ -67,7 +69,7 @@ def number_or_none(value: Any) -> float | None:
 
 
 def review_data(
-    out: Path, season: Any, answers: pd.DataFrame, pictures: Sequence[Sequence[Sequence[int]]]
+    out: Path, season: Season, answers: pd.DataFrame, pictures: Sequence[Sequence[Sequence[int]]]
 ) -> dict[str, Any]:
     """What the page knows of photographs and pictures, of which it writes thumbnails into out/pictures.
 

@@ -22,6 +22,7 @@ from jaguar_kit import (
     echo,
     expand,
     load_recipe,
+    one_line,
     read_json,
     recipe_path,
     recipe_to_dict,
@@ -138,10 +139,17 @@ def kernel_script(recipe: Recipe) -> str:
     return KERNEL_SCRIPT.format(name=recipe.name, finder=finder, overrides=DEFAULT_OVERRIDES, recipe=text)
 
 
-def kernel_notebook(text: str) -> str:
+def kernel_notebook(text: str, where: Path) -> str:
     """A notebook with the code that finds the kit brought up to date; it stands in the first cell of code."""
-    notebook = json.loads(text)
-    cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    try:
+        notebook = json.loads(text)
+        cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    except (ValueError, KeyError, TypeError, StopIteration, RecursionError) as error:
+        told = str(error) or "it has none"
+        raise KitError(
+            f"{where}: is no notebook with a cell of code: {one_line(told, 200)} (expected one, for "
+            "the lines that find the kit)"
+        ) from None
     cell["source"] = NOTEBOOK_FINDER.format(sha256=kit_sha256()).rstrip().splitlines(keepends=True)
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
@@ -200,7 +208,18 @@ def read_kernel(folder: Path) -> dict[str, Any]:
         raise KitError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(told, dict):
         raise KitError(f"{path}: holds no settings (expected a JSON object)")
+    for key in (key for key in told if key.endswith("_sources")):
+        if not isinstance(told[key], list) or not all(isinstance(one, str) for one in told[key]):
+            raise KitError(f"{path}: {key}: {told[key]!r} (expected a list of owner/slug, or of slugs)")
     return told
+
+
+def read_code(path: Path) -> str:
+    """The text of a kernel's code file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise KitError(f"{path}: is not UTF-8: {error.reason}; mend it, or remove it to have it written anew") from None
 
 
 def kernel_files(
@@ -223,10 +242,10 @@ def kernel_files(
     before = earlier_experiments(recipe) if recipe else []
     metadata = kernel_metadata(name, code_file, user, competition, before, datasets, earlier)
     if recipe is None:
-        code = kernel_notebook((folder / code_file).read_text(encoding="utf-8"))
+        code = kernel_notebook(read_code(folder / code_file), folder / code_file)
     else:
         code = kernel_script(replace(recipe, data=replace(recipe.data, competition=competition)))
-        there = (folder / code_file).read_text(encoding="utf-8") if (folder / code_file).is_file() else ""
+        there = read_code(folder / code_file) if (folder / code_file).is_file() else ""
         code = code.replace(DEFAULT_OVERRIDES, own_overrides(there, folder / code_file))
     return {"kernel-metadata.json": json.dumps(metadata, indent=2) + "\n", code_file: code}
 

@@ -85,6 +85,8 @@ def package_kit(
 
 def check_out(out: Path) -> None:
     """Refuses to build over anything but an earlier package, of which the manifest tells every file."""
+    if out.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise KitError(f"--out: {out}: is the folder that you are in, or one around it (expected a folder of its own)")
     if out.exists() and not out.is_dir():
         raise KitError(f"--out: {out}: is a file (expected a new folder, or an earlier package)")
     there = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir() or path.is_symlink()}

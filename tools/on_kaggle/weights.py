@@ -15,6 +15,7 @@ from jaguar_kit import (
     echo,
     known_backbone,
     load_safetensors,
+    one_line,
     save_backbone,
     save_tensors,
 )
@@ -49,7 +50,13 @@ def fetch_detector(file: str, out: str | Path) -> Path:
         if find_spec("kornia.core.download") is None:  # an older one would unpickle whatever comes
             raise KitError(f"{file}: kornia {kornia.__version__} does not download it safely (expected a newer kornia)")
         aliked = SPOTS[file] == "aliked"
-        model = feature.ALIKED.from_pretrained("aliked-n16") if aliked else feature.DISK.from_pretrained("depth")
+        try:
+            model = feature.ALIKED.from_pretrained("aliked-n16") if aliked else feature.DISK.from_pretrained("depth")
+        except (OSError, RuntimeError) as error:
+            raise KitError(
+                f"{file}: can't be downloaded: {one_line(error, 200)}; download it where there is internet, and "
+                f"copy {path} here"
+            ) from None
         source = "https://github.com/Shiaoming/ALIKED" if aliked else "https://github.com/cvlab-epfl/disk"
         save_tensors(path, model.state_dict(), {"architecture": file, "source": source})
     return path

@@ -27,12 +27,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import bench
 import jaguar_kit as jk
 import numpy as np
 import torch
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+from .final import RECIPES, Steps, matmul_rate
+from .measuring import gigabytes, machine, output_file, waiting
+from .samples import DIMENSIONS, SPREAD, clustered, unit_rows
+from .trainers import head_run, trainer_on
+
 T4_BYTES = 14.5e9
 
 
@@ -67,7 +70,7 @@ class Size:
 
     def seconds(self, function: Callable[[], Any], repeat: int = 1) -> float:
         """Of the function on the device, best of `repeat`."""
-        wait, best = bench.waiting(self.device), math.inf
+        wait, best = waiting(self.device), math.inf
         for _ in range(repeat):
             wait()
             started = time.perf_counter()
@@ -86,7 +89,7 @@ def trainer_of(recipe: jk.Recipe, size: Size, images: int, side: int, held_out: 
     for i, label in enumerate(labels):
         pixels[i, ..., :3] = (patterns[label] + rng.integers(0, 128, (side, side, 1))) // 2
     torch.manual_seed(recipe.seed)
-    return bench.trainer_on(recipe, size.device, pixels, labels, held_out)
+    return trainer_on(recipe, size.device, pixels, labels, held_out)
 
 
 def fine_tuning(backbone: str, side: int, **train: Any) -> jk.Recipe:
@@ -121,7 +124,7 @@ def first_steps(size: Size) -> list[Line]:
     return lines
 
 
-def final_steps(size: Size, plain: bool = False, compiled: bool = False) -> bench.Steps:
+def final_steps(size: Size, plain: bool = False, compiled: bool = False) -> Steps:
     options = argparse.Namespace(
         backbone=size.pick("dinov3_l", "vit_tiny_patch16_224"),
         batch=size.pick(32, 4),
@@ -130,7 +133,7 @@ def final_steps(size: Size, plain: bool = False, compiled: bool = False) -> benc
         device=size.device.type,
         override=[f"train.compile={str(compiled).lower()}"],
     )
-    return bench.Steps(options, plain)
+    return Steps(options, plain)
 
 
 def final(size: Size) -> list[Line]:
@@ -141,7 +144,7 @@ def final(size: Size) -> list[Line]:
     plain.plain_step()
     beside = batch * count / min(plain.seconds(lambda: [plain.plain_step() for _ in range(count)]) for _ in range(2))
     reached = plain.flops() / batch * rate
-    share = reached / bench.matmul_rate(size.device, kit.trainer.precision or torch.float32, 3)
+    share = reached / matmul_rate(size.device, kit.trainer.precision or torch.float32, 3)
     parts = ", ".join(f"{part} {1e3 * seconds:.1f} ms" for part, seconds in kit.parts(3).items())
     return [
         Line("final: images a second", rate, "images/s", said=parts),
@@ -164,8 +167,8 @@ def compiled(size: Size) -> list[Line]:
 def mean_average_precision(size: Size) -> list[Line]:
     lines = []
     for count, most in size.pick(((2000, 3), (5000, 10), (20000, 80)), ((300, 3),)):
-        embeddings, labels = bench.clustered(count) if count <= 5000 else spread_out(count)
-        points = torch.from_numpy(bench.unit_rows(embeddings)).float().to(size.device)
+        embeddings, labels = clustered(count) if count <= 5000 else spread_out(count)
+        points = torch.from_numpy(unit_rows(embeddings)).float().to(size.device)
         matrix = points @ points.T
         score = jk.identity_balanced_map(matrix, labels)
         other = jk.identity_balanced_map(matrix.cpu(), labels) if count <= 5000 else score
@@ -177,12 +180,12 @@ def mean_average_precision(size: Size) -> list[Line]:
 
 
 def spread_out(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings and long-tailed labels as `bench.clustered` makes them, near ties left as they are."""
+    """Embeddings and long-tailed labels as `clustered` makes them, near ties left as they are."""
     rng, identities = np.random.default_rng(count), count // 15
     shares = 1 / np.arange(1, identities + 1)
     labels = rng.choice(identities, count, p=shares / shares.sum())
-    noise = bench.SPREAD * rng.standard_normal((count, bench.DIMENSIONS), dtype=np.float32)
-    return rng.standard_normal((identities, bench.DIMENSIONS), dtype=np.float32)[labels] + noise, labels
+    noise = SPREAD * rng.standard_normal((count, DIMENSIONS), dtype=np.float32)
+    return rng.standard_normal((identities, DIMENSIONS), dtype=np.float32)[labels] + noise, labels
 
 
 def nearest(size: Size) -> list[Line]:
@@ -229,15 +232,15 @@ def small_gpu(size: Size) -> list[Line]:
         recipe = next(s.recipe for s in spec if s.variant == (variant or s.variant))
         side = recipe.data.size
         images = recipe.train.batch_size * recipe.train.accumulate
-        said, gigabytes = "", math.nan
+        said, used = "", math.nan
         try:
             trainer = trainer_of(recipe, size, images, side)
             trainer.train_epoch(1, 0, lambda: True)
-            gigabytes = bench.gigabytes(size.device) if size.device.type == "cuda" else 0.0
+            used = gigabytes(size.device) if size.device.type == "cuda" else 0.0
             said = f"{trainer.micro_batch or recipe.train.batch_size} images at a time"
         except jk.KitError as error:
             said = str(error)
-        lines.append(Line(f"{name} in fp16: peak memory of a step", gigabytes, "GB", most=14.5, said=said))
+        lines.append(Line(f"{name} in fp16: peak memory of a step", used, "GB", most=14.5, said=said))
         trainer = None
         if size.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -249,7 +252,7 @@ def grid(size: Size) -> list[Line]:
 
     def run() -> None:
         for _ in range(runs):
-            trainer = bench.head_run(epochs, 1024, size.device)
+            trainer = head_run(epochs, 1024, size.device)
             with tempfile.TemporaryDirectory() as folder, jk.quiet():
                 trainer.fit(Path(folder))
 
@@ -268,9 +271,24 @@ PARTS: dict[str, tuple[Callable[[Size], list[Line]], int]] = {  # and the second
 }
 
 
+PART = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import jaguar_kit
+jaguar_kit.call_in_room("benches.gpu", "print_part", *sys.argv[2:])
+"""
+
+
+def print_part(name: str, device: str, kind: str) -> None:
+    """Prints the lines of a part as JSON, behind whatever else its process prints."""
+    lines = PARTS[name][0](Size(jk.pick_device(device), kind == "quick"))
+    print(json.dumps([asdict(line) for line in lines]))
+
+
 def run_part(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The lines of a part, made in a process of its own; one that says why where it failed."""
-    command = [sys.executable, __file__, name, options.device, "quick" if options.quick else "whole"]
+    kit = str(Path(jk.__file__).resolve().parent)  # the same one, whatever lies where the command is called
+    command = [sys.executable, "-c", PART, kit, name, options.device, "quick" if options.quick else "whole"]
     limit = PARTS[name][1] * (4 if options.quick else 1)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
@@ -282,10 +300,12 @@ def run_part(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     return [asdict(Line(name, math.nan, "", said=reason))]
 
 
-def gpu(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
     """Runs all parts, or those asked for, and prints the table as it grows."""
+    for part in set(options.parts or ()) - set(PARTS):
+        raise jk.KitError(f"--parts: {part!r} is not known; {jk.suggest(part, PARTS)}")
     device = jk.pick_device(options.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else bench.machine(2)["CPU"]
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else machine(2)["CPU"]
     versions = f"torch {torch.__version__}, CUDA {torch.version.cuda}"
     print(f"{name}, {versions}; {'tiny sizes, to try the script' if options.quick else 'best of several calls'}")
     print(f"{'what':<58}{'measured':>18}  {'target':<18}{'met':<5}", flush=True)
@@ -299,7 +319,9 @@ def gpu(options: argparse.Namespace) -> None:
         options.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
-if __name__ == "__main__":
-    part, device, kind = sys.argv[1:]
-    lines = PARTS[part][0](Size(jk.pick_device(device), kind == "quick"))
-    print(json.dumps([asdict(line) for line in lines]))
+def add_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--device", default="cuda", help="cuda or cpu")
+    add("--quick", action="store_true", help="tiny sizes, to try the script itself")
+    add("--parts", nargs="+", metavar="PART", help="only these (all)")
+    add("--json", type=output_file, metavar="FILE", help="file for the lines as JSON")

@@ -1,4 +1,4 @@
-"""Three weeks of photographs against a catalogue, with decisions in between: tools/bench.py season --data DIR.
+"""Three weeks of photographs, with decisions in between: python tools/bench.py season --data DIR.
 
 A fifth of the individuals are strangers: no catalogue has them. Encounters are dealt to the weeks whole. After a week a
 person decides, right with 95 %: yes where the animal is among the candidates, new where it is a stranger, else nothing.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaguar_kit import KitError, load_competition, quiet, room
+from jaguar_kit import KitError, load_competition, quiet
 
-decisions, identifying = room("identify.decisions"), room("identify.identify")
-COLUMNS, write_decisions = decisions.COLUMNS, decisions.write_decisions
-FRESH, SURE, identify = identifying.FRESH, identifying.SURE, identifying.identify
+from ..identify.confidence import FRESH, SURE
+from ..identify.decisions import COLUMNS, write_decisions
+from ..identify.identify import identify
+from .measuring import output_file
 
 
 def lay_out(data: Path, place: Path, weeks: int, seed: int) -> tuple[Path, list[Path], dict[str, str], set[str]]:
@@ -116,5 +116,19 @@ def season(options: argparse.Namespace) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-if __name__ == "__main__":
-    sys.exit("bench_season.py is a part of tools/bench.py")
+def run(options: argparse.Namespace) -> None:
+    table = season(options)
+    if options.out:
+        table.to_json(options.out, orient="records", indent=2)
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--data", required=True, help="folder in the competition's layout, with solution.csv")
+    model = command.add_mutually_exclusive_group(required=True)
+    model.add_argument("--backbone", help="name or safetensors file")
+    model.add_argument("--weights", help="a trained run, of other individuals")
+    add("--local", action="store_true", help="matching spots as well")
+    add("--sure", type=float, default=0.95, help="least probability of a sure name (0.95)")
+    add("--seed", type=int, default=0, help="of strangers, weeks and errors (0)")
+    add("--out", type=output_file, help="a JSON file")

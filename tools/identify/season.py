@@ -1,0 +1,92 @@
+"""A season: a catalogue, its new photographs, and how alike all of them are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaguar_kit import (
+    Embedder,
+    LocalFeatures,
+    Recipe,
+    check_model,
+    device_name,
+    echo,
+    embedder_for,
+    memory_format,
+    perceptual_hashes,
+)
+
+from .albums import Album, Shelf, embed_album, spots_of
+from .encounters import encounters_of, encounters_of_queries
+from .likeness import Likeness, with_spots
+from .photographs import Photographs
+
+
+@dataclass(frozen=True, eq=False)
+class Season:
+    """A catalogue, the photographs of a season, and how alike all of them are."""
+
+    shelf: Shelf
+    new: Album
+    likeness: Likeness
+    known_met: np.ndarray  # encounters of the catalogue's images
+    encounters: np.ndarray  # and of the photographs
+    features: LocalFeatures | None = None
+
+    @property
+    def known(self) -> pd.DataFrame:
+        return self.shelf.table
+
+    def among_known(self, rows: np.ndarray) -> np.ndarray:
+        total = len(self.known)
+        return self.likeness(rows + total, np.arange(total))
+
+    def among_new(self, rows: np.ndarray) -> np.ndarray:
+        total = len(self.known)
+        return self.likeness(rows + total, rows + total)
+
+
+def read_season(recipe: Recipe, photographs: Photographs, local: bool, device: torch.device) -> Season:
+    """Embeds all photographs, finds encounters, and matches spots where asked to."""
+    check_model(recipe)
+    embedder = embedder_for(recipe)[0].to(device, memory_format=memory_format(device)).eval()
+    *albums, new = embed_all(recipe, embedder, photographs, device)
+    shelf = Shelf(tuple(albums))
+    table = shelf.table.assign(day=lambda t: t.taken.str[:10])
+    identity = table.identity.to_numpy(str)
+    hashes = [perceptual_hashes(album.store.subset(album.rows)) for album in (*albums, new)]
+    known_met = encounters_of(table, np.concatenate(hashes[:-1]))
+    likeness = Likeness(torch.cat([shelf.embeddings, new.embeddings]), embedder.geometry)
+    encounters = encounters_of_queries(new.table, hashes[-1], as_alike_as_usual(likeness, identity, known_met))
+    if not local:
+        return Season(shelf, new, likeness, known_met, encounters)
+    features = spots_of([*albums, new], recipe.data.masks, device)
+    met = np.r_[known_met, known_met.max(initial=0) + 1 + encounters]
+    likeness = with_spots(likeness, features, identity, met, device)
+    return Season(shelf, new, likeness, known_met, encounters, features)
+
+
+def embed_all(recipe: Recipe, embedder: Embedder, photographs: Photographs, device: torch.device) -> list[Album]:
+    """Albums of the catalogue, of what was named since, and of the new photographs, which come last."""
+    known, grown, asked = photographs.known, photographs.grown, photographs.asked
+    count, individuals = sum(len(table) for _, table in (known, *grown)), known[1].identity.nunique()
+    echo(f"{len(asked[1])} photographs against {count} of {individuals} individuals on {device_name(device)}")
+    labels = ["embedding the catalogue", *["embedding what was named"] * len(grown), "embedding the photographs"]
+    return [embed_album(recipe, embedder, *one, device, label) for one, label in zip((known, *grown, asked), labels)]
+
+
+def as_alike_as_usual(likeness: Likeness, identity: np.ndarray, met: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Tells of new photographs (M,) which two, bool (M, M), are as alike as a catalogue's animal is across encounters.
+
+    identity and met (K,): of the catalogue's images, 500 of which or somewhat more are looked at.
+    """
+    total = len(identity)
+    part = np.arange(total)[:: max(1, total // 500)]
+    pairs = likeness(part, part)[(identity[part, None] == identity[part]) & (met[part, None] != met[part])]
+    usual = float(np.median(pairs)) if len(pairs) else math.inf
+    return lambda rows: likeness(rows + total, rows + total) >= usual
