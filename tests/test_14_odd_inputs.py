@@ -315,7 +315,7 @@ ROW = {"mark": "0" * 16, "image": "a.png", "root": "/x", "decision": "yes", "ide
 @pytest.mark.parametrize(
     ("key", "value"),
     [("weights", 0), ("weights", ["a"]), ("backbone", 3), ("catalogue", {}), ("queries", 5.5), ("local", "false"),
-     ("local", 1), ("sure", "0.9"), ("sure", 1), ("new", []), ("share_new", True)],
+     ("local", 1), ("weights", "a\0b"), ("sure", "0.9"), ("sure", 1), ("new", []), ("share_new", True)],
     ids=str,
 )  # fmt: skip
 def test_an_odd_setting_of_earlier_answers_names_its_file(key, value, tmp_path):

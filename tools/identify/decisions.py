@@ -153,6 +153,6 @@ def earlier_settings(previous: Path | None) -> dict[str, Any]:
     told = read_record(path, {}, remedy)
     for key, kind in KINDS_OF_SETTINGS.items():
         value = told.get(key)
-        if value is not None and type(value) is not kind:
+        if value is not None and (type(value) is not kind or "\0" in str(value)):
             raise damaged(path, f"{key}: {value!r}", remedy)
     return told
