@@ -5453,9 +5453,9 @@ def identity_balanced_map(
 def sorted_pairs(compared: Comparison) -> tuple[np.ndarray, np.ndarray]:
     """Similarities of all ordered pairs of one identity that count, and of two, each ascending."""
     matrix = compared.matrix.cpu()
-    images, counts = compared.sizes()
+    counts = compared.sizes()[1]
     met = count_codes(compared.met, compared.gallery_met)  # of a query's encounter, whoever they show
-    others = len(compared.gallery) - images - met + (images - counts)
+    others = len(compared.gallery) - met - counts
     kinds = [np.empty(int(number.sum()), matrix.numpy().dtype) for number in (counts, others)]
     filled = [0, 0]
     for rows, block in row_blocks(matrix):

@@ -436,6 +436,11 @@ def map_figure(embeddings: np.ndarray, labels: np.ndarray) -> Any | None:
 MOST_BANDS = 6  # variants whose bands can be told apart
 
 
+def by_epoch(runs: Mapping[str, pd.DataFrame], column: str) -> pd.DataFrame:
+    """A column of the logs by epoch (rows) and run (columns); NaN where a log of an earlier version lacks it."""
+    return pd.concat([log.set_index("epoch").reindex(columns=[column])[column] for log in runs.values()], axis=1)
+
+
 def bands_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: Sequence[tuple[str, str]]) -> Any:
     """Columns of the logs by epoch, a panel for each: every variant's mean over its seeds, and a band from lowest to
     highest, as far as all of its runs go; beyond, the single runs that still went on, thinly. `logs`: by variant, by
@@ -443,8 +448,7 @@ def bands_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: Sequen
     figure, axes = new_figure(5 * len(columns), 3.6, len(columns))
     for ax, (column, label) in zip(np.ravel(axes), columns):
         for i, (variant, runs) in enumerate(logs.items()):
-            told = [log.set_index("epoch").reindex(columns=[column])[column] for log in runs.values()]
-            wide = pd.concat(told, axis=1)
+            wide = by_epoch(runs, column)
             colour, mark = f"C{i % 10}", "o" if len(wide) < 5 else None
             style = ("-", "--", ":", "-.")[i // 10 % 4]
             every = wide.loc[: min(log.epoch.max() for log in runs.values())]
@@ -476,8 +480,7 @@ def losses_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: int =
         ax.set_visible(False)
     for ax, (variant, runs) in zip(np.ravel(axes), logs.items()):
         for column, style, label in (("train_loss", "-", "training"), ("val_loss", "--", "validation")):
-            told = [log.set_index("epoch").reindex(columns=[column])[column] for log in runs.values()]
-            wide = pd.concat(told, axis=1)
+            wide = by_epoch(runs, column)
             ax.plot(
                 wide.index, wide.mean(axis=1), style, color="C0", marker="o" if len(wide) < 5 else None, label=label
             )

@@ -93,6 +93,7 @@ def with_failed(summary: pd.DataFrame, failed: Iterable[str], rule: Divergence |
 
 
 LOSSES = ("train_loss", "val_loss")
+TIMES = ("seconds", "embedded_per_second")  # measures in which the very same runs differ
 
 
 def over_seeds(scores: pd.Series) -> dict[str, float]:
@@ -164,9 +165,7 @@ def identical_runs(one: pd.DataFrame, other: pd.DataFrame) -> bool:
 def results_of(table: pd.DataFrame, variant: str, seeds: Iterable[int]) -> pd.DataFrame:
     """What the runs of a variant measured, without the time that it took."""
     rows = table[table.variant == variant].set_index("seed").loc[list(seeds)]
-    return rows.drop(
-        columns=["variant", "seconds", "embedded_per_second", "background", "validated_on"], errors="ignore"
-    )
+    return rows.drop(columns=["variant", "background", "validated_on", *TIMES], errors="ignore")
 
 
 def costs_of(table: pd.DataFrame, name: str, first: str) -> dict[str, float]:
@@ -347,7 +346,7 @@ def learning_runs(table: pd.DataFrame) -> pd.DataFrame:
 
 def gain_words(trained: pd.DataFrame) -> list[str]:
     """What training adds to the plain backbone, whose features need none, also across encounters."""
-    measured = [name for name in MEASURES if name in trained and name not in ("seconds", "embedded_per_second")]
+    measured = [name for name in MEASURES if name in trained and name not in TIMES]
     trained = trained.drop_duplicates(["seed", *measured])  # the very same run is one, under how many names it stands
     gains = (trained["map"] - trained["plain"]).dropna() if "plain" in trained else pd.Series(dtype=float)
     if gains.empty:

@@ -23,14 +23,13 @@ from jaguar_kit import (
     load_recipe,
     open_safetensors,
     progress,
-    read_record,
     remove_path,
     weights_path,
     write_json,
 )
 
 from ..experiments.runs import folder_bytes
-from ..experiments.session import file_facts
+from ..experiments.session import file_facts, read_manifest
 from .client import kaggle_api, upload_package
 from .kernels import MODULE, RECIPES, check_no_password, check_user
 
@@ -90,9 +89,8 @@ def check_out(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise KitError(f"--out: {out}: is a file (expected a new folder, or an earlier package)")
     there = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir() or path.is_symlink()}
-    with suppress(KitError, OSError):
-        manifest = read_record(out / "manifest.json", {"jaguar_kit": str, "files": dict}, "")
-        there -= {"manifest.json", "dataset-metadata.json", *manifest["files"]}
+    with suppress(KitError):  # it is no package, so that nothing there is its own
+        there -= {"manifest.json", "dataset-metadata.json", *read_manifest(out)}
     if there:
         raise KitError(
             f"--out: {out}: holds something other than a package ({first_few(sorted(there), 3)}), which building would "
