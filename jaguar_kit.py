@@ -100,6 +100,7 @@ from kornia.filters import gaussian_blur2d
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from timm.layers import DropPath
 from timm.models import group_parameters
 from timm.optim import create_optimizer_v2, list_optimizers
 from torch import Tensor, nn
@@ -129,11 +130,11 @@ __all__ = [
     # 8. Samplers
     "random_batches", "balanced_batches", "pk_batches",
     # 9. Metrics
-    "average_precision", "identity_balanced_map", "retrieval_metrics", "mean_interval", "bootstrap_interval",
+    "average_precision", "identity_balanced_map", "retrieval_metrics", "mean_interval",
     # 10. Re-ranking and fusion
     "similarity_matrix", "similarity_rows", "top_k", "query_expansion", "database_augmentation", "k_reciprocal_rerank",
-    "blend", "rank_average", "Calibrator", "fit_calibration", "fuse", "shortlist_rescore", "closed_set_posterior",
-    "LocalFeatures", "extract_local", "local_similarity", "postprocess", "choose_steps",
+    "blend", "rank_average", "Calibrator", "fit_calibration", "fuse", "closed_set_posterior",
+    "postprocess", "choose_steps",
     # 11. Embedding and feature cache
     "embed", "flip_tta", "multi_scale_tta",
     # 12. Training
@@ -184,14 +185,21 @@ def suggest(word: object, known: Iterable[str], otherwise: str = "") -> str:
 # what tells, searches and packages lies in rooms, the modules of tools/, and is loaded when it is asked for
 
 ROOMS = "jaguar_kit_tools"  # the package that the rooms form, wherever they lie
-ROOM_OF_KIND = {"analysis": "experiments.analysis", "duplicates": "experiments.analysis"}  # registered there
+ROOM_OF_KIND = {  # where parts of these kinds are registered
+    **dict.fromkeys(("analysis", "duplicates"), "experiments.analysis"),
+    "ensemble": "experiments.ensemble",
+}
+ROOM_OF_PART = {  # single parts, likewise
+    ("postprocess", "local"): "experiments.spots",
+    ("split", "open_set"): "experiments.open_set",
+}
 ROOM_OF = {  # promised names that live in a room
     name: f"experiments.{room}"
     for room, names in {
         "analysis": "quality_signals representativeness uniqueness PairSimilarity duplicate_pairs connected_groups "
         "keep_sharpest pair_decisions curate",
         "figures": "contact_sheet tiles match_figure augmentation_sheet",
-        "findings": "summarise compare_variants",
+        "findings": "summarise compare_variants bootstrap_interval",
         "mini_dataset": "make_mini_dataset",
         "open_set": "open_set_score nearest_identities answers_of threshold_curve fit_thresholds cross_fitted_score "
         "write_answers validate_answers",
@@ -199,6 +207,7 @@ ROOM_OF = {  # promised names that live in a room
         "report": "write_report",
         "session": "run_kernel begin_kernel leave_results",
         "smoke": "smoke small_backbone",
+        "spots": "LocalFeatures extract_local local_similarity shortlist_rescore",
     }.items()
     for name in names.split()
 }
@@ -341,12 +350,13 @@ def registered(kind: str) -> list[str]:
     """All registered names of a kind, sorted."""
     if kind in ROOM_OF_KIND:
         room(ROOM_OF_KIND[kind])
-    return sorted(name for k, name in REGISTRY if k == kind)
+    return sorted({name for k, name in (*REGISTRY, *ROOM_OF_PART) if k == kind})
 
 
 def lookup(kind: str, name: str, where: str = "") -> Callable:
-    if kind in ROOM_OF_KIND and (kind, name) not in REGISTRY:
-        room(ROOM_OF_KIND[kind], where or kind)
+    place = ROOM_OF_PART.get((kind, name)) or ROOM_OF_KIND.get(kind)
+    if place and (kind, name) not in REGISTRY:
+        room(place, where or kind)
     if (kind, name) not in REGISTRY:
         if known := registered(kind):
             raise KitError(f"{where or kind}: there is no {kind} '{name}'; {suggest(name, known)}")
@@ -682,7 +692,6 @@ METRICS = tuple(name for name, measure in MEASURES.items() if measure.logged)
 Metric = Literal[METRICS]
 OutOfMemoryError = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)  # its name before torch 2.5
 Choice = Literal[Metric, "loss_and_accuracy", "last"]  # both better than at the epoch kept before; or no choice
-Ensemble = Literal["none", "mean", "rank", "calibrated", "posterior"]
 
 
 @dataclass(frozen=True)
@@ -726,6 +735,9 @@ class ModelConfig:
     freeze: bool = True  # only the head learns
     train_blocks: Count | None = None  # of a backbone that learns, how many of its last blocks do; null: all
     gradient_checkpointing: bool = False  # less memory for more time, in a backbone that learns
+    drop_path: Fraction = (
+        0.0  # share of a backbone's last block that is skipped at random as it learns; the first: none
+    )
     pooling: Annotated[Component, "pooling"] = Component("pooling", "native")
     head: Annotated[Component, "head"] = Component("head", "mlp")
     geometry: Annotated[Component, "geometry"] = Component("geometry", "cosine")  # how embeddings are compared
@@ -839,6 +851,7 @@ class Recipe:
     readings: tuple[Reading, ...] = ()  # where its text, its code and this recipe differ
     data: DataConfig = DataConfig()
     background: Annotated[Component, "background"] = Component("background", "original")
+    evaluated_background: Annotated[Component, "background"] | None = None  # of all but training; null: the same
     augment: tuple[Annotated[Component, "augmentation"], ...] = ()
     model: ModelConfig = ModelConfig()
     loss: Annotated[Component, "loss"] = Component("loss", "arcface")
@@ -851,7 +864,7 @@ class Recipe:
     postprocess: tuple[Annotated[Component, "postprocess"], ...] = ()  # steps from embeddings to scores, or auto
     checkpoint: PathText | None = None  # weights.safetensors of an earlier run, or its folder, to start from
     soup: tuple[PathText, ...] = ()  # further weights of the same model, averaged with the checkpoint's
-    ensemble: Ensemble = "none"  # of all runs, into one more submission
+    ensemble: Annotated[Component, "ensemble"] = Component("ensemble", "none")  # of all runs: one more submission
     seed: Seed = 42
     seeds: tuple[Seed, ...] = ()  # each variant runs once with each of them
     variants: dict = field(default_factory=dict)  # name: {why: one line, then the settings that differ}
@@ -1058,7 +1071,7 @@ def check_parts(recipe: Recipe, where: str) -> None:
     wants_classes = {
         "open_set.decide: softmax": open_set.decide == "softmax",
         "postprocess: posterior": any(step.name == "posterior" for step in recipe.postprocess),
-        "ensemble: posterior": recipe.ensemble == "posterior",
+        "ensemble: posterior": recipe.ensemble.name == "posterior",
         f"train.select: {train.select}": "accuracy" in train.select,
         f"train.monitor: {train.monitor}": "accuracy" in train.monitor,
     }
@@ -1074,6 +1087,17 @@ def check_parts(recipe: Recipe, where: str) -> None:
             f"{where}: open_set.threshold: null is fitted on identities held out whole, but data.split '{split}' holds "
             "out none (expected data.split: open_set, or a number such as 0.65)"
         )
+    if hasattr(lookup("head", model.head.name), "fit_scatter") and not model.freeze:
+        raise KitError(
+            f"{where}: model.head: '{model.head.name}' is fitted to features that stay (expected freeze: true)"
+        )
+    if model.drop_path and model.freeze:
+        raise KitError(
+            f"{where}: model.drop_path: {model.drop_path} of a frozen backbone (expected 0, or freeze: false)"
+        )
+    before = [part for part in recipe.loss.settings.get("parts", [recipe.loss]) if part.settings.get("before_neck")]
+    if before and (model.head.name != "bn_neck" or recipe.loss.name != "sum"):
+        raise KitError(f"{where}: loss: before_neck needs model.head bn_neck, and a classifier beside it in a sum")
     if train.mixes and not loss.per_sample:
         needs = "needs a loss on single images, such as arcface"
         raise KitError(f"{where}: train.mix: '{train.mix.name}' {needs}; {named} looks at pairs")
@@ -1932,7 +1956,8 @@ def load_competition(root: str | Path, masks: str | None = None) -> Competition:
     if (root / "train.csv").is_file():
         found = load_tables(root)
     else:
-        found = load_metadata(root) if (root / "metadata.csv").is_file() else load_folders(root, masks)
+        tells = room("experiments.open_set", str(root / "metadata.csv")) if (root / "metadata.csv").is_file() else None
+        found = tells.load_metadata(root) if tells else load_folders(root, masks)
     unnamed = sorted(p.name for p in root.iterdir() if p.is_dir() and MASKS.fullmatch(p.name)) if masks is None else []
     note = f"{root}: {first_few(unnamed)} may hold masks, and is not read (name it in data.masks)"
     return with_views(with_solution(found)).noted(note if unnamed else "")
@@ -1953,38 +1978,6 @@ def load_tables(root: Path) -> Competition:
     paths = locate_images(root, "test", filenames, root / "test.csv", "query_image, gallery_image")
     test = pd.DataFrame({"filename": filenames, "path": paths})
     return Competition(root, train, pairs, test).noted(*notes, note_on_unlisted(root, "test", paths))
-
-
-METADATA = ("image_id", "identity", "path", "orientation", "species", "split")  # date and dataset may be there too
-
-
-def load_metadata(root: Path) -> Competition:
-    """AnimalCLEF's layout: metadata.csv lists the database, with identities, and the queries, without."""
-    table = root / "metadata.csv"
-    rows = read_table(table, METADATA).drop(columns=["filename"], errors="ignore")
-    rows = rows.rename(columns={"image_id": "filename"})
-    check_unique(rows.filename, table, "image_id")
-    labels = rows.columns.intersection(["species", "orientation", "split", "dataset"])
-    rows[labels] = rows[labels].map(clean_label)
-    strange = sorted(set(rows.split) - {"database", "query"})
-    if strange:
-        raise KitError(f"{table}: split: {strange[0]!r} is not known (expected database or query)")
-    check_images(table, "path", root, rows.path)
-    check_unique(rows.path.map(os.path.normpath), table, "path")
-    train, test = (rows[rows.split == part].reset_index(drop=True) for part in ("database", "query"))
-    told = test.filename[test.identity.map(clean_label) != ""]
-    if len(told):
-        raise KitError(
-            f"{table}: identity: given for {len(told)} queries, such as {told.iloc[0]} (expected empty; what is known "
-            "of queries goes into solution.csv, for scoring only)"
-        )
-    if train.empty:
-        raise KitError(f"{table}: split: no row is of the database, which tells the known individuals")
-    notes = clean_labels(table, train, "identity")
-    if "dataset" in rows and (nameless := rows.species == "").any():
-        notes.append(f"{table}: species: empty in {nameless.sum()} rows, where dataset stands for it")
-        train, test = (t.assign(species=t.species.where(t.species != "", t.dataset)) for t in (train, test))
-    return Competition(root, train, None, test.drop(columns="identity"), open_set=True).noted(*notes)
 
 
 NEW = "new_individual"  # the answer for an animal that nobody knows
@@ -2599,34 +2592,6 @@ def no_split(train: pd.DataFrame, hashes: Callable[[], np.ndarray], split_seed: 
     return [(np.arange(len(train)), np.arange(0))]
 
 
-@register("split", "open_set")
-def open_set_split(
-    train: pd.DataFrame,
-    hashes: Callable[[], np.ndarray],
-    split_seed: int,
-    validation: Annotated[float, Range(above=0, high=0.9)] = 0.2,
-    unknown: Annotated[float, Range(above=0, high=0.5)] = 0.1,
-) -> list[Split]:
-    """A share of the identities is held out whole, of each species, to validate what nobody knows; else stratified.
-
-    Of identities with one image none is held out; the others' images are split by identity as `stratified` does.
-    """
-    species = train.species if "species" in train else pd.Series("", index=train.index)
-    counts = train.identity.map(train.identity.value_counts())
-    rng, held_out = np.random.default_rng(split_seed), []
-    for _, names_there in sorted(train.identity[counts > 1].groupby(species[counts > 1])):
-        pool = sorted(set(names_there))
-        if len(pool) < 3:
-            raise KitError(
-                f"data.split: open_set needs three identities with two images or more a species, not {len(pool)}"
-            )
-        held_out += list(rng.permutation(pool)[: max(1, round(unknown * len(pool)))])
-    unknown_rows = train.identity.isin(held_out).to_numpy()
-    kept = np.flatnonzero(~unknown_rows)
-    parts = stratified_split(train.iloc[kept], hashes, split_seed, validation)
-    return [(kept[a], np.sort(np.r_[kept[b], np.flatnonzero(unknown_rows)])) for a, b in parts]
-
-
 @register("split", "burst_safe")
 def burst_safe_split(
     train: pd.DataFrame,
@@ -2812,10 +2777,7 @@ def encounters_in(table: pd.DataFrame, column: str) -> np.ndarray:
 def with_encounters(
     competition: Competition, asked: str | None, hashes: Callable[[int, int], np.ndarray]
 ) -> Competition:
-    """The tables with a column encounter, and a note on what tells it; hashes: (first, count) of the stored images.
-
-    Of test images they are looked for only where a solution scores them.
-    """
+    """The tables with a column encounter, and a note on what tells it; hashes: (first, count) of the stored images."""
     train, test = competition.train, competition.test
     if asked is not None:
         check_column(train, asked, "data.encounter")
@@ -2823,15 +2785,17 @@ def with_encounters(
     if column is not None:  # an encounter may have images in both tables
         codes = encounters_in(pd.concat([train, test], ignore_index=True), column)
     else:
-        codes = find_bursts(train, hashes(0, len(train)))
-        if competition.solution is not None and len(test):
-            of_test = find_bursts(test.assign(identity=""), hashes(len(train), len(test)))
-            codes = np.r_[codes, len(train) + of_test]
+        codes = np.r_[find_bursts(train, hashes(0, len(train))), len(train) + np.arange(len(test))]
+    if len(test) and not (column in test and test[column].fillna("").astype(str).str.strip().any()):
+        of_test = find_bursts(test.assign(identity=""), hashes(len(train), len(test)))
+        codes = np.r_[codes[: len(train)], codes.max(initial=0) + 1 + of_test]
     train, of_test = train.assign(encounter=codes[: len(train)]), codes[len(train) :]
     shared = int(train.encounter.duplicated(keep=False).sum())
     how = f"are told by the column {column}" if column else "are near-duplicates with neighbouring file numbers"
     note = f"encounters {how}: {shared} of {len(train)} training images share one with another"
     test = test.assign(encounter=of_test) if len(of_test) else test
+    if len(of_test) and (again := int(test.encounter.duplicated(keep=False).sum())):
+        note += f", and {again} of {len(test)} test images do"
     return replace(competition, train=train, test=test).noted(note if shared else "")
 
 
@@ -2891,7 +2855,8 @@ class Images:
 
 def data_key(recipe: Recipe) -> str:
     """Runs with the same key share their images and splits."""
-    return fingerprint(asdict(recipe.data), recipe.background.name)
+    other = recipe.evaluated_background
+    return fingerprint(asdict(recipe.data), recipe.background.name, *([] if other is None else [other.name]))
 
 
 def subset_path(subset: str, folder: Path | None) -> Path:
@@ -3004,7 +2969,8 @@ def notes_on_masks(recipe: Recipe, store: ImageStore, root: Path, most: int = 25
 
     KitError where the background needs them, unless `data.unmasked` keeps it.
     """
-    needed = recipe.background.build().needs_masks
+    behind = [recipe.background, *([] if recipe.evaluated_background is None else [recipe.evaluated_background])]
+    needed = any(one.build().needs_masks for one in behind)
     if not store.has_masks:
         found = f"background: {recipe.background.name!r} needs masks, but the images in {root} have no alpha"
         if needed and recipe.data.unmasked == "stop":
@@ -3199,6 +3165,28 @@ class SwapBackground(BackgroundOnly):
         other = (torch.arange(len(rgb)) + int(torch.randint(1, max(2, len(rgb)), ()))) % len(rgb)
         other = other.to(rgb.device, non_blocking=True)
         return alpha * rgb + (1 - alpha) * super().change(rgb[other], alpha[other])
+
+
+@register("background", "mixed")
+class MixedBackground(Background):
+    """For each image one of several backgrounds, drawn anew each time by their shares.
+
+    of: their shares by their names; null: original and gray, as often.
+    """
+
+    drawn = True
+    of: dict[str, Fraction] | None = None
+
+    def __post_init__(self) -> None:
+        self.shares = {"original": 0.5, "gray": 0.5} if self.of is None else self.of
+        if sum(self.shares.values()) <= 0 or "mixed" in self.shares:
+            raise KitError(f"background mixed: of: {self.of} (expected names of others, and shares above 0)")
+        self.parts = nn.ModuleList([build("background", name) for name in self.shares])
+
+    def change(self, rgb: Tensor, alpha: Tensor) -> Tensor:
+        drawn = torch.multinomial(torch.tensor([*self.shares.values()]), len(rgb), replacement=True).to(rgb.device)
+        painted = torch.stack([part(rgb, alpha) for part in self.parts])
+        return painted[drawn, torch.arange(len(rgb), device=rgb.device)]
 
 
 @register("background", "inpaint")
@@ -3416,7 +3404,7 @@ class Preparation:
         std: Sequence[float],
         crop: float = 1.0,
     ):
-        self.background = background.build()
+        self.behind, self.background = background, background.build()
         steps = flat_steps(a.build() for a in augment)
         geometric = kornia_augmentation.GeometricAugmentationBase2D
         self.moving = list(itertools.takewhile(lambda step: getattr(step, "moves", isinstance(step, geometric)), steps))
@@ -3788,12 +3776,26 @@ def mlp_head(
     return initialised(nn.Sequential(*modules, nn.Linear(in_features, output), nn.BatchNorm1d(output)), init)
 
 
+class Neck(nn.Sequential):
+    """A layer, or none, then batch norm, and dropout where it is asked for."""
+
+    @property
+    def layer(self) -> nn.Module:
+        return self[0] if isinstance(self[0], nn.Linear) else nn.Identity()
+
+    @property
+    def behind(self) -> nn.Module:
+        return self[1:] if isinstance(self[0], nn.Linear) else self[:]
+
+
 @register("head", "bn_neck")
-def bn_neck(in_features: int, output: Width | None = None) -> nn.Module:
-    """Batch norm without a shift upon the features, or upon a linear layer to `output` of them (Luo et al. 2019)."""
+def bn_neck(in_features: int, output: Width | None = None, dropout: Fraction = 0.0) -> nn.Module:
+    """Batch norm without a shift upon the features, or upon a linear layer to `output` of them (Luo et al. 2019), and
+    dropout behind it."""
     neck = nn.BatchNorm1d(output or in_features)
     neck.bias.requires_grad_(False)
-    return nn.Sequential(*([nn.Linear(in_features, output, bias=False)] if output else []), neck)
+    layer = [nn.Linear(in_features, output, bias=False)] if output else []
+    return Neck(*layer, neck, *([nn.Dropout(dropout)] if dropout else []))
 
 
 @register("head", "none")
@@ -3802,6 +3804,46 @@ def no_head(in_features: int) -> nn.Module:
     head = nn.Identity()
     head.num_features = in_features
     return head
+
+
+@register("head", "whiten")
+class Whiten(Part):
+    """Unit features whitened by their scatter within individuals: W ** -1/2 (x - mean), nothing of which is learned by
+    gradients; W is shrunk towards a multiple of the identity. Of a frozen backbone, and only where identities that it
+    was not fitted on are told better by it; else features stay as they are.
+
+    >>> head = Whiten(in_features=2)
+    >>> head.fit_scatter(torch.eye(2).repeat(4, 1), np.repeat([0, 1], 4))
+    >>> head(torch.eye(2)).shape
+    torch.Size([2, 2])
+    """
+
+    in_features: int
+    shrinkage: Annotated[float, Range(above=0, high=1)] = 0.1
+
+    def __post_init__(self) -> None:
+        self.num_features = self.in_features
+        self.register_buffer("mean", torch.zeros(self.in_features))
+        self.register_buffer("matrix", torch.eye(self.in_features))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (l2_normalize(features.float()) - self.mean) @ self.matrix
+
+    def fit_scatter(self, features: Tensor, codes: np.ndarray) -> None:
+        """Fits mean and matrix to features (N, D) of individuals (N,)."""
+        points, rows = l2_normalize(features.double().cpu()), torch.from_numpy(np.asarray(codes))
+        means = torch.zeros(int(rows.max()) + 1, points.shape[1], dtype=torch.float64).index_add_(0, rows, points)
+        within = points - (means / torch.bincount(rows).clamp(min=1)[:, None])[rows]
+        scatter = within.T @ within / len(points)
+        values, vectors = torch.linalg.eigh(scatter)
+        values = (1 - self.shrinkage) * values.clamp(min=0) + self.shrinkage * values.mean().clamp(min=1e-12)
+        self.mean.copy_(points.mean(0))
+        self.matrix.copy_(vectors * values.rsqrt() @ vectors.T)
+
+    def leave(self) -> None:
+        """Makes it leave features as they are."""
+        self.mean.zero_()
+        self.matrix.copy_(torch.eye(self.in_features))
 
 
 def head_width(head: nn.Module) -> int:
@@ -4019,7 +4061,14 @@ class Embedder(nn.Module):
 
     def from_pooled(self, vectors: Tensor) -> Tensor:
         """Embeddings (B, D) of what `pooled` gave."""
-        return self.geometry(self.head(self.pooling.finish(vectors)))
+        return self.around_neck(vectors)[1]
+
+    def around_neck(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """What a bn_neck is given, or any other head, and the embeddings (B, D)."""
+        before, neck = self.pooling.finish(vectors), self.head
+        if isinstance(neck, Neck):
+            before, neck = neck.layer(before), neck.behind
+        return before, self.geometry(neck(before))
 
     def from_features(self, features: Tensor) -> Tensor:
         """Embeddings (B, D) of the features of a frozen backbone."""
@@ -4496,6 +4545,17 @@ def learn_last_blocks(backbone: nn.Module, count: int) -> None:
         parameter.requires_grad_(layers[name] >= blocks[-count])
 
 
+def set_drop_path(backbone: nn.Module, rate: float) -> None:
+    """Stochastic depth (Huang et al. 2016): blocks are skipped at random in training, the last one at this rate."""
+    names = ("drop_path", "drop_path1", "drop_path2")
+    blocks = [block for block in backbone.modules() if any(hasattr(block, name) for name in names)]
+    if not blocks:
+        raise KitError(f"model.drop_path: a {type(backbone).__name__} has no blocks to skip (expected 0)")
+    for number, block in enumerate(blocks):
+        for name in filter(partial(hasattr, block), names):
+            setattr(block, name, DropPath(rate * number / max(len(blocks) - 1, 1)))
+
+
 def build_embedder(model: ModelConfig | Mapping | str, backbone: nn.Module | None = None) -> Embedder:
     """Backbone (loaded, unless it is given), pooling, head and geometry of a recipe; weights on the CPU.
 
@@ -4514,6 +4574,8 @@ def build_embedder(model: ModelConfig | Mapping | str, backbone: nn.Module | Non
     embedder.input_size, embedder.crop = model.input_size, model.crop
     if model.train_blocks and not model.freeze:
         learn_last_blocks(backbone, model.train_blocks)
+    if model.drop_path:
+        set_drop_path(backbone, model.drop_path)
     if model.gradient_checkpointing and not model.freeze:
         if not hasattr(backbone, "set_grad_checkpointing"):
             raise KitError(f"model.gradient_checkpointing: a {type(backbone).__name__} can't do it; set it to false")
@@ -4653,7 +4715,8 @@ class MarginSoftmax(IdentityLoss):
 
     def per_sample_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         cosine = self.cosines(embeddings)
-        target = self.with_margin(cosine.gather(1, labels[:, None]), embeddings)
+        own = [] if getattr(self, "margins", None) is None else [self.margins_by_identity[labels, None]]
+        target = self.with_margin(cosine.gather(1, labels[:, None]), embeddings, *own)
         logits = self.scale * cosine.scatter(1, labels[:, None], target)
         losses = F.cross_entropy(logits, labels, reduction="none")
         return losses, torch.ones_like(losses, dtype=torch.bool)
@@ -4668,18 +4731,31 @@ def safe_angle(cosine: Tensor) -> Tensor:
 class ArcFace(MarginSoftmax):
     """Additive angular margin: cos(theta_y + m), m in radians (Deng et al. 2019).
 
-    Beyond theta_y = pi - m it goes on as cos(theta_y) - m sin(m), which keeps falling.
+    Beyond theta_y = pi - m it goes on as cos(theta_y) - m sin(m), which keeps falling. margins: dynamic ones, from that
+    of the identity with most images to that of the one with fewest, linear in n ** -1/4 of their n (Ha et al. 2020).
 
     >>> build("loss", "arcface", embedding_dim=2, num_identities=3, margin=0.5).with_margin(torch.tensor(1.0), None)
     tensor(0.8776)
     """
 
     margin: Angle = 0.5  # m
+    margins: Annotated[tuple[Angle, Angle], Rising()] | None = None  # least and greatest, in place of the one
 
-    def with_margin(self, cosine: Tensor, embeddings: Tensor) -> Tensor:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.margins is not None:
+            if self.counts is None:
+                raise KitError(f"loss: margins: {list(self.margins)} need counts, the images of each identity")
+            rarity = torch.tensor(self.counts, dtype=torch.float64).clamp(min=1) ** -0.25
+            span = (rarity - rarity.min()) / (rarity.max() - rarity.min()).clamp(min=1e-12)
+            told = self.margins[0] + (self.margins[1] - self.margins[0]) * span
+            self.register_buffer("margins_by_identity", told.float(), persistent=False)
+
+    def with_margin(self, cosine: Tensor, embeddings: Tensor, margin: Tensor | None = None) -> Tensor:
+        m = self.margin if margin is None else margin
+        cos, sin = (math.cos(m), math.sin(m)) if margin is None else (m.cos(), m.sin())
         sine = (1 - cosine.square()).clamp(min=1e-12).sqrt()  # the clamp keeps the gradient finite at |cos| = 1
-        shifted = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
-        return torch.where(cosine > -math.cos(self.margin), shifted, cosine - self.margin * math.sin(self.margin))
+        return torch.where(cosine > -cos, cosine * cos - sine * sin, cosine - m * sin)
 
 
 @register("loss", "focal_arcface")
@@ -4817,6 +4893,38 @@ class HyperbolicArcFace(ArcFace):
         return 2 * torch.exp(-self.geometry.distance(points, proxies)) - 1
 
 
+@register("loss", "center")
+class CenterLoss(IdentityLoss):
+    """Half the squared distance to the centre of its identity (Wen et al. 2016): 1/2 |x - c_y| ** 2.
+
+    A centre moves towards its images of a batch, in training, by alpha sum(x - c) / (1 + n). It pulls together and
+    pushes nothing apart, and wants a loss beside it that does.
+
+    >>> build("loss", "center", embedding_dim=2, num_identities=3).eval()(torch.ones(4, 2), torch.zeros(4).long())
+    tensor(1.)
+    """
+
+    per_sample = True
+    alpha: Fraction = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.register_buffer("weight", torch.zeros(self.num_identities, self.embedding_dim))
+
+    @torch.no_grad()
+    def move(self, offsets: Tensor, labels: Tensor) -> None:
+        total = torch.zeros_like(self.weight).index_add_(0, labels, offsets.to(self.weight))
+        times = torch.bincount(labels, minlength=len(self.weight))[:, None]
+        self.weight += self.alpha * total / (1 + times)
+
+    def per_sample_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        offsets = embeddings - self.weight[labels].to(embeddings)
+        if self.training:
+            self.move(offsets.detach(), labels)
+        losses = offsets.square().sum(1) / 2
+        return losses, torch.ones_like(losses, dtype=torch.bool)
+
+
 # losses on the pairs of a batch
 
 
@@ -4838,6 +4946,7 @@ class Triplet(IdentityLoss):
     batch_hard: each anchor's farthest positive and nearest negative (Hermans et al. 2017). semi_hard: for each positive
     the nearest negative beyond it, or the farthest if there is none (Schroff et al. 2015). An anchor without a positive
     is left out, or counts as one whose positive is itself (alone: itself). squared: by squared distances, as FaceNet's.
+    before_neck: in training by what a bn_neck is given, beside a classifier behind it (Luo et al. 2019).
 
     >>> embeddings, labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0, 1, 1])
     >>> float(build("loss", "triplet", embedding_dim=2, num_identities=2)(embeddings, labels))
@@ -4849,6 +4958,7 @@ class Triplet(IdentityLoss):
     mining: Literal["batch_hard", "semi_hard"] = "batch_hard"
     alone: Literal["left_out", "itself"] = "left_out"  # an anchor without a positive, in batch_hard
     squared: bool = False
+    before_neck: bool = False
 
     def per_sample_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         vectors = l2_normalize(embeddings)
@@ -4969,8 +5079,13 @@ class WeightedSum(Part):
     def logits(self, embeddings: Tensor) -> Tensor | None:
         return next((logits for loss in self.losses if (logits := loss.logits(embeddings)) is not None), None)
 
-    def forward(self, embeddings: Tensor, labels: Tensor, *sample_weight: Tensor) -> Tensor:
-        return sum(w * loss(embeddings, labels, *sample_weight) for w, loss in zip(self.factors, self.losses))
+    def forward(
+        self, embeddings: Tensor, labels: Tensor, *sample_weight: Tensor, before: Tensor | None = None
+    ) -> Tensor:
+        def seen(loss: nn.Module) -> Tensor:
+            return before if before is not None and getattr(loss, "before_neck", False) else embeddings
+
+        return sum(w * loss(seen(loss), labels, *sample_weight) for w, loss in zip(self.factors, self.losses))
 
 
 @register("loss", "cross_entropy_triplet")
@@ -5060,6 +5175,35 @@ def balanced_batches(
     length = per_identity or max(map(len, members))
     drawn = np.concatenate([repeat_rows(own, length, rng) for own in members])
     return cut_batches(rng.permutation(drawn), batch_size)
+
+
+@register("sampler", "encounter")
+def encounter_batches(
+    rows: np.ndarray, codes: np.ndarray, batch_size: int, rng: np.random.Generator, met: np.ndarray
+) -> list[np.ndarray]:
+    """One image of every encounter an epoch, drawn anew each time, in random order; met: their encounters (N,).
+
+    >>> met = np.array([0, 0, 0, 1])
+    >>> [len(batch) for batch in encounter_batches(np.arange(4), met, 8, np.random.default_rng(0), met)]
+    [2]
+    """
+    drawn = [rng.choice(own) for own in rows_by_code(rows, met).values()]
+    return cut_batches(rng.permutation(drawn), batch_size)
+
+
+@register("sampler", "by_rarity")
+def rarity_batches(
+    rows: np.ndarray, codes: np.ndarray, batch_size: int, rng: np.random.Generator, power: Fraction = 0.5
+) -> list[np.ndarray]:
+    """As many images as there are, each drawn with a chance of n ** -power of its identity's n images (power 0.5: 1 /
+    sqrt(n), Mahajan et al. 2018).
+
+    >>> [len(batch) for batch in rarity_batches(np.arange(9), np.arange(9) // 6, 4, np.random.default_rng(0))]
+    [4, 5]
+    """
+    counts = np.bincount(pd.factorize(codes)[0])[pd.factorize(codes)[0]]
+    chance = counts.astype(float) ** -power
+    return cut_batches(rng.choice(rows, len(rows), p=chance / chance.sum()), batch_size)
 
 
 @register("sampler", "pk")
@@ -5551,48 +5695,6 @@ def interval_over_identities(values: np.ndarray, codes: np.ndarray, level: float
     return mean_interval(mean_by_identity(values, codes), level, FEWEST)
 
 
-@checked
-def bootstrap_interval(
-    similarity: Any,
-    labels: Any,
-    baseline: Any = None,
-    over: Literal["identities", "queries"] = "identities",
-    rounds: Count = 2000,
-    level: Annotated[float, Range(above=0, high=0.999999)] = 0.95,
-    seed: Natural = 0,
-    encounters: Any = None,
-    gallery_labels: Any = None,
-    gallery_encounters: Any = None,
-) -> tuple[float, float]:
-    """Interval (low, high) of the identity-balanced mAP.
-
-    over="identities": would other animals give the same? Student's interval over identities, which for twelve, twenty
-    and forty-eight of them holds the truth as often as it says (a percentile bootstrap is too narrow); NaN below ten.
-    over="queries": would other images of these animals? Percentiles of `rounds` draws of queries within each identity
-    (Efron & Tibshirani 1993). With `baseline`, another similarity (N, N) of the same images, it is the interval of the
-    paired difference similarity minus baseline: one that excludes 0 is a gain beyond this noise. Encounters and a
-    gallery of its own as in `average_precision`.
-
-    >>> similarity = [[1.0, 0.9, 0.1, 0.2], [0.9, 1.0, 0.3, 0.2], [0.1, 0.3, 1.0, 0.8], [0.2, 0.2, 0.8, 1.0]]
-    >>> bootstrap_interval(similarity, ["a", "a", "b", "b"], over="queries")
-    (1.0, 1.0)
-    """
-    told = (labels, encounters, gallery_labels, gallery_encounters)
-    compared = compare(similarity, *told)
-    values, codes = score_queries(compared).precision, compared.labels
-    if baseline is not None:
-        values = values - score_queries(compare(baseline, *told)).precision
-    if over == "identities":
-        return interval_over_identities(values, codes, level)
-    groups = [values[(codes == code) & ~np.isnan(values)] for code in np.unique(codes[~np.isnan(values)])]
-    if not groups:
-        return math.nan, math.nan
-    rng = np.random.default_rng(seed)
-    drawn = np.mean([g[rng.integers(len(g), size=(rounds, len(g)))].mean(1) for g in groups], 0)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 # 10. Re-ranking and fusion
 # ----------------------------------------------------------------------------------------------------------------------
 
@@ -6067,51 +6169,6 @@ def mean_of_calibrated(
     return fused
 
 
-@checked
-def shortlist_rescore(
-    similarity: Any,
-    score_pairs: Callable[[np.ndarray, np.ndarray], Any],
-    k: Natural = 20,
-    own_gallery: bool | None = None,
-) -> Any:
-    """Orders each query's k best candidates anew by a pair function; all other candidates stay behind them.
-
-    similarity (N, M); own_gallery as in `rank_average`. score_pairs(queries, candidates), both int64
-    (P,), gives P scores of any scale, such as counts of matched keypoints. Within a row the new scores are mapped to
-    the range of values that the shortlist had, so that they compare with the rest (a little above it where all are
-    alike there).
-
-    >>> similarity = np.array([[0.9, 0.8, 0.1]])
-    >>> shortlist_rescore(similarity, lambda queries, candidates: candidates == 1, k=2).tolist()
-    [[0.8, 0.9, 0.1]]
-    """
-    matrix = as_matrix(similarity).clone()
-    own = is_own(matrix, own_gallery)
-    k = min(k, matrix.shape[1] - own)
-    if k < 2:
-        return as_given(matrix, similarity)
-    values, candidates = most_similar(matrix, k, own)
-    queries = np.repeat(np.arange(len(matrix)), k)
-    if not callable(score_pairs):
-        raise KitError(f"shortlist_rescore: score_pairs: a {type(score_pairs).__name__} (expected a function of pairs)")
-    scores = score_pairs(queries, candidates.cpu().numpy().ravel())
-    try:
-        scores = torch.as_tensor(as_array(scores, np.float64))
-    except (ValueError, TypeError) as error:
-        raise KitError(f"shortlist_rescore: score_pairs: {error} (expected {len(queries)} numbers)") from None
-    if scores.shape != (len(queries),) or not torch.isfinite(scores).all():
-        raise KitError(
-            f"shortlist_rescore: score_pairs must give {len(queries)} finite scores, gave shape {tuple(scores.shape)}"
-        )
-    scores = scores.view(-1, k).to(matrix.device)
-    low, high = scores.amin(1, keepdim=True), scores.amax(1, keepdim=True)
-    share = ((scores - low) / (high - low).clamp(min=1e-300)).to(matrix)
-    least = values[:, -1:]
-    mapped = least + share * torch.maximum(values[:, :1] - least, 1e-4 * least.abs().clamp(min=1))
-    matrix.scatter_(1, candidates, torch.where(high == low, values, mapped))
-    return as_given(matrix, similarity)
-
-
 # evidence beyond the likeness of embeddings: whom a classifier would name, and spots that match
 
 
@@ -6141,37 +6198,6 @@ def closed_set_posterior(logits: Any, form: Agreement = "hellinger", temperature
     return as_given(found, given[0])
 
 
-@dataclass(frozen=True, eq=False)
-class LocalFeatures:
-    """Spots of N images: where they are, in [0, 1] of width and height, and what they look like, at unit length.
-
-    >>> spots = LocalFeatures(torch.zeros(2, 3, 2), torch.eye(3).repeat(2, 1, 1))
-    >>> spots.matches(0, 1)[2]  # of three spots that match, each 1 - 0.7
-    tensor([0.3000, 0.3000, 0.3000])
-    """
-
-    places: Tensor  # (N, K, 2), x and y
-    descriptors: Tensor  # (N, K, D), zero where an image has fewer than K
-    key: str = ""  # changes with the images, the detector and its weights
-
-    def matches(self, one: int, other: int, margin: float = 0.7) -> tuple[Tensor, Tensor, Tensor]:
-        """Places (P, 2) in one image and in the other that match, and the strength (P,), the strongest first."""
-        cosine = self.descriptors[one].float() @ self.descriptors[other].float().T
-        strength, column = mutual_matches(cosine[None], margin)
-        kept = torch.nonzero(strength[0] > 0)[:, 0]
-        kept = kept[strength[0, kept].argsort(descending=True)]
-        return self.places[one, kept], self.places[other, column[0, kept]], strength[0, kept]
-
-
-def mutual_matches(cosine: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-    """Of cosines (B, K, L) each spot's strength, (cosine - margin)+ where two are each other's nearest, else 0, and its
-    nearest column: (B, K) both."""
-    best, column = cosine.max(2)
-    rows = torch.arange(cosine.shape[1], device=cosine.device)
-    mutual = cosine.argmax(1).gather(1, column) == rows
-    return torch.where(mutual, F.relu(best - margin), 0), column
-
-
 def as_store(images: Any) -> ImageStore:
     """Images as a store, whose key changes with their pixels."""
     check_pixels(images)
@@ -6179,146 +6205,6 @@ def as_store(images: Any) -> ImageStore:
         return images
     pixels = np.ascontiguousarray(images)
     return ImageStore(pixels, fingerprint(pixels.shape, hashlib.sha256(pixels.tobytes()).hexdigest()))
-
-
-Detector = Literal["aliked", "disk", "sift"]
-DETECTORS = {  # kornia's class, and what the file of its weights is called
-    "aliked": ("ALIKED", "aliked_n16"),
-    "disk": ("DISK", "disk"),
-    "sift": ("SIFTFeature", ""),
-}
-
-
-def detector_weights(name: str, given: str | None) -> Path | None:
-    """The file of a detector's weights, None where it needs none; KitError where file or detector are missing."""
-    from kornia import feature
-
-    kind, file = DETECTORS[name]
-    if not hasattr(feature, kind):
-        raise KitError(
-            f"local.detector: kornia {kornia.__version__} has no {name!r} (expected a newer kornia, or sift)"
-        )
-    path = find_weights([file], given, "local.weights") if file else None
-    if file and path is None:
-        raise KitError(
-            f"local.detector: no weights for {name!r} (expected {file}.safetensors in local.weights, "
-            f"${WEIGHTS_VARIABLE}, {KAGGLE_INPUT} or weights/; or detector: sift, which needs none)"
-        )
-    return path
-
-
-def load_detector(name: str, points: int, weights: str | None = None) -> Callable[[Tensor], list[tuple]]:
-    """RGB (B, 3, H, W) in [0, 1] -> for each image places (K, 2) in px and descriptors (K, D), the surest first.
-
-    ALIKED (Zhao et al. 2023) and DISK (Tyszkiewicz et al. 2020) need weights, SIFT (Lowe 2004) does not.
-    """
-    from kornia import feature
-
-    path = detector_weights(name, weights)
-    if name == "sift":
-        sift = feature.SIFTFeature(points)
-
-        def described(images: Tensor) -> list[tuple]:
-            frames, response, descriptors = sift(images.mean(1, keepdim=True))  # filled up with spots of no response
-            return [(f[r > 1e-6][:, :, 2], d[r > 1e-6]) for f, r, d in zip(frames, response, descriptors)]
-
-        return described
-    model = feature.ALIKED("aliked-n16", points, 0.0) if name == "aliked" else feature.DISK()
-    load_strictly(model, load_safetensors(path)[0], path)
-    model.eval()
-
-    def found(images: Tensor) -> list[tuple]:
-        told = model(images) if name == "aliked" else model(images, points, pad_if_not_divisible=True)
-        scores = [one.keypoint_scores if hasattr(one, "keypoint_scores") else one.detection_scores for one in told]
-        orders = [score.argsort(descending=True) for score in scores]
-        return [(one.keypoints[order], one.descriptors[order]) for one, order in zip(told, orders)]
-
-    found.model = model
-    return found
-
-
-@checked
-@torch.no_grad()
-def extract_local(
-    images: ImageStore | np.ndarray,
-    detector: Detector = "aliked",
-    points: Count = 512,
-    weights: str | None = None,
-    device: Any = "cpu",
-) -> LocalFeatures:
-    """The surest `points` spots of each image, inside its mask where there is one; kept in the cache.
-
-    >>> extract_local(np.zeros((2, 64, 64, 3), np.uint8), "sift", points=8).descriptors.shape
-    torch.Size([2, 8, 128])
-    """
-    images = as_store(images)
-    if not len(images):
-        raise KitError("extract_local: images: there are none (expected uint8 (N, S, S, 3 or 4), or an ImageStore)")
-    if (side := min(images[0].shape[:2])) < 16:
-        raise KitError(f"extract_local: images: of {side} px (expected 16 px or more, to find spots in)")
-    device = usable_device(device)
-    path = detector_weights(detector, weights)
-    version, by = "" if path is None else version_of(path), computed_by(None, torch.device(device))
-    key = fingerprint("local 4" if detector == "sift" else "local 2", images.key, detector, points, version, by)
-
-    def look() -> dict[str, Tensor]:
-        detect, rows = load_detector(detector, 2 * points if images.has_masks else points, weights), []
-        if hasattr(detect, "model"):
-            detect.model.to(device)
-        for position in progress(range(len(images)), "looking for spots"):
-            pixels = images.read([position]).to(device).float() / 255
-            where, what = detect(pixels[:, :3])[0]
-            inside = torch.ones(len(where), dtype=torch.bool, device=where.device)
-            if images.has_masks and len(where):
-                x, y = where.round().long().T.clamp(0, pixels.shape[-1] - 1)
-                inside = pixels[0, 3, y, x] > 0.5
-            where, what = where[inside][:points] / (pixels.shape[-1] - 1), l2_normalize(what[inside][:points])
-            rows.append([F.pad(x, (0, 0, 0, points - len(x))).cpu() for x in (where.float(), what.half())])
-        return dict(zip(("places", "descriptors"), map(torch.stack, zip(*rows))))
-
-    path = cache_dir() / "local" / f"{key}.safetensors"
-    return LocalFeatures(**kept_or_made(path, ("places", "descriptors"), len(images), look), key=key)
-
-
-def usable_device(device: Any) -> torch.device:
-    """The device of this name; KitError where there is none."""
-    try:
-        return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise KitError(
-            f"device: {device!r}: {one_line(error, 120)} (expected cpu, or cuda where there is a GPU)"
-        ) from None
-
-
-@checked
-@torch.no_grad()
-def local_similarity(
-    features: LocalFeatures, margin: Fraction = 0.7, pairs: Any = None, device: Any = "cpu", block: Count = 32
-) -> Tensor:
-    """Sum over matching spots of (cosine - margin)+ for all pairs of images, or where `pairs` (N, N) is true: (N, N).
-
-    Two spots match where each is the other's nearest. An image with itself has 0.
-
-    >>> local_similarity(LocalFeatures(torch.zeros(2, 3, 2), torch.eye(3).repeat(2, 1, 1)))
-    tensor([[0.0000, 0.9000],
-            [0.9000, 0.0000]])
-    """
-    if not isinstance(features, LocalFeatures):
-        raise KitError(f"local_similarity: features: a {type(features).__name__} (expected what extract_local gives)")
-    total = len(features.descriptors)
-    wanted = torch.ones(total, total, dtype=torch.bool) if pairs is None else torch.as_tensor(pairs)
-    if wanted.shape != (total, total):
-        raise KitError(f"local_similarity: pairs: shape {tuple(wanted.shape)} (expected {total} x {total})")
-    wanted = wanted != 0
-    wanted = (wanted | wanted.T).triu(1)
-    described = features.descriptors.to(device)
-    described = described if described.is_cuda else described.float()
-    found = torch.zeros(total, total)
-    for i in progress(range(total), "matching spots"):
-        for others in wanted[i].nonzero()[:, 0].split(block):
-            cosine = torch.einsum("kd,bld->bkl", described[i], described[others.to(described.device)]).float()
-            found[i, others] = mutual_matches(cosine, margin)[0].sum(1).cpu()
-    return found + found.T
 
 
 # post-processing: a recipe's steps from embeddings to the similarities that are submitted
@@ -6338,10 +6224,12 @@ class Retrieval:
     images: Callable[[int], ImageStore] | None = None  # px -> the images in squares of that size
     device: torch.device = CPU
     training: Callable[[], Tensor] | None = None  # embeddings of the training images (M, D)
+    encounters: np.ndarray | None = None  # (N,) of the images, where some share one
     similarity: Tensor | Callable[[], Tensor] | None = None  # (N, N)
     evidence: Mapping[str, Tensor] = field(default_factory=dict)  # (N, N) by what it is: larger, more alike
-    matched: tuple[LocalFeatures, Tensor] | None = None  # the spots that `local` has looked at, and what matched (N, N)
+    matched: tuple[Any, Tensor] | None = None  # the spots that `local` has looked at, and what matched (N, N)
     lengths: Tensor | None = None  # (N, 1) of the embeddings before a step replaced them
+    shares: Tensor | None = None  # (N, C) how probably each image shows each identity, once `posterior` has asked
 
     @staticmethod
     def of(embeddings: Any, views: Any = None, geometry: Any = None, *others: Any) -> Retrieval:
@@ -6387,7 +6275,8 @@ class Retrieval:
 
 @register("postprocess", "auto")
 def auto_step(state: Retrieval) -> Retrieval:
-    """Stands for the simplest steps that can't be told from the best ones, which `choose_steps` finds.
+    """Stands for all evidence that there is, fused: tta, posterior where the loss has classes, local where its weights
+    lie; or for other steps, where validation images show them to be better (`choose_steps`).
 
     >>> choose_steps(["auto"], torch.eye(4), np.array(["a", "a", "b", "b"])).parts
     ()
@@ -6479,6 +6368,32 @@ def blend_step(state: Retrieval, raw_weight: Fraction = 0.2) -> Retrieval:
     return replace(state, similarity=blend(state.raw, state.matrix(), raw_weight))
 
 
+@register("postprocess", "encounters")
+def encounters_step(state: Retrieval) -> Retrieval:
+    """Two images are as alike as those of their two encounters are on average: what is known to be one animal is one
+    query, and one answer. Encounters are those of `data.encounter`; a solution is not needed.
+
+    >>> postprocess(["encounters"], torch.eye(4), encounters=[0, 0, 1, 1]).shape
+    torch.Size([4, 4])
+    """
+    if state.encounters is None:
+        return state
+    return replace(state, similarity=mean_over_encounters(state.matrix(), state.encounters))
+
+
+def mean_over_encounters(similarity: Tensor, encounters: np.ndarray) -> Tensor:
+    """Mean of the similarities (N, N) over all pairs of two images' encounters (N,), an image with itself left out."""
+    codes = torch.from_numpy(pd.factorize(encounters)[0]).to(similarity.device)
+    sizes, own = torch.bincount(codes).double(), similarity.diagonal().double()
+    by_row = similarity.new_zeros(len(sizes), len(codes)).double().index_add_(0, codes, similarity.double())
+    total = by_row.new_zeros(len(sizes), len(sizes)).index_add_(1, codes, by_row)
+    pairs = sizes[:, None] * sizes
+    total.diagonal().sub_(torch.zeros_like(sizes).index_add_(0, codes, own))
+    pairs.diagonal().sub_(sizes)
+    mean = (total / pairs.clamp(min=1)).to(similarity)
+    return mean[codes][:, codes].fill_diagonal_(1)
+
+
 @register("postprocess", "posterior", reads="embeddings", makes="evidence")
 def posterior_step(state: Retrieval, form: Agreement = "hellinger", temperature: Positive | None = None) -> Retrieval:
     """`closed_set_posterior` by the loss's logits; the temperature is fitted in validation where it is null.
@@ -6490,48 +6405,22 @@ def posterior_step(state: Retrieval, form: Agreement = "hellinger", temperature:
         raise KitError(
             "postprocess: posterior needs a loss with a class for each identity, such as arcface, and their logits"
         )
-    found = torch.as_tensor(closed_set_posterior(state.logits(state.lengthened()), form, temperature or 1.0))
-    return state.with_evidence("posterior", found.to(state.raw).clamp_(min=1e-12).log_(), torch.exp)
-
-
-@register("postprocess", "local", reads="images", makes="evidence")
-def local_step(
-    state: Retrieval,
-    detector: Detector = "aliked",
-    size: Pixels = 480,
-    points: Annotated[int, Range(low=1, high=8192)] = 512,
-    margin: Fraction = 0.7,
-    shortlist: Natural = 0,
-    weights: PathText | None = None,
-) -> Retrieval:
-    """Spots that match (`local_similarity`), in images of `size` px; of all pairs, or of the `shortlist` nearest.
-
-    >>> images = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
-    >>> postprocess([{"name": "local", "detector": "sift", "size": 64}], torch.eye(2), images=images).shape
-    torch.Size([2, 2])
-    """
-    if state.images is None:
-        raise KitError("postprocess: local looks at the images again, but there are embeddings alone (give images)")
-    images = state.images(size)
-    features = extract_local(images, detector, points, weights, state.device)
-    nearest = ranked_neighbours(state.matrix(), min(shortlist + 1, len(state.raw))) if shortlist else None
-    told = None if nearest is None else [len(nearest), zlib.crc32(nearest.cpu().numpy().tobytes())]
-    path = cache_dir() / "local" / f"{fingerprint('matches 2', features.key, margin, told)}.safetensors"
-
-    def match() -> dict[str, Tensor]:
-        pairs = None if nearest is None else torch.zeros(len(images), len(images)).scatter_(1, nearest.cpu(), 1).bool()
-        return {"strength": local_similarity(features, margin, pairs, state.device)}
-
-    strength = kept_or_made(path, ("strength",), len(images), match)["strength"].to(state.raw).log1p()
-    return replace(state.with_evidence("local", strength, to_unit_scale), matched=(features, strength))
+    logits = state.logits(state.lengthened()) / (temperature or 1.0)
+    found = torch.as_tensor(closed_set_posterior(logits, form))
+    told = state.with_evidence("posterior", found.to(state.raw).clamp_(min=1e-12).log_(), torch.exp)
+    return replace(told, shares=logits.softmax(1))
 
 
 @register("postprocess", "fuse", reads="evidence", makes="similarity")
 def fuse_step(
-    state: Retrieval, kind: Literal["sum", "logistic", "isotonic", "rank"] = "sum", weights: tuple[float, ...] = ()
+    state: Retrieval,
+    kind: Literal["sum", "logistic", "isotonic", "rank"] = "sum",
+    weights: tuple[float, ...] = (),
+    by: Literal["pairs", "query"] = "pairs",
 ) -> Retrieval:
-    """Likeness and the evidence of earlier steps together: each standardised over all pairs and added (sum), weighted
-    by logistic regression or calibrated by isotonic regression, both fitted in validation, or by mean ranks.
+    """Likeness and the evidence of earlier steps together: each standardised and added (sum), weighted by logistic
+    regression or calibrated by isotonic regression, both fitted in validation, or by mean ranks. A sum is standardised
+    `by` all pairs, or by those of each query.
 
     >>> postprocess(["posterior", "fuse"], torch.eye(4), logits=torch.eye(4)).shape
     torch.Size([4, 4])
@@ -6541,8 +6430,28 @@ def fuse_step(
         raise KitError(f"postprocess: fuse.weights: {len(weights)} for {', '.join(state.evidence)} (expected one each)")
     if kind == "rank":
         return state.fused(rank_average(*strengths, weights=weights, own_gallery=True))
-    factors = weights or [1 / max(spread_of_pairs(one), 1e-12) for one in strengths]
-    return state.fused(weighted_to_unit_scale(strengths, factors, state.raw))
+    if weights and by == "pairs":
+        return state.fused(weighted_to_unit_scale(strengths, weights, state.raw))
+    return state.fused(standardised_sum(strengths, weights or [1.0] * len(strengths), by))
+
+
+def standardised_sum(matrices: Sequence[Tensor], weights: Sequence[float], by: str = "pairs") -> Tensor:
+    """The weighted sum of evidence (N, N), each standardised over all pairs, or over the pairs of each query, mapped to
+    [0, 1]."""
+    if by == "query":
+        return weighted_to_unit_scale(list(map(standardised_by_query, matrices)), weights, matrices[0])
+    factors = [weight / max(spread_of_pairs(one), 1e-12) for weight, one in zip(weights, matrices)]
+    return weighted_to_unit_scale(matrices, factors, matrices[0])
+
+
+def standardised_by_query(matrix: Tensor) -> Tensor:
+    """Each row (N, N) with mean 0 and standard deviation 1 over the other images; 0 where they are all alike."""
+    found, others = torch.empty_like(matrix), max(len(matrix) - 1, 1)
+    for rows, block in row_blocks(matrix, diagonal=0.0):
+        block = block - block.sum(1, keepdim=True) / others
+        block.diagonal(rows.start).fill_(0)
+        found[rows] = block / (block.square().sum(1, keepdim=True) / others).sqrt().clamp(min=1e-12)
+    return found
 
 
 def weighted_rows(
@@ -6606,13 +6515,14 @@ def postprocess(
     logits: Any = None,
     images: Any = None,
     training: Any = None,
+    encounters: Any = None,
 ) -> Any:
     """Similarities (N, N) after the steps, from embeddings (N, D).
 
     steps: parts, or what names them in a recipe, such as "k_reciprocal"; views: (scales, flip) -> embeddings (N, D) of
     such views, which tta asks for; logits (N, C), for posterior; images: uint8 (N, S, S, 3 or 4) or an ImageStore, or
-    a function of px that gives them, for local; training: embeddings (M, D), for k_reciprocal. Nothing is fitted; the
-    posterior's temperature is 1.
+    a function of px that gives them, for local; training: embeddings (M, D), for k_reciprocal; encounters (N,), for
+    encounters. Nothing is fitted; the posterior's temperature is 1.
 
     >>> postprocess(["query_expansion", {"name": "k_reciprocal", "k1": 2}], np.eye(4)).shape
     (4, 4)
@@ -6623,7 +6533,10 @@ def postprocess(
     told = None if logits is None else logits if callable(logits) else lambda _: as_matrix(logits, "logits")
     sized = None if images is None else images if callable(images) else lambda _: as_store(images)
     graph = None if training is None else lambda: as_matrix(training, "training")
-    state = Retrieval.of(embeddings, views, geometry, told, sized, CPU, graph)
+    met = None if encounters is None else as_labels(encounters, "encounters")
+    state = Retrieval.of(embeddings, views, geometry, told, sized, CPU, graph, met)
+    if met is not None and len(met) != len(state.raw):
+        raise KitError(f"postprocess: encounters: {len(met)} for {len(state.raw)} images (expected one for each)")
     return as_given(run_steps(without_fitting(parts), state).matrix(), embeddings)
 
 
@@ -6691,9 +6604,9 @@ def fit_steps(
     return fitted, states
 
 
-def without_fitting(parts: Sequence[Component]) -> tuple[Component, ...]:
-    """The steps where no image was validated: none for auto, and what would be fitted at its default."""
-    told = [part for part in parts if part.name != "auto"]
+def without_fitting(parts: Sequence[Component], named: bool = False) -> tuple[Component, ...]:
+    """The steps where no image was validated: of auto its first choice, and what would be fitted at its default."""
+    told = as_steps(first_choice(named, seen=True)) if [part.name for part in parts] == ["auto"] else parts
     return tuple(replace(p, settings={}) if needs_fitting(p) and p.name == "fuse" else p for p in told)
 
 
@@ -6777,7 +6690,14 @@ AUTO_CANDIDATES = (  # as a recipe tells steps
 )
 GRAPH_CANDIDATES = ([{**MIDDLE, "training": True}],)
 # where the loss has classes
-NAMING_CANDIDATES = (["posterior"], ["tta", "posterior"], ["posterior", "fuse"], ["tta", "posterior", "fuse"])
+NAMING_CANDIDATES = (["posterior"], ["tta", "posterior"], ["posterior", "fuse"])
+
+
+def first_choice(named: bool, seen: bool) -> list[str]:
+    """The steps that auto begins with: the evidence that there is, fused. named: by classes; seen: images are there."""
+    spots = seen and rooms_folder() is not None and room("experiments.spots").at_hand()
+    evidence = [*(["posterior"] if named else []), *(["local"] if spots else [])]
+    return [*(["tta"] if seen else []), *evidence, *(["fuse"] if evidence else [])]
 
 
 def describe_steps(steps: Sequence[Component]) -> str:
@@ -6792,6 +6712,7 @@ class ChosenSteps:
     parts: tuple[Component, ...]
     fitted: Sequence[Step]
     rows: list[dict[str, Any]]
+    states: Sequence[Retrieval]  # before the steps that are used, and after each
     why: str = ""  # nothing was chosen where something was to be
 
     def scores(self, suffix: str) -> dict[str, float]:
@@ -6806,18 +6727,20 @@ def choose_steps(
     """The steps to use, and what each candidate gave on the validation images beside raw similarities.
 
     embeddings (N, D), or a `Retrieval`, which has more to look at; labels and encounters (N,). Fixed steps are used as
-    they are, and measured one after the other. Of the candidates for `auto` the one with the fewest steps is taken that
-    can't be told from the best: the paired bootstrap interval over identities of its difference to the best one holds
-    0, wider the more candidates there are (Bonferroni). It is the mAP across encounters that decides, where they are
-    told. What is fitted, such as the posterior's temperature, is fitted on one half of the identities and measured on
-    the other; what is used then is fitted on all. Below FEWEST identities nothing is chosen.
+    they are, and measured one after the other. `auto` begins with all evidence that there is, fused, and leaves it for
+    the best of those lists whose gain over it has an interval above 0: Student's, over identities, wider the more
+    candidates there are (Bonferroni). It is the mAP across encounters that decides, where they are told. What is
+    fitted, such as the posterior's temperature, is fitted on one half of the identities and measured on the other; what
+    is used then is fitted on all. Below FEWEST identities the first list stays.
 
     >>> choose_steps(["k_reciprocal"], torch.eye(4), np.array(["a", "a", "b", "b"])).parts[0].name
     'k_reciprocal'
     """
     parts, labels = as_steps(steps), as_labels(labels)
     encounters = None if encounters is None else as_labels(encounters, "encounters")
-    state = embeddings if isinstance(embeddings, Retrieval) else Retrieval.of(embeddings)
+    state = (
+        embeddings if isinstance(embeddings, Retrieval) else replace(Retrieval.of(embeddings), encounters=encounters)
+    )
     if not len(labels):
         raise KitError("choose_steps: labels: there are none (expected one for each of the validation images)")
     automatic = [part.name for part in parts] == ["auto"]
@@ -6825,7 +6748,9 @@ def choose_steps(
     if automatic:
         every = (*AUTO_CANDIDATES, *(GRAPH_CANDIDATES if state.training else ()))
         every += NAMING_CANDIDATES if state.logits else ()
-        candidates = [as_steps(candidate) for candidate in every if state.views or "tta" not in candidate]
+        first = as_steps(first_choice(state.logits is not None, state.views is not None))
+        others = [as_steps(candidate) for candidate in every if state.views or "tta" not in candidate]
+        candidates = [*others, *([] if first in others else [first])]
         measured = [measure_steps(candidate, state, *told, first=-1)[0] for candidate in candidates]
     else:
         candidates = [parts[:i] for i in range(len(parts) + 1)]
@@ -6833,18 +6758,18 @@ def choose_steps(
     chosen, why = len(candidates) - 1, ""
     counted = {kind: len(np.unique(codes[~np.isnan(values)])) for kind, values in measured[0].items() if kind != TOP1}
     kind = next((kind for kind in ("_across", "") if counted.get(kind, 0) >= FEWEST), None)
+    if automatic:
+        chosen = candidates.index(first)
     if automatic and kind is None:
-        chosen, why = 0, f"auto chooses nothing by {counted.get('', 0)} identities (expected at least {FEWEST})"
+        why = f"auto keeps its first list: {counted.get('', 0)} identities are too few to choose by (expected {FEWEST})"
     elif automatic:
-        maps = [mean_or_nan(mean_by_identity(found[kind], codes)) for found in measured]
-        best = int(np.nanargmax(maps))
-        behind = [gain_interval(measured[best][kind] - found[kind], codes, len(maps) - 1)[0] for found in measured]
-        as_good = [i for i, low in enumerate(behind) if i == best or low <= 0]
-        chosen = min(as_good, key=lambda i: (len(candidates[i]), -maps[i]))
+        gains = [found[kind] - measured[chosen][kind] for found in measured]
+        better = [i for i, gain in enumerate(gains) if gain_interval(gain, codes, len(gains) - 1)[0] > 0]
+        chosen = max(better, key=lambda i: mean_or_nan(mean_by_identity(gains[i], codes)), default=chosen)
     rows = rows_of_steps(map(describe_steps, candidates), measured, codes)
     rows = [{**row, "used": number == chosen} for number, row in enumerate(rows)]
-    fitted, _ = fit_steps(candidates[chosen], state, *told, np.ones(len(labels), bool))
-    return ChosenSteps(candidates[chosen], fitted, rows, why)
+    fitted, states = fit_steps(candidates[chosen], state, *told, np.ones(len(labels), bool))
+    return ChosenSteps(candidates[chosen], fitted, rows, states, why)
 
 
 # 11. Embedding and feature cache
@@ -7179,7 +7104,7 @@ def features_cache_key(
         embedder.backbone_fingerprint,
         config.model.backbone,
         embedder.pooling.kind,
-        asdict(config.background),
+        asdict(preparation.behind),
         (preparation.input_size, preparation.mean, preparation.std, preparation.crop),
         computed_by(precision, source.device),
         *(([asdict(step) for step in config.augment], *drawn) if drawn else ()),
@@ -7602,6 +7527,26 @@ def tracking(recipe: Recipe, folder: Path) -> Any:
     return room("experiments.tracking").tracking(recipe, folder)
 
 
+def fit_where_better(head: nn.Module, features: Tensor, codes: np.ndarray, met: np.ndarray | None) -> str:
+    """Fits a head by `fit_scatter` to features (N, D) of individuals (N,) where cross-fitting over individuals shows a
+    gain in mAP, across encounters (N,) where those are told; why not, where it stays as features are."""
+    half = np.isin(codes, np.random.default_rng(0).permutation(codes.max() + 1)[::2])
+    gains = np.full(len(codes), math.nan)
+    for fitted, asked in ((half, ~half), (~half, half)):
+        if fitted.any() and asked.any():
+            head.fit_scatter(features[fitted], pd.factorize(codes[fitted])[0])
+            told, own = (codes[asked], None if met is None else met[asked]), features[asked]
+            whitened, plain = (average_precision(similarity_rows(one), *told) for one in (head(own), own))
+            gains[asked] = whitened - plain
+    low, high = interval_over_identities(gains, codes)
+    if low > 0:
+        head.fit_scatter(features, codes)
+        return ""
+    head.leave()
+    few = f"fewer than {FEWEST} individuals tell whether it helps"
+    return few if math.isnan(low) else f"it changes mAP by {low:+.3f} to {high:+.3f} on others than it was fitted on"
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """What a trainer learns from: where inputs come from, labels, and who trains and validates."""
@@ -7687,6 +7632,7 @@ class Trainer:
                 epoch_ended(row)
             echo(f"  going on after epoch {self.history[-1]['epoch']} from {checkpoint}")
         else:
+            self.fit_head()
             self.update_average()
             nothing = {"epoch": 0, "train_loss": math.nan, "batch_top1": math.nan}
             measured = {**self.validate()[0], **self.learned_exponent(), **self.plain_map()}
@@ -7752,7 +7698,10 @@ class Trainer:
         """The batches of an epoch, the same whenever they are asked for."""
         rows, rng = self.task.train, np.random.default_rng((self.recipe.seed, epoch))
         codes = self.task.labels[torch.from_numpy(rows)].numpy()
-        drawn = self.recipe.train.sampler(rows, codes, self.recipe.train.batch_size, rng)
+        sampler, told = self.recipe.train.sampler, []
+        if "met" in parameters_of(lookup("sampler", sampler.name)):
+            told = [rows if self.task.met is None else self.task.met[torch.from_numpy(rows)].numpy()]
+        drawn = sampler(rows, codes, self.recipe.train.batch_size, rng, *told)
         return [np.ascontiguousarray(batch, np.int64) for batch in drawn]
 
     def train_epoch(self, epoch: int, stage: int, step_ended: Callable[[], bool]) -> dict[str, float]:
@@ -7932,10 +7881,12 @@ class Trainer:
         labels: identities (B,), and encounters where they are told.
         """
         with mixed_precision(pooled.device, self.precision):
-            embeddings = self.embedder.from_pooled(pooled)
+            before, embeddings = self.embedder.around_neck(pooled)
         if mixed:
             return mixed_loss(self.loss, embeddings, labels[0], *mixed), labels[0].new_zeros(5)
-        return self.loss(embeddings, labels[0]), mining_of(self.embedder.geometry, embeddings, *labels)
+        given = {"before": before} if any(getattr(one, "before_neck", False) for one in self.loss.modules()) else {}
+        loss = self.loss(embeddings, labels[0], **given)
+        return loss, mining_of(self.embedder.geometry, embeddings, *labels)
 
     def check_losses(self) -> None:
         """Moves what the last steps measured to the CPU; TrainingFailed names the first loss that is not a number.
@@ -8000,17 +7951,32 @@ class Trainer:
                 found["map_across"] = identity_balanced_map(similarity, labels, self.task.encounters)
         return {metric: found[metric] for metric in METRICS}, embeddings
 
-    def plain_map(self) -> dict[str, float]:
-        """mAP of the pooled features by their cosine, without any head: what training is to add to."""
-        embedder, positions = self.embedder, self.task.validation
-        if not len(positions):
-            return {"plain_map": math.nan, "plain_map_across": math.nan}
+    def without_head(self, positions: np.ndarray) -> Tensor:
+        """Pooled features (N, D) of the images at these positions."""
+        embedder = self.embedder
         whole = embedder.head, embedder.geometry
         embedder.head, embedder.geometry = nn.Identity(), Cosine()
         try:
-            similarity = similarity_matrix(self.embed_shared(positions, self.task.evaluated_at(self.stage)))
+            return self.embed_shared(positions, self.task.evaluated_at(self.stage))
         finally:
             embedder.head, embedder.geometry = whole
+
+    def fit_head(self) -> None:
+        """Fits a head that is fitted, not learned, to the training images."""
+        rows, head = torch.from_numpy(self.task.train), self.embedder.head
+        if hasattr(head, "fit_scatter"):
+            met = None if self.task.met is None else self.task.met[rows].numpy()
+            features, codes = self.without_head(self.task.train).float(), self.task.labels[rows].numpy()
+            if why := fit_where_better(head.cpu(), features, codes, met):
+                echo(f"  note: model.head: {self.recipe.model.head.name} is left out: {why}")
+            head.to(next(self.embedder.backbone.parameters()).device)
+
+    def plain_map(self) -> dict[str, float]:
+        """mAP of the pooled features by their cosine, without any head: what training is to add to."""
+        positions = self.task.validation
+        if not len(positions):
+            return {"plain_map": math.nan, "plain_map_across": math.nan}
+        similarity = similarity_matrix(self.without_head(positions))
         labels = self.task.labels[torch.from_numpy(positions)]
         found = by_kind(identity_balanced_map, similarity, labels, self.task.encounters)
         return {f"plain_map{kind}": value for kind, value in found.items()}
@@ -8033,7 +7999,7 @@ class Trainer:
         own = self.embed(shard(positions), source)
         return own if len(own) == len(positions) else gather_rows(own.to(self.device), len(positions)).cpu()
 
-    def retrieval(self, positions: np.ndarray, embeddings: Tensor) -> Retrieval:
+    def retrieval(self, positions: np.ndarray, embeddings: Tensor, encounters: np.ndarray | None) -> Retrieval:
         """What post-processing may look at of the images at `positions`, whose embeddings are (N, D)."""
         pixels, geometry = self.task.pixels, self.embedder.geometry
 
@@ -8055,6 +8021,7 @@ class Trainer:
             lambda size: self.task.at_size(size).subset(positions),
             pixels.device,
             cache(lambda: self.embed(self.task.train)),
+            encounters,
         )
 
     def where_embeddings_lie(self, embeddings: Tensor) -> dict[str, float]:
@@ -8582,8 +8549,8 @@ SHAPE_OF_METRICS = {  # what of metrics.json is read, where it is there; "": eve
 }
 
 
-ARRAYS = dict.fromkeys(("embeddings", "similarity", "logits"), (2, "f"))  # dimensions, kind
-ARRAYS |= dict.fromkeys(("images", "labels", "paths", "trained"), (1, "U"))
+ARRAYS = dict.fromkeys(("embeddings", "similarity", "likeness", "strength", "shares"), (2, "f"))  # dimensions, kind
+ARRAYS |= dict.fromkeys(("images", "labels", "paths", "trained", "identities"), (1, "U"))
 
 
 def read_arrays(path: Path, *needed: str) -> dict[str, np.ndarray]:
@@ -8757,7 +8724,7 @@ def settings_that_count(recipe: Recipe | Mapping) -> dict[str, Any]:
         else:
             flat[dotted] = value
 
-    walk({k: v for k, v in raw.items() if k not in (*WORDS, "name")}, "")
+    walk({k: v for k, v in raw.items() if k not in (*WORDS, "name", "ensemble")}, "")
     drawn = getattr(REGISTRY.get(("background", flat.get("background.name"))), "drawn", False)
     drawn = drawn or flat.get("augment") or flat.get("train.mix.name", "none") != "none"
     alike = flat.get("model.freeze") and not drawn  # parts of a batch draw for themselves, and batch norm sees them
@@ -8779,9 +8746,9 @@ def check_model(recipe: Recipe) -> None:
     if recipe.model.pretrained and not whole:
         find_backbone_weights(recipe.model.backbone, recipe.model.weights)
     for step in recipe.postprocess:
-        if step.name == "local":
-            told = {**settings_of(step.kind, step.name), **step.settings}
-            detector_weights(told["detector"], told["weights"])
+        check = getattr(lookup(step.kind, step.name), "check", None)
+        if check is not None:
+            check({**settings_of(step.kind, step.name), **step.settings})
 
 
 # several processes that share the work
@@ -9045,7 +9012,7 @@ def write_results(
         echo(f"  note: the checkpoint was trained on {len(known)} of {len(rows)} validation images, which flatters mAP")
     metrics = {**told, "per_identity": {}}
     if len(labels):
-        state = trainer.retrieval(task.validation, embeddings)
+        state = trainer.retrieval(task.validation, embeddings, task.encounters)
         kept_apart = {metric: told[metric] for metric in ("val_loss", "accuracy", "map_across")}
         metrics = {**kept_apart, **retrieval_metrics(state.raw, labels)}
         metrics["validated"] = evidence_of(labels, list(kept["paths"]), task.encounters)
@@ -9055,25 +9022,22 @@ def write_results(
             metrics.update(chosen.scores("_postprocessed"), postprocess=chosen.rows)
         if chosen.why:
             echo(f"  note: postprocess: {chosen.why}")
-        final = (
-            run_steps(steps, state) if recipe.ensemble != "none" or "local" in [p.name for p in chosen.parts] else state
-        )
-        if recipe.ensemble != "none":
-            kept["similarity"] = final.matrix().numpy()
-        if final.matched and rooms_folder() is not None:
-            metrics["matches"] = room("experiments.figures").match_examples(final, [*rows], labels, task.encounters)
-        if recipe.ensemble == "posterior":
-            kept["logits"] = state.logits(embeddings).numpy()
+        kept |= evidence_kept(chosen.states, identities)
+        if chosen.states[-1].matched:
+            draw = room("experiments.figures").match_examples
+            metrics["matches"] = draw(chosen.states[-1], [*rows], labels, task.encounters)
     else:
-        steps = without_fitting(recipe.postprocess)
+        vector = torch.zeros(1, embedder.embedding_dim, device=trainer.device)
+        steps = without_fitting(recipe.postprocess, class_logits(trainer.loss, vector) is not None)
     save_arrays(place / "validation.npz", **kept)
     if competition.pairs is not None:
-        metrics.update(write_test_results(competition, trainer, steps, place))
+        metrics.update(write_test_results(competition, trainer, steps, identities, place))
     if asks_who_is_new(recipe, competition) and (competition.open_set or len(labels)):
         judge = room("experiments.open_set").OpenSetJudge(trainer, competition, identities)
         metrics["open_set"] = judge.judge(embeddings, place)
     if recipe.test_backgrounds and len(labels):
-        metrics["other_backgrounds"] = map_on_backgrounds(trainer, labels)
+        looked = rooms_for("test_backgrounds are left out")
+        metrics["other_backgrounds"] = room("experiments.scenes").map_on_backgrounds(trainer, labels) if looked else {}
     save_weights(place / "weights.safetensors", trainer, identities, {m: metrics[m] for m in METRICS}, trained)
     write_json(place / "metrics.json", {**metrics, **run_facts(trainer)})
     if trainer.stopped != "max_hours":
@@ -9098,26 +9062,6 @@ def evidence_of(labels: np.ndarray, paths: Sequence[str], met: np.ndarray | None
 
     across = {} if met is None else {"across": told(met)}
     return {"images": len(labels), **told(None), **across, "on": fingerprint(sorted(paths))}
-
-
-def map_on_backgrounds(trainer: Trainer, labels: np.ndarray) -> dict[str, float]:
-    """Validation mAP with other backgrounds behind the animals, queries and gallery alike; NaN where none changes."""
-    told, task = {}, trainer.task
-    looked_at = task.pixels.store.read(task.validation[:64])
-    plain = task.pixels.preparation.on_background(Component("background", "original")).images(looked_at, False)[0]
-    for background in trainer.recipe.test_backgrounds:
-        preparation = task.pixels.preparation.on_background(background)
-        if background.name != "original" and torch.equal(plain, preparation.images(looked_at, False)[0]):
-            told[part_words(background)] = math.nan  # it touches no pixel, so that nothing is measured
-            echo(f"  note: test_backgrounds: {background.name} changes no pixel of the validation images: not measured")
-            continue
-        pixels = replace(task.pixels, preparation=preparation)
-        mixed = np.random.default_rng(0).permutation(len(labels))  # neighbours of one burst must not swap alike
-        embeddings = embed(trainer.network, pixels, task.validation[mixed])[np.argsort(mixed)]
-        similarity = similarity_matrix(embeddings, geometry=trainer.embedder.geometry)
-        told[part_words(background)] = identity_balanced_map(similarity, labels)
-    told["chance"] = chance_map(labels, 50)
-    return told
 
 
 def compile_backbone(backbone: nn.Module) -> None:
@@ -9162,13 +9106,15 @@ def make_task(
     prepare = Preparation(recipe.background, recipe.augment, size, cfg["mean"], cfg["std"], recipe.model.crop)
     features = cache(partial(cached_features, embedder, config=recipe, precision=precision))
 
-    pixels = PixelSource(images.store, prepare, device)
+    trained = PixelSource(images.store, prepare, device)
+    other = recipe.evaluated_background
+    pixels = trained if other is None else replace(trained, preparation=prepare.on_background(other))
 
-    def stored(size: int | None) -> PixelSource:
-        return pixels if size in (None, recipe.data.size) else replace(pixels, store=images.at_size(size))
+    def stored(source: PixelSource, size: int | None) -> PixelSource:
+        return source if size in (None, recipe.data.size) else replace(source, store=images.at_size(size))
 
     def trained_on(size: int | None) -> Source:
-        own = stored(size)
+        own = stored(trained, size)
         if not embedder.frozen or recipe.train.mixes:
             return own
         if prepare.fixed:
@@ -9182,23 +9128,39 @@ def make_task(
     stages = stages_of(recipe.train)
     task = Task(pixels, evaluated_on(pixels), tuple(trained_on(stage.size) for stage in stages), labels, *split)
     by_stage = recipe.train.validate_at == "stage"
-    return replace(task, evaluated=tuple(evaluated_on(stored(s.size)) for s in stages)) if by_stage else task
+    return replace(task, evaluated=tuple(evaluated_on(stored(pixels, s.size)) for s in stages)) if by_stage else task
+
+
+def evidence_kept(states: Sequence[Retrieval], identities: Sequence[str]) -> dict[str, Any]:
+    """What an ensemble asks of a run, by the states before its steps and after each: similarities (N, N) at the end and
+    before evidence is joined to likeness, spots, and how probably each image shows each of the identities (N, C)."""
+    final, known = states[-1], next((state for state in reversed(states) if state.evidence), None)
+    kept = {"similarity": final.matrix()} if len(states) > 1 else {}
+    if known is not None:
+        kept |= {key: known.evidence[name] for key, name in EVIDENCE.items() if name in known.evidence}
+    shares = next((state.shares for state in states if state.shares is not None), None)
+    if shares is None and final.logits is not None:
+        shares = final.logits(final.lengthened()).softmax(1)
+    kept = {key: one.float().numpy() for key, one in kept.items()}
+    return kept if shares is None else {**kept, "shares": shares.float().numpy(), "identities": [*identities]}
+
+
+EVIDENCE = {"likeness": "likeness", "strength": "local"}  # arrays of evidence that a run keeps, and whose they are
 
 
 def write_test_results(
-    competition: Competition, trainer: Trainer, steps: Sequence[Component], place: Path
+    competition: Competition, trainer: Trainer, steps: Sequence[Component], identities: Sequence[str], place: Path
 ) -> dict[str, Any]:
     """Test embeddings, and the submission after the steps; the test's mAP where a solution is known."""
     positions = len(competition.train) + np.arange(len(competition.test))
     trainer.embedder.eval()
     embeddings, images = trainer.embed(positions), competition.test.filename
-    before = trainer.retrieval(positions, embeddings)
+    before = trainer.retrieval(positions, embeddings, shared_encounters(competition.test))
     states = list(itertools.accumulate(steps, lambda state, step: step(state), initial=before))
     state, raw = states[-1], score_test(competition, before.raw.numpy()) if trainer.recipe.postprocess else None
-    similarity, kept = state.matrix().numpy(), {"embeddings": embeddings.numpy()}
-    if trainer.recipe.ensemble == "posterior":
-        kept["logits"] = state.logits(embeddings).numpy()
-    save_arrays(place / "test.npz", **kept, images=images, similarity=similarity)
+    similarity = state.matrix().numpy()
+    kept = {**evidence_kept(states, identities), "embeddings": embeddings.numpy(), "similarity": similarity}
+    save_arrays(place / "test.npz", **kept, images=images)
     told: dict[str, Any] = submit(competition, similarity, raw, place)
     if competition.solution is not None and steps:
         truth, met = competition.solution.to_numpy(str), shared_encounters(competition.test)
@@ -9296,57 +9258,6 @@ def mean_of_folds(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             both = {"mean": values.mean(), "sum": values.sum(), "first": values[0]}
             found[key] = float(both[measure.folds])
     return found
-
-
-def check_ensemble(recipe: Recipe, specs: Sequence[RunSpec]) -> None:
-    """Refuses an ensemble of runs that do not share their images, or that has nothing to calibrate by."""
-    if recipe.ensemble == "none":
-        return
-    data = [{**asdict(spec.recipe.data), "split_seed": 0} for spec in specs]
-    if any(other != data[0] for other in data) or recipe.search or data[0]["split"]["name"] == "kfold":
-        raise KitError(
-            f"{recipe.name}: ensemble: {recipe.ensemble!r} needs runs on the same images, without folds or a search "
-            "(expected ensemble: none, or equal data settings)"
-        )
-    if recipe.ensemble == "calibrated" and data[0]["split"]["name"] == "all":
-        raise KitError(f"{recipe.name}: ensemble: 'calibrated' needs validation images (expected mean or rank)")
-
-
-def combine_runs(recipe: Recipe, specs: Sequence[RunSpec], competition: Competition, folder: Path) -> dict[str, Any]:
-    """Fuses the similarities of all runs into ensemble/submission.csv and ensemble/metrics.json; what it is worth."""
-    runs = [
-        RunFolder(folder / spec.folder).arrays("validation.npz", "labels", "images", "similarity") for spec in specs
-    ]
-    told: dict[str, Any] = {"kind": recipe.ensemble, "runs": [spec.folder for spec in specs]}
-    fused, part = fusion_of(recipe.ensemble, runs), "logits" if recipe.ensemble == "posterior" else "similarity"
-    if len(runs[0]["labels"]) and all(np.array_equal(run["images"], runs[0]["images"]) for run in runs):
-        met = shared_encounters(competition.train.set_index("filename").loc[runs[0]["images"]])
-        found = by_kind(identity_balanced_map, fused([run[part] for run in runs]), runs[0]["labels"], met)
-        told.update({f"map{kind}": value for kind, value in found.items()})
-    if competition.pairs is not None:
-        tests = [RunFolder(folder / spec.folder).arrays("test.npz", part)[part] for spec in specs]
-        told.update(submit(competition, fused(tests), None, folder / "ensemble"))
-    write_json(folder / "ensemble" / "metrics.json", told)
-    return told
-
-
-def fusion_of(kind: str, runs: Sequence[Mapping[str, np.ndarray]]) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
-    """How to make one similarity of several; calibration is fitted on the validation pairs of each run.
-
-    posterior: of the logits of models with the same identities, whose probabilities are averaged.
-    """
-    if kind == "posterior":
-        return lambda logits: closed_set_posterior(list(logits))
-    if kind == "mean":
-        return lambda similarities: np.mean(similarities, 0)
-    if kind == "rank":
-        return lambda similarities: rank_average(*similarities)
-    calibrators = []
-    for run in runs:
-        pairs = ~np.eye(len(run["labels"]), dtype=bool)
-        same = run["labels"][:, None] == run["labels"]
-        calibrators.append(fit_calibration(run["similarity"][pairs], same[pairs]))
-    return lambda similarities: fuse(similarities, calibrators)
 
 
 def runs_table(specs: Sequence[RunSpec], folder: Path) -> pd.DataFrame:
@@ -9485,9 +9396,10 @@ def plan(
         specs = expand(recipe)
     if recipe.analysis and (rooms_folder() is not None or nothing_to_train(recipe)):
         room("experiments.analysis", f"{recipe.name}: analysis: {recipe.analysis[0].name}").check_weights(recipe)
-    check_ensemble(recipe, specs)
+    if recipe.ensemble.name != "none":
+        room("experiments.ensemble", f"{recipe.name}: ensemble").check_ensemble(recipe, specs)
     competitions = load_competitions(specs, data)
-    for spec in [] if recipe.analysis and nothing_to_train(recipe) else specs:
+    for spec in [] if only_tells(recipe) else specs:
         if asks_who_is_new(spec.recipe, competition := competitions[data_key(spec.recipe)]):
             room("experiments.open_set", f"{recipe.name}: an open set").check_open_set(spec.recipe, competition)
         check_model(spec.recipe)
@@ -9506,6 +9418,11 @@ def asks_who_is_new(recipe: Recipe, competition: Competition) -> bool:
 
 def nothing_to_train(recipe: Recipe) -> bool:
     return not recipe.train.epochs and recipe.checkpoint is None
+
+
+def only_tells(recipe: Recipe) -> bool:
+    """Whether no run is to be made: there are analyses, or runs that others made."""
+    return nothing_to_train(recipe) and bool(recipe.analysis or recipe.ensemble.settings.get("members"))
 
 
 def check_earlier(folder: Path, specs: Sequence[RunSpec], competitions: Mapping[str, Competition], force: bool) -> None:
@@ -9548,13 +9465,11 @@ def open_experiment(experiment: Experiment, searching: bool = True) -> None:
     if recipe.search:
         experiment.specs = room("experiments.search").run_search(experiment, searching)
         experiment.competitions = load_competitions(experiment.specs, experiment.data)
-    elif recipe.analysis and nothing_to_train(recipe):
-        experiment.specs = []
     opened: dict[str, Images] = {}
-    for spec in experiment.specs:
+    for spec in [] if recipe.analysis and only_tells(recipe) else experiment.specs:
         key = data_key(spec.recipe)
         opened[key] = opened.get(key) or open_data(spec.recipe, experiment.competitions[key], folder)
-    experiment.opened = opened
+    experiment.opened, experiment.specs = opened, [] if only_tells(recipe) else experiment.specs
     for note in experiment.notes:
         echo(f"  note: {note}")
 
@@ -9627,12 +9542,10 @@ def tell(
 def finish(experiment: Experiment, failed: Mapping[str, str]) -> Result:
     """Fuses the runs where the recipe asks for it, tells, and ends with lines: what came out, and where it lies."""
     recipe, specs, ensemble = experiment.recipe, experiment.finished, None
-    if not specs and not experiment.analyses:
+    if not specs and not only_tells(recipe):
         raise TrainingFailed(next(iter(failed.values()), f"{experiment.folder}: no run is finished there"))
-    if recipe.ensemble != "none" and specs:
-        competition = experiment.images(specs[0]).competition
-        combine = room("experiments.open_set").combine_open_set if competition.open_set else combine_runs
-        ensemble = combine(recipe, specs, competition, experiment.folder)
+    if recipe.ensemble.name != "none":
+        ensemble = room("experiments.ensemble").combine(experiment)
     result = tell(experiment, failed, ensemble)
     for line in closing_lines(result, bool(experiment.analyses)):
         echo(line)
@@ -9680,8 +9593,8 @@ def run_recipe(
         if together > 1 and not report_only:
             run_in_processes(recipe, data, out, device, force, together)
             experiment.force = False
-        runs, writing = len(experiment.specs), rank() == 0 and not report_only
-        echo(f"{recipe.name}: {runs} run{'s' * (runs > 1)} on {device_name(chosen)}")
+        runs, writing = 0 if only_tells(recipe) else len(experiment.specs), rank() == 0 and not report_only
+        echo(f"{recipe.name}: {runs} run{'s' * (runs != 1)} on {device_name(chosen)}")
         if writing:
             claim(folder, EXPERIMENT)
         with first_process_first():

@@ -643,7 +643,7 @@ NOTHING: dict[str, tuple[dict, Callable[[Recipe], bool]]] = {  # settings that d
     "gradients found twice": (of_model(gradient_checkpointing=True), lambda r: not r.model.gradient_checkpointing),
     "an ensemble of one": (
         {"ensemble": "mean"},
-        lambda r: r.ensemble == "none" and not (r.seeds or r.variants or r.grid or r.data.split.name == "kfold"),
+        lambda r: r.ensemble.name == "none" and not (r.seeds or r.variants or r.grid or r.data.split.name == "kfold"),
     ),
 }
 WORDS_ABOUT = "results.csv|report|recipe.yaml"  # which tell of what was added

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 
 import jaguar_kit
 import kornia.feature
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -147,7 +149,7 @@ def test_only_the_pairs_that_are_asked_for_are_matched(spots):
 
 
 def test_spots_are_kept_and_found_again(spotted, spots, monkeypatch):
-    monkeypatch.setattr(jaguar_kit, "load_detector", None)
+    monkeypatch.setattr(jaguar_kit.room("experiments.spots"), "load_detector", None)
     again = extract_local(jaguar_kit.as_store(spotted), "sift", 64)
     assert torch.equal(again.descriptors, spots.descriptors)
 
@@ -263,22 +265,141 @@ def test_auto_tries_the_training_images_where_there_are_some():
 # choice
 
 
-def test_auto_takes_the_simplest_that_is_as_good_as_the_best():
-    embeddings, logits, labels, met = some_evidence(images=240, identities=12, noise=5.0)
+def test_auto_begins_with_all_evidence_and_leaves_it_only_for_what_is_better():
+    embeddings, logits, labels, met = some_evidence(images=240, identities=12)
     state = jaguar_kit.Retrieval.of(embeddings, None, None, lambda _: torch.from_numpy(logits))
     chosen = choose_steps(["auto"], state, labels, met)
-    used = next(row for row in chosen.rows if row["used"])
-    assert "posterior" in used["steps"]
-    assert used["low_across"] > 0
-    shorter = [
-        row for row in chosen.rows if row["steps"].count(",") < used["steps"].count(",") or row["steps"] == "raw"
-    ]
-    assert all(row["map_across"] < used["map_across"] for row in shorter)
-    clear = choose_steps(["auto"], np.repeat(np.eye(6), 2, axis=0), np.repeat(list("abcdef"), 2))
-    assert clear.parts == ()
-    assert clear.why == "auto chooses nothing by 6 identities (expected at least 10)"
-    twelve = choose_steps(["auto"], np.repeat(np.eye(12), 2, axis=0), np.repeat(list("abcdefghijkl"), 2))
-    assert (twelve.parts, twelve.why) == ((), "")
+    assert [part.name for part in chosen.parts] == ["posterior", "fuse"]
+    labels = np.repeat(np.arange(30), 6)
+    clear = np.eye(30)[labels] + 0.3 * np.random.default_rng(0).standard_normal((180, 30))
+    noise = 3 * np.random.default_rng(1).standard_normal((180, 30))  # names that are wrong
+    misled = choose_steps(
+        ["auto"], jaguar_kit.Retrieval.of(clear, None, None, lambda _: torch.from_numpy(noise)), labels
+    )
+    first, used = (
+        next(r for r in misled.rows if test(r))
+        for test in (lambda r: r["steps"] == "posterior, fuse", lambda r: r["used"])
+    )
+    assert "posterior" not in used["steps"]
+    assert used["map"] > first["map"] + 0.1
+    few = choose_steps(
+        ["auto"], jaguar_kit.Retrieval.of(clear[:36], None, None, lambda _: torch.from_numpy(noise[:36])), labels[:36]
+    )
+    assert [part.name for part in few.parts] == ["posterior", "fuse"]
+    assert few.why == "auto keeps its first list: 6 identities are too few to choose by (expected 10)"
+    alone = choose_steps(["auto"], np.repeat(np.eye(12), 2, axis=0), np.repeat(list("abcdefghijkl"), 2))
+    assert (alone.parts, alone.why) == ((), "")
+
+
+def slow_mean_over_encounters(similarity, met):
+    found = np.eye(len(met))
+    for i in range(len(met)):
+        for j in range(len(met)):
+            pairs = [(a, b) for a in np.flatnonzero(met == met[i]) for b in np.flatnonzero(met == met[j]) if a != b]
+            if i != j:
+                found[i, j] = np.mean([similarity[pair] for pair in pairs])
+    return found
+
+
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=9), st.randoms(use_true_random=False))
+def test_encounters_answer_by_the_mean_of_their_pairs(met, random):
+    met = np.array(met)
+    similarity = np.random.default_rng(len(met)).random((len(met), len(met)))
+    found = jaguar_kit.mean_over_encounters(torch.from_numpy(similarity), met).numpy()
+    np.testing.assert_allclose(found, slow_mean_over_encounters(similarity, met), atol=1e-9)
+    order = random.sample(range(len(met)), len(met))
+    again = jaguar_kit.mean_over_encounters(torch.from_numpy(similarity[np.ix_(order, order)]), met[order]).numpy()
+    np.testing.assert_allclose(again, found[np.ix_(order, order)], atol=1e-9)
+    alone = jaguar_kit.mean_over_encounters(torch.from_numpy(similarity), np.arange(len(met))).numpy()
+    np.testing.assert_allclose(alone[~np.eye(len(met), dtype=bool)], similarity[~np.eye(len(met), dtype=bool)])
+
+
+def test_encounters_are_told_to_a_list_of_steps_and_change_nothing_where_none_are():
+    embeddings = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    plain, told = (postprocess(["encounters"], embeddings, encounters=met) for met in (None, [0, 0, 1, 1, 2, 3]))
+    torch.testing.assert_close(plain, postprocess([], embeddings))
+    np.testing.assert_allclose(told, slow_mean_over_encounters(plain.numpy(), np.array([0, 0, 1, 1, 2, 3])), atol=1e-6)
+    with pytest.raises(KitError, match="encounters: 2 for 6 images"):
+        postprocess(["encounters"], embeddings, encounters=[0, 1])
+
+
+def test_encounters_are_found_in_test_images_without_a_solution(mini, tmp_path):
+    """By near-duplicates with neighbouring numbers, nearly as the dataset drew its bursts, which views.csv tells."""
+    plain = tmp_path / "plain"
+    shutil.copytree(mini, plain)
+    (plain / "solution.csv").unlink()
+    views = pd.read_csv(plain / "views.csv")
+    (plain / "views.csv").unlink()
+    recipe = recipe_from_dict({"name": "x", "data": {"size": 64}})
+    test = jaguar_kit.open_data(recipe, jaguar_kit.load_competition(plain)).competition.test
+    bursts = test.path.map(views.set_index("path").burst)
+    assert bursts.notna().all()
+    found, drawn = (
+        np.equal.outer(codes, codes)[np.triu_indices(len(test), 1)]
+        for codes in (test.encounter.to_numpy(), bursts.to_numpy())
+    )
+    assert found.sum() > 0
+    assert (found & drawn).sum() / found.sum() > 0.9
+    assert (found & drawn).sum() / drawn.sum() > 0.9
+
+
+def test_evidence_may_be_standardised_for_each_query():
+    torch.manual_seed(0)
+    embeddings, logits = torch.randn(9, 4), 20 * torch.randn(9, 3)
+    parts = (
+        jaguar_kit.similarity_matrix(embeddings).double(),
+        closed_set_posterior(logits).clamp(min=1e-12).log().double(),
+    )
+    total = torch.zeros(9, 9, dtype=torch.float64)
+    for one in parts:
+        for row in range(9):
+            others = one[row][torch.arange(9) != row]
+            total[row] += (one[row] - others.mean()) / others.std(correction=0)
+    found = postprocess(["posterior", {"name": "fuse", "by": "query"}], embeddings, logits=logits).double()
+    pairs = ~torch.eye(9, dtype=torch.bool)
+    spread = (total[pairs] - total[pairs].min()) / (total[pairs].max() - total[pairs].min())
+    torch.testing.assert_close(found[pairs], spread, atol=1e-5, rtol=0)
+
+
+def test_spots_are_those_of_the_box_where_there_is_no_mask():
+    images = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
+    box = (0.25, 0.5, 0.75, 1.0)
+    found = extract_local(images, "sift", 32, box=box)
+    there = (found.descriptors != 0).any(2)
+    assert there.any()
+    low, high = torch.tensor(box).view(2, 2)
+    assert ((found.places[there] >= low - 1e-6) & (found.places[there] <= high + 1e-6)).all()
+    masked = np.concatenate([images, np.full((2, 64, 64, 1), 255, np.uint8)], 3)
+    assert extract_local(masked, "sift", 32, box=box).key == extract_local(masked, "sift", 32).key  # the mask tells
+    with pytest.raises(KitError, match=r"box: \[0.5, 0.0, 0.5, 1.0\] is empty"):
+        extract_local(images, "sift", 32, box=(0.5, 0, 0.5, 1))
+
+
+def test_spots_that_a_camera_puts_on_every_photograph_are_left_out(capsys):
+    """Twelve images of noise, of six encounters, with one and the same bar of text at their foot."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (12, 96, 96, 3), np.uint8)
+    images[:, 80:] = np.kron(rng.integers(0, 2, (4, 24, 1)), np.ones((4, 4, 1)) * 255).astype(np.uint8)
+    spots, met = extract_local(images, "sift", 200), np.repeat(np.arange(6), 2)
+    room = jaguar_kit.room("experiments.spots")
+    fixed = room.fixed_to_camera(spots, met)
+    there, bar = (spots.descriptors != 0).any(2), spots.places[..., 1] > 84 / 95
+    assert fixed[there & bar].float().mean() > 0.8
+    assert fixed[there & (spots.places[..., 1] < 70 / 95)].float().mean() < 0.1
+    assert not room.fixed_to_camera(spots, np.zeros(12)).any()  # within one encounter an animal may stand still
+    left = room.without_fixed(spots, met)
+    assert f"{int(fixed.sum())} spots of 12 images are fixed to a camera" in capsys.readouterr().out
+    assert not (left.descriptors[fixed] != 0).any()
+
+
+def test_many_images_are_compared_by_a_shortlist_unless_all_pairs_are_asked_for():
+    room = jaguar_kit.room("experiments.spots")
+    few, many = torch.rand(20, 20), torch.rand(900, 900)
+    assert room.compared(few, None) is None
+    assert room.compared(many, 0) is None
+    pairs = room.compared(many, None)
+    assert pairs.sum(1).eq(1 + room.ALL_PAIRS // 900).all()
+    assert room.compared(many, 5).sum(1).eq(6).all()
 
 
 def test_a_fitted_temperature_is_the_best_of_those_tried():

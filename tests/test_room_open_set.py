@@ -832,7 +832,7 @@ MANY = {"lynx": [9] * 10 + [1] * 3, "turtle": [7] * 21 + [1], "newt": [8] * 4}
 
 
 def split(table, seed=42, **options):
-    ((train, validation),) = jaguar_kit.open_set_split(table, lambda: None, seed, **options)
+    ((train, validation),) = jaguar_kit.lookup("split", "open_set")(table, lambda: None, seed, **options)
     return train, validation
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-KIT = "1c908d126ee7f89e4ced6a9a51a8715659de0ae717deb7b9de61523c197e5267"  # of its jaguar_kit.py and tools/experiments
+KIT = "78c9c1e77da2d1cfa54ab563dcc2855a2058335aa655a1b232a1fa8b6e570527"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))

@@ -13,12 +13,10 @@ import numpy as np
 import pandas as pd
 from jaguar_kit import (
     ImageStore,
-    LocalFeatures,
     Preparation,
     Recipe,
     Retrieval,
     as_store,
-    extract_local,
     one_line,
     seed_everything,
     variant_label,
@@ -26,6 +24,7 @@ from jaguar_kit import (
 from PIL import Image, ImageDraw, ImageOps
 
 from .open_set import SOURCE_THRESHOLDS, threshold_curve
+from .spots import LocalFeatures, extract_local
 
 # figures
 

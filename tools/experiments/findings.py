@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,17 @@ from jaguar_kit import (
     FEWEST,
     MEASURES,
     METRICS,
+    Count,
     Divergence,
+    Natural,
+    Range,
     Recipe,
+    checked,
+    compare,
+    interval_over_identities,
     mean_interval,
     mean_or_nan,
+    score_queries,
 )
 
 from .page import COLUMNS
@@ -470,3 +477,45 @@ def scenes_decide(summary: pd.DataFrame, table: pd.DataFrame) -> bool:
     runs = {name: own.set_index("seed") for name, own in table.groupby("variant")}
     differences = {c: (runs[one][c] - runs[other][c]).dropna() for c in ("map", "map_across")}
     return mean_interval(differences["map"])[0] > 0 and mean_interval(differences["map_across"])[1] < 0
+
+
+@checked
+def bootstrap_interval(
+    similarity: Any,
+    labels: Any,
+    baseline: Any = None,
+    over: Literal["identities", "queries"] = "identities",
+    rounds: Count = 2000,
+    level: Annotated[float, Range(above=0, high=0.999999)] = 0.95,
+    seed: Natural = 0,
+    encounters: Any = None,
+    gallery_labels: Any = None,
+    gallery_encounters: Any = None,
+) -> tuple[float, float]:
+    """Interval (low, high) of the identity-balanced mAP.
+
+    over="identities": would other animals give the same? Student's interval over identities, which for twelve, twenty
+    and forty-eight of them holds the truth as often as it says (a percentile bootstrap is too narrow); NaN below ten.
+    over="queries": would other images of these animals? Percentiles of `rounds` draws of queries within each identity
+    (Efron & Tibshirani 1993). With `baseline`, another similarity (N, N) of the same images, it is the interval of the
+    paired difference similarity minus baseline: one that excludes 0 is a gain beyond this noise. Encounters and a
+    gallery of its own as in `average_precision`.
+
+    >>> similarity = [[1.0, 0.9, 0.1, 0.2], [0.9, 1.0, 0.3, 0.2], [0.1, 0.3, 1.0, 0.8], [0.2, 0.2, 0.8, 1.0]]
+    >>> bootstrap_interval(similarity, ["a", "a", "b", "b"], over="queries")
+    (1.0, 1.0)
+    """
+    told = (labels, encounters, gallery_labels, gallery_encounters)
+    compared = compare(similarity, *told)
+    values, codes = score_queries(compared).precision, compared.labels
+    if baseline is not None:
+        values = values - score_queries(compare(baseline, *told)).precision
+    if over == "identities":
+        return interval_over_identities(values, codes, level)
+    groups = [values[(codes == code) & ~np.isnan(values)] for code in np.unique(codes[~np.isnan(values)])]
+    if not groups:
+        return math.nan, math.nan
+    rng = np.random.default_rng(seed)
+    drawn = np.mean([g[rng.integers(len(g), size=(rounds, len(g)))].mean(1) for g in groups], 0)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

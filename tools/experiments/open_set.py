@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -19,24 +20,32 @@ from jaguar_kit import (
     Count,
     KitError,
     OpenSet,
+    Range,
     Recipe,
     RunFolder,
     RunSpec,
+    Split,
     Trainer,
     as_labels,
     as_matrix,
     atomic,
+    check_images,
+    check_unique,
     class_logits,
+    clean_label,
+    clean_labels,
     convert,
     cut_batches,
     describe_steps,
     fit_calibration,
     own_rows,
     read_table,
+    register,
     retrieval_metrics,
     rows_at_a_time,
     shared_encounters,
     similarity_matrix,
+    stratified_split,
     suggest,
     write_json,
     write_table,
@@ -302,9 +311,9 @@ def check_open_set(recipe: Recipe, competition: Competition) -> None:
     config, split = recipe.open_set or OpenSet(), recipe.data.split.name
     if not competition.open_set:
         return
-    told = "data.split: kfold" if split == "kfold" else f"ensemble: {recipe.ensemble}"
+    told = "data.split: kfold" if split == "kfold" else f"ensemble: {recipe.ensemble.name}"
     told = f"postprocess: {describe_steps(recipe.postprocess)}" if recipe.postprocess else told
-    if split == "kfold" or recipe.ensemble not in ("none", "mean") or recipe.postprocess:
+    if split == "kfold" or recipe.ensemble.name not in ("none", "mean") or recipe.postprocess:
         raise KitError(
             f"{recipe.name}: {told}: can't answer an open set (expected no such steps, and one model or ensemble: mean)"
         )
@@ -524,7 +533,7 @@ def combine_open_set(
         list(t.image_id) != list(held_out[0].image_id) or list(t.truth) != list(held_out[0].truth) for t in held_out
     ):
         raise KitError(f"{recipe.name}: ensemble: the runs validate on other queries (expected one split_seed for all)")
-    told: dict[str, Any] = {"kind": recipe.ensemble, "runs": [spec.folder for spec in specs]}
+    told: dict[str, Any] = {"kind": recipe.ensemble.name, "runs": [spec.folder for spec in specs]}
     thresholds = {"": config.threshold}
     if held_out:
         table = vote(held_out)
@@ -544,3 +553,65 @@ def combine_open_set(
     told["thresholds"] = thresholds
     write_json(folder / "ensemble" / "metrics.json", told)
     return told
+
+
+# its data, and its split
+
+METADATA = ("image_id", "identity", "path", "orientation", "species", "split")  # date and dataset may be there too
+
+
+def load_metadata(root: Path) -> Competition:
+    """AnimalCLEF's layout: metadata.csv lists the database, with identities, and the queries, without."""
+    table = root / "metadata.csv"
+    rows = read_table(table, METADATA).drop(columns=["filename"], errors="ignore")
+    rows = rows.rename(columns={"image_id": "filename"})
+    check_unique(rows.filename, table, "image_id")
+    labels = rows.columns.intersection(["species", "orientation", "split", "dataset"])
+    rows[labels] = rows[labels].map(clean_label)
+    strange = sorted(set(rows.split) - {"database", "query"})
+    if strange:
+        raise KitError(f"{table}: split: {strange[0]!r} is not known (expected database or query)")
+    check_images(table, "path", root, rows.path)
+    check_unique(rows.path.map(os.path.normpath), table, "path")
+    train, test = (rows[rows.split == part].reset_index(drop=True) for part in ("database", "query"))
+    told = test.filename[test.identity.map(clean_label) != ""]
+    if len(told):
+        raise KitError(
+            f"{table}: identity: given for {len(told)} queries, such as {told.iloc[0]} (expected empty; what is known "
+            "of queries goes into solution.csv, for scoring only)"
+        )
+    if train.empty:
+        raise KitError(f"{table}: split: no row is of the database, which tells the known individuals")
+    notes = clean_labels(table, train, "identity")
+    if "dataset" in rows and (nameless := rows.species == "").any():
+        notes.append(f"{table}: species: empty in {nameless.sum()} rows, where dataset stands for it")
+        train, test = (t.assign(species=t.species.where(t.species != "", t.dataset)) for t in (train, test))
+    return Competition(root, train, None, test.drop(columns="identity"), open_set=True).noted(*notes)
+
+
+@register("split", "open_set")
+def open_set_split(
+    train: pd.DataFrame,
+    hashes: Callable[[], np.ndarray],
+    split_seed: int,
+    validation: Annotated[float, Range(above=0, high=0.9)] = 0.2,
+    unknown: Annotated[float, Range(above=0, high=0.5)] = 0.1,
+) -> list[Split]:
+    """A share of the identities is held out whole, of each species, to validate what nobody knows; else stratified.
+
+    Of identities with one image none is held out; the others' images are split by identity as `stratified` does.
+    """
+    species = train.species if "species" in train else pd.Series("", index=train.index)
+    counts = train.identity.map(train.identity.value_counts())
+    rng, held_out = np.random.default_rng(split_seed), []
+    for _, names_there in sorted(train.identity[counts > 1].groupby(species[counts > 1])):
+        pool = sorted(set(names_there))
+        if len(pool) < 3:
+            raise KitError(
+                f"data.split: open_set needs three identities with two images or more a species, not {len(pool)}"
+            )
+        held_out += list(rng.permutation(pool)[: max(1, round(unknown * len(pool)))])
+    unknown_rows = train.identity.isin(held_out).to_numpy()
+    kept = np.flatnonzero(~unknown_rows)
+    parts = stratified_split(train.iloc[kept], hashes, split_seed, validation)
+    return [(kept[a], np.sort(np.r_[kept[b], np.flatnonzero(unknown_rows)])) for a, b in parts]

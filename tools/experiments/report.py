@@ -509,7 +509,46 @@ def report_ensemble(told: Mapping[str, Any]) -> Page:
         "Similarities of all runs after their post-processing, averaged on one scale; map: on the validation images, "
         "where all runs hold out the same; those of calibrated ones are fitted on these very images.",
     )
+    if "chosen" in told:
+        weights = f": {', '.join(f'{w:g}' for w in told['chosen']['weights'])}" if "weights" in told["chosen"] else ""
+        page.text(f"Weights{weights} ({told['chosen']['why']}).")
+    for end, what in ENSEMBLE_MEASURES.items():
+        if rows := told.get(end):
+            page.table(
+                members_table(rows),
+                f"{what}, what each member is worth. gain of all: of the whole ensemble over this member alone; gain "
+                "by it: over the ensemble without it; intervals over identities, corrected for so many members. "
+                f"With the best member taken for each query, which nobody can know: "
+                f"{told[end.replace('members', 'best_choice')]:.4f}.",
+            )
+    overlap = told.get("test_overlap", told.get("overlap", []))
+    if len(overlap) > 1:
+        page.table(
+            pd.DataFrame(np.round(overlap, 2), told["runs"], told["runs"]).rename_axis("").reset_index(),
+            "Errors in common: of the queries whose nearest image is wrong by one of two members, the share that is "
+            "wrong by both.",
+        )
     return page
+
+
+ENSEMBLE_MEASURES = {  # tables of members, and what they are measured by
+    "members_across": "Validation, across encounters",
+    "members": "Validation",
+    "test_members_across": "Test, across encounters",
+    "test_members": "Test",
+}
+
+
+def members_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row for each member of an ensemble: its own mAP, and the gains of the whole over it and over the others."""
+
+    def told(gain: Sequence[float] | None) -> str:
+        return "" if gain is None else "{:+.4f} [{:+.3f}, {:+.3f}]".format(*gain)
+
+    shown = {"gain of all": "gain_of_all", "gain by it": "gain_by_it"}
+    return pd.DataFrame(
+        [{"member": r["member"], "mAP alone": r["map"], **{k: told(r.get(v)) for k, v in shown.items()}} for r in rows]
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,6 @@ from jaguar_kit import (
     FolderScan,
     ImageStore,
     KitError,
-    LocalFeatures,
     PixelSource,
     Preparation,
     Recipe,
@@ -28,10 +27,8 @@ from jaguar_kit import (
     clean_labels,
     computed_by,
     core_count,
-    detector_weights,
     echo,
     embed,
-    extract_local,
     fingerprint,
     first_few,
     in_precision,
@@ -48,6 +45,8 @@ from jaguar_kit import (
 )
 from PIL import ExifTags, Image
 from torch import Tensor
+
+from ..experiments.spots import LocalFeatures, detector_weights, extract_local
 
 # tables of photographs
 

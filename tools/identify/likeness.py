@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from jaguar_kit import (
     Geometry,
-    LocalFeatures,
     cache_dir,
     cut_batches,
     fingerprint,
     kept_tensor,
-    mutual_matches,
     progress,
     rows_at_a_time,
     rows_by_code,
@@ -23,6 +21,8 @@ from jaguar_kit import (
     similarity_matrix,
 )
 from torch import Tensor
+
+from ..experiments.spots import LocalFeatures, mutual_matches
 
 MARGIN = 0.7  # of the cosine of two spots that match
 SHORTLIST = 30  # images of the catalogue whose spots are matched with those of a photograph

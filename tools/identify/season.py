@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from jaguar_kit import (
     Embedder,
-    LocalFeatures,
     Recipe,
     check_model,
     device_name,
@@ -21,6 +20,7 @@ from jaguar_kit import (
     perceptual_hashes,
 )
 
+from ..experiments.spots import LocalFeatures
 from .albums import Album, Shelf, embed_album, spots_of
 from .encounters import encounters_of, encounters_of_queries
 from .likeness import Likeness, with_spots

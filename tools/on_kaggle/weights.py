@@ -9,7 +9,6 @@ from pathlib import Path
 
 import kornia
 from jaguar_kit import (
-    DETECTORS,
     KitError,
     download_backbone,
     echo,
@@ -19,6 +18,8 @@ from jaguar_kit import (
     save_backbone,
     save_tensors,
 )
+
+from ..experiments.spots import DETECTORS
 
 SPOTS = {file: name for name, (_, file) in DETECTORS.items() if file}  # detectors by the file of their weights
 

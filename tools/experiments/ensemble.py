@@ -1,0 +1,423 @@
+"""Ensembles: what several runs know of the same images, in one similarity, and what each of them is worth there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaguar_kit import (
+    FEWEST,
+    Competition,
+    Component,
+    Cosine,
+    Experiment,
+    KitError,
+    NonNegative,
+    PathText,
+    Recipe,
+    Retrieval,
+    RunFolder,
+    RunSpec,
+    average_precision,
+    by_kind,
+    check_steps,
+    closed_set_posterior,
+    find_mounted,
+    first_few,
+    fit_calibration,
+    fuse,
+    gain_interval,
+    lookup,
+    mean_by_identity,
+    mean_or_nan,
+    nearest_is_right,
+    rank_average,
+    recipe_from_dict,
+    register,
+    room,
+    run_steps,
+    shared_encounters,
+    similarity_matrix,
+    standardised_sum,
+    submit,
+    without_fitting,
+    write_json,
+    write_table,
+)
+
+Steps = tuple[Annotated[Component, "postprocess"], ...]
+Members = tuple[PathText, ...]
+Fusion = Callable[[Sequence["Evidence"]], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a run knows of N images: (N, N) how alike they are, and whom its classes name."""
+
+    images: np.ndarray  # (N,) file names
+    similarity: np.ndarray  # after post-processing
+    likeness: np.ndarray  # before any evidence was joined to it
+    spots: np.ndarray | None = None  # what matched of them
+    shares: np.ndarray | None = None  # (N, C) probability of each class
+    identities: tuple[str, ...] = ()  # of the C classes
+    form: str = "hellinger"  # by which two images' probabilities are compared
+    labels: np.ndarray | None = None  # (N,) of validation images
+
+    def ordered(self, images: np.ndarray) -> Evidence:
+        """The same with its images in this order."""
+        if np.array_equal(self.images, images):
+            return self
+        rows = pd.Index(self.images).get_indexer(images)
+        square = {key: getattr(self, key) for key in ("similarity", "likeness", "spots")}
+        told = {key: None if one is None else one[np.ix_(rows, rows)] for key, one in square.items()}
+        shares = None if self.shares is None else self.shares[rows]
+        return replace(self, images=images, shares=shares, **told)
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A trained run of an ensemble, or one fold of it."""
+
+    name: str
+    folder: RunFolder
+    recipe: Recipe
+
+    def evidence(self, part: Literal["validation", "test"]) -> Evidence:
+        """What it kept of its validation or its test images."""
+        kept = self.folder.arrays(f"{part}.npz", "embeddings", "images")
+        geometry = self.recipe.model.geometry.build()
+        alike = similarity_matrix(kept["embeddings"], geometry=geometry) if "likeness" not in kept else kept["likeness"]
+        forms = [step.settings.get("form") for step in self.recipe.postprocess if step.name == "posterior"]
+        return Evidence(
+            kept["images"],
+            kept.get("similarity", alike),
+            alike,
+            kept.get("strength"),
+            kept.get("shares"),
+            tuple(kept.get("identities", ())),
+            next(filter(None, forms), "hellinger"),
+            kept.get("labels"),
+        )
+
+
+# how the members' evidence becomes one similarity: each part is fitted on validation, and gives a function
+
+
+@register("ensemble", "none")
+def no_ensemble(held_out: Sequence[Evidence]) -> Fusion | None:
+    """Every run submits for itself."""
+    return None
+
+
+@register("ensemble", "mean")
+def mean_of_similarities(held_out: Sequence[Evidence], members: Members = (), steps: Steps = ()) -> Fusion:
+    """Mean of the similarities after post-processing. `members`: folders of finished runs, too; `steps` come behind."""
+    return lambda told: np.mean([one.similarity for one in told], 0)
+
+
+@register("ensemble", "rank")
+def mean_of_ranks(held_out: Sequence[Evidence], members: Members = (), steps: Steps = ()) -> Fusion:
+    """Mean of the ranks of the similarities."""
+    return lambda told: rank_average(*(one.similarity for one in told))
+
+
+@register("ensemble", "calibrated")
+def mean_of_calibrated_ones(held_out: Sequence[Evidence], members: Members = (), steps: Steps = ()) -> Fusion:
+    """Mean of the similarities as probabilities, calibrated by isotonic regression on each run's validation pairs."""
+    calibrators = []
+    for one in held_out:
+        pairs = ~np.eye(len(one.labels), dtype=bool)
+        same = one.labels[:, None] == one.labels
+        calibrators.append(fit_calibration(one.similarity[pairs], same[pairs]))
+    return lambda told: fuse([one.similarity for one in told], calibrators)
+
+
+@register("ensemble", "posterior")
+def mean_of_posteriors(held_out: Sequence[Evidence], members: Members = (), steps: Steps = ()) -> Fusion:
+    """The posterior of the mean of the classes' probabilities."""
+    return lambda told: named_alike(told, np.ones(len(told)))
+
+
+@register("ensemble", "evidence")
+def evidence_apart(
+    held_out: Sequence[Evidence],
+    members: Members = (),
+    steps: Steps = (),
+    weights: tuple[NonNegative, ...] = (),
+    fitted: bool = False,
+    by: Literal["pairs", "query"] = "pairs",
+) -> Fusion:
+    """Likeness, names and spots, each averaged over the runs, then added, each standardised `by` all pairs, or by each
+    query's. weights: one for each run, all alike where none are given; `fitted`: on validation, and taken only where
+    cross-fitting over identities shows them to be better."""
+    return partial(fused_evidence, weights=weights or np.ones(len(held_out)), by=by)
+
+
+def named_alike(told: Sequence[Evidence], weights: Sequence[float]) -> np.ndarray:
+    """How probably two images show one identity (N, N), by the weighted mean of the runs' probabilities."""
+    known = sorted({name for one in told for name in one.identities})
+    total, weight = np.zeros((len(told[0].images), len(known))), np.zeros(len(known))
+    for one, factor in zip(told, weights):
+        columns = np.searchsorted(known, one.identities)
+        total[:, columns] += factor * one.shares
+        weight[columns] += factor
+    mean = total / np.maximum(weight, 1e-12)
+    mean = torch.from_numpy(mean / mean.sum(1, keepdims=True)).clamp(min=1e-30).log()
+    return closed_set_posterior(mean, told[0].form).float().numpy()
+
+
+def fused_evidence(told: Sequence[Evidence], weights: Sequence[float], by: str = "pairs") -> np.ndarray:
+    """Likeness, log posterior and spots (N, N), each a weighted mean over the runs that have it, standardised and added
+    as `fuse` does."""
+    used = [(one, weight) for one, weight in zip(told, weights) if weight]
+    named = [(one, weight) for one, weight in used if one.shares is not None]
+    found = []
+    for kind in ("likeness", "spots"):
+        there = [(getattr(one, kind), weight) for one, weight in used if getattr(one, kind) is not None]
+        if there:
+            matrices = [torch.from_numpy(matrix).float() for matrix, _ in there]
+            found.append(standardised_sum(matrices, [weight for _, weight in there], by))
+    if named:
+        posterior = named_alike([one for one, _ in named], [weight for _, weight in named])
+        found.append(torch.from_numpy(posterior).clamp(min=1e-12).log())
+    return standardised_sum(found, [1.0] * len(found), by).numpy()
+
+
+# who takes part
+
+
+def check_ensemble(recipe: Recipe, specs: Sequence[RunSpec]) -> None:
+    """Refuses an ensemble of runs of other images, of something that no run leaves, or with nothing to calibrate by."""
+    part = recipe.ensemble
+    where, told = f"{recipe.name}: ensemble: {part.name!r}", part.settings
+    by_run = ("size", "fit", "split", "split_seed", "split_by_seed", "turn", "masks", "unmasked", "encounter")
+    data = [{k: v for k, v in asdict(spec.recipe.data).items() if k not in by_run} for spec in specs]
+    if any(other != data[0] for other in data) or recipe.search:
+        raise KitError(
+            f"{where} needs runs on the same images, without a search (expected ensemble: none, or equal data settings)"
+        )
+    splits = {spec.recipe.data.split.name for spec in specs}
+    if part.name != "evidence" and "kfold" in splits:
+        raise KitError(f"{where} needs runs without folds (expected evidence, or another data.split)")
+    if part.name == "calibrated" and "all" in splits:
+        raise KitError(f"{where} needs validation images (expected mean or rank)")
+    check_behind(told.get("steps", ()), f"{where}: steps")
+    if weights := told.get("weights", ()):
+        if told.get("fitted") or not any(weights):
+            raise KitError(f"{where}: weights: {list(weights)} (expected some above 0, or fitted: true without any)")
+        if not told.get("members") and len(weights) != len(specs):
+            raise KitError(f"{where}: weights: {len(weights)} for {len(specs)} runs (expected one for each)")
+    for member in told.get("members", ()):
+        members_in(member)
+
+
+def check_behind(steps: Sequence[Component], where: str) -> None:
+    """Refuses steps behind an ensemble that ask for more than similarities and encounters."""
+    for step in steps:
+        asks = getattr(step, "reads", getattr(lookup("postprocess", step.name), "reads", "similarity"))
+        if asks != "similarity" or step.settings.get("training") or step.name in ("auto", "blend"):
+            raise KitError(f"{where}: {step.name} asks for more than similarities (expected k_reciprocal, encounters)")
+    check_steps(steps, where)
+
+
+def members_in(place: str) -> list[Member]:
+    """The finished runs in a folder: of a run, its folds, or an experiment; on Kaggle also below what is mounted."""
+    path = Path(place)
+    if not path.exists() and not path.is_absolute():
+        mounted = [found.parent for found in find_mounted("metrics.json", depth=12)]
+        homes = {
+            up for folder in mounted for up in (folder, *folder.parents) if up.parts[-len(path.parts) :] == path.parts
+        }
+        path = min(homes, key=lambda up: len(up.parts), default=path)
+    runs = sorted({file.parent for file in path.rglob("metrics.json") if (file.parent / "recipe.yaml").is_file()})
+    runs = [run for run in runs if ".old" not in run.name]
+    if not runs:
+        raise KitError(
+            f"ensemble.members: {place}: holds no finished run (expected the folder of a run or an experiment)"
+        )
+    return [member for run in runs for member in members_of(str(run), RunFolder(run))]
+
+
+def members_of(name: str, run: RunFolder, recipe: Recipe | None = None) -> list[Member]:
+    """A run as a member, or each of its folds."""
+    if recipe is None:
+        told = {key: value for key, value in run.settings().items() if key not in ("data_fingerprint", "weights")}
+        recipe = recipe_from_dict(told, str(run.path))
+    folds = sorted(run.path.glob("fold*"))
+    places = [RunFolder(fold) for fold in folds if RunFolder(fold).finished] if folds else [run]
+    return [Member(name if len(places) == 1 else f"{name}/{there.path.name}", there, recipe) for there in places]
+
+
+# what it is worth
+
+
+def gained(new: np.ndarray, old: np.ndarray, codes: np.ndarray, tries: int = 1) -> list[float]:
+    """What mAP gains from the average precision of queries (N,), old to new, and its interval over identities."""
+    gains = new - old
+    return [mean_or_nan(mean_by_identity(gains, codes)), *gain_interval(gains, codes, tries)]
+
+
+def precision_of_fusion(
+    fusion: Callable, told: Sequence[Evidence], labels: np.ndarray, met: np.ndarray | None, steps: Sequence[Component]
+) -> dict[str, np.ndarray]:
+    return by_kind(average_precision, behind(fusion(told), met, steps), labels, met)
+
+
+def behind(similarity: np.ndarray, met: np.ndarray | None, steps: Sequence[Component]) -> np.ndarray:
+    """The similarities after the steps that come behind the ensemble."""
+    matrix = torch.from_numpy(np.asarray(similarity, np.float32))
+    state = Retrieval(torch.zeros(len(matrix), 1), matrix, Cosine(), similarity=matrix, encounters=met)
+    return run_steps(without_fitting(steps), state).matrix().numpy()
+
+
+def worth(
+    fusion: Callable,
+    told: Sequence[Evidence],
+    names: Sequence[str],
+    labels: np.ndarray,
+    met: np.ndarray | None,
+    steps: Sequence[Component],
+) -> dict[str, Any]:
+    """What the ensemble scores, each member alone and the others without it, and which errors they share.
+
+    `overlap`: of the queries whose nearest image is wrong in one of two members, the share that is wrong in both;
+    `best_choice`: the mAP if for each query the member were taken that answers it best, which no method can know.
+    """
+    codes = np.unique(labels, return_inverse=True)[1].reshape(-1)
+    whole = precision_of_fusion(fusion, told, labels, met, steps)
+    alone = [precision_of_fusion(alone_of(fusion), [one], labels, met, steps) for one in told]
+    scored: dict[str, Any] = {f"map{kind}": mean_or_nan(mean_by_identity(v, codes)) for kind, v in whole.items()}
+    for kind, values in whole.items():
+        rows = []
+        for number, (name, own) in enumerate(zip(names, alone)):
+            row = {"member": name, "map": mean_or_nan(mean_by_identity(own[kind], codes))}
+            row["gain_of_all"] = gained(values, own[kind], codes, len(told))
+            if len(told) > 1:
+                rest = [*told[:number], *told[number + 1 :]]
+                without = precision_of_fusion(alone_of(fusion), rest, labels, met, steps)[kind]
+                row["without_map"] = mean_or_nan(mean_by_identity(without, codes))
+                row["gain_by_it"] = gained(values, without, codes, len(told))
+            rows.append(row)
+        scored[f"members{kind}"] = rows
+        best = np.fmax.reduce([one[kind] for one in alone])
+        scored[f"best_choice{kind}"] = mean_or_nan(mean_by_identity(best, codes))
+    wrong = [nearest_is_right(alone_of(fusion)([one]), labels) == 0 for one in told]
+    scored["overlap"] = [[float((a & b).sum() / max((a | b).sum(), 1)) for b in wrong] for a in wrong]
+    return scored
+
+
+def alone_of(fusion: Callable) -> Callable:
+    """The fusion for other members than those that it was made for: all weigh the same."""
+    if isinstance(fusion, partial) and fusion.func is fused_evidence:
+        return lambda told: fused_evidence(told, np.ones(len(told)), fusion.keywords["by"])
+    return fusion
+
+
+FACTORS = (0.0, 0.5, 1.0, 2.0)  # that a fitted weight may have
+
+
+def fitted_weights(
+    told: Sequence[Evidence], labels: np.ndarray, met: np.ndarray | None, rows: np.ndarray, by: str
+) -> np.ndarray:
+    """Weights (M,) by which the queries of `rows` score best, one after the other, beginning with all alike."""
+    codes, kind = np.unique(labels, return_inverse=True)[1].reshape(-1), "" if met is None else "_across"
+
+    def score(weights: np.ndarray) -> float:
+        if not weights.any():
+            return -math.inf
+        values = by_kind(average_precision, fused_evidence(told, weights, by), labels, met)[kind]
+        return mean_or_nan(mean_by_identity(np.where(rows, values, math.nan), codes))
+
+    best, weights = score(np.ones(len(told))), np.ones(len(told))
+    for _ in range(2):
+        for number in range(len(told)):
+            for factor in FACTORS:
+                tried = weights.copy()
+                tried[number] = factor
+                if (value := score(tried)) > best + 1e-9:
+                    best, weights = value, tried
+    return weights
+
+
+def choose_weights(
+    told: Sequence[Evidence], labels: np.ndarray, met: np.ndarray | None, by: str
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Fitted weights where they beat equal ones on identities that they were not fitted on, else equal ones."""
+    codes, equal = np.unique(labels, return_inverse=True)[1].reshape(-1), np.ones(len(told))
+    kind = "" if met is None else "_across"
+    plain = by_kind(average_precision, fused_evidence(told, equal, by), labels, met)[kind]
+    if len(np.unique(codes[~np.isnan(plain)])) < FEWEST:
+        return equal, {"weights": equal.tolist(), "why": f"below {FEWEST} identities nothing is fitted"}
+    half = np.isin(codes, np.random.default_rng(0).permutation(codes.max() + 1)[::2])
+    crossed = plain.copy()
+    for rows in (half, ~half):
+        weights = fitted_weights(told, labels, met, ~rows, by)
+        crossed[rows] = by_kind(average_precision, fused_evidence(told, weights, by), labels, met)[kind][rows]
+    gain = gained(crossed, plain, codes)
+    found = fitted_weights(told, labels, met, np.ones(len(labels), bool), by)
+    taken = found if gain[1] > 0 else equal
+    why = "cross-fitted they gain" if gain[1] > 0 else "cross-fitted ones can't be told from equal ones"
+    return taken, {"weights": taken.tolist(), "fitted": found.tolist(), "why": why, "gain": gain}
+
+
+# from the runs to the submission
+
+
+def combine(experiment: Experiment) -> dict[str, Any]:
+    """Fuses all runs, and the members that the recipe names, into ensemble/submission.csv and ensemble/metrics.json."""
+    recipe, specs, part = experiment.recipe, experiment.finished, experiment.recipe.ensemble
+    competition = next(iter(experiment.opened.values())).competition
+    if competition.open_set:
+        return room("experiments.open_set").combine_open_set(recipe, specs, competition, experiment.folder)
+    members = [m for s in specs for m in members_of(s.folder, experiment.run_folder(s), s.recipe)]
+    members += [member for place in part.settings.get("members", ()) for member in members_in(place)]
+    if not members:
+        raise KitError(f"{recipe.name}: ensemble: there are no members (expected runs, or ensemble.members)")
+    weights = part.settings.get("weights", ())
+    if weights and len(weights) != len(members):
+        names = first_few([member.name for member in members])
+        raise KitError(f"{recipe.name}: ensemble.weights: {len(weights)} for {len(members)} members ({names})")
+    return fuse_members(recipe, members, competition, experiment.folder / "ensemble")
+
+
+def fuse_members(recipe: Recipe, members: Sequence[Member], competition: Competition, place: Path) -> dict[str, Any]:
+    part, steps = recipe.ensemble, recipe.ensemble.settings.get("steps", ())
+    held_out = [member.evidence("validation") for member in members]
+    names = [member.name for member in members]
+    told: dict[str, Any] = {"kind": part.name, "runs": names}
+    fusion = part.build(held_out=held_out)
+    shared = len(held_out[0].images) > 0 and all(set(one.images) == set(held_out[0].images) for one in held_out)
+    own = competition.train.set_index("filename")
+    if shared and set(held_out[0].images) <= set(own.index):
+        evidence = [one.ordered(held_out[0].images) for one in held_out]
+        labels, met = held_out[0].labels, shared_encounters(own.loc[held_out[0].images])
+        if part.settings.get("fitted"):
+            weights, chosen = choose_weights(evidence, labels, met, part.settings.get("by", "pairs"))
+            fusion, told["chosen"] = partial(fusion.func, **{**fusion.keywords, "weights": weights}), chosen
+        told |= worth(fusion, evidence, names, labels, met, steps)
+    elif part.settings.get("fitted"):
+        told["chosen"] = {"why": "the members validate on different images, so that nothing is fitted"}
+    if competition.pairs is not None:
+        images = competition.test.filename.to_numpy(str)
+        tests = [member.evidence("test") for member in members]
+        for member, one in zip(members, tests):
+            if set(one.images) != set(images):
+                raise KitError(
+                    f"ensemble: {member.folder.path}: its test images are others than those of {competition.root}"
+                )
+        tests, met = [one.ordered(images) for one in tests], shared_encounters(competition.test)
+        told |= submit(competition, behind(fusion(tests), met, steps), None, place)
+        if competition.solution is not None:
+            scored = worth(fusion, tests, names, competition.solution.to_numpy(str), met, steps)
+            told |= {f"test_{key}": value for key, value in scored.items()}
+    rows = told.get("members", told.get("test_members", []))
+    write_table(place / "members.csv", pd.DataFrame(rows))
+    write_json(place / "metrics.json", told)
+    return told
