@@ -82,6 +82,8 @@ class KaggleServer(ThreadingHTTPServer):
         self.next_session: Session | None = Session()  # of the next push; None: the earlier one goes on showing
         self.push_reply: dict[str, Any] = {}  # over the usual reply
         self.submissions: list[dict[str, Any]] = []
+        self.scores: list[dict[str, Any]] = [{"status": "PENDING"}, {"status": "COMPLETE", "publicScore": "0.90123"}]
+        self.limits = {"numToday": 1, "numTotal": 7, "numAllowedNow": 4}
         self.page_size = ALWAYS
         self.lock = threading.Lock()
 
@@ -171,7 +173,10 @@ class KaggleServer(ThreadingHTTPServer):
         return {key: items[start : start + size], **more}
 
     def DownloadDataset(self, body: dict) -> bytes:
-        return self.dataset(body).versions[-1][body["fileName"]]
+        files = self.dataset(body).versions[-1]
+        if body["fileName"] not in files:
+            raise Refusal(404, f"Not found: {body['fileName']}")
+        return files[body["fileName"]]
 
     def SaveKernel(self, body: dict) -> dict:
         versions = self.kernels.setdefault(body["slug"], [])
@@ -209,6 +214,28 @@ class KaggleServer(ThreadingHTTPServer):
     def submit(self, body: dict, message: str) -> dict:
         self.submissions.append(body)
         return {"message": message, "ref": len(self.submissions)}
+
+    def GetSubmissionLimits(self, body: dict) -> dict:
+        return self.limits
+
+    def GetSubmission(self, body: dict) -> dict:
+        if not 0 < body["ref"] <= len(self.submissions):
+            raise Refusal(404, f"Not found: {body['ref']}")
+        return {**self.submission(body["ref"]), **(self.scores.pop(0) if len(self.scores) > 1 else self.scores[0])}
+
+    def submission(self, ref: int) -> dict:
+        told = {"ref": ref, "date": "2026-11-30T12:00:00Z", "fileName": "submission.csv", "status": "COMPLETE"}
+        return {**told, "description": self.submissions[ref - 1]["submissionDescription"]}
+
+    def ListSubmissions(self, body: dict) -> dict:
+        latest_first = [self.submission(ref) for ref in range(len(self.submissions), 0, -1)]
+        return self.page("submissions", [{**one, **self.scores[-1]} for one in latest_first], body)
+
+    def ListKernels(self, body: dict) -> dict:
+        found = [name for name in self.sessions if body["search"] in name]
+        listed = [{"ref": name, "title": name, "lastRunTime": "2026-11-30T12:00:00Z"} for name in found]
+        start = body["pageSize"] * (body.get("page", 1) - 1)
+        return {"kernels": listed[start : start + body["pageSize"]]}
 
     # files
 

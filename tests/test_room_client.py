@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from jaguar_kit import KitError
 from jaguar_kit_tools.experiments import session
 from jaguar_kit_tools.on_kaggle import client as kaggle_client
 from jaguar_kit_tools.on_kaggle import kernels as kernels_tool
+from jaguar_kit_tools.on_kaggle import mounts, rehearsal, scores
 from jaguar_kit_tools.on_kaggle import package as package_tool
 from jaguar_kit_tools.on_kaggle import run as kaggle_run
 from jaguar_kit_tools.on_kaggle.client import KaggleError, Patience
@@ -70,6 +72,8 @@ def server(client: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(urllib3.util.retry.Retry, "sleep", lambda self, response=None: None)
     for tool in (kaggle_client, kaggle_run):
         monkeypatch.setattr(tool, "Patience", hurried)
+    monkeypatch.setattr(kaggle_run, "rehearse", lambda *_: [])  # rehearsals have tests of their own
+    monkeypatch.chdir(home)  # where scores are kept
     with KaggleServer() as server:
         for name, value in server.environment(home, scratch).items():
             monkeypatch.setenv(name, value)
@@ -677,6 +681,188 @@ def test_a_wrong_file_is_refused_before_anything_is_sent(submission, server):
     with pytest.raises(KitError, match="row_id: more than one row for 0"):
         kaggle_client.submit_file(submission, COMPETITION, "mine")
     assert server.requests == []
+
+
+# scores
+
+
+@pytest.fixture
+def scored(kernel, server, run, output, tmp_path) -> Callable[..., Ended]:
+    """scored(*options): submits what the latest session left, which has a run of its own."""
+    file = b"row_id,similarity\n0,0.25\n1,1.0\n"
+    metrics, recipe = {"map": 0.871234567, "map_across": 0.5}, jaguar_kit.recipe_from_dict({"name": "final"})
+    record = json.dumps({"recipe": jaguar_kit.recipe_to_dict(recipe)}).encode()
+    run_folder = "runs/final/default/seed42"
+    files = {"submission.csv": file, f"{run_folder}/submission.csv": file, "runs/final/experiment.json": record}
+    files[f"{run_folder}/metrics.json"] = json.dumps(metrics).encode()
+    start(server, session=Session(output=output(**files)))
+    numbers = iter(range(100))
+
+    def submit(*options: str) -> Ended:
+        asked = ("--no-push", "--fetch", tmp_path / f"out{next(numbers)}", "--submit", "-m", "two words", *QUICK)
+        return run(kaggle_run.push_command, kernel, *asked, *options)
+
+    return submit
+
+
+def test_a_score_is_awaited_and_kept_beside_the_validation(scored, server):
+    ended = scored()
+    assert (ended.code, ended.error) == (0, "")
+    assert "jaguar-re-id: 4 submissions left today, 1 made" in ended.said
+    assert "public score 0.90123, validation mAP 0.8712, across encounters 0.5000" in ended.said
+    [row] = scores.read_scores(scores.SCORES).to_dict("records")
+    told = {"competition": COMPETITION, "kernel": FINAL, "message": "two words", "status": "complete", "private": ""}
+    told |= {"map": "0.871235", "map_across": "0.500000", "public": "0.90123", "run": "default/seed42", "ref": "1"}
+    assert {name: row[name] for name in told} == told
+    assert (row["recipe"], len(row["recipe_hash"]), len(row["sha256"])) == ("final", 16, 64)
+
+
+def test_the_same_file_is_not_submitted_twice(scored, server):
+    assert scored().code == 0
+    assert_one_line(scored(), "was submitted to jaguar-re-id on", "'two words' (public score 0.90123)", code=2)
+    assert len(server.submissions) == 1
+    table = scores.read_scores(scores.SCORES)
+    scores.keep_score(scores.SCORES, {**table.iloc[0], "sha256": "0" * 64})
+    table = scores.read_scores(scores.SCORES)
+    assert list(table.sha256) == [table.sha256[0], "0" * 64]
+    table.assign(competition="another").to_csv(scores.SCORES, index=False)
+    assert scored().code == 0
+
+
+def test_a_scoring_error_is_told_in_the_competitions_own_words(scored, server):
+    server.scores = [{"status": "ERROR", "errorDescription": "Submission contains\nnull values"}]
+    assert_one_line(scored(), "the submission was not scored: Submission contains null values")
+    [row] = scores.read_scores(scores.SCORES).to_dict("records")
+    assert row["status"] == "error: Submission contains null values"
+
+
+def test_a_submission_without_a_score_yet_is_kept_and_listed_later(scored, server, run):
+    server.scores = [{"status": "PENDING"}]
+    server.fail("GetSubmission", 404, times=2)  # it does not show at once
+    server.fail("GetSubmission", 403, after=3)
+    assert_one_line(scored(), "403", "it is submitted: --list reads its score later")
+    assert list(scores.read_scores(scores.SCORES).status) == ["pending"]
+    server.failures.clear()
+    server.scores = [{"status": "COMPLETE", "publicScore": "0.8", "privateScore": "0.75"}]
+    server.sessions["a-user/jaguar-kit-mine"] = Session(["ERROR"], failure="out of\nmemory")
+    server.sessions["a-user/something-else"] = Session(["ERROR"])
+    ended = run(kaggle_run.push_command, "--list")
+    assert (ended.code, ended.error) == (0, "")
+    assert f"  {FINAL}: complete, last run 2026-11-30 12:00\n" in ended.said
+    assert "  a-user/jaguar-kit-mine: error: out of memory, last run" in ended.said
+    assert "something-else" not in ended.said
+    assert "'two words': jaguar-re-id: public score 0.8, private 0.75, validation mAP 0.8712" in ended.said
+    assert list(scores.read_scores(scores.SCORES).private) == ["0.75"]
+
+
+def test_one_kernel_is_listed_alone_and_one_that_was_never_pushed(kernel, server, run):
+    ended = run(kaggle_run.push_command, kernel, "--list")
+    assert ended.said == f"  {FINAL}: never pushed\n"
+    start(server)
+    assert run(kaggle_run.push_command, kernel, "--list").said == f"  {FINAL}: queued\n"
+    server.sessions.clear()
+    assert "no kernel of the kit is on Kaggle" in run(kaggle_run.push_command, "--list").said
+
+
+def test_an_interrupt_after_the_submission_says_how_to_read_the_score(scored, server, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scores, "patiently", interrupted)
+    ended = scored()
+    assert ended.code == 130
+    assert "it is submitted: --list reads its score later" in ended.said
+    assert list(scores.read_scores(scores.SCORES).status) == ["pending"]
+
+
+def test_an_older_client_is_asked_by_its_list(scored, server, client, monkeypatch):
+    for name in ("get_submission", "competition_get_submission_limits"):
+        monkeypatch.delattr(client.KaggleApi, name)
+    ended = scored()
+    assert (ended.code, ended.error) == (0, "")
+    assert "left today" not in ended.said
+    assert list(scores.read_scores(scores.SCORES).public) == ["0.90123"]
+    assert not server.calls("GetSubmission")
+
+
+def test_nothing_is_said_of_limits_that_kaggle_does_not_tell(scored, server):
+    server.limits = {}
+    assert "left today" not in scored().said
+
+
+def test_a_table_of_scores_that_is_another_is_refused_before_the_submission(scored, server):
+    scores.SCORES.parent.mkdir()
+    for text in ("a,b\n1,2\n", ""):
+        scores.SCORES.write_text(text)
+        assert_one_line(scored(), "results/scores.csv: ", code=2)
+    assert not server.submissions
+
+
+# a rehearsal before the push
+
+
+@pytest.fixture
+def rehearsed(monkeypatch) -> None:
+    """A push rehearses, as far as no process is needed."""
+    monkeypatch.setattr(kaggle_run, "rehearse", rehearsal.rehearse)
+    monkeypatch.setattr(rehearsal, "sessions", lambda *_: [])
+
+
+@pytest.fixture
+def on_server(server, tmp_path) -> dict[str, bytes]:
+    """The files of the kit's dataset as Kaggle serves them."""
+    folder = package_tool.package_kit(tmp_path / "packed", "a-user")
+    files = content_of(folder)
+    server.datasets[KIT] = Dataset([files])
+    return files
+
+
+def with_facts(files: dict[str, bytes], name: str, content: bytes) -> None:
+    """Another content of a file, which the manifest knows."""
+    manifest = json.loads(files["manifest.json"])
+    told = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest["files"][name], files[name] = told, content
+    files["manifest.json"] = json.dumps(manifest).encode()
+
+
+def test_a_push_rehearses_by_what_kaggle_holds(kernel, server, run, on_server, rehearsed):
+    ended = run(kaggle_run.push_command, kernel)
+    assert (ended.code, ended.error) == (0, "")
+    assert f"  {KIT}: Kaggle\n" in ended.said
+    assert "counted: memory: dinov3_l with 16 images" in ended.said
+    assert len(server.calls("SaveKernel")) == 1
+
+
+def test_a_push_of_what_is_certain_to_fail_is_refused_unless_unrehearsed(kernel, server, run, on_server, rehearsed):
+    with_facts(on_server, "tools/experiments/report.py", b"print()\n")
+    ended = run(kaggle_run.push_command, kernel)
+    assert_one_line(ended, "1 thing is certain to fail its session", "--unrehearsed pushes all the same", code=2)
+    assert "certain: a-user/jaguar-kit: another kit than the kernel was written for" in ended.said
+    assert not server.calls("SaveKernel")
+    assert run(kaggle_run.push_command, kernel, "--unrehearsed").code == 0
+    assert len(server.calls("SaveKernel")) == 1
+
+
+def test_a_dataset_that_is_not_there_is_refused_and_a_strange_one_is_not(kernel, server, run, on_server, rehearsed):
+    kernels_tool.write_kernels(kernel.parent, ROOT / "recipes", datasets=[WEIGHTS], only=["final"])
+    assert_one_line(run(kaggle_run.push_command, kernel), f"{WEIGHTS}: there is no such dataset on Kaggle", code=2)
+    server.datasets[WEIGHTS] = Dataset([{"weights.bin": b"0"}])
+    ended = run(kaggle_run.push_command, kernel)
+    assert ended.code == 0
+    assert f"  {WEIGHTS}: nowhere here: not looked at" in ended.said
+
+
+def test_a_package_of_kaggle_is_laid_out_with_small_files_for_its_weights(server, on_server, tmp_path):
+    with_facts(on_server, "dinov3_l.safetensors", b"0" * 1000)
+    with_facts(on_server, "final.yaml", b"name: other\n")
+    attached = mounts.of_kaggle(kaggle_client.kaggle_api(), KIT)
+    place = tmp_path / "root" / "input" / "jaguar-kit"
+    mounts.mount_package(attached, place, tmp_path / "root")
+    session.check_manifest(place)
+    assert (place / "final.yaml").read_bytes() == b"name: other\n"
+    assert (place / "tools" / "experiments" / "session.py").is_file()
+    with jaguar_kit.open_safetensors(place / "dinov3_l.safetensors") as file:
+        assert list(file.keys()) == ["stands_in"]
 
 
 # the dataset

@@ -6,13 +6,15 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jaguar_kit
+import pandas as pd
 from jaguar_kit import (
     DataConfig,
     KitError,
@@ -20,14 +22,18 @@ from jaguar_kit import (
     Result,
     __version__,
     atomic,
+    cache_dir,
+    check_model,
     convert,
     differing_settings,
     echo,
     expand,
     file_sha256,
     find_mounted,
+    load_competitions,
     load_recipe,
     on_kaggle,
+    open_safetensors,
     override,
     pick_device,
     progress,
@@ -37,6 +43,7 @@ from jaguar_kit import (
     rooms_folder,
     run_recipe,
     submission_of,
+    weights_path,
     write_json,
 )
 
@@ -167,11 +174,53 @@ def check_accelerator(recipe: Recipe) -> None:
         )
 
 
+REHEARSAL_VARIABLE = "JAGUAR_KIT_REHEARSAL"  # "look": ends once it is known what is lacking; "small", "whole": runs
+LACKING = "lacking.json"  # in the cache of a rehearsal
+
+
+def lacking(recipe: Recipe) -> list[dict[str, str]]:
+    """What the runs of a recipe would not find in this session: `kind` is weights, trained or data, `text` a line."""
+
+    def opens(path: str) -> None:
+        with open_safetensors(weights_path(path)):
+            pass
+
+    if recipe.search:
+        named = recipe.search.space.get("model.backbone") or {}
+        own = [recipe.model.backbone] if not named else named.get("choices", [])
+        recipes = [replace(recipe, model=replace(recipe.model, backbone=name)) for name in own]
+        specs = [spec for one in recipes for spec in expand(replace(one, search=None))]
+    else:
+        specs = expand(recipe)
+    checks = [("data", partial(load_competitions, specs, None))]
+    for one in [spec.recipe for spec in specs]:
+        trained = [path for path in (one.checkpoint, *one.soup) if path]
+        checks += [("trained", partial(opens, path)) for path in trained]
+        only_analysed = recipe.analysis and not (one.train.epochs or trained)
+        checks += [] if only_analysed else [("weights", partial(check_model, one))]
+    if recipe.analysis:
+        room = jaguar_kit.room("experiments.analysis", f"{recipe.name}: analysis")
+        checks.append(("weights", partial(room.check_weights, recipe)))
+    faults = {fault_of(check): kind for kind, check in reversed(checks)}  # of what is lacked twice, the first kind
+    faults.pop("", None)
+    return [{"kind": kind, "text": text} for text, kind in reversed(faults.items())]
+
+
+def fault_of(check: Callable[[], Any]) -> str:
+    """What a check finds wrong; "" for nothing."""
+    try:
+        check()
+    except KitError as error:
+        return str(error)
+    return ""
+
+
 def run_kernel(text: str, overrides: Sequence[str] = ()) -> Result:
     """Runs the recipe that a kernel's code file carries, in a Kaggle session.
 
     Leaves submission.csv and report.html in the working folder, and all results in runs/ there. With
-    JAGUAR_KIT_SMOKE=1 in the environment it runs the recipe's small version, to see that everything is attached.
+    JAGUAR_KIT_SMOKE=1 in the environment it runs the recipe's small version, to see that everything is attached; a
+    rehearsal is told first what the recipe in its own size would lack.
     """
     kit, where = Path(jaguar_kit.__file__).resolve().parent, "the kernel's RECIPE"
     carried = recipe_from_dict(convert(read_yaml(text, where), dict, where), where)
@@ -180,9 +229,14 @@ def run_kernel(text: str, overrides: Sequence[str] = ()) -> Result:
     recipe = carried
     for change in overrides:
         recipe = override(recipe, change, f"the kernel's OVERRIDES: {change}")
-    if os.environ.get("JAGUAR_KIT_SMOKE") == "1":
+    rehearsed = os.environ.get(REHEARSAL_VARIABLE)
+    if rehearsed:
+        write_json(cache_dir() / LACKING, lacking(recipe))
+    if rehearsed == "look":
+        return Result(record.parent, pd.DataFrame(), None)
+    if os.environ.get("JAGUAR_KIT_SMOKE") == "1" or rehearsed == "small":
         recipe = made_small(recipe)
-    elif on_kaggle():
+    elif on_kaggle() and not rehearsed:
         check_accelerator(recipe)
     out = working_folder() / "runs"
     resume_earlier(out / recipe.name, recipe)

@@ -278,12 +278,23 @@ def listing_fault(found: Mapping[str, int], wanted: Mapping[str, int]) -> str:
 
 def manifest_fault(api: Any, dataset: str, folder: Path) -> str:
     """Whether the version that Kaggle serves is that of `folder`, by its manifest."""
+    same = dataset_file(api, dataset, "manifest.json") == (folder / "manifest.json").read_bytes()
+    return "" if same else "Kaggle still serves an earlier version"
+
+
+def dataset_file(api: Any, dataset: str, name: str) -> bytes | None:
+    """A file of a dataset as Kaggle serves it; None where there is none."""
     import tempfile
 
-    with tempfile.TemporaryDirectory() as place, told_by_kaggle(f"reading {dataset}"), quiet():
-        api.dataset_download_file(dataset, "manifest.json", path=place, force=True, quiet=True)
-        came = [path.read_bytes() for path in Path(place).iterdir()]
-    return "" if came == [(folder / "manifest.json").read_bytes()] else "Kaggle still serves an earlier version"
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            with told_by_kaggle(f"reading {dataset}"), quiet():
+                api.dataset_download_file(dataset, name, path=place, force=True, quiet=True)
+        except KaggleError as error:
+            if error.code in (403, 404):
+                return None
+            raise
+        return next((path.read_bytes() for path in Path(place).iterdir()), None)
 
 
 def push_kernel(folder: str | Path) -> tuple[str, int]:
@@ -467,26 +478,27 @@ def check_submission_file(path: Path) -> None:
     check_unique(table.row_id, path)
 
 
-def submit_file(path: str | Path, competition: str, message: str) -> None:
-    """Uploads a CSV to a competition, as for Jaguar Re-ID; KaggleError unless Kaggle took it."""
+def submit_file(path: str | Path, competition: str, message: str) -> int:
+    """Uploads a CSV to a competition, as for Jaguar Re-ID; Kaggle's number of it. KaggleError unless Kaggle took it."""
     path = Path(path)
     check_submission_file(path)
     api = kaggle_api()
     with told_by_kaggle(f"submitting to {competition}"), quiet():
         reply = api.competition_submit(str(path), message, competition, quiet=True)
-    tell_submission(reply, competition, path)
+    return tell_submission(reply, competition, path)
 
 
-def submit_kernel(kernel: str, version: int, competition: str, message: str) -> None:
-    """Submits submission.csv of a kernel's version, as code competitions want it; KaggleError unless Kaggle took it."""
+def submit_kernel(kernel: str, version: int, competition: str, message: str) -> int:
+    """Submits submission.csv of a kernel's version, as code competitions want it; as `submit_file`."""
     api = kaggle_api()
     with told_by_kaggle(f"submitting to {competition}"), quiet():
         reply = api.competition_submit_code("submission.csv", message, competition, kernel, version, quiet=True)
-    tell_submission(reply, competition, kernel)
+    return tell_submission(reply, competition, kernel)
 
 
-def tell_submission(reply: Any, competition: str, what: str | Path) -> None:
+def tell_submission(reply: Any, competition: str, what: str | Path) -> int:
     said = one_line(getattr(reply, "message", "") or "")
     if not getattr(reply, "ref", 0) and "success" not in said.lower():
         raise KaggleError(f"Kaggle: {competition} did not take {what}: {said or 'no reason was given'}")
     echo(f"  submitted {what} to {competition}: {said}")
+    return int(getattr(reply, "ref", 0) or 0)

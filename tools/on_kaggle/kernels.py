@@ -343,13 +343,16 @@ def kernel_difference(there: str, expected: str) -> str:
     return f"{first[0].strip()[:100]!r} (expected {first[1].strip()[:100]!r})"
 
 
-def check_kernel(folder: Path) -> dict[str, Any]:
-    """The metadata of a kernel folder that may be pushed; KitError names what Kaggle would refuse or misread."""
+def check_kernel(folder: Path, named: bool = True) -> dict[str, Any]:
+    """The metadata of a kernel folder that may be pushed; KitError names what Kaggle would refuse or misread.
+
+    named: whether it must tell its owner's name.
+    """
     metadata, path = read_kernel(folder), folder / "kernel-metadata.json"
     if not metadata:
         raise KitError(f"{path}: there is no such file (expected a folder such as kernels/final)")
     owner, _, slug = str(metadata.get("id", "")).partition("/")
-    if owner in ("", PLACEHOLDER):
+    if not owner or (named and owner == PLACEHOLDER):
         raise KitError(f"{path}: id: {metadata.get('id')!r} lacks your name; run tools/kernels.py --user NAME")
     checks = {
         "id": re.fullmatch(r"[a-z0-9-]{5,50}", slug),

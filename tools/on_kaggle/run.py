@@ -1,4 +1,4 @@
-"""Pushes a kernel, waits, fetches, submits: python tools/kaggle_run.py kernels/final --fetch DIR --submit -m MESSAGE"""
+"""Rehearses, pushes, waits, fetches and submits: python tools/kaggle_run.py kernels/final --fetch DIR --submit -m X"""
 
 from __future__ import annotations
 
@@ -25,18 +25,35 @@ from .client import (
     submit_kernel,
 )
 from .kernels import check_kernel, check_up_to_date
+from .mounts import Rehearsal, of_kaggle
+from .rehearsal import Finding, add_rehearsal_options, rehearse
+from .scores import (
+    SCORES,
+    NotScored,
+    await_score,
+    check_not_submitted,
+    keep_score,
+    list_sessions,
+    new_row,
+    read_pending,
+    scoring_patience,
+    tell_left,
+)
 
 
 def kaggle_options(argv: Sequence[str] | None) -> Any:
     """What the command line of `push_command` asks for; KitError where options contradict each other."""
     parser = argparse.ArgumentParser(
-        prog="kaggle_run.py", description="Pushes a kernel to Kaggle; waits for it, fetches and submits where asked to."
+        prog="kaggle_run.py",
+        description="Rehearses a kernel's session and pushes it to Kaggle; waits, fetches and submits where asked to.",
     )
-    parser.add_argument("folder", help="folder of a kernel, such as kernels/final")
+    parser.add_argument("folder", nargs="?", help="folder of a kernel, such as kernels/final")
     parser.add_argument("--wait", action="store_true", help="until its session has ended")
     parser.add_argument("--fetch", metavar="DIR", help="download its output into a new folder, and check it (waits)")
     parser.add_argument("--submit", action="store_true", help="submit its submission.csv (waits, and needs --fetch)")
     parser.add_argument("-m", "--message", help="a few words for the submission")
+    parser.add_argument("--scores", metavar="FILE", default=str(SCORES), help=f"table that keeps scores ({SCORES})")
+    parser.add_argument("--list", action="store_true", help="show sessions and scores, of one kernel or of all")
     parser.add_argument(
         "--code-competition", action="store_true", help="submit the kernel's version, where CSV uploads are not taken"
     )
@@ -47,7 +64,13 @@ def kaggle_options(argv: Sequence[str] | None) -> Any:
         action="store_true",
         help="wait for, fetch or submit what the latest session made, without a new one",
     )
+    add_rehearsal_options(parser)
     given = parser.parse_args(argv)
+    if given.folder is None and not given.list:
+        raise KitError("kaggle_run.py: which kernel? (expected its folder, such as kernels/final, or --list)")
+    acts = ("wait", "fetch", "submit", "no_push", "unrehearsed", "list")
+    if given.rehearse and (wrong := next((name for name in acts if getattr(given, name)), None)):
+        raise KitError(f"--rehearse: pushes nothing (expected no --{wrong.replace('_', '-')} with it)")
     for option in ("every", "stale"):
         convert(getattr(given, option), NonNegative, f"--{option}")
     if (given.message or given.code_competition) and not given.submit:
@@ -64,15 +87,24 @@ def kaggle_options(argv: Sequence[str] | None) -> Any:
 
 
 def push_command(argv: Sequence[str] | None = None) -> int:
-    """`tools/kaggle_run.py kernels/X [--wait] [--fetch DIR] [--submit -m MESSAGE]`."""
+    """`tools/kaggle_run.py kernels/X [--rehearse] [--wait] [--fetch DIR] [--submit -m MESSAGE] | --list`."""
     given = kaggle_options(argv)
-    folder = Path(given.folder)
+    if given.list:
+        return list_command(given)
+    folder, options = Path(given.folder), rehearsal_of(given)
+    if given.rehearse:
+        check_up_to_date(folder)
+        refuse_certain(folder, rehearse(folder, options))
+        return 0
     metadata = check_kernel(folder)
     if given.submit and not metadata.get("competition_sources"):
         raise KitError(f"{folder / 'kernel-metadata.json'}: competition_sources: is empty (expected one to submit to)")
     if not given.no_push:
         check_up_to_date(folder)
     api, kernel = kaggle_api(), metadata["id"]
+    if not given.no_push and not given.unrehearsed:
+        found = rehearse(folder, options, partial(of_kaggle, api))
+        refuse_certain(folder, found, " (--unrehearsed pushes all the same)")
     patience = Patience(every=given.every, stale=given.stale)
     waits = given.wait or given.fetch
     before = begun_before(api, kernel, patience) if waits and not given.no_push else None
@@ -82,11 +114,13 @@ def push_command(argv: Sequence[str] | None = None) -> int:
             await_kernel(kernel, before, patience)
         out = fetch_output(kernel, given.fetch) if given.fetch else Path()
         if given.submit:
-            submit_output(out, kernel, version if given.code_competition else 0, metadata, given.message)
+            submit_output(out, kernel, version if given.code_competition else 0, metadata, given, patience)
         failed = read_json(out / "run.json").get("failed") if given.fetch else None
         for place, reason in (failed or {}).items():
             echo(f"  {place} failed there: {reason}")
         return 1 if failed else 0
+    except NotScored:
+        raise
     except KaggleError as error:
         if error.code >= 429 or "no connection" in str(error):
             raise KaggleError(f"{error}; its session goes on: --no-push waits for it again", error.code) from None
@@ -94,6 +128,37 @@ def push_command(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; its session goes on: --no-push waits for it again", file=sys.stderr)
         return 130
+
+
+def rehearsal_of(given: Any) -> Rehearsal:
+    return Rehearsal(
+        data=given.data,
+        packages=given.package,
+        weights=given.weights,
+        attach=given.attach,
+        layouts=(given.mounts,) if given.mounts else ("flat", "nested"),
+        runs=not given.no_run,
+        whole=given.whole,
+        minutes=given.minutes,
+    )
+
+
+def refuse_certain(folder: Path, found: Sequence[Finding], otherwise: str = "") -> None:
+    """KitError, and so exit code 2, where a rehearsal found what is certain to fail."""
+    sure = sum(finding.certain for finding in found)
+    if sure:
+        what = "1 thing is" if sure == 1 else f"{sure} things are"
+        raise KitError(f"{folder}: {what} certain to fail its session, as told above{otherwise}")
+
+
+def list_command(given: Any) -> int:
+    """`tools/kaggle_run.py [kernels/X] --list`: sessions and their state, submissions and their scores."""
+    kernel = check_kernel(Path(given.folder))["id"] if given.folder else None
+    api = kaggle_api()
+    if not list_sessions(api, kernel):
+        echo("  no kernel of the kit is on Kaggle; tools/kaggle_run.py kernels/starter pushes one")
+    read_pending(api, Path(given.scores))
+    return 0
 
 
 def begun_before(api: Any, kernel: str, patience: Patience) -> float | None:
@@ -106,15 +171,25 @@ def begun_before(api: Any, kernel: str, patience: Patience) -> float | None:
         return math.nan
 
 
-def submit_output(out: Path, kernel: str, version: int, metadata: Mapping[str, Any], message: str) -> None:
-    """Submits what was fetched, or with a version that version of the kernel."""
-    if not (out / "submission.csv").is_file():
+def submit_output(
+    out: Path, kernel: str, version: int, metadata: Mapping[str, Any], given: Any, patience: Patience
+) -> None:
+    """Submits what was fetched, or with a version that version of the kernel, and waits for the score."""
+    file, scores = out / "submission.csv", Path(given.scores)
+    if not file.is_file():
         raise KaggleError(f"Kaggle: {kernel}: its output has no submission.csv, so there is nothing to submit")
     competition = metadata["competition_sources"][0]
     meant = read_json(out / "run.json").get("competition", competition)
     if meant != competition:
         raise KaggleError(f"Kaggle: {kernel}: its output is for {meant}, not for {competition}; run it again first")
+    check_not_submitted(scores, file, competition)
+    api = kaggle_api()
+    tell_left(api, competition)
     if version:
-        submit_kernel(kernel, version, competition, message)
+        ref = submit_kernel(kernel, version, competition, given.message)
     else:
-        submit_file(out / "submission.csv", competition, message)
+        ref = submit_file(file, competition, given.message)
+    row = new_row(out, kernel, competition, given.message, ref)
+    keep_score(scores, row)
+    await_score(api, row, scores, scoring_patience(patience, code=bool(version)))
+    echo(f"  wrote {scores}")
