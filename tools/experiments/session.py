@@ -199,8 +199,9 @@ def lacking(recipe: Recipe) -> list[dict[str, str]]:
         only_analysed = recipe.analysis and not (one.train.epochs or trained)
         checks += [] if only_analysed else [("weights", partial(check_model, one))]
     if recipe.analysis:
-        room = jaguar_kit.room("experiments.analysis", f"{recipe.name}: analysis")
-        checks.append(("weights", partial(room.check_weights, recipe)))
+        from .analysis import check_weights  # which few kernels need
+
+        checks.append(("weights", partial(check_weights, recipe)))
     faults = {fault_of(check): kind for kind, check in reversed(checks)}  # of what is lacked twice, the first kind
     faults.pop("", None)
     return [{"kind": kind, "text": text} for text, kind in reversed(faults.items())]

@@ -30,7 +30,6 @@ from jaguar_kit import (
     one_line,
     recipe_from_dict,
     recipe_to_dict,
-    room,
     settings_of,
     stages_of,
 )
@@ -38,6 +37,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..experiments.runs import KAGGLE_OUTPUT, features_key
+from ..experiments.search import search_baseline
 
 
 @dataclass(frozen=True)
@@ -321,7 +321,7 @@ def runs_of(recipe: Recipe) -> tuple[list[RunSpec], int]:
     if not recipe.search:
         return expand(recipe), 1
     spaces = bool(recipe.search.space) + bool(recipe.search.matched)
-    return [room("experiments.search").search_baseline(recipe)], 1 + spaces * recipe.search.trials
+    return [search_baseline(recipe)], 1 + spaces * recipe.search.trials
 
 
 def runs_that_fit(costs: Sequence[Cost]) -> int:
