@@ -847,15 +847,17 @@ def test_a_dataset_that_is_not_there_is_refused_and_a_strange_one_is_not(kernel,
     kernels_tool.write_kernels(kernel.parent, ROOT / "recipes", datasets=[WEIGHTS], only=["final"])
     assert_one_line(run(kaggle_run.push_command, kernel), f"{WEIGHTS}: there is no such dataset on Kaggle", code=2)
     server.datasets[WEIGHTS] = Dataset([{"weights.bin": b"0"}])
+    kernels_tool.write_kernels(kernel.parent, ROOT / "recipes", datasets=["other/one"], only=["final"])
     ended = run(kaggle_run.push_command, kernel)
     assert ended.code == 0
-    assert f"  {WEIGHTS}: nowhere here: not looked at" in ended.said
+    for source in (WEIGHTS, "other/one"):
+        assert f"  {source}: nowhere here: not looked at" in ended.said
 
 
 def test_a_package_of_kaggle_is_laid_out_with_small_files_for_its_weights(server, on_server, tmp_path):
     with_facts(on_server, "dinov3_l.safetensors", b"0" * 1000)
     with_facts(on_server, "final.yaml", b"name: other\n")
-    attached = mounts.of_kaggle(kaggle_client.kaggle_api(), KIT)
+    attached = mounts.of_kaggle(kaggle_client.kaggle_api(), "a-user", KIT)
     place = tmp_path / "root" / "input" / "jaguar-kit"
     mounts.mount_package(attached, place, tmp_path / "root")
     session.check_manifest(place)

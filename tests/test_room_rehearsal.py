@@ -229,7 +229,8 @@ def test_what_is_not_known_is_told_and_not_counted():
 # a session
 
 
-def test_missing_weights_are_found_before_any_push(package, kernel, temporary):
+def test_missing_weights_are_found_before_any_push(package, kernel, temporary, mini, monkeypatch):
+    monkeypatch.setattr(mounts, "synthetic", lambda *_: mini)
     variants = {"a": {}, "b": {"checkpoint": "runs/x/y/seed1"}}
     folder = kernel(model={**TINY["model"], "pretrained": True}, variants=variants)
     [known, earlier] = rehearsal.rehearse(folder, replace(LOOK, packages=[str(package)]))
@@ -239,6 +240,17 @@ def test_missing_weights_are_found_before_any_push(package, kernel, temporary):
     assert not earlier.certain
     assert "x/y/seed1/weights.safetensors: there is no such weights file (unless in a-user/jaguar-kit-x" in earlier.text
     assert not [*temporary.iterdir()]
+
+
+def test_weights_of_too_few_numbers_are_found(tmp_path):
+    path = tmp_path / "test_resnet.safetensors"
+    recipe = recipe_of(model={**TINY["model"], "pretrained": True})
+    attached = [mounts.Attached("a/b", {path.name: {}}, tmp_path), mounts.Attached("a/c")]
+    save_file({"weight": torch.zeros(3)}, path)
+    [told] = certain_of(rehearsal.weights_findings(recipe, attached))
+    assert "test_resnet.safetensors: holds 3 numbers, but test_resnet has " in told
+    jaguar_kit.save_backbone(path, jaguar_kit.create_backbone("test_resnet"), "test_resnet")
+    assert rehearsal.weights_findings(recipe, attached) == []
 
 
 def test_what_nobody_looked_at_may_hold_what_is_lacking(tmp_path):
@@ -259,7 +271,7 @@ def test_what_nobody_looked_at_may_hold_what_is_lacking(tmp_path):
 @pytest.mark.slow
 def test_a_session_runs_small_in_both_layouts_and_leaves_nothing(package, kernel, temporary, tmp_path, capsys):
     weights = tmp_path / "test_resnet.safetensors"
-    save_file({"weight": torch.zeros(3)}, weights)
+    jaguar_kit.save_backbone(weights, jaguar_kit.create_backbone("test_resnet"), "test_resnet")
     folder = kernel(model={**TINY["model"], "pretrained": True})
     before = sorted(path for path in ROOT.rglob("*") if "__pycache__" not in path.parts and ".git" not in path.parts)
     options = Rehearsal(weights=[str(weights)])
@@ -272,6 +284,15 @@ def test_a_session_runs_small_in_both_layouts_and_leaves_nothing(package, kernel
     assert not [*temporary.iterdir()]
     after = sorted(path for path in ROOT.rglob("*") if "__pycache__" not in path.parts and ".git" not in path.parts)
     assert after == before
+
+
+@pytest.mark.slow
+def test_a_backbone_that_learns_runs_whole_without_a_gpu_on_data_of_its_own(package, kernel, mini, capsys):
+    folder = kernel(model={**LARGE, "input_size": 32}, train={"epochs": 1, "batch_size": 16})
+    options = Rehearsal(data=str(mini), packages=[str(package)], layouts=("flat",), whole=True)
+    assert rehearsal.rehearse(folder, options) == []
+    assert "flat mounts" in (said := capsys.readouterr().out)
+    assert "mine: 1 run on" in said
 
 
 def test_code_that_fails_asks_for_the_internet_or_takes_too_long_is_told(package, tmp_path, temporary):

@@ -91,8 +91,11 @@ def of_folder(folder: Path) -> Attached:
     return Attached(source, files, folder)
 
 
-def of_kaggle(api: Any, source: str) -> Attached:
-    """A dataset as Kaggle has it, by its manifest; recipes of a kit that are others than here come with it."""
+def of_kaggle(api: Any, owner: str, source: str) -> Attached:
+    """A dataset as Kaggle has it, by its manifest; recipes of a kit that are others than here come with it.
+
+    KitError where it is the owner's own and is not there; of others' nothing may be known.
+    """
     text = dataset_file(api, source, "manifest.json")
     try:
         files = json.loads(text)["files"] if text else None
@@ -100,7 +103,7 @@ def of_kaggle(api: Any, source: str) -> Attached:
     except (ValueError, KeyError, TypeError, AttributeError):
         known = False
     if not known:
-        if dataset_status(api, source) is None:
+        if source.startswith(f"{owner}/") and dataset_status(api, source) is None:
             raise KitError(f"{source}: there is no such dataset on Kaggle; upload it with tools/package.py --create")
         return Attached(source)
     differing = [n for n, path in own_recipes().items() if n in files and files[n]["sha256"] != file_sha256(path)]

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,8 +27,10 @@ from jaguar_kit import (
     file_sha256,
     find_data,
     interrupt,
+    known_backbone,
     load_competition,
     on_sigterm,
+    open_safetensors,
     override,
     read_json,
     read_yaml,
@@ -35,7 +39,7 @@ from jaguar_kit import (
 
 from ..experiments.runs import folder_bytes
 from ..experiments.session import LACKING
-from ..experiments.smoke import small_backbone
+from ..experiments.smoke import backbone_without_memory, small_backbone
 from .counting import (
     GIB,
     IMAGES,
@@ -172,6 +176,26 @@ def source_findings(metadata: Mapping[str, Any], recipe: Recipe | None, options:
     if large and metadata.get("enable_gpu") is False:
         found.append(certain(f"enable_gpu: false, but {large[0]} is to be trained (expected true)"))
     return found
+
+
+def weights_findings(recipe: Recipe, attached: Sequence[Attached]) -> list[Finding]:
+    """Whether files of backbones that lie here have as many elements as their networks, by their headers alone."""
+    models = [one.recipe.model for one in runs_of(recipe)[0] if one.recipe.checkpoint is None]
+    found = []
+    for name, size in {(m.backbone, m.input_size) for m in models if m.pretrained and m.weights is None}:
+        known = known_backbone(name)
+        called = {f"{one}.safetensors" for one in (name, known.hub.rpartition("/")[2], known.architecture) if one}
+        folders = [one for one in attached if one.folder is not None]
+        for path in [one.folder / file for one in folders for file in sorted(called & one.files.keys())]:
+            with open_safetensors(path) as file, suppress(RuntimeError, NotImplementedError, TypeError):
+                there = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+                own = sum(p.numel() for p in backbone_without_memory(name, size, False).parameters())
+                if there < FEWEST_ELEMENTS * own:
+                    found.append(certain(f"weights: {path}: holds {there:,} numbers, but {name} has {own:,}"))
+    return found
+
+
+FEWEST_ELEMENTS = 0.9  # of a backbone's, in a file of its weights: what is fitted to the image size may be smaller
 
 
 # limits, by counting
@@ -360,6 +384,7 @@ def rehearse(folder: Path, options: Rehearsal, online: Callable[[str], Attached]
         kit = kit_findings(attached, recipe)
         found += kit
         if recipe is not None:
+            found += weights_findings(recipe, attached)
             found += counted_findings(recipe, metadata["machine_shape"], options.data)
         if not any(finding.certain for finding in kit):
             found += sessions(code, recipe, attached, metadata, options, place, bool(any(f.certain for f in found)))

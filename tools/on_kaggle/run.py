@@ -103,7 +103,7 @@ def push_command(argv: Sequence[str] | None = None) -> int:
         check_up_to_date(folder)
     api, kernel = kaggle_api(), metadata["id"]
     if not given.no_push and not given.unrehearsed:
-        found = rehearse(folder, options, partial(of_kaggle, api))
+        found = rehearse(folder, options, partial(of_kaggle, api, kernel.partition("/")[0]))
         refuse_certain(folder, found, " (--unrehearsed pushes all the same)")
     patience = Patience(every=given.every, stale=given.stale)
     waits = given.wait or given.fetch
