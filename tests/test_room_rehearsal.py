@@ -209,6 +209,15 @@ def test_output_over_20_gb_is_found():
     assert counted(replace(many, seeds=(1, 2))) == []
 
 
+def test_no_run_begins_for_which_those_before_it_left_no_room():
+    """Nine times the largest weights so far must be free: two checkpoints of four times them, and their own."""
+    small, large = (counting.Cost(0, 0, size, size) for size in (1e9, 2e9))
+    assert counting.runs_that_fit([small] * 10) == 10
+    assert counting.runs_that_fit([small] * 12) == 11
+    assert counting.runs_that_fit([small, small, large, small]) == 3
+    assert counting.runs_that_fit([large, small]) == 1
+
+
 def test_operations_are_counted_as_training_has_them():
     """Three times the forward pass of each training image in each epoch, once that of validation and test images."""
     network = counting.network_of(large(), 2, True, 31)

@@ -326,11 +326,11 @@ def runs_of(recipe: Recipe) -> tuple[list[RunSpec], int]:
 
 def runs_that_fit(costs: Sequence[Cost]) -> int:
     """How many runs of an experiment begin before the 20 GB are too full, as `runs.out_of_room` has it."""
-    largest, there = max((cost.weights for cost in costs), default=0.0), 0.0
+    largest = there = 0.0
     for number, cost in enumerate(costs):
-        if number and there + 9 * largest > KAGGLE_OUTPUT:
+        if there + 9 * largest > KAGGLE_OUTPUT:
             return number
-        there += cost.left
+        largest, there = max(largest, cost.weights), there + cost.left
     return len(costs)
 
 
