@@ -5,15 +5,28 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import shutil
 import socket
+import tempfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
+
+import pytest
+import urllib3
+from jaguar_kit_tools.experiments import session
+from jaguar_kit_tools.on_kaggle import client as kaggle_client
+from jaguar_kit_tools.on_kaggle import run as kaggle_run
+from jaguar_kit_tools.on_kaggle.client import Patience
 
 ALWAYS = 10**9
 
@@ -324,3 +337,58 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *told: object) -> None:
         pass
+
+
+# the real client, led here
+
+
+def hurried(every: float = 0.02, stale: float = 0.2, longest: float = 5.0, failures: int = 10) -> Patience:
+    """What commands wait, where they take no word about it: not for hours, even if something is wrong."""
+    return Patience(min(every, 0.05), stale, min(longest, 5.0), failures)
+
+
+def kaggle_client_module(home: Path) -> ModuleType:
+    """The client's module; what it reads of the environment when it is imported must not be the machine's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("HOME", str(home)), ("KAGGLE_USERNAME", "u"), ("KAGGLE_KEY", "k")):
+            patch.setenv(name, value)
+        from kaggle.api import kaggle_api_extended
+    return kaggle_api_extended
+
+
+@contextmanager
+def playing_kaggle(client: ModuleType, folder: Path) -> Iterator[KaggleServer]:
+    """A server that the client of this process talks to; its home and scratch lie in the folder."""
+    home, scratch = folder / "home", folder / "scratch"
+    home.mkdir()
+    scratch.mkdir()
+    with pytest.MonkeyPatch.context() as patch, KaggleServer() as server:
+        for name in [name for name in os.environ if name.startswith("KAGGLE_")]:
+            patch.delenv(name)
+        patch.setattr(tempfile, "tempdir", str(scratch))
+        for name, value in (("args", ["--local"]), ("config_dir", str(home)), ("config", str(home / "kaggle.json"))):
+            patch.setattr(client.KaggleApi, name, value)
+        # The client and urllib3 try again by themselves, after up to a minute; here they do so at once.
+        patch.setattr(client, "time", SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None}))
+        patch.setattr(urllib3.util.retry.Retry, "sleep", lambda self, response=None: None)
+        for tool in (kaggle_client, kaggle_run):
+            patch.setattr(tool, "Patience", hurried)
+        for name, value in server.environment(home, scratch).items():
+            patch.setenv(name, value)
+        yield server
+
+
+def session_output(working: Path, kernel: str = "final", **files: bytes) -> dict[str, bytes]:
+    """Files by name as a session of now leaves them; more files, or other content, as keywords."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "working_folder", lambda: working)
+        record = session.begin_kernel(kernel)
+        wanted = {"submission.csv": b"row_id,similarity\n0,0.25\n1,1.0\n", "report.html": HTML, **files}
+        wanted[f"runs/{kernel}/metrics.json"] = b"{}"
+        for name, content in wanted.items():
+            (working / name).parent.mkdir(parents=True, exist_ok=True)
+            (working / name).write_bytes(content)
+        session.end_kernel(record)
+    left = {p.relative_to(working).as_posix(): p.read_bytes() for p in sorted(working.rglob("*")) if p.is_file()}
+    shutil.rmtree(working)
+    return left

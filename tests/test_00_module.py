@@ -179,21 +179,6 @@ def test_what_needs_tools_is_refused_in_a_line_that_says_where_they_come_from(al
     assert sorted(p.name for p in (folder / "runs").iterdir()) == ["alone@animals", "alone@competition"]
 
 
-def test_the_notebook_of_the_readme_runs_beside_the_module_alone(tmp_path):
-    readme = (Path(jaguar_kit.__file__).parent / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(import jaguar_kit\n.*?)```", readme, re.DOTALL)
-    shutil.copy(jaguar_kit.__file__, tmp_path)
-    jaguar_kit.make_mini_dataset(tmp_path / "photographs", identities=4, images=60)
-    done = subprocess.run(
-        [sys.executable, "-c", example], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    rows = jaguar_kit.validate_submission(tmp_path / "again.csv", tmp_path / "photographs" / "test.csv")
-    assert rows["rows"] > 0
-    assert pd.read_csv(tmp_path / "runs" / "first@photographs" / "results.csv")["map"].between(0, 1).all()
-
-
 def test_the_quick_start_of_the_docstring_needs_nothing_beside_the_module(tmp_path, monkeypatch):
     (example,) = re.findall(r"this one file:\n\n((?:    .*\n)+)", jaguar_kit.__doc__)
     given = []

@@ -8,18 +8,15 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import NamedTuple
 
 import jaguar_kit
 import pytest
 import torch
-import urllib3
 from jaguar_kit import KitError
 from jaguar_kit_tools.experiments import session
 from jaguar_kit_tools.on_kaggle import client as kaggle_client
@@ -28,7 +25,17 @@ from jaguar_kit_tools.on_kaggle import mounts, rehearsal, scores
 from jaguar_kit_tools.on_kaggle import package as package_tool
 from jaguar_kit_tools.on_kaggle import run as kaggle_run
 from jaguar_kit_tools.on_kaggle.client import KaggleError, Patience
-from kaggle_server import HTML, Dataset, KaggleServer, Session, unpacked
+from kaggle_server import (
+    HTML,
+    Dataset,
+    KaggleServer,
+    Session,
+    hurried,
+    kaggle_client_module,
+    playing_kaggle,
+    session_output,
+    unpacked,
+)
 from safetensors.torch import save_file
 
 if sys.version_info < (3, 11):
@@ -41,42 +48,16 @@ WEIGHTS = "a-user/jaguar-kit-weights"
 QUICK = ("--every", "0.02", "--stale", "0.3")
 
 
-def hurried(every: float = 0.02, stale: float = 0.2, longest: float = 5.0, failures: int = 10) -> Patience:
-    """What commands wait, where they take no word about it: not for hours, even if something is wrong."""
-    return Patience(min(every, 0.05), stale, min(longest, 5.0), failures)
-
-
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """The client's module; what it reads of the environment when it is imported must not be the machine's own."""
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("HOME", str(home)), ("KAGGLE_USERNAME", "u"), ("KAGGLE_KEY", "k")):
-            patch.setenv(name, value)
-        from kaggle.api import kaggle_api_extended
-    return kaggle_api_extended
+    return kaggle_client_module(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture
 def server(client: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KaggleServer]:
-    home, scratch = tmp_path / "home", tmp_path / "scratch"
-    home.mkdir()
-    scratch.mkdir()
-    for name in [name for name in os.environ if name.startswith("KAGGLE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    for name, value in (("args", ["--local"]), ("config_dir", str(home)), ("config", str(home / "kaggle.json"))):
-        monkeypatch.setattr(client.KaggleApi, name, value)
-    # The client and urllib3 try again by themselves, after up to a minute; here they do so at once.
-    monkeypatch.setattr(client, "time", SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None}))
-    monkeypatch.setattr(urllib3.util.retry.Retry, "sleep", lambda self, response=None: None)
-    for tool in (kaggle_client, kaggle_run):
-        monkeypatch.setattr(tool, "Patience", hurried)
     monkeypatch.setattr(kaggle_run, "rehearse", lambda *_: [])  # rehearsals have tests of their own
-    monkeypatch.chdir(home)  # where scores are kept
-    with KaggleServer() as server:
-        for name, value in server.environment(home, scratch).items():
-            monkeypatch.setenv(name, value)
+    with playing_kaggle(client, tmp_path) as server:
+        monkeypatch.chdir(tmp_path / "home")  # where scores are kept
         yield server
 
 
@@ -95,24 +76,9 @@ def kernel(all_kernels: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, bytes]]:
-    """output(): files by name as a session of now leaves them; more files, or other content, as keywords."""
-
-    def leave(**files: bytes) -> dict[str, bytes]:
-        working = tmp_path / "session"
-        monkeypatch.setattr(session, "working_folder", lambda: working)
-        record = jaguar_kit.begin_kernel("final")
-        wanted = {"submission.csv": b"row_id,similarity\n0,0.25\n1,1.0\n", "report.html": HTML, **files}
-        wanted["runs/final/metrics.json"] = b"{}"
-        for name, content in wanted.items():
-            (working / name).parent.mkdir(parents=True, exist_ok=True)
-            (working / name).write_bytes(content)
-        session.end_kernel(record)
-        left = {p.relative_to(working).as_posix(): p.read_bytes() for p in sorted(working.rglob("*")) if p.is_file()}
-        shutil.rmtree(working)
-        return left
-
-    return leave
+def output(tmp_path: Path) -> Callable[..., dict[str, bytes]]:
+    """output(): what a session of now leaves, as `session_output` tells."""
+    return partial(session_output, tmp_path / "session")
 
 
 @pytest.fixture(scope="module")
