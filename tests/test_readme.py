@@ -53,8 +53,9 @@ class Block(NamedTuple):
     @property
     def commands(self) -> list[str]:
         """Shell commands: without comments, joined where a line goes on, apart where && joins them."""
-        text = re.sub(r"\s+#\s.*$", "", self.text, flags=re.MULTILINE)
-        return [part.strip() for line in text.replace("&&\n", "&& ").splitlines() for part in line.split("&&") if part]
+        text = re.sub(r"(^|\s+)#\s.*$", "", self.text, flags=re.MULTILINE)
+        lines = re.sub(r"(?:\\|(?<=&&))\n\s*", " ", text).splitlines()
+        return [" ".join(part.split()) for line in lines for part in line.split("&&") if part.strip()]
 
 
 @cache
@@ -115,6 +116,10 @@ def test_no_line_is_wider_than_code_is():
     for page in PAGES:
         wide = [line for line in prose_of(page).splitlines() if len(line) > 130 and not line.startswith("|")]
         assert wide == [], page
+    shown = [
+        line for block in blocks("", "README.md") + blocks("python", "README.md") for line in block.text.splitlines()
+    ]
+    assert max(map(len, shown)) <= 97, "GitHub shows no more without scrolling"
 
 
 def test_every_page_is_reached_from_the_first():
@@ -531,7 +536,7 @@ def test_a_first_score_and_the_final_one_reach_kaggle(place, kaggle, tmp_path, m
         kaggle.next_session = Session(output=session_output(tmp_path / "session", name))
         more = ("--every", "0.02", "--stale", "0.3") if "kaggle_run" in command else ()
         run_here(command.replace("YOUR-KAGGLE-NAME", "a-user"), *more)
-    assert [body["submissionDescription"] for body in kaggle.submissions] == ["first", "final, seed 42"]
+    assert [body["submissionDescription"] for body in kaggle.submissions] == ["first", "seed 42"]
     first, second = kaggle.datasets["a-user/jaguar-kit"].versions
     assert second.keys() - first.keys() == {"dinov3_l.safetensors"}
     run_here(command_like(f"{PYTHON} tools/kernels.py --competition"))
