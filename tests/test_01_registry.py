@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import jaguar_kit as jk
 import numpy as np
 import pytest
+from cases import every
 from hypothesis import given
 from hypothesis import strategies as st
 from jaguar_kit import KitError, Range, convert
@@ -58,7 +59,7 @@ def test_suggest_takes_words_that_are_no_text():
 # ranges
 
 
-@pytest.mark.parametrize(
+@every(
     ("limits", "inside", "outside"),
     [
         (Range(low=0), [0, 0.0, 1e9], [-1, -1e-9]),
@@ -90,9 +91,7 @@ def test_range_refuses_what_is_not_a_number():
 # convert: scalars
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"), [("5e-4", 5e-4), ("1e3", 1000.0), (3, 3.0), (0.25, 0.25), ("-1.5", -1.5)]
-)
+@every(("value", "expected"), [("5e-4", 5e-4), ("1e3", 1000.0), (3, 3.0), (0.25, 0.25), ("-1.5", -1.5)])
 def test_numbers_may_be_whole_or_written_as_text(value, expected):
     number = convert(value, float, "x")
     assert number == expected
@@ -109,7 +108,7 @@ def test_a_whole_number_too_large_for_a_float_is_refused():
         convert(10**400, float, "lr")
 
 
-@pytest.mark.parametrize(
+@every(
     ("hint", "others", "words"),
     [
         (int, [True, False, 1.0, "32", None, [1]], "is not a whole number (example: 32)"),
@@ -272,7 +271,7 @@ def test_build_names_all_that_must_be_given():
         jk.build("loss", "arcface", margin=0.5)
 
 
-@pytest.mark.parametrize(
+@every(
     ("settings", "expectation"),
     [
         ({"margin": "wide"}, r"loss arcface: margin: 'wide' is not a number"),
@@ -324,7 +323,7 @@ def test_a_class_that_is_called_by_its_name_checks_and_converts_as_build_does():
         jk.BlurBackground(radius="far")
 
 
-@pytest.mark.parametrize("number", [np.int64(3), np.uint8(3), np.float32(0.5), np.float64(0.5)])
+@every("number", [np.int64(3), np.uint8(3), np.float32(0.5), np.float64(0.5)])
 def test_numbers_of_numpy_are_numbers(number):
     hint = int if isinstance(number, np.integer) else float
     converted = convert(number, hint, "x")
@@ -347,7 +346,7 @@ def test_component_converts_its_settings():
     assert part.build(embedding_dim=8, num_identities=3).scale == 64.0
 
 
-@pytest.mark.parametrize("value", [None, 3, {}, {"margin": 0.5}, {"name": 3}, ["arcface"]])
+@every("value", [None, 3, {}, {"margin": 0.5}, {"name": 3}, ["arcface"]])
 def test_component_without_a_name_is_refused_with_an_example(value):
     with pytest.raises(KitError, match=r"^loss: .* names no loss \(example: \{name: \w+\}\)$"):
         jk.component("loss", value, "loss")

@@ -10,6 +10,7 @@ import jaguar_kit
 import numpy as np
 import pandas as pd
 import pytest
+from cases import every
 from jaguar_kit import KitError, find_bursts, load_competition, run_recipe
 from jaguar_kit_tools.identify import confidence
 from PIL import Image
@@ -52,7 +53,7 @@ def test_numbers_are_neighbours_within_one_card_only():
     assert [bursts[i] == bursts[0] for i in range(12)] == [True, False] * 6
 
 
-@pytest.mark.parametrize(
+@every(
     ("first", "second", "one"),
     [
         ("a/IMG_0001.jpg", "a/IMG_0002.jpg", True),
@@ -174,7 +175,7 @@ def test_held_out_images_are_known_by_their_paths(tmp_path):
 # folders that are no individual
 
 
-@pytest.mark.parametrize("marker", [".jaguar_kit", "experiment.json", "answers.csv"])
+@every("marker", [".jaguar_kit", "experiment.json", "answers.csv"])
 def test_results_inside_the_data_are_left_out(marker, tmp_path):
     root = album(tmp_path, "runs/tiny/figures/map.png", "runs/tiny/figures/curves.png")
     (root / "runs" / "tiny" / marker).write_text("x")
@@ -196,9 +197,7 @@ def test_a_run_into_its_own_data_leaves_the_data_as_they_were(tmp_path):
     assert run_recipe(recipe, data=root, out=root / "runs").table.equals(first.table)
 
 
-@pytest.mark.parametrize(
-    "names", [("train", "val"), ("Train", "TEST", "valid"), ("DCIM",), ("100CANON", "101CANON"), ("masks",)]
-)
+@every("names", [("train", "val"), ("Train", "TEST", "valid"), ("DCIM",), ("100CANON", "101CANON"), ("masks",)])
 def test_names_of_splits_masks_and_cameras_alone_are_refused(names, tmp_path):
     for name in names:
         paint(tmp_path / name / "a.png")
@@ -207,16 +206,14 @@ def test_names_of_splits_masks_and_cameras_alone_are_refused(names, tmp_path):
     assert "--data" in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "name", ["test", "masks", "DCIM", "100MEDIA", "gallery", "train_images", "val2017", "masks_sam"]
-)
+@every("name", ["test", "masks", "DCIM", "100MEDIA", "gallery", "train_images", "val2017", "masks_sam"])
 def test_names_of_splits_masks_and_cameras_beside_individuals_are_left_out(name, tmp_path):
     root = album(tmp_path, f"{name}/1.png", f"{name}/2.png")
     assert load_competition(root).identities == ["Ana", "Bela"]
     assert f"no individuals and are left out: {name} (2 images)" in told(root)
 
 
-@pytest.mark.parametrize(
+@every(
     "name",
     ["20231234", "123_4567", "Mask of Zorro", "testudo", "001_Ajax", "101TIGER", "123Luna_", "Misc", "Dev", "Thumbs"],
 )
@@ -233,8 +230,8 @@ def test_masks_of_the_recipe_are_no_individual(tmp_path):
 LITTER = ["@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found", ".thumbnails"]
 
 
-@pytest.mark.parametrize("name", LITTER)
-@pytest.mark.parametrize("place", ["", "Ana/"])
+@every("name", LITTER)
+@every("place", ["", "Ana/"])
 def test_what_a_system_leaves_is_no_image(name, place, tmp_path):
     root = album(tmp_path, f"{place}{name}/thumb.png")
     assert load_competition(root).paths == [f"{cat}/{i}.png" for cat in ("Ana", "Bela") for i in range(3)]
@@ -328,12 +325,12 @@ SAME = [
 ]
 
 
-@pytest.mark.parametrize("label", SAME)
+@every("label", SAME)
 def test_what_nobody_sees_makes_no_other_animal(label):
     assert jaguar_kit.clean_label(label) == "Zoë"
 
 
-@pytest.mark.parametrize("label", ["علی\u200cرضا", "Ягуар", "雪豹", "Ξένια", "a.b-c_d", "El Jefe", "👩\u200d👧"])
+@every("label", ["علی\u200cرضا", "Ягуар", "雪豹", "Ξένια", "a.b-c_d", "El Jefe", "👩\u200d👧"])
 def test_names_of_every_language_stay_as_they_are(label):
     assert jaguar_kit.clean_label(label) == label
 
@@ -357,7 +354,7 @@ def test_folders_of_several_spellings_are_one_animal(tmp_path):
     assert load_competition(root).identities == ["Ana", "Bela", "Zoë"]
 
 
-@pytest.mark.parametrize(
+@every(
     "label",
     ["unknown", "NA", "Unidentified", "n_a", "unknown 12", "No ID", "not identified", "??", "Nala", "Nona", "Unky"],
 )
@@ -428,7 +425,7 @@ def test_masks_beside_an_individual_s_images_are_none_of_them(tmp_path):
     assert "Ana/masks (1 files)" in told(root)
 
 
-@pytest.mark.parametrize("spelling", ["outlines", "./outlines", "{root}/outlines", "link"])
+@every("spelling", ["outlines", "./outlines", "{root}/outlines", "link"])
 def test_masks_are_left_out_however_they_are_named(spelling, tmp_path):
     root = album(tmp_path / "data", "outlines/Ana/0.png")
     (tmp_path / "data" / "link").symlink_to(root / "outlines")
@@ -485,13 +482,13 @@ def test_two_masks_of_one_image_are_refused(tmp_path):
         jaguar_kit.mask_paths(tmp_path, ["a/x.png"], "masks")
 
 
-@pytest.mark.parametrize("sign", "\ufe0f\u2061\u034f\u180e\u061c\u206a\u3164\x7f\U000e0020")
+@every("sign", "\ufe0f\u2061\u034f\u180e\u061c\u206a\u3164\x7f\U000e0020")
 def test_no_invisible_sign_makes_another_animal(sign):
     assert jaguar_kit.clean_label(f"Lu{sign}na{sign}") == "Luna"
     assert jaguar_kit.clean_label(f"豹{sign}一") == "豹一"
 
 
-@pytest.mark.parametrize("label", ["New_Individual", "NEW_INDIVIDUAL", "new individual", "new-individual"])
+@every("label", ["New_Individual", "NEW_INDIVIDUAL", "new individual", "new-individual"])
 def test_new_individual_is_no_label_however_it_is_written(label, tmp_path):
     with pytest.raises(KitError, match="the answer for animals that nobody knows"):
         load_competition(album(tmp_path, f"{label}/1.png"))

@@ -5,6 +5,7 @@ import struct
 import jaguar_kit
 import numpy as np
 import pytest
+from cases import every
 from jaguar_kit import open_store, read_image
 from PIL import Image
 
@@ -13,16 +14,16 @@ def gradient(top: int, dtype=np.uint16) -> np.ndarray:
     return np.linspace(0, top, 64 * 64).reshape(64, 64).astype(dtype)
 
 
-@pytest.mark.parametrize("top", [255, 1023, 4095, 16383, 65535])
-@pytest.mark.parametrize("ending", ["png", "tif"])
+@every("top", [255, 1023, 4095, 16383, 65535])
+@every("ending", ["png", "tif"])
 def test_deep_gray_shows_its_whole_range_whatever_its_depth(top, ending, tmp_path):
     Image.fromarray(gradient(top)).save(tmp_path / f"x.{ending}")
     values = np.asarray(read_image(tmp_path / f"x.{ending}")[0])[..., 0]
     np.testing.assert_allclose(values, np.linspace(0, 255, 64 * 64).reshape(64, 64), atol=1.6)
 
 
-@pytest.mark.parametrize("top", [1.0, 255.0, 1000.0])
-@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+@every("top", [1.0, 255.0, 1000.0])
+@every("odd", [np.nan, np.inf, -np.inf])
 def test_one_pixel_that_is_no_number_spoils_no_other(top, odd, tmp_path):
     values = gradient(1, np.float32) * np.float32(top)
     values[3, 3] = odd
@@ -45,7 +46,7 @@ ODD_TYPE = struct.pack("<HHII", 0x9999, 99, 7, 1)  # of a type that there is not
 ODD_VALUE = struct.pack("<HHIHH", 0x0112, 3, 1, 77, 0)
 
 
-@pytest.mark.parametrize(
+@every(
     ("exif", "turned"),
     [
         (exif_of(ORIENTATION), True),
@@ -65,7 +66,7 @@ def test_broken_metadata_make_no_image_unreadable(exif, turned, tmp_path):
     assert not open_store(tmp_path, ["x.jpg"], 16).unreadable
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@every("orientation", range(1, 9))
 def test_every_orientation_is_turned_upright(orientation, tmp_path):
     from PIL import ImageOps
 
@@ -81,7 +82,7 @@ def test_every_orientation_is_turned_upright(orientation, tmp_path):
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
 
 
-@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.eps"])
+@every("name", ["x.jpg", "x.png", "x.eps"])
 def test_no_image_starts_another_program(name, tmp_path, monkeypatch):
     import subprocess
 
@@ -95,8 +96,8 @@ def test_no_image_starts_another_program(name, tmp_path, monkeypatch):
     assert ".eps" not in jaguar_kit.image_suffixes()
 
 
-@pytest.mark.parametrize("white", [1, 255])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@every("white", [1, 255])
+@every("dtype", [np.uint8, np.uint16])
 def test_a_mask_of_zeros_and_ones_is_black_and_white(white, dtype, tmp_path):
     mask = np.zeros((20, 20), dtype)
     mask[5:15] = white
@@ -107,7 +108,7 @@ def test_a_mask_of_zeros_and_ones_is_black_and_white(white, dtype, tmp_path):
     assert (alpha == 255).mean() == 0.5
 
 
-@pytest.mark.parametrize("odd", [3.4e38, -3.4e38, 65535])
+@every("odd", [3.4e38, -3.4e38, 65535])
 def test_a_value_for_no_data_or_a_hot_pixel_darkens_no_image(odd, tmp_path):
     values = gradient(1999, np.float32)
     values[3, 3] = odd

@@ -10,6 +10,7 @@ import jaguar_kit
 import numpy as np
 import pytest
 import torch
+from cases import every
 from jaguar_kit import KitError
 
 DIM, IDENTITIES = 8, 5
@@ -405,7 +406,7 @@ def test_defaults_are_those_of_the_formula():
 # Class balance.
 
 
-@pytest.mark.parametrize("name", SLOW)
+@every("name", SLOW)
 def test_beta_weighs_each_image_by_how_rare_its_identity_is(name):
     labels = LABELS["one alone, one missing"]
     for beta in (0.9, 0.9999):
@@ -767,7 +768,7 @@ def test_every_loss_has_its_formula_here():
     assert sorted(SLOW) == NAMES
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every("name", NAMES)
 def test_loss_is_a_finite_scalar_with_a_gradient(name):
     for mode in ("train", "eval"):
         loss = build(name).train(mode == "train")
@@ -779,7 +780,7 @@ def test_loss_is_a_finite_scalar_with_a_gradient(name):
         assert_finite(loss, random_points(loss, SEVERAL), SEVERAL, mode)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every("name", NAMES)
 def test_embeddings_at_a_proxy_give_a_finite_loss_and_gradient(name):
     for sign, length in itertools.product((1.0, -1.0), (1e-2, 1.0, 50.0)):
         about = f"{sign * length:g} times the proxy"
@@ -797,7 +798,7 @@ def test_embeddings_at_a_proxy_give_a_finite_loss_and_gradient(name):
         assert_finite(loss, sign * length * centres.repeat(2, 1), labels, about)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every("name", NAMES)
 def test_equal_embeddings_and_any_labels_give_a_finite_loss_and_gradient(name):
     for labels in ([0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 2, 2]):  # the equal ones are of one identity, or of two
         loss = build(name).train()
@@ -863,7 +864,7 @@ def test_embeddings_and_labels_are_left_as_they_were():
         assert labels.tolist() == SEVERAL, name
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every("name", NAMES)
 def test_descent_lowers_the_loss(name):
     loss = build(name)
     points = random_points(loss, SEVERAL).requires_grad_()
@@ -1037,7 +1038,7 @@ EMBEDDINGS = np.random.default_rng(0).normal(size=(6, 4))
 TABLE = {"species": [""] * 2, "identity": ["a", "b"], "score": [0.1, 0.9], "truth": ["a", "x"], "known": [True, False]}
 
 
-@pytest.mark.parametrize(
+@every(
     "call",
     [
         jaguar_kit.quality_signals,

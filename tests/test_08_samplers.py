@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from cases import every
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaguar_kit import Component, balanced_batches, pk_batches, random_batches
@@ -38,7 +39,7 @@ def test_all_batches_are_full_but_the_last(count, batch_size):
     assert sizes[-1] <= batch_size + 1
 
 
-@pytest.mark.parametrize(
+@every(
     ("count", "sizes"), [(12, [4, 4, 4]), (11, [4, 4, 3]), (10, [4, 4, 2]), (9, [4, 5]), (5, [5]), (3, [3]), (1, [1])]
 )
 def test_a_single_last_row_joins_the_batch_before(count, sizes):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import slow
 import torch
+from cases import every
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jaguar_kit import KitError, average_precision, identity_balanced_map, retrieval_metrics
@@ -128,7 +129,7 @@ def test_an_encounter_worked_out_by_hand():
     assert np.isnan(jaguar_kit.bootstrap_interval(similarity, labels, encounters=encounters)).all()
 
 
-@pytest.mark.parametrize(
+@every(
     ("told", "message"),
     [
         ({"encounters": [1, 2]}, "encounters: 2 for 3 images"),
@@ -351,8 +352,8 @@ def test_missed_pairs_at_a_false_match_rate_worked_out_by_hand():
     assert metrics["fnmr@0.1"] == 0
 
 
-@pytest.mark.parametrize("rate", [0.001, 0.01, 0.1])
-@pytest.mark.parametrize("others", [1, 3, 30, 290, 1000, 5700, 29000])
+@every("rate", [0.001, 0.01, 0.1])
+@every("others", [1, 3, 30, 290, 1000, 5700, 29000])
 def test_share_of_false_matches_is_counted_exactly(rate, others):
     allowed = others // round(1 / rate)
     positives, negatives = np.arange(others) + 0.5, np.arange(others, dtype=float)
@@ -381,9 +382,9 @@ def test_map_of_identities_is_told_one_by_one():
 # refusals
 
 
-@pytest.mark.parametrize("score", [average_precision, identity_balanced_map, retrieval_metrics])
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
+@every("score", [average_precision, identity_balanced_map, retrieval_metrics])
+@every("value", [math.nan, math.inf, -math.inf])
+@every("kind", [np.asarray, torch.as_tensor])
 def test_similarity_that_is_no_number_is_refused_with_its_place(score, value, kind):
     similarity = np.eye(4)
     similarity[2, 1] = value
@@ -391,8 +392,8 @@ def test_similarity_that_is_no_number_is_refused_with_its_place(score, value, ki
         score(kind(similarity), list("aabb"))
 
 
-@pytest.mark.parametrize("score", [average_precision, identity_balanced_map, retrieval_metrics])
-@pytest.mark.parametrize("shape", [(3, 3), (5, 5), (4, 3), (4,), (4, 4, 1)])
+@every("score", [average_precision, identity_balanced_map, retrieval_metrics])
+@every("shape", [(3, 3), (5, 5), (4, 3), (4,), (4, 4, 1)])
 def test_shape_that_does_not_fit_the_labels_is_refused(score, shape):
     with pytest.raises(KitError, match="shape"):
         score(np.zeros(shape), list("aabb"))
@@ -477,7 +478,7 @@ def test_interval_without_anything_to_score_is_not_a_number():
 # labels that are missing
 
 
-@pytest.mark.parametrize(
+@every(
     "labels",
     [
         ["a", None, "a"],
@@ -488,21 +489,19 @@ def test_interval_without_anything_to_score_is_not_a_number():
         [None] * 3,
     ],
 )
-@pytest.mark.parametrize(
-    "function", [average_precision, identity_balanced_map, retrieval_metrics, jaguar_kit.bootstrap_interval]
-)
+@every("function", [average_precision, identity_balanced_map, retrieval_metrics, jaguar_kit.bootstrap_interval])
 def test_a_missing_label_is_no_individual(function, labels):
     with pytest.raises(KitError, match=r"labels: row \d has none"):
         function(np.eye(3), labels)
 
 
-@pytest.mark.parametrize("labels", [[["a", "b"]], 3, "ab"])
+@every("labels", [[["a", "b"]], 3, "ab"])
 def test_labels_that_are_no_list_are_one_line(labels):
     with pytest.raises(KitError, match=r"^labels: shape .* is no list"):
         identity_balanced_map(np.eye(2), labels)
 
 
-@pytest.mark.parametrize("settings", [{"rounds": 0}, {"rounds": -1}, {"level": 1.5}, {"level": 0}, {"over": "all"}])
+@every("settings", [{"rounds": 0}, {"rounds": -1}, {"level": 1.5}, {"level": 0}, {"over": "all"}])
 def test_an_interval_that_there_is_not_is_one_line(settings):
     with pytest.raises(KitError, match=r"^bootstrap_interval: "):
         jaguar_kit.bootstrap_interval(np.eye(4), ["a", "a", "b", "b"], **settings)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cases import every
 from hypothesis import given
 from hypothesis import strategies as st
 from jaguar_kit import (
@@ -68,7 +69,7 @@ def test_the_posterior_takes_half_precision_and_one_identity():
     assert closed_set_posterior(torch.zeros(3, 1, dtype=torch.float16)).tolist() == [[1.0] * 3] * 3
 
 
-@pytest.mark.parametrize(
+@every(
     ("arguments", "message"),
     [
         ((np.eye(2), "helinger"), "did you mean 'hellinger'"),
@@ -81,7 +82,7 @@ def test_a_posterior_that_there_is_not_is_one_line(arguments, message):
         closed_set_posterior(*arguments)
 
 
-@pytest.mark.parametrize(
+@every(
     ("changes", "message"),
     [
         ({"loss": "triplet", "postprocess": ["posterior"]}, "posterior needs a loss with a class"),
@@ -486,7 +487,7 @@ def test_posterior_is_the_same_after_views_that_are_all_alike():
     torch.testing.assert_close(after, plain, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("between", ["k_reciprocal", "diffusion", {"name": "blend", "raw_weight": 0.9}])
+@every("between", ["k_reciprocal", "diffusion", {"name": "blend", "raw_weight": 0.9}])
 def test_a_step_that_nothing_reads_is_refused(between):
     for steps in (["posterior", between, "fuse"], ["k_reciprocal", "posterior"]):
         with pytest.raises(KitError, match="nothing reads what"):
@@ -543,7 +544,7 @@ def test_spots_that_sift_fills_up_with_are_none(monkeypatch):
 FEW = np.random.default_rng(3).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize(
+@every(
     ("steps", "given", "words"),
     [
         (["tta"], {"views": lambda scales, flip: torch.eye(3)}, r"^postprocess: views: \(3, 3\) \(expected \(4, 4\)"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import slow
 import torch
+from cases import every
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jaguar_kit import Component, KitError, identity_balanced_map, similarity_matrix
@@ -382,9 +383,7 @@ def test_isotonic_calibration_is_that_of_pooled_violators_up_to_the_plateaus_slo
     np.testing.assert_allclose(fitted, [0, 1 / 3, 1 / 3, 1 / 3, 1, 1], atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("scores", "same"), [([1.0, 2.0], [True, True]), ([1.0, np.nan], [True, False]), ([1.0], [True, False])]
-)
+@every(("scores", "same"), [([1.0, 2.0], [True, True]), ([1.0, np.nan], [True, False]), ([1.0], [True, False])])
 def test_calibration_needs_pairs_of_both_kinds(scores, same):
     with pytest.raises(KitError, match="fit_calibration"):
         jaguar_kit.fit_calibration(scores, same)
@@ -481,7 +480,7 @@ def test_fixed_steps_are_used_even_when_they_lose():
     assert chosen.rows[1]["gain"] < 0
 
 
-@pytest.mark.parametrize("wrong", [["k_reciprocal", "query_expansion"], ["query_expansion", "tta"], ["auto", "tta"]])
+@every("wrong", [["k_reciprocal", "query_expansion"], ["query_expansion", "tta"], ["auto", "tta"]])
 def test_steps_that_go_back_are_refused(wrong):
     with pytest.raises(KitError, match="postprocess"):
         jaguar_kit.recipe_from_dict({"name": "x", "postprocess": wrong})
@@ -596,7 +595,7 @@ def test_steps_that_can_not_be_taken_are_one_line():
             jaguar_kit.postprocess(steps, np.eye(4))
 
 
-@pytest.mark.parametrize(
+@every(
     "call",
     [
         lambda: jaguar_kit.blend(np.eye(3), np.eye(4), 0.5),
@@ -615,7 +614,7 @@ def test_blend_takes_lists_as_they_are():
     np.testing.assert_allclose(jaguar_kit.blend([[1.0, 0.0]], [[0.0, 1.0]], 0.25), [[0.25, 0.75]])
 
 
-@pytest.mark.parametrize("given", [[[1.0, 2.0], [3.0]], "abc", [["a", "b"]], [1.0, 2.0], None])
+@every("given", [[[1.0, 2.0], [3.0]], "abc", [["a", "b"]], [1.0, 2.0], None])
 def test_what_is_no_matrix_is_one_line(given):
     for function in (jaguar_kit.query_expansion, jaguar_kit.similarity_matrix, jaguar_kit.database_augmentation):
         with pytest.raises(KitError, match="embeddings: "):
@@ -651,7 +650,7 @@ def test_auto_finds_gains_in_noise_in_one_of_twenty_choices_at_most():
     assert found <= 5  # of 40: more has a probability below 0.02 at a rate of 0.05
 
 
-@pytest.mark.parametrize(
+@every(
     "call",
     [
         lambda: jaguar_kit.query_expansion(np.eye(4), alpha=-1),
@@ -706,7 +705,7 @@ def test_a_setting_means_the_same_however_its_number_is_written(whole, number):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize(
+@every(
     ("call", "words"),
     [
         (lambda: jaguar_kit.k_reciprocal_rerank(np.eye(4), k1=None), "^k_reciprocal_rerank: k1: None is not a whole"),

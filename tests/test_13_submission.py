@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cases import every
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaguar_kit import KitError, validate_submission, write_submission
@@ -294,27 +295,27 @@ def assert_refused(folder, text, similarity=SIMILARITY, names=NAMES, pairs=None)
     assert path.read_text(encoding="utf-8") == "from before"
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@every("value", [math.nan, math.inf, -math.inf])
 def test_similarity_that_is_no_number_is_refused(tmp_path, value):
     similarity = SIMILARITY.copy()
     similarity[1, 2] = value
     assert_refused(tmp_path / "out", "row 1, column 2", similarity)
 
 
-@pytest.mark.parametrize("shape", [(3, 3), (4, 3), (16,), (5, 5)])
+@every("shape", [(3, 3), (4, 3), (16,), (5, 5)])
 def test_wrong_shape_is_refused(tmp_path, shape):
     assert_refused(tmp_path / "out", "shape", np.zeros(shape))
 
 
-@pytest.mark.parametrize("column", ["query_image", "gallery_image"])
-@pytest.mark.parametrize("form", [pd.DataFrame.copy, as_categories])
+@every("column", ["query_image", "gallery_image"])
+@every("form", [pd.DataFrame.copy, as_categories])
 def test_image_without_a_similarity_is_refused_by_name(tmp_path, column, form):
     pairs = table().replace({column: {"b.png": "stranger.png"}})
     assert_refused(tmp_path / "out", f"{column}.*stranger.png", pairs=form(pairs))
 
 
-@pytest.mark.parametrize("column", ["query_image", "gallery_image"])
-@pytest.mark.parametrize("form", [pd.DataFrame.copy, as_categories])
+@every("column", ["query_image", "gallery_image"])
+@every("form", [pd.DataFrame.copy, as_categories])
 def test_row_without_an_image_is_refused(tmp_path, column, form):
     pairs = table()
     pairs.loc[3, column] = None
@@ -333,7 +334,7 @@ def test_table_without_rows_is_refused(tmp_path):
     assert_refused(tmp_path / "out", "no rows", pairs=table().iloc[:0])
 
 
-@pytest.mark.parametrize("column", ["row_id", "query_image", "gallery_image"])
+@every("column", ["row_id", "query_image", "gallery_image"])
 def test_table_without_a_column_is_refused(tmp_path, column):
     assert_refused(tmp_path / "out", f"'{column}' is missing", pairs=table().drop(columns=column))
 
@@ -450,7 +451,7 @@ def test_a_row_id_is_told_again_to_the_letter(tmp_path):
             assert validate_submission(tmp_path / "out.csv", tmp_path / "test.csv") == {"rows": 2450}
 
 
-@pytest.mark.parametrize("ids", [[2**63, 2**63 + 1], [2**64 - 1, 0], [5, 4]])
+@every("ids", [[2**63, 2**63 + 1], [2**64 - 1, 0], [5, 4]])
 def test_row_ids_of_any_size_are_taken_from_a_table(ids, tmp_path):
     test = pd.DataFrame({"row_id": np.array(ids, np.uint64), "query_image": ["a", "b"], "gallery_image": ["b", "a"]})
     write_submission(tmp_path / "out.csv", np.eye(2), ["a", "b"], test)

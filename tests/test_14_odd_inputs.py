@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from cases import every
 from jaguar_kit_tools.experiments import comparison, figures
 from jaguar_kit_tools.identify import albums, decisions, encounters, grouping
 from jaguar_kit_tools.on_kaggle import kernels, package, weights
@@ -33,7 +34,7 @@ def embedder():
 # labels and matrices
 
 
-@pytest.mark.parametrize("labels", [[1e19, 1e19, 2e19, 2e19, 1, 1], [0, 0, math.inf, math.inf, 1, 1]])
+@every("labels", [[1e19, 1e19, 2e19, 2e19, 1, 1], [0, 0, math.inf, math.inf, 1, 1]])
 def test_numbers_beyond_what_a_float_tells_apart_are_no_labels(labels):
     with pytest.raises(jk.KitError, match=r"labels: .*\(expected whole numbers, or texts\)"):
         jk.average_precision(SQUARE, labels)
@@ -44,13 +45,13 @@ def test_labels_in_bfloat16_are_read_as_numbers():
     assert jk.identity_balanced_map(SQUARE, labels) == jk.identity_balanced_map(SQUARE, LABELS)
 
 
-@pytest.mark.parametrize("labels", [[[1], [1], [2], [2], [3], [3]], np.zeros(6, [("a", int), ("b", int)])])
+@every("labels", [[[1], [1], [2], [2], [3], [3]], np.zeros(6, [("a", int), ("b", int)])])
 def test_lists_and_records_are_no_labels(labels):
     with pytest.raises(jk.KitError, match=r"labels: .*expected"):
         jk.average_precision(SQUARE, pd.Series(labels) if isinstance(labels, list) else labels)
 
 
-@pytest.mark.parametrize("kind", ["masked", "sparse", "quantized", "meta"])
+@every("kind", ["masked", "sparse", "quantized", "meta"])
 def test_a_matrix_that_is_not_whole_is_refused(kind):
     tensor = torch.tensor(SQUARE)
     given = {
@@ -63,7 +64,7 @@ def test_a_matrix_that_is_not_whole_is_refused(kind):
         jk.identity_balanced_map(given, LABELS)
 
 
-@pytest.mark.parametrize("weights", ["ab", [[1, 2], [3, 4]], np.array(1.0), [math.inf, 1], [0, 0]], ids=str)
+@every("weights", ["ab", [[1, 2], [3, 4]], np.array(1.0), [math.inf, 1], [0, 0]])
 def test_weights_of_ranks_that_weigh_nothing_are_one_line(weights):
     with pytest.raises(jk.KitError, match="rank_average: weights: "):
         jk.rank_average(SQUARE, SQUARE, weights=weights)
@@ -74,15 +75,15 @@ def test_weights_of_ranks_may_be_an_array():
     assert np.array_equal(jk.rank_average(SQUARE, SQUARE.T, weights=np.array([0.25, 0.75])), wanted)
 
 
-@pytest.mark.parametrize("kind", ["isotonic", "logistic"])
-@pytest.mark.parametrize("scores", [[math.nan], [math.inf], "x", [None]], ids=str)
+@every("kind", ["isotonic", "logistic"])
+@every("scores", [[math.nan], [math.inf], "x", [None]])
 def test_scores_that_are_no_numbers_have_no_probability(kind, scores):
     calibrator = jk.fit_calibration([0.1, 0.2, 0.3, 0.9], [False, True, False, True], kind)
     with pytest.raises(jk.KitError, match="scores: "):
         calibrator(scores)
 
 
-@pytest.mark.parametrize(
+@every(
     "call",
     [
         lambda: jk.fuse([SQUARE], [lambda scores: None]),
@@ -116,7 +117,7 @@ def test_logits_may_come_as_plain_lists():
     assert np.allclose(jk.postprocess(steps, EMBEDDINGS, logits=lambda _: logits.tolist()), wanted)
 
 
-@pytest.mark.parametrize("kind", ["category", "string", object])
+@every("kind", ["category", "string", object])
 def test_bursts_are_found_whatever_kind_of_text_a_table_holds(kind):
     assert np.array_equal(jk.find_bursts(TABLE.astype(kind), HASHES), jk.find_bursts(TABLE, HASHES))
 
@@ -129,7 +130,7 @@ def test_bursts_are_found_where_names_are_numbers():
 # positions and images
 
 
-@pytest.mark.parametrize("positions", [[9], [-1], [0.5], 1, ["a"], [[0, 1]], [True, False], np.ones(9, bool)], ids=str)
+@every("positions", [[9], [-1], [0.5], 1, ["a"], [[0, 1]], [True, False], np.ones(9, bool)])
 def test_positions_that_name_no_image_are_one_line(embedder, positions):
     with pytest.raises(jk.KitError, match=r"positions: .*expected"):
         jk.embed(embedder, PIXELS, positions)
@@ -140,13 +141,13 @@ def test_a_nullable_mask_means_the_images_where_it_is_true(embedder):
     assert torch.equal(jk.embed(embedder, PIXELS, mask), jk.embed(embedder, PIXELS, [1, 3]))
 
 
-@pytest.mark.parametrize("images", [torch.rand(3, 64, 64), torch.zeros(2, 3, 64, 64, dtype=torch.uint8)])
+@every("images", [torch.rand(3, 64, 64), torch.zeros(2, 3, 64, 64, dtype=torch.uint8)])
 def test_tensors_that_are_no_prepared_images_are_one_line(embedder, images):
     with pytest.raises(jk.KitError, match=r"images: .*expected a tensor of prepared images"):
         jk.embed(embedder, images)
 
 
-@pytest.mark.parametrize("settings", [{"pairs": np.ones((2, 2), bool)}, {"pairs": [(0, 1)]}, {"block": 0}], ids=str)
+@every("settings", [{"pairs": np.ones((2, 2), bool)}, {"pairs": [(0, 1)]}, {"block": 0}])
 def test_pairs_to_match_that_do_not_fit_are_one_line(settings):
     spots = jk.LocalFeatures(torch.zeros(4, 3, 2), torch.eye(3).repeat(4, 1, 1))
     with pytest.raises(jk.KitError, match=r"local_similarity: (pairs|block): .*expected"):
@@ -161,11 +162,10 @@ def test_pairs_to_match_may_be_told_by_numbers():
     assert torch.equal(jk.local_similarity(spots, pairs=pairs), wanted)
 
 
-@pytest.mark.parametrize(
+@every(
     "settings",
     [{"size": "32"}, {"size": 0}, {"size": 32.0}, {"fit": "Squash"}, {"bad_images": "ignore"}, {"turns": [math.nan, 0]},
      {"turns": [90]}, {"paths": "train/train/train_0001.png"}],
-    ids=str,
 )  # fmt: skip
 def test_a_store_that_can_not_be_opened_so_is_one_line(mini, tmp_path, settings):
     given = {"paths": ["train/train/train_0001.png", "train/train/train_0002.png"], "size": 32, **settings}
@@ -201,7 +201,7 @@ def test_a_backbone_that_gives_several_maps_is_one_line():
         jk.build_embedder(model).eval()(torch.rand(1, 3, 240, 240))
 
 
-@pytest.mark.parametrize("value", [20, 76, 127])
+@every("value", [20, 76, 127])
 def test_a_mask_of_two_values_tells_the_animal_by_the_larger(value, tmp_path):
     pixels = np.zeros((40, 40), np.uint8)
     pixels[10:30, 10:30] = value
@@ -212,7 +212,7 @@ def test_a_mask_of_two_values_tells_the_animal_by_the_larger(value, tmp_path):
 # recipes
 
 
-@pytest.mark.parametrize("value", ["", "null", "[text]", "{text: 1}", "3", "true"])
+@every("value", ["", "null", "[text]", "{text: 1}", "3", "true"])
 def test_a_reading_that_there_is_not_is_one_line(value, write_recipe):
     path = write_recipe({**TINY, "readings": [{"about": "x", "text": {"train": {"lr": 0.125}}}]})
     with pytest.raises(jk.KitError, match=r"reading: .* is not known; (expected one of|did you mean)"):
@@ -237,17 +237,16 @@ def test_a_dict_is_read_as_it_says(mini, tmp_path, monkeypatch):
     assert asked[0].train.lr == 0.125
 
 
-@pytest.mark.parametrize("grid", [3, [1], "x"])
+@every("grid", [3, [1], "x"])
 def test_a_grid_that_is_none_is_one_line_beside_splits_too(grid):
     with pytest.raises(jk.KitError, match=r"recipe: grid: .* is not a mapping"):
         jk.recipe_from_dict({**TINY, "splits": ["stratified"], "grid": grid})
 
 
-@pytest.mark.parametrize(
+@every(
     "settings",
     [{"weights": [0, 0]}, {"weights": [1e308, 1e308]}, {"kind": "rank", "weights": [-1, 2]},
      {"kind": "rank", "weights": [0, 0]}, {"kind": "isotonic", "weights": [1, 2]}],
-    ids=str,
 )  # fmt: skip
 def test_weights_of_evidence_that_say_nothing_are_refused_before_any_work(settings):
     steps = ["posterior", {"name": "fuse", **settings}]
@@ -281,7 +280,7 @@ def run_file(mini, tmp_path_factory):
     return result.folder / "default" / "seed42" / "weights.safetensors"
 
 
-@pytest.mark.parametrize(
+@every(
     ("key", "value"),
     [
         ("recipe", {}),
@@ -296,7 +295,6 @@ def run_file(mini, tmp_path_factory):
         ("trained", None),
         ("trained", "abc"),
     ],
-    ids=str,
 )
 def test_odd_words_in_weights_are_one_line_with_the_remedy(key, value, run_file, tmp_path):
     with jk.safe_open(run_file, "np") as kept:
@@ -312,11 +310,10 @@ HEADER = ",".join(decisions.COLUMNS)
 ROW = {"mark": "0" * 16, "image": "a.png", "root": "/x", "decision": "yes", "identity": "Ana", "by": "me", "time": "1"}
 
 
-@pytest.mark.parametrize(
+@every(
     ("key", "value"),
     [("weights", 0), ("weights", ["a"]), ("backbone", 3), ("catalogue", {}), ("queries", 5.5), ("local", "false"),
      ("local", 1), ("weights", "a\0b"), ("sure", "0.9"), ("sure", 1), ("new", []), ("share_new", True)],
-    ids=str,
 )  # fmt: skip
 def test_an_odd_setting_of_earlier_answers_names_its_file(key, value, tmp_path):
     (tmp_path / "identify.json").write_text(json.dumps({"sure": 0.95, key: value}))
@@ -324,7 +321,7 @@ def test_an_odd_setting_of_earlier_answers_names_its_file(key, value, tmp_path):
         decisions.earlier_settings(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["x", "mark,image\n", "\0\0\0", ",".join(ROW.values()), None], ids=str)
+@every("content", ["x", "mark,image\n", "\0\0\0", ",".join(ROW.values()), None])
 def test_a_damaged_history_is_never_taken_for_no_decisions(content, tmp_path):
     if content is None:
         (tmp_path / "history.csv").mkdir()
@@ -334,13 +331,13 @@ def test_a_damaged_history_is_never_taken_for_no_decisions(content, tmp_path):
         decisions.Ledger.read(tmp_path)
 
 
-@pytest.mark.parametrize("header", [HEADER, f"\ufeff{HEADER}\n", HEADER.replace(",", ";"), HEADER.replace(",", '","')])
+@every("header", [HEADER, f"\ufeff{HEADER}\n", HEADER.replace(",", ";"), HEADER.replace(",", '","')])
 def test_a_header_alone_is_a_file_without_decisions(header, tmp_path):
     (tmp_path / "decisions.csv").write_text(header, encoding="utf-8")
     assert decisions.read_decisions(tmp_path / "decisions.csv").empty
 
 
-@pytest.mark.parametrize("name", ["Ana\u200b", "\ufeffAna", "A\u00adna", " Ana ", "Ana\u00a0"])
+@every("name", ["Ana\u200b", "\ufeffAna", "A\u00adna", " Ana ", "Ana\u00a0"])
 def test_a_name_with_what_nobody_sees_is_the_same_animal(name, tmp_path):
     pd.DataFrame([{**ROW, "identity": name}]).to_csv(tmp_path / "decisions.csv", index=False)
     assert decisions.read_decisions(tmp_path / "decisions.csv").identity.tolist() == ["Ana"]
@@ -357,7 +354,7 @@ def test_a_file_with_semicolons_and_quotes_is_read(tmp_path):
     assert len(decisions.read_decisions(tmp_path / "decisions.csv")) == 1
 
 
-@pytest.mark.parametrize("year", ["0001", "1600", "2262", "9999"])
+@every("year", ["0001", "1600", "2262", "9999"])
 def test_a_year_far_away_tells_which_photographs_belong_together(year):
     taken = [f"{year}-12-31 10:00:00", f"{year}-12-31 10:00:30", f"{year}-12-31 23:00:00", ""]
     table = pd.DataFrame({"taken": taken, "camera": "x"})
@@ -375,28 +372,27 @@ def test_a_photograph_can_not_be_kept_apart_from_itself():
 # on the way to Kaggle
 
 
-@pytest.fixture
-def kernel(tmp_path):
-    kernels.write_kernels(tmp_path, kernels.RECIPES, "me", only=["quickstart"])
-    return tmp_path / "quickstart"
+def kernel_in(folder):
+    kernels.write_kernels(folder, kernels.RECIPES, "me", only=["quickstart"])
+    return folder / "quickstart"
 
 
-@pytest.mark.parametrize("key", ["competition_sources", "dataset_sources", "kernel_sources"])
-@pytest.mark.parametrize("value", [None, 3, [3], "abc"], ids=str)
-def test_sources_of_a_kernel_that_are_no_list_are_one_line(key, value, kernel):
-    path = kernel / "kernel-metadata.json"
+@every("key", ["competition_sources", "dataset_sources", "kernel_sources"])
+@every("value", [None, 3, [3], "abc"])
+def test_sources_of_a_kernel_that_are_no_list_are_one_line(key, value, tmp_path):
+    path = kernel_in(tmp_path) / "kernel-metadata.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     with pytest.raises(jk.KitError, match=rf"kernel-metadata\.json: {key}: .*expected a list"):
-        kernels.write_kernels(kernel.parent, kernels.RECIPES, only=["quickstart"])
+        kernels.write_kernels(tmp_path, kernels.RECIPES, only=["quickstart"])
 
 
-def test_a_kernels_code_that_is_no_text_is_one_line(kernel):
-    (kernel / "quickstart.py").write_bytes(b"\xff\xfe")
+def test_a_kernels_code_that_is_no_text_is_one_line(tmp_path):
+    (kernel_in(tmp_path) / "quickstart.py").write_bytes(b"\xff\xfe")
     with pytest.raises(jk.KitError, match=r"quickstart\.py: is not UTF-8"):
-        kernels.write_kernels(kernel.parent, kernels.RECIPES, only=["quickstart"])
+        kernels.write_kernels(tmp_path, kernels.RECIPES, only=["quickstart"])
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"cells": []}', b'{"cells": [3]}', b"\xff"])
+@every("content", [b"", b"{}", b"[]", b'{"cells": []}', b'{"cells": [3]}', b"\xff"])
 def test_a_notebook_without_code_is_one_line(content, tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "own.ipynb").write_bytes(content)
@@ -446,7 +442,7 @@ def test_settings_of_a_split_among_several_name_the_way_to_write_them():
 MEASURED = {**dict.fromkeys(jk.NUMBERS_OF_RUN, 1), "untrained": {"map": 0.5}, "per_identity": {"a": 0.5}}
 
 
-@pytest.mark.parametrize(
+@every(
     ("key", "value"),
     [
         *[
@@ -463,7 +459,6 @@ MEASURED = {**dict.fromkeys(jk.NUMBERS_OF_RUN, 1), "untrained": {"map": 0.5}, "p
         ("learns", "x"),
         ("epochs", math.nan),
     ],
-    ids=str,
 )
 def test_an_odd_part_of_what_a_run_measured_names_its_file(key, value, tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps({**MEASURED, key: value}))
@@ -471,7 +466,7 @@ def test_an_odd_part_of_what_a_run_measured_names_its_file(key, value, tmp_path)
         jk.RunFolder(tmp_path).metrics()
 
 
-@pytest.mark.parametrize("column", ["grad_norm", "map_across", "hardest_positive"])
+@every("column", ["grad_norm", "map_across", "hardest_positive"])
 def test_curves_are_drawn_where_a_log_lacks_a_column(column):
     log = pd.DataFrame({"epoch": [0, 1], "map": [0.1, 0.2], column: [0.3, 0.4]})
     figure = figures.bands_figure({"a": {"1": log, "2": log.drop(columns=column)}}, [(column, "what it is")])
@@ -489,7 +484,7 @@ def test_an_experiment_may_be_called_as_lines_are(tmp_path):
     assert list(comparison.curves_of({tmp_path / "a: b": "a: b"}, table)) == ["a: b: default"]
 
 
-@pytest.mark.parametrize("name", ["report.html", "results.csv", "experiment.json", "interpretation.md"])
+@every("name", ["report.html", "results.csv", "experiment.json", "interpretation.md"])
 def test_a_variant_is_not_called_as_a_file_of_every_experiment(name):
     with pytest.raises(jk.KitError, match=r"variants\..* is a file of every experiment"):
         jk.recipe_from_dict({**TINY, "variants": {name: {}, "other": {}}})
@@ -501,7 +496,7 @@ def test_arrays_of_another_byte_order_are_read(tmp_path):
     assert torch.from_numpy(jk.read_arrays(tmp_path / "validation.npz", "embeddings")["embeddings"]).sum() == 4
 
 
-@pytest.mark.parametrize("name", ["answers.csv", "experiment.json", ".jaguar_kit"])
+@every("name", ["answers.csv", "experiment.json", ".jaguar_kit"])
 def test_results_are_no_photographs(name, tmp_path):
     for folder in ("pictures", "figures"):
         (tmp_path / folder).mkdir()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 import yaml
+from cases import every
 from jaguar_kit_tools.experiments.figures import sheet_font, shortened_to
 from jaguar_kit_tools.identify import identify
 from jaguar_kit_tools.on_kaggle import kernels
@@ -102,9 +103,7 @@ def test_identify_answers_with_these_names(run, album, tmp_path):
     assert {one["n"] for item in page["items"] for one in item["q"]} <= known
 
 
-@pytest.mark.parametrize(
-    "text", ["🐆", "\\ 'a' \"b\" {c}", 'ends in """', "two\nlines", "tab\tand \x07 bell", "\u2028"]
-)
+@every("text", ["🐆", "\\ 'a' \"b\" {c}", 'ends in """', "two\nlines", "tab\tand \x07 bell", "\u2028"])
 def test_words_of_a_recipe_survive_a_kernel(text):
     recipe = jaguar_kit.recipe_from_dict({**TINY, "question": text, "data": {}})
     space = {"__name__": "kernel"}

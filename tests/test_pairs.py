@@ -7,6 +7,7 @@ from collections import Counter
 import jaguar_kit
 import pairs
 import pytest
+from cases import every
 
 PAIRS, AT_A_TIME = 200, 10
 MOST_REFUSED = 0.15  # share of the pairs that the kit may refuse, for their settings do not go together
@@ -55,7 +56,7 @@ def test_what_must_hold_does_for_a_few_pairs_of_settings(one, world, refused, tm
     assert not refused
 
 
-@pytest.mark.parametrize("value", pairs.VALUES, ids=": ".join)
+@every("value", pairs.VALUES)
 def test_every_value_is_valid_alone(value):
     assert jaguar_kit.recipe_from_dict(pairs.settings_of([value]))
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import slow
+from cases import every
 from jaguar_kit import (
     Component,
     PairSimilarity,
@@ -87,7 +88,7 @@ def scaled(values):
     return [(v - min(values)) / (max(values) - min(values)) for v in values]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@every("seed", range(3))
 def test_representativeness_is_the_cosine_with_the_mean_of_the_identity(seed):
     vectors, names = unit_vectors(seed=seed), np.array(list("aaaaaaaabbbbbbbccccd"))
     values = []
@@ -98,7 +99,7 @@ def test_representativeness_is_the_cosine_with_the_mean_of_the_identity(seed):
     np.testing.assert_allclose(got, scaled(values), atol=1e-9)
 
 
-@pytest.mark.parametrize("count", [2, 4, 20])
+@every("count", [2, 4, 20])
 def test_uniqueness_is_the_mean_distance_to_the_three_nearest(count):
     vectors = unit_vectors(count)
     values = []
@@ -134,7 +135,7 @@ def test_every_method_finds_the_images_made_alike(name, likeness):
     assert set(map(tuple, pairs)) == ({(0, 1)} if name == "exact_hash" else ALIKE)
 
 
-@pytest.mark.parametrize("name", jaguar_kit.registered("duplicates"))
+@every("name", jaguar_kit.registered("duplicates"))
 def test_pairs_lie_above_the_diagonal_once(name, likeness):
     pairs = duplicate_pairs(build(name), likeness, np.full(7, "a"), "across")
     assert (pairs[:, 0] < pairs[:, 1]).all()
@@ -155,7 +156,7 @@ def test_hash_distance_counts_bits(likeness):
     assert likeness.hash_distance.tolist() == expected
 
 
-@pytest.mark.parametrize("threshold", [-0.5, 0.0, 0.3, 0.7])
+@every("threshold", [-0.5, 0.0, 0.3, 0.7])
 def test_embedding_pairs_are_those_above_the_threshold(threshold):
     vectors = unit_vectors(12, 3)
     likeness = PairSimilarity(np.zeros((12, 8, 8, 3), np.uint8), vectors @ vectors.T)
@@ -232,14 +233,14 @@ def slow_groups(pairs, total):
     return {tuple(sorted(group)) for group in groups}
 
 
-@pytest.mark.parametrize("count", [0, 1, 8, 30])
+@every("count", [0, 1, 8, 30])
 def test_groups_are_what_pairs_connect(count):
     pairs = np.random.default_rng(count).integers(0, 20, (count, 2))
     groups = connected_groups(pairs, 20)
     assert {tuple(np.flatnonzero(groups == g)) for g in groups} == slow_groups(pairs, 20)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@every("seed", range(5))
 def test_of_each_group_the_sharpest_stays(seed):
     rng = np.random.default_rng(seed)
     groups, sharpness = rng.integers(0, 6, 15), rng.integers(0, 4, 15).astype(float)
@@ -252,7 +253,7 @@ def test_of_each_group_the_sharpest_stays(seed):
 # pairs
 
 
-@pytest.mark.parametrize("seed", range(3))
+@every("seed", range(3))
 def test_decisions_on_pairs_agree_with_a_loop_and_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     names, vectors = rng.integers(0, 4, 15), np.round(unit_vectors(15, 3, seed), 1)

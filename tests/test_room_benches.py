@@ -14,6 +14,7 @@ from pathlib import Path
 import jaguar_kit
 import numpy as np
 import pytest
+from cases import every
 from jaguar_kit_tools.benches import measuring, peers, samples, scale, trainers
 
 TOOLS = Path(jaguar_kit.__file__).parent / "tools"
@@ -30,7 +31,7 @@ def test_all_commands_are_listed_without_loading_any(capsys):
     assert all(f"{name} {what}" in said for name, what in bench.BENCHES.items())
 
 
-@pytest.mark.parametrize("name", bench.BENCHES)
+@every("name", bench.BENCHES)
 def test_each_command_tells_its_options(name, capsys):
     with pytest.raises(SystemExit) as ended:
         bench.main([name, "--help"])
@@ -38,7 +39,7 @@ def test_each_command_tells_its_options(name, capsys):
     assert f"usage: bench.py {name}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
+@every(
     ("arguments", "told"),
     [
         (["nonsense"], "invalid choice: 'nonsense'"),

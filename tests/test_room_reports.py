@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.manifold
+from cases import every
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jaguar_kit import Page, compare_variants, recipe_from_dict, summarise, write_report
@@ -119,7 +120,7 @@ def test_every_variant_is_compared_with_the_first():
     assert list(compared.variant) == ["a - z", "m - z"]
 
 
-@pytest.mark.parametrize(
+@every(
     ("other", "verdict"),
     [
         ({1: 0.60, 2: 0.651, 3: 0.579}, "higher"),
@@ -613,7 +614,7 @@ def test_published_figures_stand_apart_from_other_data(undrawn, tmp_path):
     assert "on other images than these: not to be compared" in told
 
 
-@pytest.mark.parametrize(
+@every(
     ("images", "identities", "slug", "same"),
     [
         (1895, 31, "jaguar-re-id", True),

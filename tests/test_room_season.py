@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from cases import every
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaguar_kit import KitError, load_competition, make_mini_dataset
@@ -336,7 +337,7 @@ def test_links_hold_in_groups_of_new_animals(size, seed):
             assert names[i] == names[j] != ""
 
 
-@pytest.mark.parametrize(
+@every(
     ("text", "part"),
     [
         ("mark,image\nm,i\n", "column 'root' is missing"),
