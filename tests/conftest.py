@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import jaguar_kit as jk
+import matplotlib.figure
 import pytest
+import sklearn.manifold
 import torch
 import yaml
+from PIL import Image
 
 jk.room("experiments.page")  # from here on tests may import jaguar_kit_tools, installed or not
+MINI = jk.room("experiments.mini_dataset")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported by now stays: the collector of garbage need not go through all of it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -31,6 +47,72 @@ def one_thread() -> Iterator[None]:
         patch.setenv("OMP_NUM_THREADS", "1")
         yield
     torch.set_num_threads(before)
+
+
+DRAW, DRAWN = jk.Page.figure, set()  # how a figure is drawn, and the names of those that were, in a module
+EVERY_FIGURE = {"test_room_reports", "test_room_pages", "test_room_asked"}  # modules that look at what is drawn
+
+
+def _draw_once(page: jk.Page, name: str, made: matplotlib.figure.Figure, caption: str) -> None:
+    assert isinstance(made, matplotlib.figure.Figure)
+    kind = re.sub(r"^run\d+", "run", name)
+    if kind in DRAWN:
+        page.image(name, Image.new("RGB", (1, 1)), caption)
+    else:
+        DRAW(page, name, made, caption)
+        DRAWN.add(kind)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_reports(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Figures are made each time, but drawn only the first time in a module that one of their name is; maps settle
+    sooner."""
+    DRAWN.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        if request.module.__name__ not in EVERY_FIGURE:
+            patch.setattr(jk.Page, "figure", _draw_once)
+            patch.setattr(sklearn.manifold, "TSNE", partial(sklearn.manifold.TSNE, max_iter=250))
+        yield
+
+
+def _copied(draw: Callable[..., None], shelf: Path) -> Callable[..., None]:
+    """Draws a mini-dataset the first time that it is asked for, and copies it from the shelf ever after."""
+
+    def drawn(root: Path, **made_with: int) -> None:
+        if MINI.draw_animal is not DRAW_ANIMAL:  # a test draws others
+            return draw(root, **made_with)
+        kept = shelf / "-".join([draw.__name__, *(f"{key}{value}" for key, value in sorted(made_with.items()))])
+        with jk.only_one(kept, wait=True):
+            if not (kept / "whole").is_dir():
+                with jk.atomic(kept / "whole") as temporary:
+                    draw(temporary, **made_with)
+        shutil.copytree(kept / "whole", root, dirs_exist_ok=True)
+        return None
+
+    return drawn
+
+
+DRAW_ANIMAL = MINI.draw_animal
+DRAWING = {name: getattr(MINI, name) for name in ("draw_mini_dataset", "draw_open_dataset")}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def drawn_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Mini-datasets of the same arguments are drawn once for all tests, in whichever process they run."""
+    base = tmp_path_factory.getbasetemp()
+    shelf = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "drawn"
+    shelf.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, draw in DRAWING.items():
+            patch.setattr(MINI, name, _copied(draw, shelf))
+        yield
+
+
+@pytest.fixture
+def drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test of the drawing itself."""
+    for name, draw in DRAWING.items():
+        monkeypatch.setattr(MINI, name, draw)
 
 
 @pytest.fixture(scope="session")

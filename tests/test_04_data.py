@@ -1068,7 +1068,7 @@ def rgba(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
-def test_the_same_arguments_draw_the_same_files(small, tmp_path):
+def test_the_same_arguments_draw_the_same_files(small, tmp_path, drawn_anew):
     assert contents(make_mini_dataset(str(tmp_path / "new" / "again"), **SMALL)) == contents(small)
 
 

@@ -11,11 +11,9 @@ from pathlib import Path
 from types import ModuleType
 
 import jaguar_kit
-import matplotlib.figure
 import numpy as np
 import pandas as pd
 import pytest
-import sklearn.manifold
 import torch
 import yaml
 from jaguar_kit import load_recipe, recipe_from_dict, run_recipe
@@ -47,30 +45,7 @@ TINY = {
 FROZEN = {"model": {"freeze": True}, "augment": [], "train": {"epochs": 1}}  # its features are extracted once for all
 
 
-DRAW = jaguar_kit.Page.figure
-
-
-@pytest.fixture(scope="module")
-def drawn():
-    """Names of the figures that were drawn, as every kind of them is the first time."""
-    return set()
-
-
-@pytest.fixture(autouse=True)
-def drawn_once(drawn, monkeypatch):
-    """Figures are made each time, but drawn only the first time that one of their name is; maps settle sooner."""
-
-    def figure(page, name, made, caption):
-        assert isinstance(made, matplotlib.figure.Figure)
-        kind = re.sub(r"^run\d+", "run", name)
-        if kind in drawn:
-            page.image(name, Image.new("RGB", (1, 1)), caption)
-        else:
-            DRAW(page, name, made, caption)
-            drawn.add(kind)
-
-    monkeypatch.setattr(jaguar_kit.Page, "figure", figure)
-    monkeypatch.setattr(sklearn.manifold, "TSNE", partial(sklearn.manifold.TSNE, max_iter=250))
+DRAW = jaguar_kit.Page.figure  # which draws each figure, as tests elsewhere do not
 
 
 @pytest.fixture
