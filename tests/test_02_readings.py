@@ -310,10 +310,10 @@ def changed_by(path, reading):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reading", ["text", "code"])
-@pytest.mark.parametrize("path", [p for p in RECIPES if load_recipe(p).readings], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_both_readings_have_a_smoke_run(path, reading, tmp_path, monkeypatch):
-    if not changed_by(path, reading):
-        pytest.skip("this reading is the recipe as it stands")
+    if not load_recipe(path).readings or not changed_by(path, reading):
+        pytest.skip("this reading is the recipe as it stands, or there is none")
     monkeypatch.setattr(report_room, "SHOWN", 1)
     recipe = smaller(jaguar_kit.smoke(load_recipe(path, [f"reading={reading}"]), jaguar_kit.small_backbone()))
     result = run_recipe(recipe, out=tmp_path, device="cpu")

@@ -1425,6 +1425,7 @@ def killed_grid(uninterrupted, mini, tmp_path_factory):
     return SimpleNamespace(out=out, whole=whole, workers=workers, left=left, ready=ready, code=code, again=again)
 
 
+@pytest.mark.slow
 def test_a_killed_grid_side_by_side_ends_as_one_after_the_other_does(killed_grid, mini):
     assert killed_grid.code == 0, killed_grid.again
     assert 0 < len(killed_grid.ready) < len(cells_of("grid"))
@@ -1433,6 +1434,7 @@ def test_a_killed_grid_side_by_side_ends_as_one_after_the_other_does(killed_grid
 
 
 @needs_proc
+@pytest.mark.slow
 def test_workers_end_with_the_process_that_started_them(killed_grid):
     assert len(killed_grid.workers) >= 2
     assert killed_grid.left == []  # they would hold memory for ever, and their runs' locks
@@ -1619,6 +1621,7 @@ def shared(mini, tmp_path_factory):
 
 
 @needs_proc
+@pytest.mark.slow
 def test_a_process_that_dies_ends_all_and_the_same_command_completes(shared):
     assert len(shared.both) == 2
     assert shared.code == 2, shared.said
@@ -1633,6 +1636,7 @@ def test_a_process_that_dies_ends_all_and_the_same_command_completes(shared):
 
 
 @needs_proc
+@pytest.mark.slow
 def test_two_processes_give_the_metrics_of_one_and_the_first_alone_speaks(shared, mini, tmp_path):
     assert called(shared.recipe, "--data", mini, "--device", "cpu", "--out", tmp_path) == 0
     assert [line for line in shared.again[1].splitlines() if not line.startswith("[Gloo]")] == []
