@@ -13,7 +13,8 @@ Letters for shapes, the same in every docstring:
     B batch   N images   D embedding   C identities   H W height and width in pixels
 
 Measured on two cores of an AMD EPYC, no GPU: the quickstart recipe ends at validation mAP 0.910 (its plain backbone has
-0.172) in 78 s; re-ranking 5,000 images takes 0.62 s on one core, 30 runs on cached features 84 s. README has tables.
+0.172) in 78 s; re-ranking 5,000 images takes 0.62 s on one core, 30 runs on cached features 84 s. The tables lie beside
+tools/benches.
 
 The way from a recipe to results, by the nouns that one must know:
 
@@ -122,7 +123,7 @@ __all__ = [
     # 5. Background and augmentation
     "Background", "Preparation",
     # 6. Backbones and heads
-    "Geometry", "Embedder", "build_embedder", "save_backbone",
+    "Geometry", "Embedder", "build_embedder",
     # 7. Losses
     "IdentityLoss", "CrossEntropy", "ArcFace", "FocalArcFace", "SubcenterArcFace", "CosFace", "SphereFace", "AdaFace",
     "HyperbolicArcFace", "Triplet", "Circle", "SupervisedContrastive", "ProxyAnchor", "CrossEntropyTriplet",
@@ -206,7 +207,7 @@ ROOM_OF = {  # promised names that live in a room
         "page": "Page",
         "report": "write_report",
         "session": "run_kernel begin_kernel leave_results",
-        "smoke": "smoke small_backbone",
+        "smoke": "smoke small_backbone save_backbone",
         "spots": "LocalFeatures extract_local local_similarity shortlist_rescore",
     }.items()
     for name in names.split()
@@ -723,6 +724,7 @@ class DataConfig:
     split_by_seed: bool = False  # true: every seed makes a split of its own
     subset: PathText | None = None  # CSV with a column filename; looked for below the result folder first
     subset_applies_to: Literal["all", "training"] = "all"  # all: before the split; training: validation stays whole
+    pseudo: PathText | None = None  # CSV with filename and identity of test images that train as well; likewise
 
 
 @dataclass(frozen=True)
@@ -795,6 +797,7 @@ class Search:
     trials: Annotated[int, Range(low=1, high=100000)] = 30
     space: dict = field(default_factory=dict)
     matched: dict = field(default_factory=dict)  # a second space, for the recipe's own parts, with the same budget
+    random: bool = False  # the space once more, drawn at random, with the same budget
     seed: Seed = 0
     storage: PathText | None = None  # Optuna URL, for several machines; null: files in the result folder
     prune: bool = True  # ends a trial whose mAP falls behind the median of the others at an epoch
@@ -808,6 +811,18 @@ class OpenSet:
     decide: Literal["nearest", "softmax"] = "nearest"  # by the most similar image, or the most probable class
     thresholds: Literal["auto", "one", "per_species"] = "auto"  # auto: per species where that is better, cross-fitted
     threshold: Fraction | None = None  # least probability, for nearest least similarity; null: fitted in validation
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Test images that all runs name alike train with them for some more epochs, where the rule is measured right."""
+
+    rounds: Annotated[int, Range(low=1, high=10)] = 1
+    epochs: Count = 5  # of a round, from the weights of the one before
+    least: Fraction = 0.9  # mean probability of the name
+    cap: Count = 10  # images of an identity, the surest
+    accuracy: Fraction = 0.8  # share of right names, on images whose names are known and were not trained on, to begin
+    measured_on: PathText | None = None  # folder of runs that tell it; null: these runs' own validation images
 
 
 @dataclass(frozen=True)
@@ -858,6 +873,7 @@ class Recipe:
     train: TrainConfig = TrainConfig()
     analysis: tuple[Annotated[Component, "analysis"], ...] = ()  # of the training images, before anything is trained
     search: Search | None = None  # for the best settings, in place of variants and grid
+    pseudo: PseudoLabels | None = None  # rounds behind the runs
     divergence: Divergence | None = None  # when a run counts as diverged, for the report
     open_set: OpenSet | None = None  # null: the defaults, where the data are of an open set
     test_backgrounds: tuple[Annotated[Component, "background"], ...] = ()  # also validate with these, for the report
@@ -2870,8 +2886,8 @@ def data_fingerprint(recipe: Recipe, competition: Competition, folder: Path | No
     masks = mask_paths(competition.root, competition.paths, recipe.data.masks)
     samples = [(str(path), file_sample(path)) for path in masks if path is not None]
     more: list[Any] = [samples] if samples else []
-    if recipe.data.subset is not None:
-        path = subset_path(recipe.data.subset, folder)
+    for listed in filter(None, (recipe.data.subset, recipe.data.pseudo)):
+        path = subset_path(listed, folder)
         more.append(file_sha256(path) if path.is_file() else "not there yet")
     return fingerprint(competition.fingerprint, *more) if more else competition.fingerprint
 
@@ -2906,23 +2922,33 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
         of_subset,
     )
     keep = ~competition.train.path.isin(broken).to_numpy() & (listed | (data.subset_applies_to == "training"))
+    chosen = [np.flatnonzero(keep), np.arange(len(keep), len(store))]  # positions of training and test images
     if broken or of_subset:
-        positions = np.r_[np.flatnonzero(keep), np.arange(len(keep), len(store))]
         competition = replace(competition, train=competition.train[keep].reset_index(drop=True))
-
-    def at_size(size: int) -> ImageStore:
-        return sized(size).subset(positions) if broken or of_subset else sized(size)
-
-    store = at_size(data.size)
+    store = store.subset(np.concatenate(chosen))
     hashes = cache(lambda first, count: perceptual_hashes(store.subset(first + np.arange(count))))
     competition = with_encounters(competition, data.encounter, hashes)
+    if data.pseudo is not None:
+        join = room("experiments.pseudo", f"{recipe.name}: data.pseudo").with_pseudo
+        competition, joining = join(competition, subset_path(data.pseudo, folder))
+        chosen.insert(1, chosen[1][joining])
+        listed = np.r_[listed[keep], np.ones(len(joining), bool)]
+    else:
+        listed = listed[keep]
+    positions = np.concatenate(chosen)
+
+    def at_size(size: int) -> ImageStore:
+        whole = sized(size)
+        return whole if np.array_equal(positions, np.arange(len(whole))) else whole.subset(positions)
+
+    store = at_size(data.size)
     for key in ("select", "monitor"):
         if getattr(recipe.train, key) == "map_across" and shared_encounters(competition.train) is None:
             raise KitError(
                 f"train.{key}: map_across needs encounters, but none has two images (name their column in "
                 "data.encounter, or expected map)"
             )
-    splits, notes = split_images(data, competition.train, listed[keep], hashes)
+    splits, notes = split_images(data, competition.train, listed, hashes)
     return Images(competition.noted(*notes), store, at_size, splits, found_as)
 
 
@@ -4478,28 +4504,6 @@ def backbone_sha256(backbone: nn.Module) -> str:
         state = {k: v for k, v in backbone.state_dict().items() if not re.search("pos_embed|relative_position", k)}
         backbone.kit_sha256 = tensors_sha256(state)
     return backbone.kit_sha256
-
-
-def save_backbone(path: str | Path, backbone: nn.Module, name: str) -> Path:
-    """Writes a backbone's tensors with architecture, source, licence, sha256 and normalisation as metadata.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "test_resnet.safetensors"
-    >>> save_backbone(path, timm.create_model("test_resnet", num_classes=0), "test_resnet").name
-    'test_resnet.safetensors'
-    """
-    known, cfg = known_backbone(name), backbone.pretrained_cfg
-    tensors = {key: detached(value) for key, value in backbone.state_dict().items()}
-    metadata = {
-        "format": "jaguar_kit backbone 1",
-        "architecture": known.architecture,
-        "source": known.hub or cfg.get("hf_hub_id") or "",
-        "licence": cfg.get("license") or "unknown",
-        "sha256": tensors_sha256(tensors),
-        "config": json.dumps({key: cfg[key] for key in ("mean", "std", "input_size") if key in cfg}),
-    }
-    save_tensors(path, tensors, metadata)
-    return Path(path)
 
 
 def detached(tensor: Tensor) -> Tensor:
@@ -6405,7 +6409,7 @@ def posterior_step(state: Retrieval, form: Agreement = "hellinger", temperature:
         raise KitError(
             "postprocess: posterior needs a loss with a class for each identity, such as arcface, and their logits"
         )
-    logits = state.logits(state.lengthened()) / (temperature or 1.0)
+    logits = as_matrix(state.logits(state.lengthened()), "logits") / (temperature or 1.0)
     found = torch.as_tensor(closed_set_posterior(logits, form))
     told = state.with_evidence("posterior", found.to(state.raw).clamp_(min=1e-12).log_(), torch.exp)
     return replace(told, shares=logits.softmax(1))
@@ -6570,13 +6574,15 @@ def fit_step(
         return part
     own = np.flatnonzero(rows)
     told = labels[own], None if encounters is None else encounters[own]
-    if part.name == "posterior" and len(np.unique(told[0])) < FEWEST:
-        return replace(part, settings={**part.settings, "temperature": 1.0})
     if part.name == "posterior":
         logits, form = state.logits(state.lengthened())[torch.from_numpy(own)], part.settings.get("form", "hellinger")
-        scores = [identity_balanced_map(closed_set_posterior(logits, form, t), *told) for t in TEMPERATURES]
-        best = TEMPERATURES[int(np.nanargmax(scores))] if not np.isnan(scores).all() else 1.0
-        return replace(part, settings={**part.settings, "temperature": best})
+        asking = (
+            compare(np.zeros((len(own), len(own)), np.float32), *told).sizes()[1] > 0
+        )  # images with another to find
+        enough = len(np.unique(told[0][asking])) >= FEWEST
+        tried = TEMPERATURES if enough else (1.0,)
+        scores = [identity_balanced_map(closed_set_posterior(logits, form, t), *told) if enough else 0 for t in tried]
+        return replace(part, settings={**part.settings, "temperature": tried[int(np.argmax(scores))]})
     first, second = np.triu_indices(len(own), 1)
     apart = np.ones(len(first), bool) if encounters is None else told[1][first] != told[1][second]
     same = (told[0][first] == told[0][second])[apart]
@@ -6693,10 +6699,10 @@ GRAPH_CANDIDATES = ([{**MIDDLE, "training": True}],)
 NAMING_CANDIDATES = (["posterior"], ["tta", "posterior"], ["posterior", "fuse"])
 
 
-def first_choice(named: bool, seen: bool) -> list[str]:
+def first_choice(named: bool, seen: bool) -> list[str | dict]:
     """The steps that auto begins with: the evidence that there is, fused. named: by classes; seen: images are there."""
     spots = seen and rooms_folder() is not None and room("experiments.spots").at_hand()
-    evidence = [*(["posterior"] if named else []), *(["local"] if spots else [])]
+    evidence = [*([{"name": "posterior", "form": "product"}] if named else []), *(["local"] if spots else [])]
     return [*(["tta"] if seen else []), *evidence, *(["fuse"] if evidence else [])]
 
 
@@ -8766,8 +8772,8 @@ def processes_for(recipe: Recipe, specs: Sequence[RunSpec], device: torch.device
         return 1
     if device.type == "cuda":
         check_gpus(asked or 1)
-        return asked or torch.cuda.device_count()
-    return asked or 1
+    several = asked or (torch.cuda.device_count() if device.type == "cuda" else 1)
+    return several if several == 1 or rooms_for("one process (torchrun starts several)") else 1
 
 
 @contextmanager
@@ -8829,62 +8835,6 @@ def from_first_process(value: Any) -> Any:
     box = [value]
     torch.distributed.broadcast_object_list(box)
     return box[0]
-
-
-def run_in_processes(
-    recipe: Recipe, data: str | Path | None, out: str | Path | None, device: str, force: bool, count: int
-) -> None:
-    """Runs the recipe in `count` processes that share each batch, and waits for them; one that dies ends them all."""
-    import socket
-    import subprocess
-    import tempfile
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{recipe.name}.yaml"
-        path.write_text(json.dumps(recipe_to_dict(recipe), ensure_ascii=False), encoding="utf-8")
-        command = [sys.executable, __file__, "run", str(path), "--device", device, *(["--force"] if force else [])]
-        command += ["--data", str(data)] if data is not None else []
-        command += ["--out", str(out)] if out is not None else []
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
-        shared[PARENT_VARIABLE] = str(os.getpid())
-        shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, core_count() // count)))
-        started = [
-            subprocess.Popen(command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-            for rank in range(count)
-        ]
-        try:
-            with on_sigterm(interrupt):
-                await_processes(started, recipe.name)
-        finally:
-            end_processes(started)
-
-
-def await_processes(started: Sequence[Any], name: str) -> None:
-    """Waits until all have ended well; TrainingFailed as soon as one has not."""
-    while (codes := [process.poll() for process in started]).count(0) < len(started):
-        if any(codes):
-            raise TrainingFailed(
-                f"{name}: one of {len(started)} processes ended with exit code {next(filter(None, codes))}; the same "
-                "command goes on from the last checkpoint"
-            )
-        time.sleep(0.2)
-
-
-def end_processes(started: Sequence[Any], patience: float = 10.0) -> None:
-    """Ends processes that still run, and kills those that do not heed it."""
-    for process in started:
-        if process.poll() is None:
-            process.terminate()
-    limit = time.monotonic() + patience
-    while any(process.poll() is None for process in started) and time.monotonic() < limit:
-        time.sleep(0.1)
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
 
 
 def device_name(device: torch.device) -> str:
@@ -9591,7 +9541,7 @@ def run_recipe(
         experiment = plan(recipe, folder, chosen, data, force, begun)
         together = processes_for(recipe, experiment.specs, chosen, gpus)
         if together > 1 and not report_only:
-            run_in_processes(recipe, data, out, device, force, together)
+            room("experiments.runs").run_in_processes(recipe, data, out, device, force, together)
             experiment.force = False
         runs, writing = 0 if only_tells(recipe) else len(experiment.specs), rank() == 0 and not report_only
         echo(f"{recipe.name}: {runs} run{'s' * (runs != 1)} on {device_name(chosen)}")
@@ -9603,7 +9553,10 @@ def run_recipe(
             told = {"recipe": without_passwords(recipe_to_dict(recipe))}
             write_json(folder / "experiment.json", told | {"data": None if data is None else str(Path(data).resolve())})
         done_elsewhere = report_only or (together > 1 and world_size() == 1)
-        failed = experiment.failures if done_elsewhere else run(experiment, jobs)
+        make = (lambda: experiment.failures) if done_elsewhere else partial(run, experiment, jobs)
+        failed = make()
+        if recipe.pseudo and rooms_for("no rounds of pseudo-labels"):
+            failed = {**failed, **room("experiments.pseudo").run_rounds(experiment, make)}
         return Result(folder, pd.DataFrame(), None) if rank() > 0 else finish(experiment, failed)
 
 

@@ -654,3 +654,35 @@ def test_hyperbolic_loss_in_a_flat_space_is_refused():
     for geometry in ("cosine", "hyperspherical", "euclidean"):
         with pytest.raises(KitError, match=f"'{geometry}' are of two spaces"):
             recipe_with("hyperbolic_arcface", geometry=geometry)
+
+
+def test_mixed_backgrounds_are_drawn_for_each_image_by_their_shares():
+    rgb, alpha = torch.full((400, 3, 4, 4), 0.9), torch.zeros(400, 1, 4, 4)
+    mixed = jaguar_kit.build("background", "mixed", of={"original": 0.7, "black": 0.3})
+    torch.manual_seed(0)
+    shown = mixed(rgb, alpha)[:, 0, 0, 0]
+    assert sorted(shown.unique().tolist()) == pytest.approx([0.0, 0.9])
+    assert (shown == 0).float().mean() == pytest.approx(0.3, abs=0.07)
+    assert jaguar_kit.build("background", "mixed").drawn
+    for of in ({"original": 0.0}, {"mixed": 1.0}):
+        with pytest.raises(jaguar_kit.KitError, match="background mixed: of"):
+            jaguar_kit.build("background", "mixed", of=of)
+
+
+def test_another_background_at_inference_is_seen_by_validation_alone(mini, tmp_path):
+    told = {
+        "name": "other",
+        "data": {"size": 32},
+        "background": {"name": "mixed", "of": {"original": 0.5, "gray": 0.5}},
+        "model": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+        "train": {"epochs": 1, "views": 2},
+    }
+    plain = {**told, "name": "plain", "background": "black"}
+    seen = jaguar_kit.run_recipe({**told, "evaluated_background": "black"}, mini, tmp_path, device="cpu")
+    same = jaguar_kit.run_recipe(plain, mini, tmp_path, device="cpu")
+    assert seen.table.plain.tolist() == same.table.plain.tolist()  # the backbone alone sees black ones in both
+    mixed = jaguar_kit.run_recipe({**told, "name": "mixed"}, mini, tmp_path, device="cpu")
+    assert mixed.table.plain.tolist() != same.table.plain.tolist()
+    frozen = {**plain, "name": "fixed", "background": "gray", "evaluated_background": "black", "train": {"epochs": 1}}
+    fixed = jaguar_kit.run_recipe(frozen, mini, tmp_path, device="cpu")
+    assert fixed.table.plain.tolist() == same.table.plain.tolist()

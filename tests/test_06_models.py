@@ -16,6 +16,7 @@ import pytest
 import slow
 import timm
 import torch
+from cases import every
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaguar_kit import Component, Embedder, KitError, ModelConfig
@@ -1298,3 +1299,21 @@ def test_interrupted_save_leaves_nothing(offline, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         jaguar_kit.save_backbone(offline / "x.safetensors", random_backbone("test_resnet"), "test_resnet")
     assert list(offline.iterdir()) == []
+
+
+@every("name", ["test_vit", "efficientnet_lite0"])
+def test_blocks_are_skipped_at_random_in_training_alone(name):
+    model = {"backbone": name, "pretrained": False, "freeze": False, "head": "none", "drop_path": 0.5}
+    embedder = jaguar_kit.build_embedder(model)
+    rates = [m.drop_prob for m in embedder.backbone.modules() if isinstance(m, jaguar_kit.DropPath)]
+    assert rates == sorted(rates)
+    assert (rates[0], rates[-1]) == (0, pytest.approx(0.5))
+    size = embedder.backbone.pretrained_cfg["input_size"][-1]
+    images = torch.rand(8, 3, size, size)
+    with torch.no_grad():
+        still = [embedder.eval()(images) for _ in range(2)]
+        moved = [embedder.train()(images) for _ in range(2)]
+    assert torch.equal(*still)
+    assert not torch.equal(*moved)
+    with pytest.raises(jaguar_kit.KitError, match="of a frozen backbone"):
+        jaguar_kit.recipe_from_dict({"name": "x", "model": {**model, "freeze": True}})

@@ -236,9 +236,15 @@ def slow_sum(points, labels, parameters, class_weights, parts, weights):
     return total
 
 
+def slow_center(points, labels, parameters, class_weights, alpha=0.5):
+    """Of centres that have not moved from the origin."""
+    return mean([class_weights[label] * dot(point, point) / 2 for point, label in zip(points, labels)])
+
+
 SLOW = {
     "adaface": slow_adaface,
     "arcface": slow_arcface,
+    "center": slow_center,
     "circle": slow_circle,
     "cosface": slow_cosface,
     "cross_entropy": slow_cross_entropy,
@@ -746,6 +752,7 @@ def test_lengths_of_embeddings_do_not_matter():
 def test_parameters_are_the_proxies():
     one_each = {"weight": (IDENTITIES, DIM)}
     shapes = {
+        "center": {},
         "circle": {},
         "cross_entropy": {**one_each, "bias": (IDENTITIES,)},
         "subcenter_arcface": {"weight": (IDENTITIES, 3, DIM)},
@@ -1083,3 +1090,72 @@ def test_a_geometry_may_be_named():
     inside = EMBEDDINGS / 10
     expected = jaguar_kit.similarity_matrix(inside, geometry=jaguar_kit.build("geometry", "poincare"))
     np.testing.assert_array_equal(jaguar_kit.similarity_matrix(inside, geometry="poincare"), expected)
+
+
+# margins by rarity, centres, and losses on both sides of a neck
+
+
+def test_dynamic_margins_are_linear_in_the_fourth_root_of_rarity():
+    counts = [1, 4, 16, 81]
+    told = {"embedding_dim": 3, "num_identities": 4, "counts": counts, "margins": [0.1, 0.5], "scale": 8.0}
+    for name in ("arcface", "subcenter_arcface"):
+        torch.manual_seed(0)
+        loss = jaguar_kit.build("loss", name, **told)
+        rare = [n**-0.25 for n in counts]
+        margins = [0.1 + 0.4 * (r - min(rare)) / (max(rare) - min(rare)) for r in rare]
+        embeddings, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, 3, 0, 2])
+        cosine = loss.cosines(embeddings).tolist()
+        slow = []
+        for row, label in zip(cosine, labels.tolist()):
+            m, angle = margins[label], math.acos(row[label])
+            logits = [8 * c for c in row]
+            logits[label] = 8 * (math.cos(angle + m) if angle + m < math.pi else row[label] - m * math.sin(m))
+            slow.append(math.log(sum(math.exp(x) for x in logits)) - logits[label])
+        assert float(loss(embeddings, labels)) == pytest.approx(sum(slow) / len(slow), rel=1e-5), name
+    alike = jaguar_kit.build("loss", "arcface", **{**told, "counts": [5] * 4})
+    assert alike.margins_by_identity.tolist() == pytest.approx([0.1] * 4)
+    with pytest.raises(jaguar_kit.KitError, match=r"margins: .* need counts"):
+        jaguar_kit.build("loss", "arcface", embedding_dim=3, num_identities=4, margins=[0.1, 0.5])
+
+
+def test_centres_follow_their_images_and_the_loss_is_half_the_squared_distance():
+    loss = jaguar_kit.build("loss", "center", embedding_dim=2, num_identities=3, alpha=0.5)
+    embeddings = torch.tensor([[2.0, 0.0], [4.0, 0.0], [0.0, 6.0]], requires_grad=True)
+    labels = torch.tensor([0, 0, 1])
+    found = loss(embeddings, labels)
+    assert float(found.detach()) == pytest.approx((4 + 16 + 36) / 2 / 3)
+    found.backward()
+    torch.testing.assert_close(embeddings.grad, embeddings.detach() / 3)
+    torch.testing.assert_close(loss.weight, torch.tensor([[0.5 * 6 / 3, 0.0], [0.0, 0.5 * 6 / 2], [0.0, 0.0]]))
+    before = loss.weight.clone()
+    loss.eval()(embeddings.detach(), labels)
+    assert torch.equal(loss.weight, before)
+
+
+def test_a_triplet_loss_before_the_neck_sees_what_the_neck_is_given(mini, tmp_path):
+    parts = ["cross_entropy", {"name": "triplet", "before_neck": True}]
+    told = {"parts": parts, "weights": [1, 1], "embedding_dim": 4, "num_identities": 3}
+    loss = jaguar_kit.build("loss", "sum", **told)
+    before, behind, labels = torch.randn(6, 4), torch.randn(6, 4), torch.tensor([0, 0, 1, 1, 2, 2])
+    classify, compare = loss.losses
+    expected = classify(behind, labels) + compare(before, labels)
+    torch.testing.assert_close(loss(behind, labels, before=before), expected)
+    head = jaguar_kit.build("head", "bn_neck", in_features=5, output=4, dropout=0.5)
+    backbone = {"backbone": "test_resnet", "pretrained": False, "head": {"name": "bn_neck", "output": 4}}
+    embedder = jaguar_kit.build_embedder(backbone).train()
+    vectors = torch.randn(6, embedder.pooling.width(embedder.backbone))
+    inner, outer = embedder.around_neck(vectors)
+    torch.testing.assert_close(inner, embedder.head[0](vectors))
+    torch.testing.assert_close(outer, embedder.from_pooled(vectors))
+    assert isinstance(head[-1], torch.nn.Dropout)
+    recipe = {
+        "name": "neck",
+        "data": {"size": 32},
+        "model": {"backbone": "test_resnet", "pretrained": False, "input_size": 32, "head": "bn_neck"},
+        "loss": {"name": "sum", "parts": parts, "weights": [1, 1]},
+        "train": {"epochs": 1, "sampler": {"name": "pk", "identities": 4, "images": 2}},
+    }
+    result = jaguar_kit.run_recipe(recipe, mini, tmp_path, device="cpu")
+    assert np.isfinite(result.table["map"]).all()
+    with pytest.raises(jaguar_kit.KitError, match="loss: before_neck needs"):
+        jaguar_kit.recipe_from_dict({**recipe, "model": {**recipe["model"], "head": "linear"}})

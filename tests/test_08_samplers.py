@@ -4,6 +4,7 @@ import itertools
 import sys
 from collections import Counter
 
+import jaguar_kit
 import numpy as np
 import pytest
 from cases import every
@@ -168,3 +169,32 @@ def test_samplers_of_a_recipe_repeat_with_their_seed(name):
         [b.tolist() for b in sample(np.arange(20), codes, 6, np.random.default_rng(seed))] for seed in (1, 1, 2)
     )
     assert first == again != other
+
+
+def test_an_encounter_counts_once_an_epoch():
+    met = np.array([0, 0, 0, 1, 1, 2])
+    rows, rng = np.arange(10, 16), np.random.default_rng(0)
+    drawn = [np.concatenate(jaguar_kit.lookup("sampler", "encounter")(rows, met, 2, rng, met)) for _ in range(60)]
+    assert {len(epoch) for epoch in drawn} == {3}
+    assert all(sorted(met[epoch - 10]) == [0, 1, 2] for epoch in drawn)
+    assert set(np.concatenate(drawn)) == set(rows)
+
+
+def test_images_of_rare_identities_are_drawn_by_a_power_of_their_number():
+    codes, rng = np.repeat([0, 1], [64, 4]), np.random.default_rng(0)
+    sampler = jaguar_kit.lookup("sampler", "by_rarity")
+    drawn = np.concatenate([np.concatenate(sampler(np.arange(68), codes, 16, rng)) for _ in range(300)])
+    assert len(drawn) == 300 * 68
+    expected = 4 * 4**-0.5 / (4 * 4**-0.5 + 64 * 64**-0.5)
+    assert (codes[drawn] == 1).mean() == pytest.approx(expected, abs=0.01)
+
+
+def test_a_run_trains_by_encounters(mini, tmp_path):
+    recipe = {
+        "name": "encounters",
+        "data": {"size": 32},
+        "model": {"backbone": "test_resnet", "pretrained": False, "input_size": 32},
+        "train": {"epochs": 2, "batch_size": 8, "sampler": "encounter"},
+    }
+    result = jaguar_kit.run_recipe(recipe, mini, tmp_path, device="cpu")
+    assert len(result.table) == 1

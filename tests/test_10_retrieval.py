@@ -458,17 +458,21 @@ def with_views(embeddings, views=None):
     return jaguar_kit.Retrieval.of(embeddings, lambda scales, flip: torch.as_tensor(seen))
 
 
-def test_auto_takes_the_simplest_steps_that_gain_and_raw_when_none_does():
-    embeddings, labels = clusters(120, 10, 12, noise=1.1, seed=3)
-    chosen = jaguar_kit.choose_steps(steps("auto"), with_views(torch.from_numpy(embeddings)), labels)
-    assert [row["used"] for row in chosen.rows].count(True) == 1
-    assert len(chosen.parts) == 1
-    gaining = [row for row in chosen.rows if row["low"] > 0 and "," not in row["steps"].replace(", k2", "")]
-    assert next(row for row in chosen.rows if row["used"]) in gaining
-    apart, labels = torch.eye(8).repeat_interleave(4, 0), np.repeat(np.arange(8), 4)
+def test_auto_begins_with_views_and_leaves_them_only_for_what_gains_over_them():
+    embeddings, labels = clusters(120, 12, 12, noise=0.8, seed=3)
+    shuffled = np.random.default_rng(0).permutation(embeddings)
+    misled = jaguar_kit.choose_steps(steps("auto"), with_views(torch.from_numpy(embeddings), shuffled), labels)
+    used, views = (next(row for row in misled.rows if test(row)) for test in (lambda r: r["used"], is_tta))
+    assert [row["used"] for row in misled.rows].count(True) == 1
+    assert "tta" not in used["steps"]
+    assert used["map"] > views["map"] + 0.1
+    apart, labels = torch.eye(12).repeat_interleave(4, 0), np.repeat(np.arange(12), 4)
     chosen = jaguar_kit.choose_steps(steps("auto"), with_views(apart), labels)
-    assert chosen.parts == ()
-    assert chosen.rows[0]["used"]
+    assert chosen.parts == steps("tta")
+
+
+def is_tta(row):
+    return row["steps"] == "tta"
 
 
 def test_fixed_steps_are_used_even_when_they_lose():

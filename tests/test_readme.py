@@ -22,6 +22,7 @@ import pytest
 import yaml
 from jaguar_kit_tools.experiments import smoke as smoke_room
 from jaguar_kit_tools.on_kaggle import package as package_tool
+from jaguar_kit_tools.on_kaggle import run as kaggle_run
 from jaguar_kit_tools.on_kaggle import weights as weights_tool
 from kaggle_server import Session, kaggle_client_module, playing_kaggle, session_output
 from PIL import Image
@@ -190,7 +191,7 @@ def default_of(dotted: str) -> object:
 
 def test_every_setting_is_on_the_page_with_its_default():
     config = {f.name: getattr(jaguar_kit.Recipe(name=""), f.name) for f in fields(jaguar_kit.Recipe)}
-    expected = {name for name, value in config.items() if not is_dataclass(value)} | {"loss", "background"}
+    expected = {name for name, value in config.items() if not is_dataclass(value)} | {"loss", "background", "ensemble"}
     for name in ("data", "model", "train"):
         expected |= {f"{name}.{f.name}" for f in fields(config[name])}
     expected |= {f"search.{f.name}" for f in fields(jaguar_kit.Search)}
@@ -211,7 +212,7 @@ def is_told(default: object, told: str) -> bool:
 
 def test_settings_within_settings_are_named_too():
     words = set(re.findall(r"\w+", section(EVERY_SETTING, "Every setting")))
-    for inner in ("MiniConfig", "Stage", "OpenSet", "Divergence", "Reading"):
+    for inner in ("MiniConfig", "Stage", "OpenSet", "Divergence", "Reading", "PseudoLabels"):
         missing = {f.name for f in fields(getattr(jaguar_kit, inner))} - words
         assert not missing, inner
 
@@ -227,6 +228,7 @@ KINDS = {  # of the rows whose names are those of parts
     "train.schedule": ["schedule"],
     "analysis": ["analysis"],
     "postprocess": ["postprocess"],
+    "ensemble": ["ensemble"],
 }
 
 
@@ -523,6 +525,7 @@ def kaggle(tmp_path, tmp_path_factory):
 
 def test_a_first_score_and_the_final_one_reach_kaggle(place, kaggle, tmp_path, monkeypatch):
     """The README's commands for Kaggle, in their order, against a server that plays it."""
+    monkeypatch.setattr(kaggle_run, "rehearse", lambda *_: [])  # rehearsals have tests of their own
     monkeypatch.setattr(package_tool, "RECIPES", place / "recipes")
     commands = [c for c in COMMANDS if re.search(r"tools/(kernels|package|kaggle_run)\.py", c)]
     of_readme = [c for block in blocks("", "README.md") for c in block.commands if c in commands]
@@ -535,7 +538,8 @@ def test_a_first_score_and_the_final_one_reach_kaggle(place, kaggle, tmp_path, m
     ]
     for command in of_readme:
         name = "starter" if "starter" in command else "final"
-        kaggle.next_session = Session(output=session_output(tmp_path / "session", name))
+        rows = b"row_id,similarity\n0,%.2f\n1,1.0\n" % (0.5 if name == "final" else 0.25)
+        kaggle.next_session = Session(output=session_output(tmp_path / "session", name, **{"submission.csv": rows}))
         more = ("--every", "0.02", "--stale", "0.3") if "kaggle_run" in command else ()
         run_here(command.replace("YOUR-KAGGLE-NAME", "a-user"), *more)
     assert [body["submissionDescription"] for body in kaggle.submissions] == ["first", "seed 42"]

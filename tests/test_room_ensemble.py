@@ -79,8 +79,9 @@ def test_members_of_unlike_backbones_and_sizes_are_fused_from_their_folders_alon
 def test_what_a_member_is_worth_is_measured_without_it(trained, mini):
     places = [trained / f"{name}@{mini.name}" for name in ("small", "other")]
     told = [m.evidence("validation") for place in places for m in ensemble_room.members_in(str(place))]
-    labels, fusion = told[0].labels, ensemble_room.evidence_apart(told)
-    worth = ensemble_room.worth(fusion, told, ["one", "two"], labels, None, ())
+    labels, part = told[0].labels, jaguar_kit.Component("ensemble", "evidence")
+    judged = ensemble_room.Judged(part, told, told, labels, None)
+    worth = judged.worth(part.build(held_out=told), ["one", "two"])
     alone = [jaguar_kit.identity_balanced_map(ensemble_room.fused_evidence([one], [1.0]), labels) for one in told]
     assert [row["map"] for row in worth["members"]] == pytest.approx(alone)
     assert [row["without_map"] for row in worth["members"]] == pytest.approx(alone[::-1])

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-KIT = "78c9c1e77da2d1cfa54ab563dcc2855a2058335aa655a1b232a1fa8b6e570527"  # of its jaguar_kit.py and tools/experiments
+KIT = "cb1dd322a518144718a6e17eb858136791eb7a079df25749dd9ede34e278004d"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
@@ -29,20 +29,23 @@ import jaguar_kit  # noqa: E402
 OVERRIDES = []  # such as "train.epochs=3"
 RECIPE = """
 name: evidence
-question: How much of mAP is the scene, and what do a classifier's posterior and matching spots add to
-  likeness?
+question: How much of mAP is the scene, and what do a classifier's posterior, matching spots and encounters
+  add to likeness?
 hypothesis: 'mAP rewards recognising the scene, so that it understates what training brings; across encounters
-  the posterior and the fused evidence gain, since the three kinds of evidence agree on little.
+  the posterior and the fused evidence gain, since the three kinds of evidence agree on little, and the
+  mean over encounters gains most.
 
   '
-intervention: The plain features of the backbone, or a trained head; then one step of evidence after the
-  other.
-protocol: 'A fifth of the encounters held out whole; identity-balanced mAP of the validation images and,
-  where a solution is known, of the test images, as they are and across encounters, after each step.
+intervention: One step of evidence after the other, by one trained head; then the three seeds together.
+protocol: 'A fifth of the images held out, two whole encounters of each identity among them; identity-balanced
+  mAP of the validation images and, where a solution is known, of the test images, as they are and across
+  encounters, after each step.
 
   '
 data:
-  split: encounter_safe
+  split:
+    name: encounter_safe
+    encounters: 2
 model:
   backbone: tf_efficientnet_lite0
   input_size: 224
@@ -54,33 +57,29 @@ loss:
   scale: 16.0
   margin: 0.3
 train:
-  epochs: 40
+  epochs: 10
   lr: 0.001
   weight_decay: 0.001
   schedule: cosine
-  select: map_across
+  select: last
   monitor: map_across
   patience: 0
 postprocess:
 - tta
 - name: posterior
   form: product
+  temperature: 2.0
 - local
 - fuse
+- encounters
+ensemble:
+  name: evidence
+  steps:
+  - encounters
 seeds:
 - 42
 - 123
 - 456
-variants:
-  trained:
-    why: a head of batch norm and one layer
-  raw:
-    why: the features of the backbone alone
-    model:
-      head: none
-    train:
-      epochs: 1
-    postprocess: []
 """
 
 sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))

@@ -264,12 +264,6 @@ def gained(new: np.ndarray, old: np.ndarray, codes: np.ndarray, tries: int = 1) 
     return [mean_or_nan(mean_by_identity(gains, codes)), *gain_interval(gains, codes, tries)]
 
 
-def precision_of_fusion(
-    fusion: Callable, told: Sequence[Evidence], labels: np.ndarray, met: np.ndarray | None, steps: Sequence[Component]
-) -> dict[str, np.ndarray]:
-    return by_kind(average_precision, behind(fusion(told), met, steps), labels, met)
-
-
 def behind(similarity: np.ndarray, met: np.ndarray | None, steps: Sequence[Component]) -> np.ndarray:
     """The similarities after the steps that come behind the ensemble."""
     matrix = torch.from_numpy(np.asarray(similarity, np.float32))
@@ -277,47 +271,51 @@ def behind(similarity: np.ndarray, met: np.ndarray | None, steps: Sequence[Compo
     return run_steps(without_fitting(steps), state).matrix().numpy()
 
 
-def worth(
-    fusion: Callable,
-    told: Sequence[Evidence],
-    names: Sequence[str],
-    labels: np.ndarray,
-    met: np.ndarray | None,
-    steps: Sequence[Component],
-) -> dict[str, Any]:
-    """What the ensemble scores, each member alone and the others without it, and which errors they share.
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Images whose names are known, and how the ensembles of some members are scored on them."""
 
-    `overlap`: of the queries whose nearest image is wrong in one of two members, the share that is wrong in both;
-    `best_choice`: the mAP if for each query the member were taken that answers it best, which no method can know.
-    """
-    codes = np.unique(labels, return_inverse=True)[1].reshape(-1)
-    whole = precision_of_fusion(fusion, told, labels, met, steps)
-    alone = [precision_of_fusion(alone_of(fusion), [one], labels, met, steps) for one in told]
-    scored: dict[str, Any] = {f"map{kind}": mean_or_nan(mean_by_identity(v, codes)) for kind, v in whole.items()}
-    for kind, values in whole.items():
-        rows = []
-        for number, (name, own) in enumerate(zip(names, alone)):
-            row = {"member": name, "map": mean_or_nan(mean_by_identity(own[kind], codes))}
-            row["gain_of_all"] = gained(values, own[kind], codes, len(told))
-            if len(told) > 1:
-                rest = [*told[:number], *told[number + 1 :]]
-                without = precision_of_fusion(alone_of(fusion), rest, labels, met, steps)[kind]
-                row["without_map"] = mean_or_nan(mean_by_identity(without, codes))
-                row["gain_by_it"] = gained(values, without, codes, len(told))
-            rows.append(row)
-        scored[f"members{kind}"] = rows
-        best = np.fmax.reduce([one[kind] for one in alone])
-        scored[f"best_choice{kind}"] = mean_or_nan(mean_by_identity(best, codes))
-    wrong = [nearest_is_right(alone_of(fusion)([one]), labels) == 0 for one in told]
-    scored["overlap"] = [[float((a & b).sum() / max((a | b).sum(), 1)) for b in wrong] for a in wrong]
-    return scored
+    part: Component
+    held_out: Sequence[Evidence]  # of validation images, by which a fusion is fitted
+    told: Sequence[Evidence]  # of the images that are judged
+    labels: np.ndarray
+    met: np.ndarray | None
 
+    def fused(self, *numbers: int) -> np.ndarray:
+        """Similarities by the members of these numbers, who all weigh the same."""
+        settings = {key: value for key, value in self.part.settings.items() if key != "weights"}
+        fusion = replace(self.part, settings=settings).build(held_out=[self.held_out[n] for n in numbers])
+        return fusion([self.told[n] for n in numbers])
 
-def alone_of(fusion: Callable) -> Callable:
-    """The fusion for other members than those that it was made for: all weigh the same."""
-    if isinstance(fusion, partial) and fusion.func is fused_evidence:
-        return lambda told: fused_evidence(told, np.ones(len(told)), fusion.keywords["by"])
-    return fusion
+    def precision(self, similarity: np.ndarray) -> dict[str, np.ndarray]:
+        steps = self.part.settings.get("steps", ())
+        return by_kind(average_precision, behind(similarity, self.met, steps), self.labels, self.met)
+
+    def worth(self, fusion: Fusion, names: Sequence[str]) -> dict[str, Any]:
+        """What the ensemble scores, each member alone and the others without it, and which errors they share.
+
+        `overlap`: of the queries whose nearest image is wrong by one of two members, the share that is wrong by both;
+        `best_choice`: the mAP if for each query the member were taken that answers it best, which no method can know.
+        """
+        codes, every = np.unique(self.labels, return_inverse=True)[1].reshape(-1), range(len(self.told))
+        whole, own = self.precision(fusion(self.told)), [self.fused(number) for number in every]
+        alone = [self.precision(one) for one in own]
+        without = [self.precision(self.fused(*(n for n in every if n != left))) for left in every if len(every) > 1]
+        scored: dict[str, Any] = {f"map{kind}": mean_or_nan(mean_by_identity(v, codes)) for kind, v in whole.items()}
+        for kind, values in whole.items():
+            rows = []
+            for number, name in enumerate(names):
+                row = {"member": name, "map": mean_or_nan(mean_by_identity(alone[number][kind], codes))}
+                row["gain_of_all"] = gained(values, alone[number][kind], codes, len(names))
+                if without:
+                    row["without_map"] = mean_or_nan(mean_by_identity(without[number][kind], codes))
+                    row["gain_by_it"] = gained(values, without[number][kind], codes, len(names))
+                rows.append(row)
+            best = np.fmax.reduce([one[kind] for one in alone])
+            scored |= {f"members{kind}": rows, f"best_choice{kind}": mean_or_nan(mean_by_identity(best, codes))}
+        wrong = [nearest_is_right(one, self.labels) == 0 for one in own]
+        scored["overlap"] = [[float((a & b).sum() / max((a | b).sum(), 1)) for b in wrong] for a in wrong]
+        return scored
 
 
 FACTORS = (0.0, 0.5, 1.0, 2.0)  # that a fitted weight may have
@@ -388,36 +386,36 @@ def combine(experiment: Experiment) -> dict[str, Any]:
 
 
 def fuse_members(recipe: Recipe, members: Sequence[Member], competition: Competition, place: Path) -> dict[str, Any]:
-    part, steps = recipe.ensemble, recipe.ensemble.settings.get("steps", ())
+    part, names = recipe.ensemble, [member.name for member in members]
     held_out = [member.evidence("validation") for member in members]
-    names = [member.name for member in members]
     told: dict[str, Any] = {"kind": part.name, "runs": names}
     fusion = part.build(held_out=held_out)
+    known = competition.train.set_index("filename")
     shared = len(held_out[0].images) > 0 and all(set(one.images) == set(held_out[0].images) for one in held_out)
-    own = competition.train.set_index("filename")
-    if shared and set(held_out[0].images) <= set(own.index):
+    if shared and set(held_out[0].images) <= set(known.index):
         evidence = [one.ordered(held_out[0].images) for one in held_out]
-        labels, met = held_out[0].labels, shared_encounters(own.loc[held_out[0].images])
+        labels, met = held_out[0].labels, shared_encounters(known.loc[held_out[0].images])
         if part.settings.get("fitted"):
             weights, chosen = choose_weights(evidence, labels, met, part.settings.get("by", "pairs"))
             fusion, told["chosen"] = partial(fusion.func, **{**fusion.keywords, "weights": weights}), chosen
-        told |= worth(fusion, evidence, names, labels, met, steps)
+        told |= Judged(part, held_out, evidence, labels, met).worth(fusion, names)
     elif part.settings.get("fitted"):
         told["chosen"] = {"why": "the members validate on different images, so that nothing is fitted"}
     if competition.pairs is not None:
-        images = competition.test.filename.to_numpy(str)
-        tests = [member.evidence("test") for member in members]
-        for member, one in zip(members, tests):
-            if set(one.images) != set(images):
-                raise KitError(
-                    f"ensemble: {member.folder.path}: its test images are others than those of {competition.root}"
-                )
-        tests, met = [one.ordered(images) for one in tests], shared_encounters(competition.test)
+        tests = [evidence_of_test(member, competition) for member in members]
+        met, steps = shared_encounters(competition.test), part.settings.get("steps", ())
         told |= submit(competition, behind(fusion(tests), met, steps), None, place)
         if competition.solution is not None:
-            scored = worth(fusion, tests, names, competition.solution.to_numpy(str), met, steps)
-            told |= {f"test_{key}": value for key, value in scored.items()}
-    rows = told.get("members", told.get("test_members", []))
-    write_table(place / "members.csv", pd.DataFrame(rows))
+            judged = Judged(part, held_out, tests, competition.solution.to_numpy(str), met)
+            told |= {f"test_{key}": value for key, value in judged.worth(fusion, names).items()}
+    write_table(place / "members.csv", pd.DataFrame(told.get("members", told.get("test_members", []))))
     write_json(place / "metrics.json", told)
     return told
+
+
+def evidence_of_test(member: Member, competition: Competition) -> Evidence:
+    """What a member knows of the test images, in their order; KitError where it knows others."""
+    found, images = member.evidence("test"), competition.test.filename.to_numpy(str)
+    if set(found.images) != set(images):
+        raise KitError(f"ensemble: {member.folder.path}: its test images are others than those of {competition.root}")
+    return found.ordered(images)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import jaguar_kit
 import torch
 from jaguar_kit import (
+    PARENT_VARIABLE,
     Experiment,
     Images,
     Recipe,
@@ -36,6 +39,7 @@ from jaguar_kit import (
     recipe_from_dict,
     recipe_to_dict,
     run_one,
+    sys,
     tell,
 )
 
@@ -157,3 +161,70 @@ def run_alone(experiment: Experiment, number: int, threads: int) -> str:
     first = next(c for c in experiment.specs if data_key(c.recipe) == key)
     experiment.opened = {key: images_for(first.recipe, experiment.data, experiment.folder)}
     return run_one(experiment, number)
+
+
+# several processes that share each batch of one run
+
+
+def run_in_processes(
+    recipe: Recipe, data: str | Path | None, out: str | Path | None, device: str, force: bool, count: int
+) -> None:
+    """Runs the recipe in `count` processes that share each batch, and waits for them; one that dies ends them all."""
+    import socket
+    import subprocess
+    import tempfile
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{recipe.name}.yaml"
+        path.write_text(json.dumps(recipe_to_dict(recipe), ensure_ascii=False), encoding="utf-8")
+        command = [
+            sys.executable,
+            jaguar_kit.__file__,
+            "run",
+            str(path),
+            "--device",
+            device,
+            *(["--force"] if force else []),
+        ]
+        command += ["--data", str(data)] if data is not None else []
+        command += ["--out", str(out)] if out is not None else []
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+        shared[PARENT_VARIABLE] = str(os.getpid())
+        shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, core_count() // count)))
+        started = [
+            subprocess.Popen(command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+            for rank in range(count)
+        ]
+        try:
+            with on_sigterm(interrupt):
+                await_processes(started, recipe.name)
+        finally:
+            end_processes(started)
+
+
+def await_processes(started: Sequence[Any], name: str) -> None:
+    """Waits until all have ended well; TrainingFailed as soon as one has not."""
+    while (codes := [process.poll() for process in started]).count(0) < len(started):
+        if any(codes):
+            raise TrainingFailed(
+                f"{name}: one of {len(started)} processes ended with exit code {next(filter(None, codes))}; the same "
+                "command goes on from the last checkpoint"
+            )
+        time.sleep(0.2)
+
+
+def end_processes(started: Sequence[Any], patience: float = 10.0) -> None:
+    """Ends processes that still run, and kills those that do not heed it."""
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+    limit = time.monotonic() + patience
+    while any(process.poll() is None for process in started) and time.monotonic() < limit:
+        time.sleep(0.1)
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()

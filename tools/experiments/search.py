@@ -115,6 +115,13 @@ def distribution_of(rule: Mapping[str, Any]) -> Any:
     return FloatDistribution(float(rule["low"]), float(rule["high"]), log=rule.get("log", False))
 
 
+SEARCHES = {  # what their best trial is called, and what it is
+    "space": ("best", "best trial"),
+    "matched": ("matched", "best trial of the baseline's own parts"),
+    "random": ("random", "best trial of as many that were drawn at random"),
+}
+
+
 def run_search(experiment: Experiment, searching: bool = True) -> list[RunSpec]:
     """Runs the trials that are missing; the runs to report: the recipe's own settings and the best of each space.
 
@@ -132,11 +139,10 @@ def run_search(experiment: Experiment, searching: bool = True) -> list[RunSpec]:
         for left in [folder / "trials", *folder.glob("search-*.log")] if experiment.force else []:
             if left.exists():
                 RunFolder(left).set_aside()
-        for title, why in (("space", "best trial"), ("matched", "best trial of the baseline's own parts")):
+        for title, (label, why) in SEARCHES.items():
             space = free_space(recipe, title)
             if space:
                 best = search_space(Trials(recipe, title, space, folder), images_of, device, deadline)
-                label = {"space": "best", "matched": "matched"}[title]
                 once = with_settings(recipe, best, recipe.name)
                 specs.append(RunSpec(label, f"{why}: {json.dumps(best)}", once, derived=True))
                 told = without_passwords(recipe_to_dict(replace(once, name=f"{recipe.name}-{label}")))
@@ -153,7 +159,9 @@ def search_baseline(recipe: Recipe) -> RunSpec:
 def free_space(recipe: Recipe, title: str) -> dict[str, Any]:
     """What of a space is to be searched; what the command line sets is set."""
     fixed = {text.partition("=")[0].strip() for text in recipe.overrides}
-    return {name: rule for name, rule in getattr(recipe.search, title).items() if name not in fixed}
+    search = recipe.search
+    space = (search.space if search.random else {}) if title == "random" else getattr(search, title)
+    return {name: rule for name, rule in space.items() if name not in fixed}
 
 
 MEND_SEARCH = "set the search aside with --force"
@@ -233,15 +241,20 @@ class Trials:
         if self.shared is not None:
             self.shared.pruner = pruner
             drawn = search.seed + len(self.shared.trials) + os.getpid()  # several processes must not draw the same
-            self.shared.sampler = optuna.samplers.TPESampler(seed=drawn % 2**32)
+            self.shared.sampler = self.sampler(drawn % 2**32)
             return self.shared
         ended = self.ended()
         seed = int(fingerprint(search.seed, self.title, len(ended)), 16) % 2**32
-        sampler = optuna.samplers.TPESampler(seed=seed)
-        study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+        study = optuna.create_study(direction="maximize", sampler=self.sampler(seed), pruner=pruner)
         for number, told in enumerate(ended):
             study.add_trial(self.as_trial(told, self.place(number) / "trial.json"))
         return study
+
+    def sampler(self, seed: int) -> Any:
+        import optuna
+
+        kind = optuna.samplers.RandomSampler if self.title == "random" else optuna.samplers.TPESampler
+        return kind(seed=seed)
 
     def as_trial(self, told: Mapping[str, Any], path: Path) -> Any:
         import optuna
@@ -339,7 +352,7 @@ def run_trial(
 def report_search(recipe: Recipe, folder: Path) -> Page:
     """Tables and images of the trials."""
     page = Page()
-    for title in ("space", "matched"):
+    for title in SEARCHES:
         space = free_space(recipe, title)
         if not space:
             continue

@@ -16,6 +16,7 @@ from jaguar_kit import (
     build_embedder,
     cache_dir,
     create_backbone,
+    detached,
     echo,
     embedder_for,
     expand,
@@ -29,7 +30,8 @@ from jaguar_kit import (
     recipe_to_dict,
     remove_path,
     run_recipe,
-    save_backbone,
+    save_tensors,
+    tensors_sha256,
 )
 from torch import nn
 
@@ -75,11 +77,13 @@ def smoke(recipe: Recipe, weights: str | Path | None = None, masks: bool = False
         step.update(small_spots if step["name"] == "local" else {})
     if raw["search"]:
         raw["search"]["trials"] = 2
+    trains = bool(recipe.train.epochs or any(spec.recipe.checkpoint for spec in expand(recipe)))
+    if raw["ensemble"].get("members"):  # which are not there: a member is trained in their place
+        raw["ensemble"]["members"], trains = [], True
     raw.update(name=name, seeds=[], checkpoint=None, soup=[], data={**raw["data"], "mini": asdict(mini)})
     small = recipe_from_dict(raw, name)
     column = ["data.split.column=burst"] if recipe.data.split.settings.get("column") else []  # the mini-dataset's
-    if not (recipe.train.epochs or any(spec.recipe.checkpoint for spec in expand(recipe))):
-        column += ["train.epochs=0"]
+    column += [] if trains else ["train.epochs=0"]
     own = [f"model.pretrained={str(trained).lower()}", f"model.weights={json.dumps(str(weights) if trained else None)}"]
     settings = [text for text in SMOKE_SETTINGS if not (masks and text.startswith("data.masks="))]
     changed, texts = recipe_to_dict(small), (*settings, *own, *column)
@@ -156,3 +160,25 @@ def made_small(recipe: Recipe, masks: bool = False) -> Recipe:
     for spec in expand(recipe):
         check_buildable(spec.recipe)
     return smoke(recipe, small_backbone(), masks)
+
+
+def save_backbone(path: str | Path, backbone: nn.Module, name: str) -> Path:
+    """Writes a backbone's tensors with architecture, source, licence, sha256 and normalisation as metadata.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "test_resnet.safetensors"
+    >>> save_backbone(path, timm.create_model("test_resnet", num_classes=0), "test_resnet").name
+    'test_resnet.safetensors'
+    """
+    known, cfg = known_backbone(name), backbone.pretrained_cfg
+    tensors = {key: detached(value) for key, value in backbone.state_dict().items()}
+    metadata = {
+        "format": "jaguar_kit backbone 1",
+        "architecture": known.architecture,
+        "source": known.hub or cfg.get("hf_hub_id") or "",
+        "licence": cfg.get("license") or "unknown",
+        "sha256": tensors_sha256(tensors),
+        "config": json.dumps({key: cfg[key] for key in ("mean", "std", "input_size") if key in cfg}),
+    }
+    save_tensors(path, tensors, metadata)
+    return Path(path)

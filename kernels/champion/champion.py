@@ -1,0 +1,125 @@
+"""recipes/champion.yaml on Kaggle, offline. Written by tools/kernels.py: edit the recipe, not this."""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
+KIT = "cb1dd322a518144718a6e17eb858136791eb7a079df25749dd9ede34e278004d"  # of its jaguar_kit.py and tools/experiments
+
+mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
+kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
+fitting = []
+for kit in kits:
+    files = [kit / "jaguar_kit.py", *sorted(kit.glob("tools/experiments/*.py"))]
+    if hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() == KIT:
+        fitting.append(kit)
+if not kits:
+    sys.exit("error: no jaguar_kit.py under /kaggle/input; attach the dataset that tools/package.py built")
+if not fitting:
+    sys.exit(
+        f"error: {kits[0]}: another kit than this kernel was written for; update the dataset with tools/package.py "
+        "--update (which uploads its folder tools/ too), or this kernel with tools/kernels.py and push it again"
+    )
+sys.path[:0] = [str(fitting[0]), *map(str, fitting[0].glob("*.whl"))]
+
+import jaguar_kit  # noqa: E402
+
+OVERRIDES = []  # such as "train.epochs=3"
+RECIPE = """
+name: champion
+question: How far do three large backbones go, trained whole with all that the best public systems use?
+hypothesis: 'Members that err differently say more together than the best alone, and pseudo-labels help
+  a model that names most test images right.
+
+  '
+intervention: The backbone varies, with its size and its rates; all else is the same.
+protocol: 'All images train for a fixed number of epochs and none validates, so that nothing is chosen
+  here. Pseudo-labels wait for the accuracy that folds of the same recipe measure (champion_open or champion_small
+  show how); without them the gate stays shut.
+
+  '
+data:
+  size: 448
+  split: all
+background:
+  name: mixed
+  of:
+    original: 0.5
+    black: 0.3
+    gray: 0.2
+evaluated_background: original
+augment:
+- name: affine
+  degrees: 15.0
+  translate: 0.1
+  scale:
+  - 0.85
+  - 1.15
+- colour_jitter
+- name: erasing
+  p: 0.3
+  area:
+  - 0.02
+  - 0.2
+model:
+  freeze: false
+  gradient_checkpointing: true
+  head:
+    name: bn_neck
+    output: 512
+    dropout: 0.2
+loss:
+  name: subcenter_arcface
+  margins:
+  - 0.2
+  - 0.5
+  scale: 30.0
+train:
+  epochs: 20
+  batch_size: 16
+  sampler: by_rarity
+  backbone_lr: 0.06
+  layer_decay: 0.8
+  weight_decay: 0.01
+  clip_norm: 1.0
+  ema: 0.99
+  schedule: cosine_warmup
+  select: last
+  patience: 0
+pseudo: {}
+postprocess:
+- tta
+- name: posterior
+  form: product
+  temperature: 2.0
+- local
+- fuse
+ensemble: evidence
+variants:
+  eva02:
+    why: the backbone of the best public system
+    model:
+      backbone: eva02_l_448
+      pooling:
+        name: gem
+      drop_path: 0.2
+  dinov3:
+    why: the best single model of the study
+    model:
+      backbone: dinov3_l
+      input_size: 448
+      pooling:
+        name: gem
+      drop_path: 0.2
+  miewid:
+    why: trained on coats of many species
+    model:
+      backbone: miewid
+      input_size: 440
+    train:
+      layer_decay: 1.0
+"""
+
+sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))
