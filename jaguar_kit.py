@@ -8684,7 +8684,8 @@ class RunFolder:
             told = read_yaml(path.read_text(encoding="utf-8"), str(path))
             own = {key: value for key, value in told.items() if key not in ("data_fingerprint", "weights")}
             recipe_from_dict(own, str(path))
-        except (KitError, ValueError, AttributeError, TypeError) as error:
+            told["data_fingerprint"]  # which stands at its end
+        except (KeyError, KitError, ValueError, AttributeError, TypeError) as error:
             raise damaged(path, str(error).removeprefix(f"{path}: ")) from None
         return told
 

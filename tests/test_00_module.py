@@ -309,7 +309,7 @@ FOR_ROOMS = """
 ANSWERS BACKBONES COMPARISON Cosine Count DataConfig Divergence ENCOUNTERS EXTRA Experiment FEWEST FolderScan Fraction
 Images KAGGLE_HOURS KAGGLE_INPUT KAGGLE_WORKING MEASURES METRICS Measure MiniConfig NEW NUMBER Natural NonNegative
 OpenSet PARENT_VARIABLE PathText PixelSource Pixels PseudoLabels REGISTRY ROOMS Range Retrieval RunFolder SAID_BEFORE
-Split Trainer WEIGHTS_VARIABLE add_overrides as_array as_given as_labels as_matrix as_store backbone_groups
+Split Trainer WEIGHTS_VARIABLE WORDS add_overrides as_array as_given as_labels as_matrix as_store backbone_groups
 backbone_version best_epoch by_kind call_in_room chance_map check_images check_model check_pixels check_steps
 check_submission_values check_unique checked claim class_logits clean_label clean_labels column_groups compare
 computed_by convert convert_section core_count create_backbone cut_batches damaged data_key describe_steps detached

@@ -339,14 +339,24 @@ def test_the_second_round_is_carried_and_other_competitions_stay(two_kernels):
     assert kernels_tool.kernel_faults(kernels, recipes) == []
 
 
-def test_a_code_file_carries_its_recipe_whole(two_kernels):
+def test_a_code_file_carries_all_settings_of_its_recipe_and_the_package_its_words(two_kernels, tmp_path):
     code = (two_kernels / "kernels" / "lbe12" / "lbe12.py").read_text()
     names = {"RECIPE": None}
     start = code.index('RECIPE = """')
     exec(compile(code[start : code.index('"""', start + 12) + 3], "kernel", "exec"), names)
     carried = jaguar_kit.recipe_from_dict(jaguar_kit.read_yaml(names["RECIPE"], "carried"))
     written = jaguar_kit.load_recipe(two_kernels / "recipes" / "lbe12.yaml")
-    assert jaguar_kit.recipe_to_dict(carried) == jaguar_kit.recipe_to_dict(written)
+    assert jaguar_kit.settings_that_count(carried) == jaguar_kit.settings_that_count(written)
+    assert (carried.question, carried.hypothesis, carried.readings) == (written.question, "", ())
+    for path in (two_kernels / "recipes").glob("*.yaml"):
+        shutil.copy(path, tmp_path)
+    told = session.with_words(carried, tmp_path)
+    assert jaguar_kit.recipe_to_dict(told) == jaguar_kit.recipe_to_dict(written)
+
+
+def test_all_code_files_together_are_short_enough_to_be_read():
+    lines = [len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "kernels").glob("*/*.py")]
+    assert sum(lines) <= 2000
 
 
 def test_texts_with_quotes_and_backslashes_survive_the_code_file():
@@ -596,6 +606,23 @@ def test_packaged_weights_are_enough_to_infer_with_an_ensemble(mini, on_kaggle, 
     check_outputs(on_kaggle / "working", mini)
     fused = on_kaggle / "working" / "runs" / "infer" / "ensemble" / "submission.csv"
     assert fused.read_bytes() == (on_kaggle / "working" / "submission.csv").read_bytes()
+
+
+def test_a_kernel_that_trains_nothing_fuses_what_two_sessions_left(on_kaggle, mini, capsys):
+    shutil.copytree(mini, on_kaggle / "input" / "jaguar-re-id")
+    working = on_kaggle / "working"
+    steps = {"postprocess": ["posterior"]}
+    for name, size in (("first", 32), ("second", 48)):
+        jaguar_kit.run_kernel(as_text({**TINY, **steps, "name": name, "data": {"size": size}}))
+        shutil.move(working, on_kaggle / "input" / f"jaguar-kit-{name}")
+        working.mkdir()
+    members = ["runs/first", "runs/second/default/seed42"]
+    fuse = {"name": "both", "data": {"size": 32}, "train": {"epochs": 0}}
+    jaguar_kit.run_kernel(as_text({**fuse, "ensemble": {"name": "evidence", "members": members}}))
+    told = json.loads((working / "runs" / "both" / "ensemble" / "metrics.json").read_text())
+    assert [name.split("/")[-4:-2] for name in told["runs"]] == [["runs", "first"], ["runs", "second"]]
+    jaguar_kit.validate_submission(working / "submission.csv", mini / "test.csv")
+    assert kernels_tool.earlier_experiments(jaguar_kit.load_recipe("champion_fuse")) == ["champion"]
 
 
 def test_one_kernel_is_written_alone(tmp_path, monkeypatch, capsys):

@@ -6,74 +6,29 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-KIT = "cb1dd322a518144718a6e17eb858136791eb7a079df25749dd9ede34e278004d"  # of its jaguar_kit.py and tools/experiments
+KIT = "eae3f70b71048fe7407d33f6900318962302c98d090a508cacf8093ec6284134"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
-fitting = []
-for kit in kits:
-    files = [kit / "jaguar_kit.py", *sorted(kit.glob("tools/experiments/*.py"))]
-    if hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() == KIT:
-        fitting.append(kit)
-if not kits:
-    sys.exit("error: no jaguar_kit.py under /kaggle/input; attach the dataset that tools/package.py built")
-if not fitting:
-    sys.exit(
-        f"error: {kits[0]}: another kit than this kernel was written for; update the dataset with tools/package.py "
-        "--update (which uploads its folder tools/ too), or this kernel with tools/kernels.py and push it again"
-    )
-sys.path[:0] = [str(fitting[0]), *map(str, fitting[0].glob("*.whl"))]
+files = {kit: [kit / "jaguar_kit.py", *sorted(kit.glob("tools/experiments/*.py"))] for kit in kits}
+sums = {hashlib.sha256(b"".join(f.read_bytes() for f in files[kit])).hexdigest(): kit for kit in reversed(kits)}
+if KIT not in sums:
+    other = f"{kits[0]}: another kit than this kernel was written for; update the dataset with" if kits else ""
+    remedy = "tools/package.py --update (which uploads its folder tools/ too), or this kernel with tools/kernels.py"
+    none = "no jaguar_kit.py under /kaggle/input; attach the dataset that tools/package.py built"
+    sys.exit(f"error: {other} {remedy} and push it again" if kits else f"error: {none}")
+sys.path[:0] = [str(sums[KIT]), *map(str, sums[KIT].glob("*.whl"))]
 
 import jaguar_kit  # noqa: E402
 
 OVERRIDES = []  # such as "train.epochs=3"
 RECIPE = """
 name: baseline
-question: How far does a small head on a frozen animal re-identification backbone go?
-intervention: Nothing varies.
-protocol: 'Stratified 80/20 split with the split seed 42; identity-balanced mAP of the validation images
-  as their own gallery; the epoch with the best mAP gives the weights.
-
-  '
-published:
-  default: 0.7798 at epoch 35 of 45, 2.9 min
-readings:
-- about: what early stopping watches
-  text:
-    train:
-      monitor: val_loss
-  code: validation mAP
-  why: the published epochs were counted by the code
-- about: scale of ArcFace
-  text: 64, and 30 in the comparison table
-  code: '64'
-  taken: both
-- about: precision
-  text:
-    train:
-      precision: fp32
-  code:
-    train:
-      precision: fp32
-  taken: neither
-  why: on a GPU mixed precision is several times faster; on a CPU fp32 is what auto means
-- about: interpolation
-  text: not told
-  code: stored bilinear, shown to the backbone bicubic, affine maps and rotations by the nearest pixel
-  taken: neither
-  why: stored bicubic, all else bilinear with antialiasing; the nearest pixel tears thin lines of a coat
-data:
-  size: 384
-  split: stratified
-model:
-  backbone: megadescriptor_l_384
-  input_size: 384
-  head:
-    name: mlp
-    init: kaiming
+question: 'How far does a small head on a frozen animal re-identification backbone go?'
+data: {size: 384, split: stratified}
+model: {backbone: megadescriptor_l_384, input_size: 384, head: {name: mlp, init: kaiming}}
 loss: arcface
-train:
-  schedule: plateau
+train: {schedule: plateau}
 """
 
 sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))

@@ -6,76 +6,39 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-KIT = "cb1dd322a518144718a6e17eb858136791eb7a079df25749dd9ede34e278004d"  # of its jaguar_kit.py and tools/experiments
+KIT = "eae3f70b71048fe7407d33f6900318962302c98d090a508cacf8093ec6284134"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
-fitting = []
-for kit in kits:
-    files = [kit / "jaguar_kit.py", *sorted(kit.glob("tools/experiments/*.py"))]
-    if hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() == KIT:
-        fitting.append(kit)
-if not kits:
-    sys.exit("error: no jaguar_kit.py under /kaggle/input; attach the dataset that tools/package.py built")
-if not fitting:
-    sys.exit(
-        f"error: {kits[0]}: another kit than this kernel was written for; update the dataset with tools/package.py "
-        "--update (which uploads its folder tools/ too), or this kernel with tools/kernels.py and push it again"
-    )
-sys.path[:0] = [str(fitting[0]), *map(str, fitting[0].glob("*.whl"))]
+files = {kit: [kit / "jaguar_kit.py", *sorted(kit.glob("tools/experiments/*.py"))] for kit in kits}
+sums = {hashlib.sha256(b"".join(f.read_bytes() for f in files[kit])).hexdigest(): kit for kit in reversed(kits)}
+if KIT not in sums:
+    other = f"{kits[0]}: another kit than this kernel was written for; update the dataset with" if kits else ""
+    remedy = "tools/package.py --update (which uploads its folder tools/ too), or this kernel with tools/kernels.py"
+    none = "no jaguar_kit.py under /kaggle/input; attach the dataset that tools/package.py built"
+    sys.exit(f"error: {other} {remedy} and push it again" if kits else f"error: {none}")
+sys.path[:0] = [str(sums[KIT]), *map(str, sums[KIT].glob("*.whl"))]
 
 import jaguar_kit  # noqa: E402
 
 OVERRIDES = []  # such as "train.epochs=3"
 RECIPE = """
 name: champion
-question: How far do three large backbones go, trained whole with all that the best public systems use?
-hypothesis: 'Members that err differently say more together than the best alone, and pseudo-labels help
-  a model that names most test images right.
-
-  '
-intervention: The backbone varies, with its size and its rates; all else is the same.
-protocol: 'All images train for a fixed number of epochs and none validates, so that nothing is chosen
-  here. Pseudo-labels wait for the accuracy that folds of the same recipe measure (champion_open or champion_small
-  show how); without them the gate stays shut.
-
-  '
-data:
-  size: 448
-  split: all
-background:
-  name: mixed
-  of:
-    original: 0.5
-    black: 0.3
-    gray: 0.2
+question: 'How far do three large backbones go, trained whole with all that the best public systems use?'
+data: {size: 448, split: all}
+background: {name: mixed, of: {original: 0.5, black: 0.3, gray: 0.2}}
 evaluated_background: original
 augment:
 - name: affine
   degrees: 15.0
   translate: 0.1
-  scale:
-  - 0.85
-  - 1.15
+  scale: [0.85, 1.15]
 - colour_jitter
 - name: erasing
   p: 0.3
-  area:
-  - 0.02
-  - 0.2
-model:
-  freeze: false
-  gradient_checkpointing: true
-  head:
-    name: bn_neck
-    output: 512
-    dropout: 0.2
-loss:
-  name: subcenter_arcface
-  margins:
-  - 0.2
-  - 0.5
-  scale: 30.0
+  area: [0.02, 0.2]
+model: {freeze: false, gradient_checkpointing: true, head: {name: bn_neck, output: 512, dropout: 0.2}}
+loss: {name: subcenter_arcface, margins: [0.2, 0.5], scale: 30.0}
 train:
   epochs: 20
   batch_size: 16
@@ -89,37 +52,19 @@ train:
   select: last
   patience: 0
 pseudo: {}
-postprocess:
-- tta
-- name: posterior
-  form: product
-  temperature: 2.0
-- local
-- fuse
+postprocess: [tta, {name: posterior, form: product, temperature: 2.0}, local, fuse]
 ensemble: evidence
 variants:
   eva02:
     why: the backbone of the best public system
-    model:
-      backbone: eva02_l_448
-      pooling:
-        name: gem
-      drop_path: 0.2
+    model: {backbone: eva02_l_448, pooling: {name: gem}, drop_path: 0.2}
   dinov3:
     why: the best single model of the study
-    model:
-      backbone: dinov3_l
-      input_size: 448
-      pooling:
-        name: gem
-      drop_path: 0.2
+    model: {backbone: dinov3_l, input_size: 448, pooling: {name: gem}, drop_path: 0.2}
   miewid:
     why: trained on coats of many species
-    model:
-      backbone: miewid
-      input_size: 440
-    train:
-      layer_decay: 1.0
+    model: {backbone: miewid, input_size: 440}
+    train: {layer_decay: 1.0}
 """
 
 sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))

@@ -6,136 +6,47 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-KIT = "cb1dd322a518144718a6e17eb858136791eb7a079df25749dd9ede34e278004d"  # of its jaguar_kit.py and tools/experiments
+KIT = "eae3f70b71048fe7407d33f6900318962302c98d090a508cacf8093ec6284134"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
-fitting = []
-for kit in kits:
-    files = [kit / "jaguar_kit.py", *sorted(kit.glob("tools/experiments/*.py"))]
-    if hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() == KIT:
-        fitting.append(kit)
-if not kits:
-    sys.exit("error: no jaguar_kit.py under /kaggle/input; attach the dataset that tools/package.py built")
-if not fitting:
-    sys.exit(
-        f"error: {kits[0]}: another kit than this kernel was written for; update the dataset with tools/package.py "
-        "--update (which uploads its folder tools/ too), or this kernel with tools/kernels.py and push it again"
-    )
-sys.path[:0] = [str(fitting[0]), *map(str, fitting[0].glob("*.whl"))]
+files = {kit: [kit / "jaguar_kit.py", *sorted(kit.glob("tools/experiments/*.py"))] for kit in kits}
+sums = {hashlib.sha256(b"".join(f.read_bytes() for f in files[kit])).hexdigest(): kit for kit in reversed(kits)}
+if KIT not in sums:
+    other = f"{kits[0]}: another kit than this kernel was written for; update the dataset with" if kits else ""
+    remedy = "tools/package.py --update (which uploads its folder tools/ too), or this kernel with tools/kernels.py"
+    none = "no jaguar_kit.py under /kaggle/input; attach the dataset that tools/package.py built"
+    sys.exit(f"error: {other} {remedy} and push it again" if kits else f"error: {none}")
+sys.path[:0] = [str(sums[KIT]), *map(str, sums[KIT].glob("*.whl"))]
 
 import jaguar_kit  # noqa: E402
 
 OVERRIDES = []  # such as "train.epochs=3"
 RECIPE = """
 name: final_inference
-question: What do several trained models make of the test images together?
-intervention: One variant for each model; the ensemble averages their calibrated similarities.
-protocol: 'Stratified 80/20 split with the split seed 456; identity-balanced mAP of the validation images
-  as their own gallery, at the best epoch.
-
-  '
-readings:
-- about: seed of training
-  text: not told
-  code:
-    seed: 456
-  taken: neither
-  why: 42 as everywhere else; the split's seed is 456 in both
-- about: what early stopping watches
-  text:
-    train:
-      monitor: val_loss
-  code: validation mAP
-- about: what validation scores
-  text: embeddings after TTA, query expansion and re-ranking
-  code: raw cosines
-  taken: both
-  why: map is of raw cosines, map_postprocessed of what follows the steps
-- about: whose embeddings are expanded
-  text:
-    postprocess:
-    - name: tta
-      flip: true
-    - name: query_expansion
-      k: 3
-      sides: query
-    - name: k_reciprocal
-      k1: 20
-      k2: 6
-      lambda_value: 0.3
-  code: those of queries and gallery, which are the same images
-- about: expansion in k-reciprocal re-ranking
-  text: not told
-  code:
-    postprocess:
-    - name: tta
-      flip: true
-    - name: query_expansion
-      k: 3
-    - name: k_reciprocal
-      k1: 20
-      k2: 6
-      lambda_value: 0.3
-      growing: true
-  taken: neither
-  why: compared with the first set, as the paper has it; the code compares with the set as it grows
-- about: precision
-  text:
-    train:
-      precision: fp32
-  code:
-    train:
-      precision: fp32
-  taken: neither
-  why: on a GPU mixed precision is several times faster
-data:
-  split: stratified
-  split_seed: 456
+question: 'What do several trained models make of the test images together?'
+data: {split: stratified, split_seed: 456}
 background: black
-augment:
-- flip
-- affine
-- erasing
+augment: [flip, affine, erasing]
 model:
   backbone: dinov3_l
   input_size: 256
   freeze: false
-  head:
-    name: mlp
-    layers: 3
-    hidden: 1024
-    dropout: 0.2
-    init: kaiming
-loss:
-  name: focal_arcface
-  scale: 17.570478141393707
-  margin: 0.3600732565980775
-  gamma: 2.111056877247217
+  head: {name: mlp, layers: 3, hidden: 1024, dropout: 0.2, init: kaiming}
+loss: {name: focal_arcface, scale: 17.570478141393707, margin: 0.3600732565980775, gamma: 2.111056877247217}
 train:
   epochs: 0
   batch_size: 32
   lr: 0.00015993740640441972
   backbone_lr: 0.054143381201692535
   weight_decay: 0.00014063618588945403
-  schedule:
-    name: plateau
-    patience: 3
-postprocess:
-- tta
-- query_expansion
-- k_reciprocal
+  schedule: {name: plateau, patience: 3}
+postprocess: [tta, query_expansion, k_reciprocal]
 ensemble: calibrated
 variants:
-  seed42:
-    why: lbe11's run with seed 42
-    checkpoint: lbe11-default-seed42.safetensors
-  seed123:
-    why: lbe11's run with seed 123
-    checkpoint: lbe11-default-seed123.safetensors
-  seed456:
-    why: lbe11's run with seed 456
-    checkpoint: lbe11-default-seed456.safetensors
+  seed42: {why: lbe11's run with seed 42, checkpoint: lbe11-default-seed42.safetensors}
+  seed123: {why: lbe11's run with seed 123, checkpoint: lbe11-default-seed123.safetensors}
+  seed456: {why: lbe11's run with seed 456, checkpoint: lbe11-default-seed456.safetensors}
 """
 
 sys.exit(jaguar_kit.main(jaguar_kit.kernel_command, [RECIPE, *OVERRIDES]))

@@ -16,6 +16,7 @@ from typing import Any
 import jaguar_kit
 import pandas as pd
 from jaguar_kit import (
+    WORDS,
     DataConfig,
     KitError,
     Recipe,
@@ -92,6 +93,15 @@ def kit_sha256() -> str:
 
 def working_folder() -> Path:
     return jaguar_kit.KAGGLE_WORKING if on_kaggle() else Path.cwd()
+
+
+def with_words(recipe: Recipe, kit: Path) -> Recipe:
+    """The recipe with what the packaged one of its name says beside its settings, where a kernel carries none of it."""
+    path = kit / f"{recipe.name}.yaml"
+    if not path.is_file():
+        return recipe
+    packaged = load_recipe(path)
+    return replace(recipe, **{word: getattr(recipe, word) or getattr(packaged, word) for word in WORDS})
 
 
 def check_carried(recipe: Recipe, kit: Path) -> None:
@@ -227,7 +237,7 @@ def run_kernel(text: str, overrides: Sequence[str] = ()) -> Result:
     carried = recipe_from_dict(convert(read_yaml(text, where), dict, where), where)
     record = begin_kernel(carried.name, carried.data.competition)
     check_carried(carried, kit)
-    recipe = carried
+    recipe = carried = with_words(carried, kit)
     for change in overrides:
         recipe = override(recipe, change, f"the kernel's OVERRIDES: {change}")
     rehearsed = os.environ.get(REHEARSAL_VARIABLE)

@@ -15,6 +15,7 @@ import jaguar_kit
 import yaml
 from jaguar_kit import (
     ROOMS,
+    WORDS,
     Component,
     DataConfig,
     KitError,
@@ -85,19 +86,14 @@ KIT = "{sha256}"  # of its jaguar_kit.py and tools/experiments
 IN_THE_INPUT = """\
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{{mount}}/jaguar_kit.py"))
-fitting = []
-for kit in kits:
-    files = [kit / "jaguar_kit.py", *sorted(kit.glob("tools/experiments/*.py"))]
-    if hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() == KIT:
-        fitting.append(kit)
-if not kits:
-    sys.exit("error: no jaguar_kit.py under /kaggle/input; attach the dataset that tools/package.py built")
-if not fitting:
-    sys.exit(
-        f"error: {{kits[0]}}: another kit than this kernel was written for; update the dataset with tools/package.py "
-        "--update (which uploads its folder tools/ too), or this kernel with tools/kernels.py and push it again"
-    )
-sys.path[:0] = [str(fitting[0]), *map(str, fitting[0].glob("*.whl"))]
+files = {{kit: [kit / "jaguar_kit.py", *sorted(kit.glob("tools/experiments/*.py"))] for kit in kits}}
+sums = {{hashlib.sha256(b"".join(f.read_bytes() for f in files[kit])).hexdigest(): kit for kit in reversed(kits)}}
+if KIT not in sums:
+    other = f"{{kits[0]}}: another kit than this kernel was written for; update the dataset with" if kits else ""
+    remedy = "tools/package.py --update (which uploads its folder tools/ too), or this kernel with tools/kernels.py"
+    none = "no jaguar_kit.py under /kaggle/input; attach the dataset that tools/package.py built"
+    sys.exit(f"error: {{other}} {{remedy}} and push it again" if kits else f"error: {{none}}")
+sys.path[:0] = [str(sums[KIT]), *map(str, sums[KIT].glob("*.whl"))]
 """
 IMPORT = """
 import jaguar_kit  # noqa: E402
@@ -130,10 +126,34 @@ def recipe_in_short(recipe: Recipe) -> dict:
     return {"name": recipe.name, **plain(recipe, Recipe(name=recipe.name))}
 
 
+def in_few_lines(value: Mapping[str, Any], indent: str = "", width: int = 116) -> str:
+    """A mapping as YAML: each entry in one line where it fits there."""
+    lines = []
+    for key, inner in value.items():
+        told = {"sort_keys": False, "allow_unicode": True}
+        flow = yaml.safe_dump({key: inner}, default_flow_style=True, width=10**6, **told).strip()[1:-1]
+        if len(indent + flow) <= width:
+            lines.append(indent + flow)
+        elif isinstance(inner, Mapping):
+            name = yaml.safe_dump({key: None}, **told).partition(": null")[0]
+            lines += [f"{indent}{name}:", in_few_lines(inner, f"{indent}  ", width)]
+        else:
+            style = None if isinstance(inner, list) else False
+            block = yaml.safe_dump({key: inner}, default_flow_style=style, width=width - 25 - len(indent), **told)
+            lines.append(textwrap.indent(block.rstrip("\n"), indent))
+    return "\n".join(lines) + ("" if indent else "\n")
+
+
 def kernel_script(recipe: Recipe) -> str:
-    """The code file of a kernel: a few lines that find the kit, and the whole recipe, without what is the default."""
+    """The code file of a kernel: a few lines that find the kit, and all settings of the recipe that are no defaults.
+
+    Its words (hypothesis, readings, what others published) travel in the package, where they lie but once.
+    """
     check_no_password(recipe, f"recipes/{recipe.name}.yaml")
-    text = yaml.safe_dump(recipe_in_short(recipe), sort_keys=False, allow_unicode=True, width=100)
+    packaged = (RECIPES / f"{recipe.name}.yaml").is_file()
+    left = set(WORDS) - {"question"} if packaged else set()
+    told = {key: value for key, value in recipe_in_short(recipe).items() if key not in left}
+    text = in_few_lines(told)
     text = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
     finder = KIT_FINDER.format(sha256=kit_sha256())
     return KERNEL_SCRIPT.format(name=recipe.name, finder=finder, overrides=DEFAULT_OVERRIDES, recipe=text)
@@ -155,8 +175,10 @@ def kernel_notebook(text: str, where: Path) -> str:
 
 
 def earlier_experiments(recipe: Recipe) -> list[str]:
-    """Names of the experiments whose weights a recipe begins with, such as final of runs/final/default/seed42."""
+    """Names of the experiments whose weights a recipe begins with, or whose runs it fuses, such as final of
+    runs/final/default/seed42."""
     used = [path for cell in expand(recipe) for path in (cell.recipe.checkpoint, *cell.recipe.soup) if path]
+    used += recipe.ensemble.settings.get("members", ())
     return sorted({Path(path).parts[1] for path in used if path.startswith("runs/") and len(Path(path).parts) > 2})
 
 
