@@ -177,6 +177,8 @@ class KitError(Exception):
 def suggest(word: object, known: Iterable[str], otherwise: str = "") -> str:
     """The end of an error line: the nearest known name; where none is near, `otherwise`, or all of them."""
     known = sorted(known)
+    if rooms_folder() and (why := room("experiments.reference").LEFT_OUT.get(str(word))):
+        return why
     if near := difflib.get_close_matches(str(word)[:80], known, n=1, cutoff=0.6):
         return f"did you mean '{near[0]}'?"
     shown = ", ".join(known[:40]) + (f" and {len(known) - 40} more" if len(known) > 40 else "")
@@ -1020,7 +1022,7 @@ def check_steps(steps: Sequence[Component], where: str) -> None:
     place = f"{where}: {named}"
     if "auto" in named and len(steps) > 1:
         raise KitError(f"{where}: auto chooses the steps itself and stands alone")
-    # which steps made what lies there, None for none of them; the first evidence is the likeness
+    # which steps made what lies there, None for none; the first evidence is the likeness
     made: dict[str, list[int | None]] = {"embeddings": [None], "similarity": [None], "evidence": []}
     for number, step in enumerate(steps):
         part, evidence = lookup("postprocess", step.name), made["evidence"]
@@ -6228,7 +6230,7 @@ class Retrieval:
     images: Callable[[int], ImageStore] | None = None  # px -> the images in squares of that size
     device: torch.device = CPU
     training: Callable[[], Tensor] | None = None  # embeddings of the training images (M, D)
-    encounters: np.ndarray | None = None  # (N,) of the images, where some share one
+    encounters: np.ndarray | None = None  # (N,), where some share one
     similarity: Tensor | Callable[[], Tensor] | None = None  # (N, N)
     evidence: Mapping[str, Tensor] = field(default_factory=dict)  # (N, N) by what it is: larger, more alike
     matched: tuple[Any, Tensor] | None = None  # the spots that `local` has looked at, and what matched (N, N)
@@ -6579,7 +6581,7 @@ def fit_step(
         asking = (
             compare(np.zeros((len(own), len(own)), np.float32), *told).sizes()[1] > 0
         )  # images with another to find
-        enough = len(np.unique(told[0][asking])) >= FEWEST
+        enough = len({*told[0][asking]}) >= FEWEST
         tried = TEMPERATURES if enough else (1.0,)
         scores = [identity_balanced_map(closed_set_posterior(logits, form, t), *told) if enough else 0 for t in tried]
         return replace(part, settings={**part.settings, "temperature": tried[int(np.argmax(scores))]})
@@ -8684,7 +8686,7 @@ class RunFolder:
             told = read_yaml(path.read_text(encoding="utf-8"), str(path))
             own = {key: value for key, value in told.items() if key not in ("data_fingerprint", "weights")}
             recipe_from_dict(own, str(path))
-            told["data_fingerprint"]  # which stands at its end
+            told["data_fingerprint"]  # at its end
         except (KeyError, KitError, ValueError, AttributeError, TypeError) as error:
             raise damaged(path, str(error).removeprefix(f"{path}: ")) from None
         return told

@@ -367,3 +367,17 @@ def test_component_can_not_set_what_the_kit_supplies():
 def test_component_of_another_kind_is_refused_even_where_both_kinds_have_its_name():
     with pytest.raises(KitError, match="names no mix"):
         convert(jk.Component("head", "none"), Annotated[jk.Component, "mix"], "train.mix")
+
+
+@every(
+    ("settings", "words"),
+    [
+        ({"loss": {"name": "supcon", "queue": 4096}}, r"loss\.queue: .* left out: a queue adds"),
+        ({"postprocess": [{"name": "local", "detector": "lightglue"}]}, "left out: a learned matcher"),
+        ({"model": {"pooling": "concat"}}, "left out: concatenated stages .* tell scenes"),
+        ({"postprocess": [{"name": "fuse", "kind": "boosting"}]}, "left out: fusion by boosting lost"),
+    ],
+)
+def test_what_was_left_out_on_purpose_is_refused_with_the_reason(settings, words):
+    with pytest.raises(jk.KitError, match=words):
+        jk.recipe_from_dict({"name": "x", **settings})

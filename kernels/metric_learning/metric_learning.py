@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-KIT = "eae3f70b71048fe7407d33f6900318962302c98d090a508cacf8093ec6284134"  # of its jaguar_kit.py and tools/experiments
+KIT = "662e7a11b4629b104596c4b2a136ef2d0006ecb124a696b0b1a9164ed33c4c32"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
