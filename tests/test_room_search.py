@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 import jaguar_kit
+import optuna
+import pandas as pd
 import pytest
 import tiny
 import yaml
@@ -135,6 +137,19 @@ def test_a_trial_that_ended_but_was_not_told_of_is_not_run_again(moment, whole, 
     assert whole[2]["state"] == "COMPLETE"
     assert trials_of(search(tmp_path, mini, **three)) == whole[:3]
     assert not {"space0", "space1", "space2"} & set(ran)
+
+
+def test_the_space_is_drawn_at_random_beside_with_the_same_budget(mini, tmp_path):
+    """As Optuna's own random sampler draws, whatever came out of earlier trials; told beside the search's best."""
+    folder = search(tmp_path, mini, **jaguar_kit.merge_settings(FEW, {"search": {"random": True}}))
+    drawn = [jaguar_kit.read_json(path / "trial.json") for path in sorted(folder.glob("trials/random*"))]
+    assert len(drawn) == len(trials_of(folder)) == FEW["search"]["trials"]
+    recipe = recipe_of(**jaguar_kit.merge_settings(FEW, {"search": {"random": True}}))
+    trials = search_room.Trials(recipe, "random", search_room.free_space(recipe, "random"), folder)
+    seed = int(jaguar_kit.fingerprint(recipe.search.seed, "random", 0), 16) % 2**32
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    assert drawn[0]["settings"] == study.ask(trials.distributions).params
+    assert set(pd.read_csv(folder / "results.csv").variant) >= {"baseline", "best", "random"}
 
 
 def test_a_second_search_on_a_folder_is_refused(few, mini):
