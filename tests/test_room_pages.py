@@ -88,7 +88,7 @@ window.addEventListener('load', () => {
 
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no browser here")
-@pytest.mark.parametrize("width", [1280, 794, 500])
+@pytest.mark.parametrize("width", [1280, 794, 500, 390])
 def test_a_page_fits_its_window_sorts_and_folds(width, tmp_path):
     page = long_page(tmp_path)
     text = page.read_text(encoding="utf-8").replace("<body>", "<body>" + MEASURE).replace(' loading="lazy"', "")

@@ -14,6 +14,8 @@ from cases import every
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jaguar_kit import Page, compare_variants, recipe_from_dict, summarise, write_report
+from jaguar_kit_tools.experiments.answer import changes_table, changes_words
+from jaguar_kit_tools.experiments.facts import published_on
 from jaguar_kit_tools.experiments.figures import (
     bands_figure,
     grid_heat,
@@ -30,7 +32,6 @@ from jaguar_kit_tools.experiments.figures import (
 )
 from jaguar_kit_tools.experiments.findings import background_column, best_up_to, findings, mean_interval, with_failed
 from jaguar_kit_tools.experiments.page import show_value
-from jaguar_kit_tools.experiments.report import changes_table, changes_words, median_runs, published_on
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
@@ -278,7 +279,8 @@ def test_variants_that_change_more_than_one_thing_are_named():
     )
     changes = changes_table(recipe)
     assert set(changes.variant) == {"one", "two"}
-    assert "in two:" in changes_words(changes)
+    assert "differs in two:" in changes_words(changes)
+    assert changes.note.tolist() == ["", "2 things at once: a confounder"]
     assert "everything else is the same" in changes_words(changes[changes.variant == "one"])
 
 
@@ -374,7 +376,7 @@ def test_a_page_stands_alone_and_its_images_exist(tmp_path):
     assert sorted(linked) == sorted(p.relative_to(tmp_path).as_posix() for p in (tmp_path / "figures").iterdir())
     for path in linked:
         Image.open(tmp_path / path).verify()
-    assert page.count("data:image/png;base64,") == len(linked)
+    assert page.count("data:image/webp;base64,") == len(linked)
     assert not re.search(r"https?://|<script[^>]|<link|src=\"(?!data:)", page)
 
 
@@ -462,7 +464,8 @@ def test_notes_and_parts_come_where_they_belong(undrawn, tmp_path):
     searched.text("searched")
     write_report(tmp_path, recipe_of(), table, logs_of(table), [], ["one is missing"], [analysed], searched)
     told = (tmp_path / "report.md").read_text()
-    order = [told.index(x) for x in ("Note: one is missing", "analysed", "## Findings", "searched", "## Settings")]
+    order = ("## Answer", "Note: one is missing", "analysed", "## Findings", "searched", "## Settings")
+    order = [told.index(x) for x in order]
     assert order == sorted(order)
 
 
@@ -511,12 +514,13 @@ def test_curves_have_the_mean_and_a_band_of_seeds_of_unequal_length():
 
 
 @pytest.mark.parametrize("variants", [{"a": THREE}, {"a": {1: 0.5}}, {"a": THREE, SIGNS: {1: 0.7}, "c": {2: 0.9}}])
-def test_bars_and_points_are_drawn_for_one_and_several_variants(variants):
+def test_means_and_points_are_drawn_for_one_and_several_variants(variants):
     table = table_of(**variants)
     summary = summarise(table, logs_of(table), recipe_of())
-    bars = variants_figure(summary)
-    assert [bar.get_width() for bar in bars.axes[0].containers[-1]] == pytest.approx(list(summary["map"]))
-    assert_drawn(bars)
+    drawn = variants_figure(summary)
+    means = next(c for c in drawn.axes[0].collections if c.get_label() == "mean").get_offsets()
+    assert means[:, 0].tolist() == pytest.approx(list(summary["map"]))
+    assert_drawn(drawn)
     assert_drawn(scatter_figure(summary, "trainable", "parameters"))
 
 
@@ -572,7 +576,7 @@ def test_variants_rank_by_their_mean_and_show_their_median_run():
     table = table_of(
         lucky={1: 0.1, 2: 0.2, 3: 0.9}, steady={1: 0.5, 2: 0.6, 3: 0.7}, pair={1: 0.7, 2: 0.4}, none={1: math.nan}
     )
-    shown = [(table.variant[i], table.seed[i]) for i in median_runs(table)]
+    shown = [(table.variant[i], table.seed[i]) for i in jaguar_kit.median_runs(table)]
     assert shown == [("steady", 2), ("pair", 2), ("lucky", 2)]
 
 

@@ -158,17 +158,25 @@ def distinct_names(folders: Sequence[Path]) -> dict[Path, str]:
 
 
 def report_command(argv: Sequence[str] | None = None) -> int:
-    """`tools/report.py FOLDER [FOLDER ...] [--out DIR]`."""
+    """`tools/report.py FOLDER [FOLDER ...] [--out DIR | --again DIR] [--device D]`."""
     parser = argparse.ArgumentParser(
-        prog="report.py", description="Makes an experiment's report again, or compares several experiments."
+        prog="report.py",
+        description="Makes an experiment's report, or all of it, again, or compares several experiments.",
     )
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="such as runs/lbe09")
     parser.add_argument("--out", help="folder for a comparison (runs/comparison)")
+    parser.add_argument("--again", metavar="DIR", help="runs the experiment of FOLDER again, with results below DIR")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     given = parser.parse_args(argv)
+    if given.again and (len(given.folders) > 1 or given.out):
+        raise KitError("--again: is for one folder, and says itself where results go (expected it without --out)")
+    if given.again:
+        recipe, data = experiment_in(Path(given.folders[0]))
+        return 1 if run_recipe(recipe, data, given.again, given.device).failed else 0
     if len(given.folders) == 1 and given.out:
         raise KitError("--out: is for a comparison of several folders; the report of one lies in it")
     if len(given.folders) == 1:
-        remake_report(given.folders[0])
+        remake_report(given.folders[0], given.device)
     else:
         echo(f"  wrote {compare_experiments(given.folders, given.out or 'runs/comparison')}")
     return 0

@@ -34,6 +34,7 @@ SAME, OTHER, INK, PAPER = (
     "#222222",
     "#ffffff",
 )  # blue and vermilion: told apart by the colour-blind
+EFFECT = "#4c78a8"
 
 
 def new_figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
@@ -319,20 +320,73 @@ def bars_figure(values: Mapping[str, float], label: str, digits: int = 2, errors
 
 
 def variants_figure(summary: pd.DataFrame, table: pd.DataFrame | None = None) -> Any:
-    """Mean validation mAP of each variant, with the 95 % interval over seeds, a dot for each run of the table, and a
-    stroke at what the plain backbone has."""
+    """Mean validation mAP of each variant, the first on top, on a scale that shows what they differ in: with the 95 %
+    interval over seeds, a dot for each run of the table, and a stroke at what the plain backbone has."""
+    figure, ax = new_figure(7, 1 + 0.26 * len(summary))
     low, high = (summary.get(c, pd.Series(math.nan, summary.index)) for c in ("low", "high"))
-    errors = np.nan_to_num(np.stack([summary["map"] - low, high - summary["map"]]))
-    values = dict(zip(summary.variant, summary["map"]))
-    figure = bars_figure(values, "validation mAP (identity-balanced)", 3, errors if errors.any() else None)
+    places = np.arange(len(summary))
+    ax.hlines(places, low, high, color=EFFECT, lw=2)
+    ax.scatter(summary["map"], places, s=36, color=EFFECT, zorder=3, label="mean")
     if table is not None and len(table) > len(summary):
-        places = {name: number for number, name in enumerate(summary.variant)}
-        scored = table.dropna(subset=["map"])
-        figure.axes[0].scatter(scored["map"], scored.variant.map(places) + 0.25, s=9, color=INK, zorder=3)
+        scored, rows = table.dropna(subset=["map"]), dict(zip(summary.variant, places))
+        ax.scatter(scored["map"], scored.variant.map(rows) + 0.2, s=9, color=INK, zorder=3, label="single runs")
     if "plain" in summary:
         stroke = {"marker": "|", "s": 160, "color": INK, "lw": 1.5, "zorder": 3, "label": "plain backbone"}
-        figure.axes[0].scatter(summary.plain, range(len(summary)), **stroke)
+        ax.scatter(summary.plain, places, **stroke)
+    for place, value in zip(places, summary["map"]):
+        ax.annotate(f"{value:.4f}", (1, place), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    ax.set_yticks(places, [plain_label(str(name)) for name in summary.variant], fontsize=8)
+    ax.set(xlabel="validation mAP (identity-balanced)", ylim=(len(summary) - 0.5, -0.5))
+    ax.grid(axis="y", color="#eeeeee")
+    ax.margins(x=0.08)
     return figure
+
+
+def effects_figure(told: pd.DataFrame, by_seed: pd.DataFrame, names: Sequence[str], limit: float, label: str) -> Any:
+    """Paired differences of one measure to the control, the variants in the order of names.
+
+    told: of `effects`, for one measure; by_seed: differences by seed and variant. A thick line is the interval over
+    seeds, with a dot for each, a thin one that over identities; filled: told from the control. What reaches beyond the
+    scale, -limit to limit, ends in an arrow.
+    """
+    figure, ax = new_figure(min(4.2 + 0.075 * max(map(len, names)), 8), 1.1 + 0.3 * len(names))
+    ax.axvline(0, color=INK, lw=1.2, zorder=1)
+    for place, row in enumerate(told.set_index("variant").reindex(names).itertuples()):
+        if math.isnan(row.difference):
+            continue
+        for low, high, width in ((row.identity_low, row.identity_high, 1), (row.low, row.high, 4)):
+            interval_line(ax, place, low, high, width, limit)
+        if row.n > 1:
+            seeds = by_seed[row.Index].dropna()
+            ax.scatter(seeds, np.full(len(seeds), place + 0.25), s=9, color=INK, zorder=3)
+        colour = EFFECT if row.verdict in ("higher", "lower") else PAPER
+        ax.scatter(row.difference, place, s=44, color=colour, edgecolor=EFFECT, zorder=4)
+        words = "the same" if row.verdict == "same" else f"{row.difference:+.4f}"
+        beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center", "fontsize": 9}
+        ax.annotate(words, (1, place), (4, 0), **beside)
+    ax.set_yticks(range(len(names)), [plain_label(str(name)) for name in names])
+    ax.set(xlabel=label, xlim=(-limit, limit), ylim=(len(names) - 0.5, -0.5))
+    ax.grid(axis="y", color="#eeeeee")
+    ax.xaxis.get_major_locator().set_params(nbins=5)
+    return figure
+
+
+def interval_line(ax: Any, place: float, low: float, high: float, width: float, limit: float) -> None:
+    """An interval as a line that ends in an arrow where it reaches beyond the scale."""
+    if math.isnan(low):
+        return
+    ax.hlines(place, max(low, -limit), min(high, limit), color=EFFECT, lw=width, alpha=0.55 if width > 1 else 1)
+    for end, mark in ((low, "<"), (high, ">")):
+        if abs(end) > limit:
+            ax.plot(math.copysign(limit, end), place, mark, color=EFFECT, ms=6, clip_on=False)
+
+
+def scale_of(own: pd.DataFrame, most: float = 8) -> float:
+    """How far the scale of differences reaches: over all intervals, unless these are many times what is shown."""
+    ends = own[["difference", "low", "high", "identity_low", "identity_high"]].abs()
+    widths, largest = ends.max(axis=1).dropna(), ends.difference.max()
+    reach = min(widths.max(), max(most * largest, widths.median())) if len(widths) else 0
+    return 1.08 * reach if reach > 0 else 0.001
 
 
 def similarity_figure(similarity: np.ndarray, labels: np.ndarray) -> Any:
@@ -391,8 +445,12 @@ def threshold_figure(
     return figure
 
 
+MOST_NAMED = 40  # identities that a legend tells apart
+
+
 def map_figure(embeddings: np.ndarray, labels: np.ndarray) -> Any | None:
-    """The embeddings in two dimensions by t-SNE (van der Maaten & Hinton 2008), one colour a label.
+    """The embeddings in two dimensions by t-SNE (van der Maaten & Hinton 2008), one colour a label of the
+    MOST_NAMED that have most images, which a legend names, and grey for all others.
 
     None where there are fewer than four, or they are all alike, so that there is nothing to lay out.
     """
@@ -415,7 +473,11 @@ def map_figure(embeddings: np.ndarray, labels: np.ndarray) -> Any | None:
     perplexity = min(30, (len(vectors) - 1) / 3)
     places = TSNE(perplexity=perplexity, init=first.astype(np.float32), random_state=0).fit_transform(vectors)
     figure, ax = new_figure(8, 6)
-    known = sorted(set(labels))
+    counts = pd.Series(labels).value_counts()
+    known = sorted(counts.index[:MOST_NAMED])
+    rest = ~np.isin(labels, known)
+    if rest.any():
+        ax.scatter(*places[rest].T, s=14, color="#bbbbbb", label=f"{len(counts) - len(known)} others")
     for i, name in enumerate(known):
         rows = labels == name
         ax.scatter(
@@ -427,8 +489,7 @@ def map_figure(embeddings: np.ndarray, labels: np.ndarray) -> Any | None:
         )
     ax.set(xticks=[], yticks=[], title="t-SNE; distances between far groups mean little")
     ax.title.set_fontsize(9)
-    if len(known) <= 40:
-        ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), ncols=1 + len(known) // 25)
+    ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), ncols=1 + len(known) // 25)
     return figure
 
 
@@ -440,11 +501,15 @@ def by_epoch(runs: Mapping[str, pd.DataFrame], column: str) -> pd.DataFrame:
     return pd.concat([log.set_index("epoch").reindex(columns=[column])[column] for log in runs.values()], axis=1)
 
 
-def bands_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: Sequence[tuple[str, str]]) -> Any:
+def bands_figure(
+    logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: Sequence[tuple[str, str]], one_scale: bool = False
+) -> Any:
     """Columns of the logs by epoch, a panel for each: every variant's mean over its seeds, and a band from lowest to
     highest, as far as all of its runs go; beyond, the single runs that still went on, thinly. `logs`: by variant, by
-    seed; `columns`: names and what to write at the axis."""
+    seed; `columns`: names and what to write at the axis; one_scale: all panels have the same."""
     figure, axes = new_figure(5 * len(columns), 3.6, len(columns))
+    for panel in np.ravel(axes)[1:] if one_scale else ():
+        panel.sharey(np.ravel(axes)[0])
     for ax, (column, label) in zip(np.ravel(axes), columns):
         for i, (variant, runs) in enumerate(logs.items()):
             wide = by_epoch(runs, column)

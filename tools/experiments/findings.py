@@ -370,10 +370,22 @@ def gain_words(trained: pd.DataFrame) -> list[str]:
     ]
 
 
+def identity_gain(name: str, control: str, by_identity: pd.DataFrame | None, tries: int = 1) -> dict[str, float]:
+    """How many identities two variants share, and the interval over them of the difference of their mean AP.
+
+    tries: of how many that were looked at on these images it is one (Bonferroni). NaN below FEWEST identities.
+    """
+    gains = pd.Series(dtype=float)
+    if by_identity is not None and {name, control} <= set(by_identity):
+        gains = (by_identity[name] - by_identity[control]).dropna()
+    low, high = mean_interval(gains, 1 - 0.05 / tries, FEWEST)
+    return {"identities": len(gains), "identity_low": low, "identity_high": high}
+
+
 def identity_words(pair: str, by_identity: pd.DataFrame | None, tries: int = 1) -> str:
     """What other animals would make of a difference between two variants, "one - other", that one seed has shown.
 
-    tries: of how many that were looked at on these images it is one (Bonferroni).
+    tries: as in `identity_gain`.
     """
     one, _, other = pair.partition(" - ")
     if by_identity is None or not {one, other} <= set(by_identity):
@@ -381,7 +393,7 @@ def identity_words(pair: str, by_identity: pd.DataFrame | None, tries: int = 1) 
     gains = (by_identity[one] - by_identity[other]).dropna()
     if len(gains) and not gains.any():
         return ", the very same for every identity"
-    low, high = mean_interval(gains, 1 - 0.05 / tries, FEWEST)
+    _, low, high = identity_gain(one, other, by_identity, tries).values()
     if math.isnan(low):
         return f", not distinguishable: fewer than {FEWEST} identities"
     verdict = "holds for these images, not for other seeds" if low > 0 or high < 0 else "not distinguishable"

@@ -8,7 +8,8 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,18 @@ table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-
 th, td { padding: .25em .6em; font-size: 13.5px; text-align: right; border-bottom: 1px solid #eee; }
 th { background: #f6f6f4; }
 th:first-child, td:first-child, .t { text-align: left; } .words dt { font-weight: 600; } .words dd { margin: 0 0 .6em; }
-img { max-width: 100%; } pre { background: #f6f6f4; padding: 1em; overflow-x: auto; font-size: 13px; }
+img { width: var(--w, auto); max-width: 100%; height: auto; }
+pre { background: #f6f6f4; padding: 1em; overflow-x: auto; font-size: 13px; }
 .note { color: #555; } .wide { overflow-x: auto; }
 nav { margin: 1em 0; display: flex; flex-wrap: wrap; gap: .2em 1.2em; font-size: 14px; } nav a { color: #1c5f99; }
 .wide th { cursor: pointer; } pre, .words dd { overflow-wrap: anywhere; } figure { margin: 1em 0; }
 details { margin: 1em 0; } summary { cursor: pointer; color: #1c5f99; }
+td.t { max-width: 32em; overflow-wrap: break-word; } .words { margin: 1em 0; }
+.beside { display: flex; flex-wrap: wrap; gap: 0 1em; }
+.beside figure { flex: 1 1 540px; max-width: 594px; margin: 0 0 .6em; }
+@media (max-width: 700px) { body { margin: 1em auto; } h1 { font-size: 1.4em; } ul { padding-left: 1.2em; }
+  figure img { max-width: none; width: max(min(100%, var(--w)), .68 * var(--w)); }
+  td.t { min-width: 7em; max-width: 17em; } .beside { display: block; } .beside figure img { width: 100%; } }
 @page { margin: 14mm; }
 @media print { body { max-width: none; margin: 0; } .wide { overflow: visible; } figure, tr { break-inside: avoid; }
   h1, h2, h3, h2 + p, h3 + p { break-after: avoid; } img { max-height: 230mm; }
@@ -215,8 +223,14 @@ class Page:
 
     def fold(self, title: str, table: pd.DataFrame, note: str = "") -> None:
         """A table that a click unfolds; printed, it is unfolded."""
+        with self.folded(title):
+            self.table(table, note)
+
+    @contextmanager
+    def folded(self, title: str) -> Iterator[None]:
+        """What is put on the page within the block is seen when a click unfolds it, and printed."""
         self.html.append(f"<details><summary>{html.escape(title)}</summary>")
-        self.table(table, note)
+        yield
         self.html.append("</details>")
 
     def figure(self, name: str, figure: Any, caption: str) -> None:
@@ -230,15 +244,27 @@ class Page:
         self.image(name, buffer.getvalue(), caption)
 
     def image(self, name: str, image: bytes | Image.Image, caption: str) -> None:
-        """A PNG or JPEG, or an image that becomes a PNG; `name` is that of its file."""
+        """A PNG or JPEG, or an image that becomes a PNG, which is kept under its name as it is.
+
+        The page itself carries it as it is shown there: in that size, and compressed.
+        """
         if isinstance(image, Image.Image):
             buffer = io.BytesIO()
             image.save(buffer, "PNG", compress_level=3)
             image = buffer.getvalue()
         self.images[name], kind, words = image, image_type(image), html.escape(caption)
-        tag = f'<img loading="lazy" alt="{words}" src="data:image/{kind};base64,{base64.b64encode(image).decode()}">'
-        self.html.append(f'<figure>{tag}<figcaption class="note">{words}</figcaption></figure>')
+        small = as_shown(image)
+        width, data = Image.open(io.BytesIO(small)).width, base64.b64encode(small).decode()
+        tag = f'<img loading="lazy" alt="{words}" style="--w: {width}px" src="data:image/webp;base64,{data}">'
+        self.html.append(f'<figure><div class="wide">{tag}</div><figcaption class="note">{words}</figcaption></figure>')
         self.lines.append(f"![{caption}](figures/{name}.{kind})")
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Figures put on the page within the block stand side by side, where it is wide enough."""
+        self.html.append('<div class="beside">')
+        yield
+        self.html.append("</div>")
 
     def prose(self, text: str) -> None:
         """Markdown as people write it: headings, lists, emphasis, code; nothing else is taken for markup."""
@@ -266,6 +292,20 @@ class Page:
             f"{contents}{''.join(body)}<script>{SORTING}</script></body></html>\n",
         )
         return folder / "report.html"
+
+
+SHOWN_WIDTH = 1208  # px, of the page's column
+
+
+def as_shown(image: bytes) -> bytes:
+    """A picture as a page shows it: WebP, no wider than the page's column."""
+    picture = Image.open(io.BytesIO(image)).convert("RGB")
+    if picture.width > SHOWN_WIDTH:
+        size = SHOWN_WIDTH, max(1, round(picture.height * SHOWN_WIDTH / picture.width))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=80)
+    return buffer.getvalue()
 
 
 def anchor(text: str) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import re
-import time
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +15,37 @@ import pandas as pd
 import torch
 import yaml
 from jaguar_kit import (
-    FEWEST,
     MEASURES,
     METRICS,
     SAID_BEFORE,
-    Competition,
     Component,
     Experiment,
     Images,
     ImageStore,
-    KitError,
     Recipe,
     RunFolder,
     RunSpec,
     average_precision,
-    backbone_version,
     best_epoch,
-    core_count,
     damaged,
     data_key,
-    differing_settings,
-    expand,
-    median_runs,
     recipe_to_dict,
     settings_of,
+    shared_encounters,
     similarity_matrix,
     without_passwords,
 )
 from PIL import Image
 
+from .answer import (
+    control_first,
+    control_of,
+    idle_schedules,
+    report_answer,
+    shown_runs,
+    submitted_words,
+)
+from .facts import again_words, alike_once, facts_of, kept_views, published_on
 from .figures import (
     MOST_BANDS,
     PAPER,
@@ -65,10 +66,13 @@ from .figures import (
     variants_figure,
 )
 from .findings import compare_variants, findings, images_of, next_words, same_words, summarise, with_failed
-from .page import ANSWERING, COLUMNS, Page, show_value
+from .page import ANSWERING, COLUMNS, Page
 from .search import report_search
 
 # the report of an experiment
+
+
+TOLD_ABOVE = (*SAID_BEFORE, "interpretation", "published", "leaderboard", "conclusion", "readings")  # not once more
 
 
 def write_report(
@@ -85,18 +89,34 @@ def write_report(
     facts: Mapping[str, str] | None = None,
     refresh: bool = False,
     failed: Iterable[str] = (),
+    by_identity_across: pd.DataFrame | None = None,
+    submitted: str = "",
+    again: str = "",
 ) -> Path:
     """Writes report.md, figures and the self-contained report.html; returns the page's path.
 
     table: a row for each finished run; logs: their logs by "variant/seed"; details: for each run to be shown name,
     labels, embeddings, similarity, metrics and sheet (an image); notes: what the reader must know; analyses and
     extra: further parts of the page, before and after the results; comparable: whether published figures were
-    measured on these data; by_identity as in `report_results`; facts: what was run on what, by headings; refresh:
-    an open page looks again every half minute; failed: runs that failed, as "variant/seed".
+    measured on these data; by_identity as in `report_results`, by_identity_across the same across encounters; facts:
+    what was run on what, by headings; refresh: an open page looks again every half minute; failed: runs that failed,
+    as "variant/seed"; submitted: the scores of what is submitted; again: a command that makes the experiment again.
     """
     page = Page(recipe.name)
-    page.words((word.capitalize(), getattr(recipe, word)) for word in SAID_BEFORE)
-    page.words((facts or {}).items())
+    asked = ("question", "hypothesis")
+    page.words((word.capitalize(), getattr(recipe, word)) for word in asked)
+    if len(table):
+        control = control_of(list(table.variant.unique()))
+        table = control_first(table, control)
+        by_identity, by_identity_across = (
+            None if one is None else one[sorted(one, key=lambda name: name != control)]
+            for one in (by_identity, by_identity_across)
+        )
+        report_answer(page, recipe, table, logs, {"map": by_identity, "map_across": by_identity_across}, submitted)
+    told = {word.capitalize(): getattr(recipe, word) for word in SAID_BEFORE if word not in asked} | dict(facts or {})
+    if notes or any(text.strip() for text in told.values()):
+        page.heading("What was run")
+    page.words(told.items())
     for note in notes:
         page.note(f"Note: {note}")
     for part in analyses:
@@ -116,8 +136,13 @@ def write_report(
         report_interpretation(page, recipe, folder)
     for number, detail in enumerate(details):
         report_detail(page, detail, number)
+    if again:
+        page.heading("The same again")
+        page.code(again)
     page.heading("Settings")
-    page.code(yaml.safe_dump(without_passwords(recipe_to_dict(recipe)), sort_keys=False, allow_unicode=True))
+    settings = {key: value for key, value in recipe_to_dict(recipe).items() if key not in TOLD_ABOVE}
+    with page.folded("All settings, spelled out"):
+        page.code(yaml.safe_dump(without_passwords(settings), sort_keys=False, allow_unicode=True))
     return page.write(folder, refresh)
 
 
@@ -153,9 +178,6 @@ def report_results(
     if following := next_words(summary, compared, table):
         page.heading("What next", 3)
         page.bullets(following)
-    if len(changes := changes_table(recipe)):
-        page.heading("What each variant changes", 3)
-        page.table(changes, changes_words(changes))
     page.heading("Results")
     meanings = [f"{name}: {COLUMNS[name].meaning}" for name in shown if name in COLUMNS and COLUMNS[name].meaning]
     if (rule := recipe.divergence) is not None:
@@ -166,16 +188,16 @@ def report_results(
     page.fold("All columns", shown.drop(columns=first[1:]), f"Means over seeds. {'; '.join(meanings)}.")
     if (several or len(table) > 1) and summary["map"].notna().any():
         caption = (
-            "Mean validation mAP, with its 95 % interval where there are several seeds; dots are single runs, upright "
-            "strokes the plain backbone, without head and training."
+            "Mean validation mAP, with its 95 % interval where there are several seeds, on a scale that does not begin "
+            "at 0; dots are single runs, upright strokes the plain backbone, without head and training."
         )
         page.figure("map", variants_figure(summary, table), caption)
     if several:
         page.heading("Differences, paired by seed", 3)
         page.table(
             compared.dropna(axis=1, how="all"),
-            "difference: of mAP to the first variant on the same seeds, with its 95 % interval; p: paired t-test; "
-            "p_holm: corrected for the number of variants; epochs and time: what it takes more.",
+            f"difference: of mAP to {table.variant.iloc[0]} on the same seeds, with its 95 % interval; p: paired "
+            "t-test; p_holm: corrected for the number of variants; epochs and time: what it takes more.",
         )
         if "map_across" in summary:
             across = compare_variants(table.dropna(subset=["map_across"]), "map_across", logs)
@@ -212,44 +234,6 @@ def report_results(
     page.heading("Runs", 3)
     shown = [name for name, column in COLUMNS.items() if column.of_runs and name in table]
     page.table(table[shown].assign(seed=table.seed.astype(str)), "results.csv has more columns.")
-
-
-def changes_table(recipe: Recipe) -> pd.DataFrame:
-    """A row for each setting in which a variant differs from the first, as the recipe has them."""
-    if recipe.search:
-        return pd.DataFrame()
-    variants = {spec.variant: spec.recipe for spec in expand(recipe)}
-    (first, base), *others = variants.items()
-    rows = []
-    for name, other in others:
-        differing = differing_settings(replace(base, seed=0), replace(other, seed=0))
-        rows += [{"variant": name, "setting": k, first: show_value(a), "here": show_value(b)} for k, a, b in differing]
-    return pd.DataFrame(rows)
-
-
-def changes_words(changes: pd.DataFrame) -> str:
-    """Which variants change more than one thing, so that no difference is that of one setting alone."""
-    parts = changes.setting.str.replace(r"\.[^.]+$", "", regex=True)
-    several = parts.groupby(changes.variant, sort=False).nunique()
-    named = ", ".join(several.index[several > 1][:6])
-    if not named:
-        return "Settings that differ from the first variant's; everything else is the same."
-    return (
-        f"More than one thing differs from the first variant in {named}: their differences are of all of it together."
-    )
-
-
-def idle_words(specs: Sequence[RunSpec], logs: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Schedules that had not acted when the weights that are kept were made."""
-    idle = {}
-    for spec in specs:
-        log, train = logs[f"{spec.variant}/seed{spec.recipe.seed}"], spec.recipe.train
-        trained = log[log.epoch > 0].to_dict("records")
-        if trained and train.schedule.name != "none":
-            kept = [row["lr"] for row in trained[: best_epoch(trained, train.select) + 1]]
-            idle.setdefault(spec.variant, []).append(len(set(kept)) == 1 and len(trained) > 1)
-    named = [name for name, runs in idle.items() if all(runs)]
-    return [f"the schedule had not changed the rate by the epoch that is kept: {', '.join(named[:8])}"] if named else []
 
 
 def report_readings(page: Page, recipe: Recipe) -> None:
@@ -351,10 +335,18 @@ def labelled(*names: str) -> list[tuple[str, str]]:
     return [(name, MEASURES[name].label) for name in names]
 
 
+MOST_CURVES = 12  # variants whose curves are drawn
+
+
 def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFrame]) -> None:
+    """Losses, mAP and what else was measured by epoch, of the control, which is first, and of the best variants."""
     if max(log.epoch.max() for log in logs.values()) < 1:
         return  # nothing was trained
     page.heading("Curves")
+    every_variant = list(table.variant.unique())
+    best = list(table.groupby("variant")["map"].mean().sort_values(ascending=False, kind="stable").index)
+    shown = {every_variant[0], *[name for name in best if name != every_variant[0]][: MOST_CURVES - 1]}
+    table = table[table.variant.isin(shown)]
     grouped = {
         variant: {seed: logs[f"{variant}/seed{seed}"] for seed in runs.seed}
         for variant, runs in table.groupby("variant", sort=False)
@@ -365,17 +357,20 @@ def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFra
             "By epoch: mean over seeds and the band between lowest and highest, as far as all runs go; thin lines are "
             f"single runs that went on (both for up to {MOST_BANDS} variants). Epoch 0 is before training."
         )
-    every = pd.concat(logs.values())
-    losses, maps = [("train_loss", "training loss"), *labelled("val_loss")], labelled("map")
+    if len(shown) < len(every_variant):
+        caption += f" The control and the {len(shown) - 1} best of {len(every_variant)} variants."
+    every = pd.concat(log for runs in grouped.values() for log in runs.values())
+    across = (
+        [("map_across", "mAP across encounters")] if "map_across" in every and every.map_across.notna().any() else []
+    )
+    scale = " Both panels have one scale; the second leaves out pairs of one encounter." if across else ""
+    page.figure("curves", bands_figure(grouped, labelled("map") + across, one_scale=True), caption + scale)
     if alone := other_scales(grouped):
-        page.figure("curves", bands_figure(grouped, maps), caption)
         note = "Training and validation loss by epoch, each variant on its own axis: their losses do not compare."
         page.figure("losses", losses_figure({name: grouped[name] for name in alone}), note)
     else:
-        page.figure("curves", bands_figure(grouped, losses + maps), caption)
-    if "map_across" in every and every.map_across.notna().any():
-        both = labelled("map", "map_across")
-        page.figure("across", bands_figure(grouped, both), "mAP with all pairs, and without those of one encounter.")
+        losses = [("train_loss", "training loss"), *labelled("val_loss")]
+        page.figure("losses", bands_figure(grouped, losses, one_scale=True), "Losses by epoch, on one scale.")
     rates = [("lr", "learning rate"), ("grad_norm", "norm of the gradient")]
     page.figure("rates", bands_figure(grouped, rates), "Learning rate (of the head) and mean gradient norm by epoch.")
     if "hardest_positive" in every and every.hardest_positive.notna().any():
@@ -416,6 +411,8 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
             "image becomes right, or wrong, by the steps; used: what the submission went through. What is fitted was "
             "fitted on the other half of the identities. Measured, and by auto chosen, on these images.",
         )
+    if idle := idle_steps(detail["metrics"].get("postprocess", [])):
+        page.note(f"Note: these steps changed no score: {', '.join(idle)}.")
     if tested := detail["metrics"].get("postprocess_test"):
         page.table(pd.DataFrame(tested), "The test images after each step, by their solution; gains over raw.")
     if detail.get("guesses") is not None:
@@ -458,6 +455,16 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
         page.note(f"No map of the {len(labels)} validation embeddings: they are fewer than four, or all alike.")
     else:
         page.figure(f"{name}-map", places, "Two-dimensional map of the validation embeddings.")
+
+
+def idle_steps(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lists of post-processing whose scores are those of the list before, so that their last step did nothing."""
+    measured = ("map", "map_across", "mended", "broken")
+
+    def scores(row: Mapping[str, Any]) -> list[float]:
+        return [round(value, 12) for key in measured if not math.isnan(value := row.get(key, math.nan) or 0.0)]
+
+    return [other["steps"] for one, other in pairwise(rows) if scores(one) == scores(other)]
 
 
 def report_open_set(page: Page, told: Mapping[str, Any], guesses: pd.DataFrame, name: str) -> None:
@@ -608,23 +615,53 @@ def tell(
 ) -> Path:
     """The report over the finished runs, or over those that are so far.
 
-    Of the variants best by their mean it shows the median run in detail.
+    Of the control and of the variants best by their mean it shows the median run in detail.
     """
     recipe, folder, opened, specs = experiment.recipe, experiment.folder, experiment.opened, experiment.finished
+    submitted = submitted_words(folder, table, ensemble)
     if going_on and (shared := shared_seeds(table)):
         specs = [spec for spec in specs if spec.recipe.seed in shared]
         table = table[table.seed.isin(shared)].reset_index(drop=True)
     logs = {f"{c.variant}/seed{c.recipe.seed}": RunFolder(folder / c.folder).log() for c in specs}
-    best = median_runs(table) if len(table) else []
-    details = [run_details(specs[i], experiment.images(specs[i]), folder) for i in best[:SHOWN]]
-    notes = notes_on(experiment, failed, len(best), going_on) + idle_words(specs, logs)
+    control = control_of(list(table.variant.unique())) if len(table) else ""
+    shown, alike = shown_runs(table, control, SHOWN) if len(table) else ([], {})
+    details = [run_details(specs[i], experiment.images(specs[i]), folder) for i in shown]
+    notes = notes_on(experiment, failed, going_on) + shown_words(table, control, len(shown), alike)
+    if idle := idle_schedules(specs, logs):
+        notes.append(f"the schedule had not changed the rate by the epoch that is kept: {', '.join(idle[:8])}")
     extra = report_search(recipe, folder) if recipe.search else None
     extra = report_ensemble(ensemble) if ensemble is not None else extra
     used = [images.competition for images in opened.values()] or experiment.competitions.values()
     comparable = all(published_on(competition, recipe.data.competition) for competition in used)
-    told = (experiment.analyses, extra, comparable, by_identity_of(table, specs, folder))
-    facts = facts_of(recipe, specs, opened, folder)
-    return write_report(folder, recipe, table, logs, details, notes, *told, facts, refresh=going_on, failed=failed)
+    versions = RunFolder(folder / specs[0].folder).with_log.metrics().get("versions", {}) if specs else {}
+    return write_report(
+        folder,
+        recipe,
+        table,
+        logs,
+        details,
+        notes,
+        experiment.analyses,
+        extra,
+        comparable,
+        by_identity_of(table, specs, folder),
+        facts_of(recipe, specs, opened, folder),
+        refresh=going_on,
+        failed=failed,
+        by_identity_across=by_identity_of(table, specs, folder, opened),
+        submitted=submitted,
+        again=again_words(recipe, folder, experiment.data, experiment.device.type, versions),
+    )
+
+
+def shown_words(table: pd.DataFrame, control: str, shown: int, alike: Mapping[str, str]) -> list[str]:
+    """Which runs are shown in detail, and which are not since their numbers are those of one that is."""
+    variants = table.variant.nunique() if len(table) else 0
+    said = [f"the numbers of {name} are the very same as those of {twin}, shown once" for name, twin in alike.items()]
+    if variants > shown + len(alike):
+        best = f" and of the {shown - 1} best by their mean of {variants - 1} others" * (shown > 1)
+        said.append(f"of the control ({control}){best} the median run is shown in detail")
+    return said
 
 
 def shared_seeds(table: pd.DataFrame) -> set[int]:
@@ -632,8 +669,8 @@ def shared_seeds(table: pd.DataFrame) -> set[int]:
     return set.intersection(*(set(runs.seed) for _, runs in table.groupby("variant"))) if len(table) else set()
 
 
-def notes_on(experiment: Experiment, failed: Mapping[str, str], variants: int, going_on: bool) -> list[str]:
-    """What a reader must know before the numbers: of the data, of runs that are missing, of what is shown."""
+def notes_on(experiment: Experiment, failed: Mapping[str, str], going_on: bool) -> list[str]:
+    """What a reader must know before the numbers: of the data, and of runs that are missing."""
     specs, folder = experiment.finished, experiment.folder
     notes = alike_once(experiment.notes)
     notes += [f"{place} failed: {reason}" for place, reason in failed.items()]
@@ -646,15 +683,18 @@ def notes_on(experiment: Experiment, failed: Mapping[str, str], variants: int, g
     missing = wanted - len(specs) - len(failed)
     wait = "; this page shows them as they end" if going_on else ""
     notes += [f"{missing} of {wanted} runs are not there yet{wait}"] if missing else []
-    notes += [f"{names} saw {views} random views of each training image, in turn" for views, names in kept_views(specs)]
-    shown = (
-        f"the {SHOWN} of {variants} variants that are best by their mean are shown in detail, each by its median run"
-    )
-    return notes + ([shown] if variants > SHOWN else [])
+    return notes + [
+        f"{names} saw {views} random views of each training image, in turn" for views, names in kept_views(specs)
+    ]
 
 
-def by_identity_of(table: pd.DataFrame, specs: Sequence[RunSpec], folder: Path) -> pd.DataFrame:
-    """Mean AP of each identity (rows) by variant (columns), of the runs that validated on the images of the first."""
+def by_identity_of(
+    table: pd.DataFrame, specs: Sequence[RunSpec], folder: Path, across: Mapping[str, Images] | None = None
+) -> pd.DataFrame:
+    """Mean AP of each identity (rows) by variant (columns), of the runs that validated on the images of the first.
+
+    across: the images by data_key, where it is asked for across encounters.
+    """
     on = images_of(table)
     if not len(table) or on[table.variant == table.variant.iloc[0]].nunique() > 1:
         return pd.DataFrame()  # seeds that split anew have no images in common
@@ -662,20 +702,28 @@ def by_identity_of(table: pd.DataFrame, specs: Sequence[RunSpec], folder: Path) 
     told = {name: [] for name in there.index[there]}
     for spec in specs:
         if spec.variant in told:
-            told[spec.variant].append(RunFolder(folder / spec.folder).metrics()["per_identity"])
+            run = RunFolder(folder / spec.folder)
+            images = None if across is None else across[data_key(spec.recipe)]
+            told[spec.variant].append(run.metrics()["per_identity"] if images is None else across_of(run, spec, images))
     return pd.DataFrame({name: pd.DataFrame(own).mean() for name, own in told.items()})
 
 
-PUBLISHED_ON = {  # training images and identities of what published figures were measured on, by competition
-    "jaguar-re-id": (1895, 31),
-    "round-2-jaguar-reidentification-challenge": (1895, 31),
-    "animal-clef-2025": (13074, 1102),
-}
-
-
-def published_on(competition: Competition, slug: str) -> bool:
-    """Whether the data are those that published figures were measured on, as far as their numbers tell."""
-    return (len(competition.train), len(competition.identities)) == PUBLISHED_ON.get(slug)
+def across_of(run: RunFolder, spec: RunSpec, images: Images) -> dict[str, float]:
+    """AP across encounters of each identity that a run can ask for; {} for folds, and where no encounter is told."""
+    train = images.competition.train
+    if run.with_log != run or not len(train) or not (run.path / "validation.npz").is_file():
+        return {}
+    kept = run.arrays("validation.npz", "embeddings", "images", "labels")
+    rows = train.index.get_indexer(train.index[train.filename.isin(kept["images"])])
+    position = dict(zip(train.filename.iloc[rows], rows))
+    if len(position) < len(kept["images"]):
+        return {}
+    met = shared_encounters(train.iloc[[position[name] for name in kept["images"]]])
+    if met is None:
+        return {}
+    similarity = similarity_matrix(kept["embeddings"], geometry=spec.recipe.model.geometry.build())
+    precision = pd.Series(average_precision(similarity, kept["labels"], met))
+    return precision.groupby(kept["labels"]).mean().dropna().to_dict()
 
 
 def matches_picture(recipe: Recipe, images: Images, position: Mapping[str, int], there: RunFolder) -> bytes | None:
@@ -695,66 +743,3 @@ def matches_picture(recipe: Recipe, images: Images, position: Mapping[str, int],
     buffer = io.BytesIO()
     page.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
-
-
-def facts_of(recipe: Recipe, specs: Sequence[RunSpec], opened: Mapping[str, Images], folder: Path) -> dict[str, str]:
-    """What was run, on what data, and how much its mAP rests on, for the top of a report."""
-    facts = {}
-    if recipe.overrides:
-        changed = ", ".join(without_passwords(list(recipe.overrides)))
-        facts["Changed on the command line"] = f"{changed}. What is said above is of the recipe without these changes."
-    if not specs:
-        return facts
-    model, told = specs[0].recipe.model, RunFolder(folder / specs[0].folder).with_log.metrics()
-    images = opened[data_key(specs[0].recipe)].competition
-    facts["Data"] = (
-        f"{images.root}: {len(images.train)} images of {len(images.identities)} identities in "
-        f"{images.train.encounter.nunique()} encounters, {len(images.test)} test images"
-    )
-    if (seen := told.get("validated", {})).get("images"):
-        facts["Validation"] = (
-            f"{seen['images']} images, of which {seen['queries']} are queries that count, of {seen['identities']} "
-            f"identities; {seen['pairs']} pairs of one identity are to be found. A random order has mAP "
-            f"{seen['chance']:.3f}{across_basis(seen)}" + ("." if len(opened) == 1 else f" ({specs[0].folder}).")
-        )
-    backbones = sorted({spec.recipe.model.backbone for spec in specs})
-    learns = "frozen" if all(spec.recipe.model.freeze for spec in specs) else "learning"
-    with suppress(KitError):
-        version = backbone_version(model) if len(backbones) == 1 and not specs[0].recipe.checkpoint else ""
-        weights = f", weights {version[:12]}" if version else "" if model.pretrained else ", random weights"
-        facts["Backbone"] = f"{', '.join(backbones)}, {learns}{weights}"
-    versions = ", ".join(f"{name} {version}" for name, version in told.get("versions", {}).items())
-    facts["Made with"] = (
-        f"{versions}; {told.get('device', 'cpu')}, {core_count()} cores; {time.strftime('%Y-%m-%d %H:%M')}"
-    )
-    return facts
-
-
-def across_basis(seen: Mapping[str, Any]) -> str:
-    """What mAP across encounters rests on."""
-    told = seen.get("across")
-    if not told:
-        return ""
-    few = f", too few to choose by (at least {FEWEST})" if told["identities"] < FEWEST else ""
-    return (
-        f"; across encounters {told['queries']} queries of {told['identities']} identities{few} and {told['pairs']} "
-        f"pairs, by chance {told['chance']:.3f}"
-    )
-
-
-def alike_once(notes: Iterable[str]) -> list[str]:
-    """Each note once; of those that differ in their numbers alone the first, and how many there are."""
-    groups: dict[str, dict[str, None]] = {}
-    for note in notes:
-        groups.setdefault(re.sub(r"\d+", "#", note), {})[note] = None
-    return [f"{next(iter(own))}{f' (one of {len(own)} such notes)' if len(own) > 1 else ''}" for own in groups.values()]
-
-
-def kept_views(specs: Sequence[RunSpec]) -> list[tuple[int, str]]:
-    """How many random views were kept as features, and the variants that were trained on them."""
-    found: dict[int, dict[str, None]] = {}
-    for spec in specs:
-        changing = spec.recipe.augment or spec.recipe.background.build().drawn
-        if spec.recipe.train.views and changing:
-            found.setdefault(spec.recipe.train.views, {})[spec.variant] = None
-    return [(views, ", ".join(variants)) for views, variants in found.items()]
