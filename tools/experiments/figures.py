@@ -507,7 +507,7 @@ def bands_figure(
     """Columns of the logs by epoch, a panel for each: every variant's mean over its seeds, and a band from lowest to
     highest, as far as all of its runs go; beyond, the single runs that still went on, thinly. `logs`: by variant, by
     seed; `columns`: names and what to write at the axis; one_scale: all panels have the same."""
-    figure, axes = new_figure(5 * len(columns), 3.6, len(columns))
+    figure, axes = new_figure(min(5 * len(columns), 11), 3.6, len(columns))
     for panel in np.ravel(axes)[1:] if one_scale else ():
         panel.sharey(np.ravel(axes)[0])
     for ax, (column, label) in zip(np.ravel(axes), columns):
@@ -520,12 +520,15 @@ def bands_figure(
             if wide.shape[1] > 1 and len(logs) <= MOST_BANDS:
                 ax.fill_between(every.index, every.min(axis=1), every.max(axis=1), color=colour, alpha=0.15, lw=0)
                 ax.plot(wide.loc[every.index[-1] :], color=colour, lw=0.6, alpha=0.5)
-        ax.set(xlabel="epoch", ylabel=label)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(label, fontsize=10 if len(columns) < 3 else 8)
         if column == "lr":
             ax.set_yscale("log")
         ax.xaxis.get_major_locator().set_params(integer=True)
     if len(logs) > 1 and len(logs) <= 24:
-        np.ravel(axes)[-1].legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        across = max(1, int(13 * figure.get_figwidth() / (max(map(len, logs)) + 5)))  # as many names as a line holds
+        known = np.ravel(axes)[0].get_legend_handles_labels()
+        figure.legend(*known, fontsize=8, frameon=False, loc="outside lower left", ncols=min(across, len(logs)))
     return figure
 
 
@@ -539,7 +542,7 @@ def other_scales(logs: Mapping[str, Mapping[str, pd.DataFrame]], times: float = 
 def losses_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: int = 3) -> Any:
     """Training (drawn through) and validation loss (dashed) by epoch, a panel with its own axis for each variant."""
     rows = math.ceil(len(logs) / columns)
-    figure, axes = new_figure(15, 2.8 * rows, columns, rows)
+    figure, axes = new_figure(11, 2.4 * rows, columns, rows)
     for ax in np.ravel(axes)[len(logs) :]:
         ax.set_visible(False)
     for ax, (variant, runs) in zip(np.ravel(axes), logs.items()):

@@ -44,7 +44,8 @@ td.t { max-width: 32em; overflow-wrap: break-word; } .words { margin: 1em 0; }
 .beside figure { flex: 1 1 540px; max-width: 594px; margin: 0 0 .6em; }
 @media (max-width: 700px) { body { margin: 1em auto; } h1 { font-size: 1.4em; } ul { padding-left: 1.2em; }
   figure img { max-width: none; width: max(min(100%, var(--w)), .68 * var(--w)); }
-  td.t { min-width: 7em; max-width: 17em; } .beside { display: block; } .beside figure img { width: 100%; } }
+  td.t { min-width: 7em; max-width: 17em; } pre { white-space: pre-wrap; }
+  .beside { display: block; } .beside figure img { width: 100%; } }
 @page { margin: 14mm; }
 @media print { body { max-width: none; margin: 0; } .wide { overflow: visible; } figure, tr { break-inside: avoid; }
   h1, h2, h3, h2 + p, h3 + p { break-after: avoid; } img { max-height: 230mm; }
