@@ -94,7 +94,9 @@ class Member:
         kept = self.folder.arrays(f"{part}.npz", "embeddings", "images")
         geometry = self.recipe.model.geometry.build()
         alike = similarity_matrix(kept["embeddings"], geometry=geometry) if "likeness" not in kept else kept["likeness"]
+        used = next((row["steps"] for row in self.folder.metrics().get("postprocess", []) if row["used"]), "")
         forms = [step.settings.get("form") for step in self.recipe.postprocess if step.name == "posterior"]
+        forms += ["product"] if "form product" in used else []  # which auto took
         return Evidence(
             kept["images"],
             kept.get("similarity", alike),
