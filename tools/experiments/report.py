@@ -405,7 +405,7 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
     if len(steps):
         page.table(
             steps,
-            "map: validation mAP after these steps, map_across the same across encounters; low and high: bootstrap "
+            "map: validation mAP after these steps, map_across the same across encounters; low and high: the "
             "interval over identities of the gain over raw similarities, at 95 %, or wider where several lists are "
             "measured, so that one choice in twenty is a false gain; mended, broken: shares of queries whose nearest "
             "image becomes right, or wrong, by the steps; used: what the submission went through. What is fitted was "
