@@ -20,7 +20,7 @@ from cases import every
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaguar_kit import KitError, load_competition, make_mini_dataset
-from jaguar_kit_tools.identify import albums, captures, decisions, review
+from jaguar_kit_tools.identify import albums, decisions, review
 from jaguar_kit_tools.identify.confidence import Odds
 from jaguar_kit_tools.identify.encounters import encounters_of_queries
 from jaguar_kit_tools.identify.grouping import group_new
@@ -374,7 +374,7 @@ def test_times_are_read_as_they_are_written():
     assert told.tolist() == [
         "2026-05-03 14:05:09", "2026-05-03 14:05:00", "2026-05-03", "", "", "2026-05-03 14:05:19",
     ]  # fmt: skip
-    assert strange == 1
+    assert (strange.unreadable, strange.implausible, strange.offsets) == (1, 0, 1)
 
 
 def test_a_date_of_the_table_keeps_the_time_of_its_day(field):
@@ -483,18 +483,6 @@ def test_decisions_tell_the_share_of_new_animals():
 
 
 # what comes out
-
-
-def test_capture_histories_hold_every_sighting_of_a_day_once():
-    seen = pd.DataFrame({"identity": ["a", "a", "a", "b", "c"], "occasion": ["d1", "d1", "d2", "d2", ""]})
-    seen = seen.assign(camera=["A", "B", "A", "A", "A"], basis="named", taken=seen.occasion)
-    table = captures.histories(seen)
-    assert table.set_index("identity").to_dict("index") == {"a": {"d1": 1, "d2": 1}, "b": {"d1": 0, "d2": 1}}
-    asked = pd.DataFrame({"taken": ["d2", "d3", ""], "camera": ["B", "A", "A"]})
-    effort = captures.effort_table(seen, asked).set_index("occasion")
-    assert effort.photographs.to_dict() == {"d1": 2, "d2": 3, "d3": 1}
-    assert effort.cameras.to_dict() == {"d1": 2, "d2": 2, "d3": 1}
-    assert effort.animals.to_dict() == {"d1": 1, "d2": 2, "d3": 0}
 
 
 def test_rejected_names_lower_what_is_claimed():

@@ -23,7 +23,6 @@ from jaguar_kit import (
     Preparation,
     Recipe,
     cache_dir,
-    check_images,
     clean_labels,
     computed_by,
     core_count,
@@ -39,7 +38,6 @@ from jaguar_kit import (
     open_image,
     open_store,
     precision_of,
-    read_table,
     refuse_results,
     save_tensors,
 )
@@ -47,6 +45,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from ..experiments.spots import LocalFeatures, detector_weights, extract_local
+from .field_tables import places_of, read_field_table, times_of
 
 # tables of photographs
 
@@ -55,37 +54,32 @@ def load_catalogue(path: str | Path, masks: str | None = None) -> tuple[Path, pd
     """Root, a table with path and identity of known individuals, from a folder or a CSV, and what is to be said of it.
 
     A folder is read as `load_competition` does. A CSV has a column path or filename (below its own folder), and
-    identity or ground_truth; flank, burst, sighting and more may be told too.
+    identity or ground_truth, or columns as a program of the field names them; flank, burst and more may be told too.
     """
     path = Path(path)
     if path.suffix.lower() != ".csv":
         competition = load_competition(path, masks)
         return competition.root, competition.train, list(competition.notes)
-    table = album_table(path)
-    table = table if "identity" in table else table.rename(columns={"ground_truth": "identity"})
+    table, kind, notes = read_field_table(path)
     if "identity" not in table:
         raise KitError(
             f"{path}: column 'identity' is missing (expected path,identity; found {','.join(table.columns)})"
         )
+    if kind and (nameless := table.identity == "").any():
+        notes.append(f"{path}: {nameless.sum()} images name nobody and are left out of the catalogue")
+        table = table[~nameless].reset_index(drop=True)
+        if table.empty:
+            raise KitError(f"{path}: identity: names nobody (expected an individual for some images)")
     table = table.assign(filename=table.path)
-    return path.parent, table, clean_labels(path, table, "identity")
-
-
-def album_table(path: Path) -> pd.DataFrame:
-    """A CSV of images below its own folder, with a column path."""
-    table = read_table(path, ())
-    table = table if "path" in table else table.rename(columns={"filename": "path"})
-    if "path" not in table:
-        raise KitError(f"{path}: column 'path' is missing (expected path or filename; found {','.join(table.columns)})")
-    check_images(path, "path", path.parent, table.path)
-    return table
+    return path.parent, table, [*notes, *clean_labels(path, table, "identity")]
 
 
 def load_queries(path: str | Path) -> tuple[Path, pd.DataFrame, list[str]]:
     """Root, a table with the paths of the photographs to identify, those below a folder or of a CSV, and notes."""
     path = Path(path)
     if path.suffix.lower() == ".csv":
-        return path.parent, album_table(path), []
+        table, _, notes = read_field_table(path)
+        return path.parent, table, notes
     if not path.is_dir():
         raise KitError(f"--queries: {path}: there is no such folder (expected one with images, or a CSV with paths)")
     if (path / "train.csv").is_file() or (path / "metadata.csv").is_file():
@@ -102,7 +96,8 @@ def load_queries(path: str | Path) -> tuple[Path, pd.DataFrame, list[str]]:
 
 # what a file tells of itself
 
-WHEN, WHO, SERIAL = 0x9003, (0x010F, 0x0110), 0xA431  # EXIF: DateTimeOriginal, Make and Model, BodySerialNumber
+# tags of EXIF: DateTimeOriginal and DateTimeDigitized; Make and Model; BodySerialNumber; DateTime; Software
+WHEN, WHO, SERIAL, CHANGED, PROGRAM = (0x9003, 0x9004), (0x010F, 0x0110), 0xA431, 0x0132, 0x0131
 
 
 def mark_of(path: Path) -> str:
@@ -121,8 +116,18 @@ def degrees_of(values: Sequence[float], reference: str) -> float:
     return round((degrees + minutes / 60 + seconds / 3600) * (-1 if reference in ("S", "W") else 1), 6)
 
 
+def clean_clock(text: str) -> str:
+    """A date and time of EXIF, "" where a camera wrote that it knows none."""
+    text = text.replace("\0", "").strip()
+    return "" if re.fullmatch(r"[0: ]*", text) else text
+
+
 def exif_of(path: Path) -> dict[str, str]:
-    """taken ("2026-05-03 14:05:09"), camera, latitude and longitude as far as EXIF has them."""
+    """taken, camera, latitude and longitude as EXIF has them, as far as it does.
+
+    DateTime is when a file was last changed: it tells when a picture was taken where nothing else does, and no program
+    has put its name there.
+    """
     told: dict[str, str] = {}
     try:
         with open_image(path) as image:
@@ -132,9 +137,9 @@ def exif_of(path: Path) -> dict[str, str]:
         serial = str(inner.get(SERIAL) or "").replace("\0", "").strip()
         told["camera"] = " ".join(part for part in (*clean.values(), serial) if part)
         told["serial"] = serial
-        when = re.match(r"(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)", str(inner.get(WHEN) or exif.get(0x0132) or ""))
-        if when and not when[1].startswith("0000"):
-            told["taken"] = f"{when[1]}-{when[2]}-{when[3]} {when[4]}"
+        when = [str(inner.get(tag) or "") for tag in WHEN]
+        when += [str(exif.get(CHANGED) or "")] if not exif.get(PROGRAM) else []
+        told["taken"] = next((text for text in map(clean_clock, when) if text), "")
         if {1, 2, 3, 4} <= set(place):
             told["latitude"], told["longitude"] = (
                 str(degrees_of(place[tag + 1], str(place[tag])[:1].upper())) for tag in (1, 3)
@@ -145,15 +150,6 @@ def exif_of(path: Path) -> dict[str, str]:
 
 
 TOLD = ("taken", "camera", "latitude", "longitude", "mark")
-
-
-def times_of(values: pd.Series) -> tuple[pd.Series, int]:
-    """Dates and times as "2026-05-03 14:05:09", days without a time as "2026-05-03", and how many are no ISO dates."""
-    values = values.fillna("").astype(str).str.strip()
-    iso = values.str.match(r"\d{4}-\d\d-\d\d")
-    parsed = pd.to_datetime(values.where(iso), format="mixed", utc=True, errors="coerce")
-    told = parsed.dt.strftime("%Y-%m-%d %H:%M:%S").where(values.str.len() > 10, parsed.dt.strftime("%Y-%m-%d"))
-    return told.fillna("").astype(str), int(((values != "") & parsed.isna()).sum())
 
 
 def with_facts(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -175,7 +171,8 @@ def with_facts(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]
     found = found.where(found.notna(), "").astype(str)
     folder = table.path.map(lambda path: os.path.dirname(path).replace(os.sep, "/"))
     found["camera"] = found.camera.where(found.serial != "", (found.camera + " " + folder).str.strip())
-    found, notes = found.drop(columns="serial"), []
+    found["taken"], strange = times_of(found.taken)
+    found, notes = found.drop(columns="serial"), strange.notes(f"{root}: EXIF")
     for column in TOLD:
         told = column in table and column != "mark"  # which a file alone has, whatever a column of that name says
         own = table[column].fillna("").astype(str) if told else pd.Series("", table.index)
@@ -184,13 +181,20 @@ def with_facts(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]
                 times, strange = times_of(table[name])
                 times = found.taken.where((times.str.len() == 10) & (found.taken.str[:10] == times), times)
                 own = times if name == "taken" else own.where(own != "", times)
-                notes += (
-                    [f"{root}: column {name}: {strange} values are no dates such as 2026-05-03, and tell no time"]
-                    if strange
-                    else []
-                )
+                notes += strange.notes(f"{root}: column {name}")
         found[column] = own.where(own != "", found[column])
+    found["latitude"], found["longitude"], nowhere = places_of(found.latitude, found.longitude)
+    if nowhere:
+        notes.append(f"{root}: {nowhere} places are none (such as 0, 0), and left out")
     return table.drop(columns=[c for c in TOLD if c in table]).assign(**found), notes
+
+
+def facts_nobody_has(what: str, table: pd.DataFrame) -> list[str]:
+    """What neither files nor tables tell of photographs, with a count."""
+    words = {"taken": "date", "camera": "camera", "latitude": "place"}
+    lacking = {word: int((table[column] == "").sum()) for column, word in words.items()}
+    told = [f"{count} no {word}" for word, count in lacking.items() if count]
+    return [f"{what}: of {len(table)} photographs {', '.join(told)} (neither in the files nor in a table)"] * bool(told)
 
 
 # albums

@@ -2,11 +2,12 @@
 
 `identify` goes from folders to answers, a step after the other:
 
-    photographs.py   finds the photographs, and grows the catalogue by decisions (decisions.py)
+    photographs.py   finds the photographs (field_tables.py), and grows the catalogue by decisions (decisions.py)
     season.py        embeds them (albums.py), finds encounters (encounters.py), matches spots (likeness.py)
     trust.py         fits on the catalogue how probable a name is (confidence.py)
     answers.py       ranks the animals for each photograph, and groups those that are new (grouping.py)
     writing.py       writes tables (captures.py), the report, and the page to review (review.py)
+    exports.py       writes what the field's programs read, of these answers or of earlier ones
 
 Each uses only what stands above it, and what stands in brackets beside it.
 """
@@ -37,7 +38,10 @@ from jaguar_kit import (
 )
 
 from .answers import answer_table
+from .captures import keep_photographs
 from .decisions import Ledger, earlier_settings
+from .exports import Export, export_tables, keep_cameras
+from .field_tables import read_cameras
 from .photographs import find_photographs
 from .season import read_season
 from .trust import trust_in
@@ -57,6 +61,8 @@ def identify(
     share_new: float | None = None,
     previous: str | Path | None = None,
     decisions: Sequence[str | Path] = (),
+    cameras: str | Path | None = None,
+    export: Export | None = None,
 ) -> pd.DataFrame:
     """Names the animals on photographs by those of a catalogue; writes answers.csv, review.html and more into `out`.
 
@@ -64,6 +70,7 @@ def identify(
     as they are. local: matching spots beside the likeness. catalogue: a folder of identity/*.jpg, one in a
     competition's layout, or a CSV with path and identity. queries: a folder of photographs, or a CSV with path.
     previous: an earlier folder of answers, whose decisions the catalogue grows by; what is not given is taken from it.
+    cameras: a CSV that tells where cameras stood and from when to when. export: tables for the field's programs.
 
     Each image of the catalogue is asked for once with and once without its identity there, images of its encounter left
     out; from that come the probability that a name is right and that an animal is new. class: sure from probability
@@ -72,6 +79,8 @@ def identify(
     """
     out, begun = Path(out), time.time()
     refuse_answers(out)
+    if cameras is not None:
+        read_cameras(Path(cameras))  # what is wrong there is told before any work
     earlier = Path(previous) if previous is not None else None
     model = {} if weights is None and backbone is None else {"weights": weights, "backbone": backbone}
     given = {"catalogue": catalogue, "queries": queries, "local": local, "sure": sure, "new": fresh}
@@ -91,9 +100,25 @@ def identify(
     headline = trust.headline(answers)
     claim(out, ANSWERS)
     settings = settings_to_keep(chosen, photographs.asked[0], earlier)
+    keep_cameras(out, cameras, earlier)
+    keep_photographs(out, earlier, season, answers)
     written = write_season(out, season, trust, headline, answers, pictures, ledger, settings, photographs.notes)
     tell_end(headline, written, (time.time() - begun) / max(len(answers), 1))
+    if export:
+        tell_written(export_tables(out, export))
     return answers
+
+
+def export_earlier(
+    previous: str | Path, export: Export, decisions: Sequence[str | Path] = (), cameras: str | Path | None = None
+) -> list[Path]:
+    """Writes tables for the field's programs into an earlier folder of answers, by the decisions that it has by now."""
+    earlier = Path(previous)
+    earlier_settings(earlier)  # refuses what is no folder of answers
+    keep_cameras(earlier, cameras, None)
+    written = export_tables(earlier, export, Ledger.read(earlier, [Path(path) for path in decisions]))
+    tell_written(written)
+    return written
 
 
 # what was asked for
@@ -167,9 +192,13 @@ def tell_end(headline: Sequence[str], written: Sequence[Path], seconds: float) -
     """The headline, where what was written lies, and the time; seconds: of a photograph."""
     for line in headline:
         echo(f"  {line}")
+    tell_written(written)
+    echo(f"  {seconds * 1000 / 60:.1f} min for a thousand photographs here")
+
+
+def tell_written(written: Sequence[Path]) -> None:
     for path in written:
         echo(f"  wrote {path}")
-    echo(f"  {seconds * 1000 / 60:.1f} min for a thousand photographs here")
 
 
 # the command
@@ -199,11 +228,29 @@ def identify_command(argv: Sequence[str] | None = None) -> int:
         help="share of photographs that show new animals, until decisions tell (0.5)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--cameras", help="CSV with station, start and end, as in Camtrap DP's or camtrapR's tables")
+    parser.add_argument(
+        "--export", help="tables for secr,rmark,camtrapr,camtrapdp or all; with --previous alone of that week"
+    )
+    parser.add_argument("--occasion", type=int, default=1, help="days of an occasion (1)")
+    parser.add_argument(
+        "--flank", choices=("left", "right", "both"), default="both", help="captures of one flank (both)"
+    )
+    parser.add_argument(
+        "--with-catalogue", action="store_true", help="the catalogue's dated photographs are captures too"
+    )
+    parser.add_argument("--zone", default="", help="what the cameras' clocks are apart from UTC, such as -03:00")
     given = parser.parse_args(argv)
+    export = None
+    if given.export is not None:
+        export = Export.of(given.export, given.occasion, given.flank, given.with_catalogue, given.zone)
+    if export and given.previous and given.out is None and given.catalogue is None and given.queries is None:
+        export_earlier(given.previous, export, given.decisions, given.cameras)
+        return 0
     if given.out is None:
         raise KitError("--out: is missing (expected a new folder for the answers)")
     identify(
         given.weights, given.catalogue, given.queries, given.out, given.device, given.backbone, given.local,
-        given.sure, given.new, given.share_new, given.previous, given.decisions,
+        given.sure, given.new, given.share_new, given.previous, given.decisions, given.cameras, export,
     )  # fmt: skip
     return 0

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaguar_kit import KitError
 
-from .albums import load_catalogue, load_queries, mark_of, with_facts
+from .albums import facts_nobody_has, load_catalogue, load_queries, mark_of, with_facts
 from .decisions import Ledger
 
 Placed = tuple[Path, pd.DataFrame]  # a table of photographs, and the folder that its paths start from
@@ -32,7 +32,8 @@ def find_photographs(catalogue: str | Path, queries: str | Path, masks: str | No
     (known, of_known), (asked, of_asked) = with_facts(known_root, known), with_facts(asked_root, asked)
     asked, left = without_known(asked_root, asked, known_root, known)
     grown, asked, told = split_by_decisions(ledger, asked_root, asked)
-    notes = [*said, *more, *of_known, *of_asked, *left, *ledger.notes(known.identity), *told]
+    lacking = [*facts_nobody_has("catalogue", known), *facts_nobody_has("queries", asked)]
+    notes = [*said, *more, *of_known, *of_asked, *lacking, *left, *ledger.notes(known.identity), *told]
     return Photographs((known_root, known), grown, (asked_root, asked), notes)
 
 
