@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from pathlib import Path
 
 import jaguar_kit
@@ -15,6 +16,7 @@ from jaguar_kit import KitError
 from jaguar_kit_tools.identify import albums, captures, decisions, exports, field_tables
 from jaguar_kit_tools.identify.identify import export_earlier
 from PIL import Image
+from test_room_season import Field, command, said, weights  # noqa: F401 - weights is a fixture
 
 # two stations: A worked from the 1st to the 5th, B from the 3rd to the 6th but for the 4th; nobody passed on the 2nd
 
@@ -201,6 +203,22 @@ def test_what_is_left_out_is_counted_aloud(tmp_path, capsys):
         assert part in (tmp_path / "exports.txt").read_text(encoding="utf-8")
 
 
+def test_where_nobody_is_known_there_is_effort_and_no_capture(tmp_path):
+    rows = [(image, taken, "", "", "") for image, taken, *_ in SEEN]
+    found = written(answers_of(tmp_path, rows=rows))
+    assert "secr: not written: there is no capture" in found["exports.txt"]
+    assert "rmark: not written: there is no capture" in found["exports.txt"]
+    assert found["camtrapr/records.csv"].empty
+    assert set(found["camtrapdp/observations.csv"].observationType) == {"unclassified"}
+    assert len(found["camtrapdp/media.csv"]) == 6
+
+
+def test_where_nothing_is_dated_it_is_one_line(tmp_path):
+    folder = answers_of(tmp_path, None, [(image, "", name, basis, flank) for image, _, name, basis, flank in SEEN])
+    with pytest.raises(KitError, match="no photograph tells a date"):
+        written(folder)
+
+
 @every(
     ("flank", "animals", "said"),
     [
@@ -280,6 +298,7 @@ def test_names_are_plain_and_stay_apart():
         ({"formats": ","}, "--export: ','"),
         ({"formats": "secr", "occasion": 0}, "--occasion: 0"),
         ({"formats": "secr", "zone": "3"}, "--zone: '3'"),
+        ({"formats": "secr", "flank": "rigth"}, "--flank: 'rigth'; did you mean 'right'?"),
     ],
 )
 def test_what_is_asked_for_wrongly_is_one_line(options, part):
@@ -335,9 +354,9 @@ def test_a_camera_that_moved_is_where_it_was_on_the_day():
         columns=cameras.columns
     )
     photographs = pd.DataFrame({"taken": ["2026-05-02 01:00:00", "2026-05-07", "2026-06-01", ""], "camera": "CAM7"})
-    photographs = photographs.assign(image="x/y.jpg", station="", deployment="")
+    photographs = photographs.assign(folder="x", station="", deployment="")
     assert captures.placed(photographs, cameras).station.tolist() == ["A", "B", "", ""]
-    assert captures.placed(photographs.assign(image="D2/y.jpg", camera=""), cameras).station.tolist() == ["B"] * 4
+    assert captures.placed(photographs.assign(folder="x/D2", camera=""), cameras).station.tolist() == ["B"] * 4
 
 
 # capture histories and effort beside the answers
@@ -356,6 +375,60 @@ def test_histories_have_zeros_and_one_card_copied_twice_counts_once(tmp_path):
     assert effort.cameras.tolist() == [1, 2, 1, 2, 2, 1]
     assert effort.named.tolist() == [2, 1, 1, 1, 0, 1]
     assert effort.animals.tolist() == [1, 1, 1, 1, 0, 1]
+
+
+# as a user does it
+
+
+def test_two_weeks_go_out_with_decisions_and_effort_whatever_became_of_the_files(tmp_path, weights, capsys):  # noqa: F811
+    field = Field(tmp_path)
+    cards = "".join(f"d{n},card{n},2026-05-01,2026-05-1{n},-16.5,-56.{n}\n" for n in range(3))
+    (tmp_path / "deployments.csv").write_text("deploymentID,locationID,start,end,latitude,longitude\n" + cards)
+    one, two = tmp_path / "answers1", tmp_path / "answers2"
+    usual = ("--catalogue", field.catalogue, "--queries", field.weeks[0], "--out", one, "--device", "cpu")
+    assert command("--backbone", weights, *usual, "--cameras", tmp_path / "deployments.csv") == 0
+    told = capsys.readouterr().out
+    assert "catalogue: of 16 photographs 16 no date, 16 no place" in told
+    assert not (one / "secr").exists()
+    images = pd.read_csv(one / "answers.csv", encoding="utf-8-sig").image
+    said(one, *((image, "yes", "cat00") for image in images[:3]), (images[4], "new", "Dora"))
+    assert command("--previous", one, "--export", "all", "--occasion", "5") == 0
+    assert "4 photographs of 2 animals are captures" in capsys.readouterr().out
+    histories = (one / "rmark/histories.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.split("\t")[2] for line in histories[1:]] == ["Dora", "cat00"]
+    assert {len(line.split("\t")[0]) for line in histories[1:]} == {3}  # twelve days
+    moved = shutil.copytree(field.weeks[1], tmp_path / "cards of two weeks")
+    for number, image in enumerate(images[:2]):
+        shutil.move(field.weeks[0] / image, moved / f"seen {number}.jpg")
+    assert (
+        command("--previous", one, "--queries", moved, "--out", two, "--export", "rmark,camtrapdp", "--occasion", "5")
+        == 0
+    )
+    told = capsys.readouterr().out
+    assert "4 photographs of 2 animals are captures" in told
+    assert "no station" not in told
+    again = (two / "rmark/histories.txt").read_text(encoding="utf-8").splitlines()
+    assert again == histories
+    effort = pd.read_csv(two / "effort.csv", encoding="utf-8-sig")
+    assert effort.photographs.sum() == len(images) + len(list(field.weeks[1].rglob("*.jpg")))
+    assert len(effort) == 12
+    media = pd.read_csv(two / "camtrapdp/media.csv", dtype=str)
+    assert {"seen 0.jpg", "seen 1.jpg"} <= set(media.fileName)
+    assert set(media.deploymentID) == {"d0", "d1", "d2"}
+
+
+def test_answers_of_an_earlier_version_are_exported(tmp_path):
+    folder = answers_of(tmp_path, None)
+    photographs = captures.read_photographs(folder)
+    asked = photographs[photographs.image.str.contains("A/")]
+    asked[["image", "taken", "camera", "mark"]].to_csv(folder / "answers.csv", index=False, encoding="utf-8-sig")
+    (folder / "photographs.csv").unlink()
+    seen = captures.read_sightings(folder)
+    seen[["identity", "occasion", "taken", "camera", "latitude", "longitude", "image", "basis"]].to_csv(
+        folder / "captures.csv", index=False, encoding="utf-8-sig"
+    )
+    found = written(folder, "camtrapr")
+    assert set(found["camtrapr/operation.csv"].Station) == {"A", "B", "C"}
 
 
 # what comes in

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,8 @@ WHERE = ("taken", "camera", "latitude", "longitude")
 MORE = ("station", "deployment", "flank", "species", "mark")  # of photographs and sightings alike
 COLUMNS = ("identity", "occasion", *WHERE, "image", "basis", *MORE, "probability")
 PHOTOGRAPHS, CAMERAS = "photographs.csv", "cameras.csv"  # kept beside the answers, from week to week
-OF_PHOTOGRAPHS = ("image", *WHERE, *MORE, "encounter", "media")
+OF_PHOTOGRAPHS = ("image", *WHERE, *MORE, "encounter", "media", "folder")
+STAY = ("camera", "station", "deployment", "folder")  # as they were told first: a file may lie elsewhere by now
 SILENCE = 30  # days without a photograph after which a camera is taken not to have worked, where no table tells
 
 # sightings and photographs
@@ -75,11 +76,14 @@ def keep_photographs(out: Path, earlier: Path | None, season: Season, answers: p
 
 
 def one_of_each(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each mark, with what was told last of each fact."""
+    """A row for each mark, with what was told last of each fact, and first of what took it."""
     table = as_text(table)
     table["mark"] = table.mark.where(table.mark != "", "file " + table.image)
-    table = table.replace("", None)
-    return table.groupby("mark", sort=False).last().reset_index().reindex(columns=table.columns).fillna("")
+    lies = [str(PurePosixPath(image.replace("\\", "/")).parent) for image in table.image]
+    table["folder"] = table.folder.where(table.folder != "", lies)
+    groups = table.replace("", None).groupby("mark", sort=False)
+    found = groups.last().assign(**groups[list(STAY)].first())
+    return found.reset_index().reindex(columns=table.columns).fillna("")
 
 
 def read_photographs(folder: Path) -> pd.DataFrame:
@@ -217,7 +221,7 @@ def placed(photographs: pd.DataFrame, cameras: pd.DataFrame) -> pd.DataFrame:
     start, end = cameras.start.to_numpy(str), cameras.end.to_numpy(str)
     found = np.full(len(photographs), -1)
     for at, photograph in enumerate(photographs.itertuples()):
-        folders = photograph.image.replace("\\", "/").split("/")[-2::-1]
+        folders = photograph.folder.split("/")[::-1]
         names = (photograph.deployment, photograph.station, photograph.camera, *folders)
         there = next((rows[name.casefold()] for name in names if name and name.casefold() in rows), [])
         day = photograph.taken[:10]

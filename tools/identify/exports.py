@@ -10,7 +10,7 @@ import re
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,9 @@ from .decisions import FOR_SPREADSHEETS, Ledger
 from .field_tables import read_cameras
 
 # what is asked for
+
+
+FLANKS = ("left", "right", "both")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Export:
                 raise KitError(f"--export: {name!r}; {suggest(name, (*FORMATS, 'all'))}")
         if occasion < 1:
             raise KitError(f"--occasion: {occasion} (expected a number of days, 1 or more)")
+        if flank not in FLANKS:
+            raise KitError(f"--flank: {flank!r}; {suggest(flank, FLANKS)}")
         if zone and not re.fullmatch(r"Z|[+-](0\d|1[0-4]):[0-5]\d", zone):
             raise KitError(f"--zone: {zone!r} (expected what the clocks are apart from UTC, such as -03:00, or Z)")
         return Export(FORMATS if "all" in asked else list(dict.fromkeys(asked)), occasion, flank, catalogue, zone)
@@ -214,6 +219,8 @@ def for_secr(captured: Captured) -> tuple[Tables, list[str]]:
         return {}, [
             f"secr: not written: {len(lacking)} of {len(places)} stations tell no place: {first_few(list(lacking))}"
         ]
+    if captured.captures.empty:
+        return {}, ["secr: not written: there is no capture"]
     seen = captured.captures.drop_duplicates(["identity", "occasion", "station"])
     animals = plain_names(sorted(set(seen.identity)), r"[\s,#;/\"']")
     traps = plain_names(study.stations, r"[\s,#;/\"'_]")
@@ -328,8 +335,8 @@ def record_table(seen: pd.DataFrame) -> pd.DataFrame:
     clock = pd.to_datetime(seen.taken, format="mixed")
     table = pd.DataFrame({"Station": seen.station, "Species": seen.species.where(seen.species != "", "unknown")})
     table["Individual"], table["DateTimeOriginal"] = seen.identity, clock
-    path = seen.image.str.replace("\\", "/", regex=False).str.rpartition("/")
-    table["Directory"], table["FileName"] = path[0].where(path[0] != "", "."), path[2]
+    paths = [PurePosixPath(image.replace("\\", "/")) for image in seen.image]
+    table["Directory"], table["FileName"] = [str(path.parent) for path in paths], [path.name for path in paths]
     table = table.sort_values(["Station", "Species", "Individual", "DateTimeOriginal", "FileName"], ignore_index=True)
     seconds = table.groupby(["Station", "Species", "Individual"]).DateTimeOriginal.diff().dt.total_seconds().fillna(0)
     when = table.DateTimeOriginal
@@ -403,6 +410,8 @@ def for_camtrapdp(captured: Captured) -> tuple[Tables, list[str]]:
     photographs = study.photographs[(study.photographs.row >= 0) & study.photographs.day.notna()].reset_index(drop=True)
     if left := len(study.photographs) - len(photographs):
         notes.append(f"camtrapdp: {left} photographs without a date or a deployment are left out")
+    if bare := int((photographs.taken.str.len() == 10).sum()):
+        notes.append(f"camtrapdp: {bare} photographs tell a day and no time: their time is written as midnight")
     media = media_table(photographs, np.array(own, object)[photographs.row], zone)
     observations = observation_table(photographs, media, captured.sightings)
     tables = {"deployments.csv": deployments[list(DEPLOYMENTS)], "media.csv": media, "observations.csv": observations}
@@ -411,11 +420,12 @@ def for_camtrapdp(captured: Captured) -> tuple[Tables, list[str]]:
 
 def media_table(photographs: pd.DataFrame, deployment: np.ndarray, zone: str) -> pd.DataFrame:
     path = photographs.image.str.replace("\\", "/", regex=False)
+    name = [PurePosixPath(image).name for image in path]
     told = photographs.media.where(~photographs.media.duplicated(keep=False), "")
     table = pd.DataFrame({"mediaID": told.where(told != "", photographs.mark), "deploymentID": deployment})
     clock = photographs.taken.where(photographs.taken.str.len() > 10, photographs.taken + " 00:00:00")
     table["timestamp"] = clock.str.replace(" ", "T", regex=False) + zone
-    table["filePath"], table["filePublic"], table["fileName"] = path, "false", path.str.rpartition("/")[2]
+    table["filePath"], table["filePublic"], table["fileName"] = path, "false", name
     table["fileMediatype"] = [mimetypes.guess_type(name)[0] or "image/jpeg" for name in path]
     return table[list(MEDIA)]
 

@@ -233,9 +233,7 @@ def identify_command(argv: Sequence[str] | None = None) -> int:
         "--export", help="tables for secr,rmark,camtrapr,camtrapdp or all; with --previous alone of that week"
     )
     parser.add_argument("--occasion", type=int, default=1, help="days of an occasion (1)")
-    parser.add_argument(
-        "--flank", choices=("left", "right", "both"), default="both", help="captures of one flank (both)"
-    )
+    parser.add_argument("--flank", default="both", help="captures of one flank: left or right (both)")
     parser.add_argument(
         "--with-catalogue", action="store_true", help="the catalogue's dated photographs are captures too"
     )
