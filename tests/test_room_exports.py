@@ -213,6 +213,13 @@ def test_where_nobody_is_known_there_is_effort_and_no_capture(tmp_path):
     assert len(found["camtrapdp/media.csv"]) == 6
 
 
+def test_where_no_photograph_is_of_a_station_there_is_effort_alone(tmp_path):
+    found = written(answers_of(tmp_path, "station,start,end,latitude,longitude\nX,2026-05-01,2026-05-02,,\n"))
+    assert "0 photographs of 0 animals are captures" in found["exports.txt"]
+    assert found["camtrapr/operation.csv"].to_numpy().tolist() == [["X", "1", "1"]]
+    assert found["camtrapdp/media.csv"].empty
+
+
 def test_where_nothing_is_dated_it_is_one_line(tmp_path):
     folder = answers_of(tmp_path, None, [(image, "", name, basis, flank) for image, _, name, basis, flank in SEEN])
     with pytest.raises(KitError, match="no photograph tells a date"):
@@ -256,6 +263,7 @@ def test_a_clock_that_went_back_does_not_make_years_of_effort(tmp_path):
     found = written(answers_of(tmp_path, None, rows), "rmark")
     assert len(found["rmark/occasions.csv"]) == 7
     assert found["rmark/occasions.csv"].interval.iloc[0] == "9617"
+    assert "26 years apart, from 2000-01-01 00:00:10 (week/A/9.jpg)" in found["exports.txt"]
 
 
 def test_decisions_that_came_later_count(tmp_path):
@@ -517,6 +525,12 @@ def test_metadata_of_wildlife_reid_names_its_test_images_nobody(tmp_path):
     assert table.identity.tolist() == ["a", "b"]
     assert any("1 images name nobody and are left out" in note for note in notes)
     assert albums.with_facts(tmp_path, table)[0].taken.tolist() == ["2021-03-01", "2021-03-02"]
+
+
+def test_a_table_that_names_no_image_is_one_line(tmp_path):
+    text = "Encounter.mediaAsset0,Encounter.mediaAsset1,Encounter.individualID\n,,Ana\n"
+    with pytest.raises(KitError, match=r"Encounter\.mediaAsset0: names no image"):
+        albums.load_catalogue(tables_in(tmp_path, export=text))
 
 
 def test_observations_may_be_named_instead_of_media(tmp_path):

@@ -183,6 +183,12 @@ def notes_on_effort(study: Study, told: bool, export: Export) -> list[str]:
         notes.append(
             f"{undated} of {len(photographs)} photographs tell no date: {few(photographs[photographs.day.isna()])}"
         )
+    if len(study.days) > 2 * 366 and not told:
+        first = photographs.sort_values("day", kind="stable").iloc[0]
+        notes.append(
+            f"photographs are {len(study.days) // 365} years apart, from {first.taken} ({first.image}) on: a camera "
+            "whose clock was set back puts its photographs into other years"
+        )
     if (missing := study.missing).any():
         notes.append(f"{missing.sum()} photographs are of no station of {CAMERAS}: {few(photographs[missing])}")
     if len(occasions) and len(study.days) % export.occasion and occasions["last"].iloc[-1] == study.days[-1]:
@@ -251,8 +257,9 @@ def metres_of(study: Study) -> tuple[pd.DataFrame, str]:
     )
     places = table.groupby("station")[["x", "y", "latitude", "longitude"]].first()
     photographs = study.photographs[study.photographs.row >= 0]
-    of_photographs = photographs[["latitude", "longitude"]].apply(pd.to_numeric, errors="coerce")
-    places = places.fillna(of_photographs.groupby(photographs.station).mean())
+    for name in ("latitude", "longitude"):
+        told = pd.to_numeric(photographs[name], errors="coerce").astype(float)
+        places[name] = places[name].fillna(told.groupby(photographs.station).mean())
     if places.x.notna().all() and places.y.notna().all():
         return places, "as the table of cameras tells them"
     zone = 31 if places.longitude.isna().all() else int((places.longitude.mean() + 180) // 6) % 60 + 1

@@ -98,7 +98,7 @@ def places_of(latitude: pd.Series, longitude: pd.Series) -> tuple[pd.Series, pd.
 # columns, by their names
 
 NAMES = {  # what is told, and the columns that tell it, the surest first
-    "path": ("path", "filepath", "file_path", "image_path", "filename", "file_name", "file", "image"),
+    "path": ("path", "filepath", "file_path", "image_path", "filename", "file_name", "file"),
     "identity": (
         *("identity", "ground_truth", "individualid", "individual_id", "individual"),
         *("encounter.individualid", "markedindividual.individualid"),
@@ -197,7 +197,7 @@ def read_field_table(path: Path) -> tuple[pd.DataFrame, str, list[str]]:
         blank = sheet.table.apply(lambda column: column.str.strip().str.lower().isin(ABSENT))
         sheet.table = sheet.table.mask(blank, "")
     if kind == "Wildbook":
-        spread_assets(sheet)
+        spread_assets(sheet, path)
     told = roles_of(sheet, path)
     kept = [name for name in sheet.table if name not in told and name not in sheet.used]
     rest = sheet.table[kept].rename(columns={name: name if name in ALSO_USED else sheet.spelled[name] for name in kept})
@@ -243,7 +243,7 @@ def join_observations(sheet: Sheet, folder: Path) -> None:
                     sheet.table.loc[inside, column] = getattr(row, column)
 
 
-def spread_assets(sheet: Sheet) -> None:
+def spread_assets(sheet: Sheet, path: Path) -> None:
     """Gives each image of Wildbook's encounters a row of its own, and date, species and encounter a column each."""
     table = sheet.table.reset_index(drop=True)
     assets = {name: int(found[1]) for name in table if (found := ASSET.fullmatch(name))}
@@ -260,6 +260,8 @@ def spread_assets(sheet: Sheet) -> None:
     sheet.used |= set(assets) | {v for number in assets.values() for v in viewpoint_names(number) if v in table}
     spread = pd.concat(parts, ignore_index=True).sort_values("row", kind="stable")
     spread = spread[spread.path != ""].reset_index(drop=True)
+    if spread.empty:
+        raise KitError(f"{path}: {sheet.spelled[next(iter(assets))]}: names no image")
     sheet.spelled |= {"path": sheet.spelled[next(iter(assets))], "flank": "viewpoint"}
     if len(assets) > 1 and "encounter.catalognumber" not in spread:
         spread["encounter"] = [f"row {number + 2}" for number in spread.row]
