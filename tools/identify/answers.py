@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaguar_kit import cut_batches, rows_at_a_time
+from jaguar_kit import clean_label, cut_batches, rows_at_a_time
 
 from .confidence import FRESH, LOOK, SURE, Odds
-from .decisions import Ledger
+from .decisions import Decisions
 from .grouping import MOST_GROUPED, grouped
 from .season import Season
 
@@ -20,14 +20,14 @@ Pictures = list[list[list[int]]]  # for each photograph and candidate: images of
 
 
 def answer_table(
-    season: Season, odds: Odds | None, ledger: Ledger, sure: float, fresh: float, weak: bool
+    season: Season, odds: Odds | None, decisions: Decisions, sure: float, fresh: float, weak: bool
 ) -> tuple[pd.DataFrame, Pictures]:
     """A row for each photograph, and for each of its candidates the images of the catalogue that are most like it.
 
     Whom somebody ruled out is no candidate. A species that the tables tell is kept to.
     """
     table, known = season.new.table, season.known
-    ranked = rank_animals(season, ledger)
+    ranked = rank_animals(season, decisions)
     names, pictures = ranked.names, ranked.pictures
     probability, strange = probabilities(ranked.score, odds)
     kind = np.full(len(table), LOOK, object)
@@ -43,7 +43,7 @@ def answer_table(
     answers["group"], answers["group_probability"] = "", math.nan
     rows = np.flatnonzero(kind == FRESH)
     if odds and len(rows) <= MOST_GROUPED:
-        groups, shares = grouped(season, rows, odds, ledger)
+        groups, shares = grouped(season, rows, odds, decisions)
         answers.loc[rows, "group"], answers.loc[rows, "group_probability"] = groups, shares
     answers = answers.assign(**candidate_columns(ranked, probability, known.path.to_numpy(str)))
     for column in ("taken", "camera", "mark"):
@@ -75,14 +75,14 @@ class Ranked:
         return np.where(np.isfinite(self.score), self.animals[self.top], "")
 
 
-def rank_animals(season: Season, ledger: Ledger) -> Ranked:
+def rank_animals(season: Season, decisions: Decisions) -> Ranked:
     """Compares all photographs with the catalogue, a batch at a time."""
     table, identity = season.new.table, season.known.identity.to_numpy(str)
     animals = np.unique(identity)
     best = np.full((len(table), len(animals)), -np.inf)
     pictures: Pictures = []
     members = [np.flatnonzero(identity == name) for name in animals]
-    out = np.array([[name in ledger.rejected.get(mark, ()) for name in animals] for mark in table.mark])
+    out = np.array([[name in decisions.rejected.get(mark, ()) for name in animals] for mark in table.mark])
     top = np.empty((len(table), min(CANDIDATES, len(animals))), int)
     for rows in cut_batches(np.arange(len(table)), rows_at_a_time(len(identity))):
         similarity = within_species(season, rows)
@@ -99,7 +99,8 @@ def within_species(season: Season, rows: np.ndarray) -> np.ndarray:
     asked, known = season.new.table, season.known
     similarity = season.among_known(rows).astype(np.float64)
     if "species" in asked and "species" in known:
-        own, there = asked.species.to_numpy(str)[rows, None], known.species.to_numpy(str)
+        own, there = (table.species.map(clean_label).str.casefold().to_numpy(str) for table in (asked, known))
+        own = own[rows, None]
         similarity[(own != there) & (own != "") & (there != "")] = -np.inf
     return similarity
 

@@ -1,115 +1,299 @@
-"""What people decided about photographs, from one week to the next: files of decisions, merged, and never lost."""
+"""What people decided about photographs and individuals: files of decisions, merged, and never lost."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jaguar_kit import KitError, clean_label, damaged, first_few, read_record, read_table, suggest, write_table
+from jaguar_kit import NEW, KitError, clean_label, damaged, first_few, read_record, read_table, suggest, write_table
 
 COLUMNS = ("mark", "image", "root", "decision", "identity", "by", "time")
 KINDS = ("yes", "no", "new", "skip", "undo")  # yes: it is `identity`; no: it is not; new: a new animal, `identity`
 MARK = re.compile(r"[0-9a-f]{16}")
 PHOTO = "photo:"  # before the mark of another photograph, where a decision is about two of them and no name
 FOR_SPREADSHEETS = "utf-8-sig"  # with the mark by which they know UTF-8
-SETTINGS, HISTORY = "identify.json", "history.csv"
+SETTINGS, HISTORY, INDIVIDUALS = "identify.json", "history.csv", "individuals.csv"
 KINDS_OF_SETTINGS = {"weights": str, "backbone": str, "catalogue": str, "queries": str, "local": bool, "sure": float}
-KINDS_OF_SETTINGS |= {"new": float, "share_new": float}
+KINDS_OF_SETTINGS |= {"new": float, "share_new": float, "root": str, "previous": str, "week": int, "closed": bool}
+KINDS_OF_SETTINGS |= {"tables": list}
+OWN_TABLES = {f"{name}.csv" for name in ("answers", "catalogue", "captures", "capture_history", "effort", "ledger")}
+OWN_TABLES |= {HISTORY, INDIVIDUALS, "open.csv"}
+
+# files
+
+
+def read_written(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """A CSV of these columns, empty where it is a header alone; with semicolons, as some spreadsheets save it, too."""
+    start = path.read_bytes()[:2000].decode("utf-8-sig", "replace") if path.is_file() else ""
+    header = re.split("[\r\n]", start, maxsplit=1)[0]
+    separator = ";" if header.count(";") > header.count(",") else ","
+    names = [name.strip(' "').lower() for name in header.split(separator)]
+    if start.strip() == header.strip() and set(columns) <= set(names):
+        return pd.DataFrame(columns=names, dtype=str)
+    table = read_table(path, (), separator=separator).fillna("").astype(str)
+    return table.rename(columns=lambda name: str(name).strip().lower())
 
 
 def read_decisions(path: Path) -> pd.DataFrame:
     """A file of decisions as the page exports it; KitError names the line that is none."""
-    if path.is_file() and path.stat().st_size < 1000:
-        header = path.read_text(encoding="utf-8-sig", errors="replace").strip()
-        if sorted(name.strip(' "') for name in re.split("[,;]", header)) == sorted(COLUMNS):
-            return pd.DataFrame(columns=list(COLUMNS), dtype=str)  # a header alone: nothing was decided yet
-    with_semicolons = path.is_file() and path.read_bytes()[:200].lstrip(b"\xef\xbb\xbf").lstrip(b'"').startswith(
-        (b"mark;", b'mark";')
-    )
-    table = read_table(path, (), separator=";" if with_semicolons else ",")  # as some spreadsheets save it
-    table = table.rename(columns=str.strip)
+    table = read_written(path, COLUMNS)
     missing = [name for name in COLUMNS if name not in table]
     if missing:
         raise KitError(
             f"{path}: column {missing[0]!r} is missing (expected a file that the page exported: {','.join(COLUMNS)})"
         )
-    table = table[list(COLUMNS)].fillna("").astype(str)
+    table = table[list(COLUMNS)].copy()
     table["identity"] = table.identity.map(clean_label)
     table["by"] = table.by.str.strip().where(table.by.str.strip() != "", f"({path.name})")  # nobody is everybody
     for number, row in enumerate(table.itertuples(), 2):
-        if not any((row.mark, row.image, row.decision, row.identity)):
-            continue
-        if row.decision not in KINDS:
-            raise KitError(f"{path}: line {number}: decision: {row.decision!r}; {suggest(row.decision, KINDS)}")
-        if not MARK.fullmatch(row.mark):
-            raise KitError(
-                f"{path}: line {number}: mark: {row.mark!r} is none (expected 16 letters and digits; a spreadsheet "
-                "that saved this file may have changed it: export it again)"
-            )
-        if row.decision in ("yes", "no", "new") and not row.identity:
-            raise KitError(f"{path}: line {number}: identity: is empty (expected a name with {row.decision!r})")
+        if any((row.mark, row.image, row.decision, row.identity)):
+            check_decision(row, f"{path}: line {number}")
     return table[table.mark != ""].reset_index(drop=True)
+
+
+def check_decision(row: Any, where: str) -> None:
+    """KitError where a row of a file of decisions says nothing that can be meant."""
+    if row.decision not in KINDS:
+        raise KitError(f"{where}: decision: {row.decision!r}; {suggest(row.decision, KINDS)}")
+    if not MARK.fullmatch(row.mark):
+        raise KitError(
+            f"{where}: mark: {row.mark!r} is none (expected 16 letters and digits; a spreadsheet "
+            "that saved this file may have changed it: export it again)"
+        )
+    if row.decision not in ("yes", "no", "new"):
+        return
+    if not row.identity:
+        raise KitError(f"{where}: identity: is empty (expected a name with {row.decision!r})")
+    other = row.identity.removeprefix(PHOTO)
+    if row.decision != "new" and other != row.identity and MARK.fullmatch(other):
+        if other == row.mark:
+            raise KitError(f"{where}: identity: {row.identity!r} is the photograph itself (expected another one)")
+        return
+    check_name(row.identity, f"{where}: identity")
+
+
+def check_name(name: str, where: str) -> None:
+    """KitError where an individual may not be called so."""
+    if not name:
+        raise KitError(f"{where}: is empty (expected a name)")
+    if name.casefold().startswith(PHOTO) or name.casefold() == NEW:
+        raise KitError(f"{where}: {name!r} is no name of an individual (expected one that means nothing else here)")
 
 
 def write_decisions(path: Path, table: pd.DataFrame) -> None:
     write_table(path, table[list(COLUMNS)], FOR_SPREADSHEETS)
 
 
-@dataclass(frozen=True, eq=False)
-class Ledger:
-    """All decisions so far, a row for each, of everybody and every week."""
+def read_folder(folder: Path, own: Iterable[str] = ()) -> tuple[pd.DataFrame, list[str]]:
+    """The decisions in a folder of answers: of its history, and of every file that holds some, whatever it is called.
 
-    rows: pd.DataFrame
+    own: names of further tables that the kit wrote there. Returns what is to be said of other files, too.
+    """
+    tables, notes = [Decisions.none().rows[list(COLUMNS)]], []
+    if (folder / HISTORY).exists():
+        tables.append(read_decisions(folder / HISTORY))
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        name, suffix = path.name.lower(), path.suffix.lower()
+        if name in OWN_TABLES or name.startswith("."):
+            continue
+        if suffix == ".csv":
+            start = path.read_bytes()[:2000] if path.is_file() else b""
+            header = start.decode("utf-8-sig", "replace").lower().partition("\n")[0]
+            if "decision" in name or "decision" in re.findall(r"\w+", header):
+                tables.append(read_decisions(path))
+            elif path.name not in own:
+                wanted = f"a file that the page exported: {','.join(COLUMNS)}"
+                notes.append(f"{path} is no file of decisions and is not read (expected {wanted})")
+        elif suffix in (".xlsx", ".xls", ".ods", ".tsv", ".numbers") or ("decision" in name and path.is_file()):
+            notes.append(f"{path} is no CSV and is not read (expected a file that the page exported)")
+    return pd.concat(tables, ignore_index=True), notes
+
+
+# what individuals are called
+
+ACTS = ("rename", "merge", "split")
+
+
+@dataclass(frozen=True)
+class Act:
+    """An individual was renamed, merged into another, or some of its pictures became another."""
+
+    week: int  # names said until then are meant
+    kind: str
+    name: str
+    to: str
+    marks: frozenset[str] = frozenset()  # of the pictures, where it was split
+
+
+@dataclass(frozen=True)
+class Names:
+    """What individuals are called now, after some of them were renamed, merged or split."""
+
+    acts: tuple[Act, ...] = ()  # in their order
+
+    def at(self, name: str, mark: str = "", said: int = 0, week: float = float("inf")) -> str:
+        """What the animal on a picture, who was called so in the week `said`, was called in another."""
+        for act in self.acts:
+            if said <= act.week < week and act.name == name and (act.kind != "split" or mark in act.marks):
+                name = act.to
+        return name
+
+
+def read_individuals(path: Path) -> pd.DataFrame:
+    """A file of renamed, merged and split individuals: action, from, to, marks (of the pictures that are split off).
+
+    by and time may be told too. KitError names the line that can't be meant.
+    """
+    needed = ("action", "from", "to", "marks")
+    table = read_written(path, needed)
+    if missing := [name for name in needed[:3] if name not in table]:
+        raise KitError(f"{path}: column {missing[0]!r} is missing (expected {','.join(needed)})")
+    table = table.reindex(columns=[*needed, "by", "time"], fill_value="")
+    rows = []
+    for number, row in enumerate(table.to_dict("records"), 2):
+        told = {key: clean_label(value) for key, value in row.items()}
+        if not any(told.values()):
+            continue
+        where = f"{path}: line {number}"
+        told["action"] = told["action"].lower()
+        if told["action"] not in ACTS:
+            raise KitError(f"{where}: action: {row['action']!r}; {suggest(told['action'], ACTS)}")
+        for key in ("from", "to"):
+            check_name(told[key], f"{where}: {key}")
+        if told["from"] == told["to"]:
+            raise KitError(f"{where}: to: {told['to']!r} is the name itself (expected another one)")
+        marks = re.findall(r"[^\s;,]+", told["marks"])
+        if strange := [mark for mark in marks if not MARK.fullmatch(mark)]:
+            raise KitError(f"{where}: marks: {strange[0]!r} is none (expected marks as in captures.csv)")
+        if (told["action"] == "split") != bool(marks):
+            wanted = (
+                "marks of the pictures that are another individual" if not marks else f"none with {told['action']!r}"
+            )
+            raise KitError(f"{where}: marks: {told['marks']!r} (expected {wanted})")
+        rows.append({**told, "marks": tuple(dict.fromkeys(marks)), "where": where})
+    return pd.DataFrame(rows, columns=[*needed, "by", "time", "where"])
+
+
+# what all of it comes to
+
+
+@dataclass
+class Word:
+    """What one person holds of one photograph."""
+
+    name: str = ""
+    week: int = 0  # when it was called so
+    row: int = -1  # of the table
+    ruled_out: dict[str, int] = field(default_factory=dict)  # names, and when they were said
+    skipped: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Decisions:
+    """All decisions so far, a row for each, of everybody and every week, in the order of their time."""
+
+    rows: pd.DataFrame  # COLUMNS, and the week of the page
+    names: Names = Names()
 
     @staticmethod
-    def read(previous: Path | None, more: Sequence[Path] = ()) -> Ledger:
-        """Those of an earlier folder of answers (its history, and every decisions*.csv in it) and of further files."""
-        files = [] if previous is None else [previous / HISTORY, *sorted(previous.glob("*decisions*.csv"))]
-        found = [read_decisions(path) for path in files if path.name != HISTORY or os.path.lexists(path)]
-        found += [read_decisions(path) for path in more]
-        table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(COLUMNS), dtype=str)
-        return Ledger(table.drop_duplicates().sort_values("time", kind="stable").reset_index(drop=True))
+    def none() -> Decisions:
+        return Decisions(pd.DataFrame(columns=[*COLUMNS, "week"], dtype=str))
+
+    @staticmethod
+    def read(folder: Path) -> Decisions:
+        """Those that lie in one folder of answers."""
+        table = read_folder(folder)[0]
+        return Decisions(table.drop_duplicates().sort_values("time", kind="stable").reset_index(drop=True))
+
+    def _told(self) -> Iterator[tuple[int, Any, int]]:
+        weeks = self.rows.week.astype(int) if "week" in self.rows else [0] * len(self.rows)
+        return zip(range(len(self.rows)), self.rows.itertuples(), weeks)
+
+    @cached_property
+    def words(self) -> dict[str, dict[str, Word]]:
+        """By mark and person, the last word of each; names as they are called now."""
+        told: dict[str, dict[str, Word]] = {}
+        for number, row, week in self._told():
+            if row.identity.startswith(PHOTO):
+                continue
+            people = told.setdefault(row.mark, {})
+            own = people.setdefault(row.by, Word())
+            if row.decision in ("yes", "new"):
+                own.name, own.week, own.row, own.skipped = row.identity, week, number, False
+                own.ruled_out.pop(row.identity, None)
+            elif row.decision == "no":
+                if own.name and self.names.at(own.name, row.mark, own.week, week) == row.identity:
+                    own.name = ""  # thought again
+                own.ruled_out[row.identity] = week
+            elif row.decision == "skip":
+                own.name, own.skipped = "", True
+            else:
+                people[row.by] = Word()
+        for mark, people in told.items():
+            for own in people.values():
+                own.name = self.names.at(own.name, mark, own.week)
+                own.ruled_out = {self.names.at(name, mark, week): week for name, week in own.ruled_out.items()}
+                own.ruled_out.pop(own.name, None)  # who were two names once
+        return told
+
+    @cached_property
+    def _verdicts(self) -> dict[str, str | None]:
+        """By mark, the name that more people hold than speak against it; None where they have come to no end."""
+        found: dict[str, str | None] = {}
+        for mark, people in self.words.items():
+            held = Counter(own.name for own in people.values() if own.name)
+            against = {
+                name: sum(name in own.ruled_out or own.name not in ("", name) for own in people.values())
+                for name in held
+            }
+            agreed = [name for name in held if held[name] > against[name]]
+            outvoted = len(held) == 1 and not agreed and all(against[name] > held[name] for name in held)
+            if held and not outvoted:
+                found[mark] = agreed[0] if agreed else None
+        return found
 
     @cached_property
     def last(self) -> pd.DataFrame:
-        """The last word of each person on each photograph, yes or new with a name, unless it was undone or skipped."""
-        names = (self.rows.decision != "no") & ~self.rows.identity.str.startswith(PHOTO)
-        final = self.rows[names].drop_duplicates(["mark", "by"], keep="last")
-        return final[final.decision.isin(("yes", "new"))]
+        """The last word of each person on each photograph, yes or new with a name, unless it was taken back."""
+        held = {own.row: own.name for people in self.words.values() for own in people.values() if own.name}
+        rows = sorted(held)
+        return self.rows.iloc[rows].assign(identity=[held[row] for row in rows])
 
     @cached_property
     def disputed(self) -> set[str]:
-        """Marks of photographs that people name differently; they are asked for again."""
-        names = self.last.groupby("mark").identity.nunique()
-        return set(names.index[names > 1])
+        """Marks of photographs that people name differently, or one as another says it is not."""
+        return {mark for mark, name in self._verdicts.items() if name is None}
+
+    @cached_property
+    def skipped(self) -> set[str]:
+        """Marks of photographs that somebody could not tell, and nobody else did."""
+        return {
+            mark
+            for mark, people in self.words.items()
+            if mark not in self._verdicts and any(own.skipped for own in people.values())
+        }
 
     @cached_property
     def named(self) -> pd.DataFrame:
-        """A row for each photograph that has a name that nobody disputes."""
-        return self.last[~self.last.mark.isin(self.disputed)].drop_duplicates("mark").reset_index(drop=True)
+        """A row for each photograph that has a name, the last that says so."""
+        agreed = self.last[self.last.identity == self.last.mark.map(self._verdicts)]
+        return agreed.drop_duplicates("mark", keep="last").reset_index(drop=True)
 
     @cached_property
     def rejected(self) -> dict[str, set[str]]:
-        """By mark, whom a photograph does not show, as somebody said after their last undo of it."""
-        told: dict[tuple[str, str], set[str]] = {}
-        for row in self.rows.itertuples():
-            own = told.setdefault((row.mark, row.by), set())
-            if row.decision == "no":
-                own.add(row.identity)
-            elif row.decision == "undo":
-                own.clear()
-            elif row.decision in ("yes", "new"):
-                own.discard(row.identity)
+        """By mark, whom a photograph does not show, as more people say than hold the contrary."""
         found: dict[str, set[str]] = {}
-        for (mark, _), names in told.items():
-            if names:
-                found.setdefault(mark, set()).update(names)
+        for mark, people in self.words.items():
+            out = Counter(name for own in people.values() for name in own.ruled_out)
+            held = Counter(own.name for own in people.values())
+            if names := {name for name, count in out.items() if count > held[name]}:
+                found[mark] = names
         return found
 
     def links(self, decision: str) -> list[tuple[str, str]]:
@@ -124,22 +308,42 @@ class Ledger:
 
     def notes(self, known: Iterable[str]) -> list[str]:
         """What is to be said of these decisions beside a catalogue of `known` individuals."""
-        said, last = [], self.last
-        strange = last[(last.decision == "yes") & ~last.identity.isin({*known, *last.identity[last.decision == "new"]})]
+        said, last, known = [], self.last, set(known)
+        fresh = last[last.decision == "new"]
+        strange = last[(last.decision == "yes") & ~last.identity.isin({*known, *fresh.identity})]
         if len(strange):
             names = first_few(sorted(set(strange.identity)))
             said.append(
                 f"{strange.mark.nunique()} photographs are confirmed as somebody whom the catalogue lacks: {names}"
             )
-        several = last[last.decision == "new"].groupby("identity").by.nunique()
+        several = fresh.groupby("identity").by.nunique()
         if len(several := several[several > 1]):
             said.append(f"{len(several)} new animals were named by several people: {first_few(list(several.index))}")
+        if len(old := fresh[fresh.identity.isin(known)]):
+            names = first_few(sorted(set(old.identity)))
+            said.append(f"{old.mark.nunique()} photographs are called new under a name of the catalogue: {names}")
         if self.disputed:
             images = self.rows[self.rows.mark.isin(self.disputed)].drop_duplicates("mark").image
             said.append(
                 f"{len(self.disputed)} photographs are named differently, and asked for again: {first_few(images)}"
             )
-        return said
+        return [*said, *alike_names({*known, *last.identity})]
+
+
+Ledger = Decisions  # as photographs.py calls it
+
+
+def alike_names(names: Iterable[str]) -> list[str]:
+    """What is to be said of names that differ by capitals alone."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        groups.setdefault(name.casefold(), []).append(name)
+    return [
+        f"{' and '.join(map(repr, group))} are taken for different animals; if they are one, "
+        f"put merge,{group[1]},{group[0]}, into {INDIVIDUALS}"
+        for group in groups.values()
+        if len(group) > 1
+    ]
 
 
 def earlier_settings(previous: Path | None) -> dict[str, Any]:

@@ -10,20 +10,20 @@ import pandas as pd
 
 from ..experiments.analysis import connected_groups
 from .confidence import Odds
-from .decisions import Ledger
+from .decisions import Decisions
 from .season import Season
 
 MOST_GROUPED = 5000  # new ones that are compared with each other
 
 
-def grouped(season: Season, rows: np.ndarray, odds: Odds, ledger: Ledger) -> tuple[list[str], np.ndarray]:
+def grouped(season: Season, rows: np.ndarray, odds: Odds, decisions: Decisions) -> tuple[list[str], np.ndarray]:
     """The groups of new animals among photographs, and how probable it is that two of a group show one."""
     among = odds.of_right(season.among_new(rows)) if len(rows) else np.zeros((0, 0))
     place = {mark: i for i, mark in enumerate(season.new.table.mark.to_numpy()[rows])}
     met = season.encounters[rows]
     must = [(i, j) for i, j in np.argwhere(met[:, None] == met) if i < j]
-    must += [(place[a], place[b]) for a, b in ledger.links("yes") if a in place and b in place]
-    cannot = [(place[a], place[b]) for a, b in ledger.links("no") if a in place and b in place]
+    must += [(place[a], place[b]) for a, b in decisions.links("yes") if a in place and b in place]
+    cannot = [(place[a], place[b]) for a, b in decisions.links("no") if a in place and b in place]
     names = group_new(among, 0.5, must, cannot)
     shares = np.full(len(rows), math.nan)
     for name in set(names) - {""}:

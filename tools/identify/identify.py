@@ -2,7 +2,8 @@
 
 `identify` goes from folders to answers, a step after the other:
 
-    photographs.py   finds the photographs (field_tables.py), and grows the catalogue by decisions (decisions.py)
+    photographs.py   finds the photographs (field_tables.py)
+    ledger.py        knows those of earlier weeks again, and what people said of them (decisions.py)
     season.py        embeds them (albums.py), finds encounters (encounters.py), matches spots (likeness.py)
     trust.py         fits on the catalogue how probable a name is (confidence.py)
     answers.py       ranks the animals for each photograph, and groups those that are new (grouping.py)
@@ -31,6 +32,7 @@ from jaguar_kit import (
     echo,
     known_backbone,
     load_weights,
+    only_one,
     pick_device,
     recipe_from_dict,
     refuse_other_contents,
@@ -39,13 +41,14 @@ from jaguar_kit import (
 
 from .answers import answer_table
 from .captures import keep_photographs
-from .decisions import Ledger, earlier_settings
+from .decisions import SETTINGS, Decisions, earlier_settings
 from .exports import Export, export_tables, keep_cameras
 from .field_tables import read_cameras
+from .ledger import open_ledger, take_up
 from .photographs import find_photographs
 from .season import read_season
 from .trust import trust_in
-from .writing import write_season
+from .writing import closing_lines, write_close, write_season
 
 
 def identify(
@@ -78,35 +81,66 @@ def identify(
     image photographs are ranked, and nothing is claimed. Returns the answers, a row for each photograph.
     """
     out, begun = Path(out), time.time()
-    refuse_answers(out)
-    if cameras is not None:
-        read_cameras(Path(cameras))  # what is wrong there is told before any work
-    earlier = Path(previous) if previous is not None else None
-    model = {} if weights is None and backbone is None else {"weights": weights, "backbone": backbone}
-    given = {"catalogue": catalogue, "queries": queries, "local": local, "sure": sure, "new": fresh}
-    chosen = settled({**given, "share_new": share_new}, model, earlier_settings(earlier))
-    device = pick_device(device)
-    recipe, identities = model_of(chosen["weights"], chosen["backbone"])
-    ledger = Ledger.read(earlier, [Path(path) for path in decisions])
-    photographs = find_photographs(chosen["catalogue"], chosen["queries"], recipe.data.masks, ledger)
-    for note in photographs.notes:
-        echo(f"  note: {note}")
-    season = read_season(recipe, photographs, chosen["local"], device)
-    if season.known.identity.nunique() < 2:
-        only = season.known.identity.iloc[0]
-        raise KitError(f"{chosen['catalogue']}: only {only!r} can be read (expected two identities or more)")
-    trust = trust_in(season, identities, ledger, chosen)
-    answers, pictures = answer_table(season, trust.odds, ledger, chosen["sure"], chosen["new"], trust.weak)
-    headline = trust.headline(answers)
-    claim(out, ANSWERS)
-    settings = settings_to_keep(chosen, photographs.asked[0], earlier)
-    keep_cameras(out, cameras, earlier)
-    keep_photographs(out, earlier, season, answers)
-    written = write_season(out, season, trust, headline, answers, pictures, ledger, settings, photographs.notes)
-    tell_end(headline, written, (time.time() - begun) / max(len(answers), 1))
-    if export:
-        tell_written(export_tables(out, export))
-    return answers
+    with only_one(out.resolve()):
+        refuse_answers(out)
+        if cameras is not None:
+            read_cameras(Path(cameras))  # what is wrong there is told before any work
+        earlier = Path(previous) if previous is not None else None
+        model = {} if weights is None and backbone is None else {"weights": weights, "backbone": backbone}
+        given = {"catalogue": catalogue, "queries": queries, "local": local, "sure": sure, "new": fresh}
+        chosen = settled({**given, "share_new": share_new}, model, earlier_settings(earlier))
+        device = pick_device(device)
+        recipe, identities = model_of(chosen["weights"], chosen["backbone"])
+        ledger, said = open_ledger(earlier, [Path(path) for path in decisions], out)
+        photographs = find_photographs(chosen["catalogue"], chosen["queries"], recipe.data.masks, Decisions.none())
+        ledger, photographs = take_up(ledger, photographs)
+        notes = [*said, *photographs.notes]
+        for note in notes:
+            echo(f"  note: {note}")
+        season = read_season(recipe, photographs, chosen["local"], device)
+        if season.known.identity.nunique() < 2:
+            only = season.known.identity.iloc[0]
+            raise KitError(f"{chosen['catalogue']}: only {only!r} can be read (expected two identities or more)")
+        trust = trust_in(season, identities, ledger.decisions, chosen)
+        answers, pictures = answer_table(
+            season, trust.odds, ledger.decisions, chosen["sure"], chosen["new"], trust.weak
+        )
+        before = ledger.sure
+        ledger = ledger.with_season(season, answers)
+        notes += ledger.notes_since(before)
+        headline = trust.headline(answers)
+        claim(out, ANSWERS)
+        settings = settings_to_keep(chosen, photographs.asked[0], earlier, ledger.week)
+        keep_cameras(out, cameras, earlier)
+        keep_photographs(out, earlier, season, answers)
+        written = write_season(out, season, trust, headline, answers, pictures, ledger, settings, notes)
+        tell_end(headline, written, (time.time() - begun) / max(len(answers), 1))
+        if export:
+            tell_written(export_tables(out, export))
+        return answers
+
+
+def close_season(
+    previous: str | Path, out: str | Path = "season", decisions: Sequence[str | Path] = ()
+) -> pd.DataFrame:
+    """Takes the last decisions in, without new photographs, and writes the tables and the report of all weeks.
+
+    previous: the last folder of answers; decisions: files of decisions that lie elsewhere. Returns the sightings.
+    """
+    out, earlier = Path(out), Path(previous)
+    with only_one(out.resolve()):
+        refuse_answers(out)
+        before = earlier_settings(earlier)
+        ledger, notes = open_ledger(earlier, [Path(path) for path in decisions], out)
+        notes += ledger.decisions.notes(ledger.catalogue.values())
+        for note in notes:
+            echo(f"  note: {note}")
+        claim(out, ANSWERS)
+        settings = {**before, "jaguar_kit": __version__, "previous": str(earlier.resolve())}
+        written = write_close(out, ledger, {**settings, "week": ledger.week, "closed": True}, notes)
+    for line in (*closing_lines(ledger), *(f"wrote {path}" for path in written)):
+        echo(f"  {line}")
+    return ledger.sightings
 
 
 def export_earlier(
@@ -116,7 +150,8 @@ def export_earlier(
     earlier = Path(previous)
     earlier_settings(earlier)  # refuses what is no folder of answers
     keep_cameras(earlier, cameras, None)
-    written = export_tables(earlier, export, Ledger.read(earlier, [Path(path) for path in decisions]))
+    ledger, _ = open_ledger(earlier, [Path(path) for path in decisions], earlier)
+    written = export_tables(earlier, export, ledger.decisions)
     tell_written(written)
     return written
 
@@ -126,7 +161,7 @@ def export_earlier(
 
 def refuse_answers(out: Path) -> None:
     """Refuses a folder that holds answers already, or anything else."""
-    if (out / "answers.csv").exists():
+    if (out / "answers.csv").exists() or ((out / SETTINGS).is_file() and earlier_settings(out).get("closed")):
         raise KitError(f"{out}: holds answers already; choose a new --out, so that nothing is overwritten")
     refuse_other_contents(out, ANSWERS)
 
@@ -181,10 +216,10 @@ def check_is_run(folder: Path) -> None:
 # what is told at the end
 
 
-def settings_to_keep(chosen: Mapping[str, Any], root: Path, earlier: Path | None) -> dict[str, Any]:
+def settings_to_keep(chosen: Mapping[str, Any], root: Path, earlier: Path | None, week: int) -> dict[str, Any]:
     """What the next week goes on with: all settings, with folders that hold from anywhere; root: of the photographs."""
     paths = {key: None if chosen[key] is None else str(Path(chosen[key]).resolve()) for key in ("weights", *FOLDERS)}
-    settings = {"jaguar_kit": __version__, **chosen, **paths, "root": str(root.resolve())}
+    settings = {"jaguar_kit": __version__, **chosen, **paths, "root": str(root.resolve()), "week": week}
     return {**settings, "previous": None if earlier is None else str(earlier.resolve())}
 
 
@@ -220,6 +255,9 @@ def identify_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--decisions", nargs="*", default=[], metavar="CSV", help="further files that the page exported"
     )
+    parser.add_argument(
+        "--close", action="store_true", help="takes the last decisions of --previous in, without new photographs"
+    )
     parser.add_argument("--sure", type=float, help="least probability of a sure name (0.95)")
     parser.add_argument("--new", type=float, help="least probability of a new animal (0.75)")
     parser.add_argument(
@@ -247,8 +285,24 @@ def identify_command(argv: Sequence[str] | None = None) -> int:
         return 0
     if given.out is None:
         raise KitError("--out: is missing (expected a new folder for the answers)")
+    if given.close:
+        check_close(given)
+        close_season(given.previous, given.out, given.decisions)
+        return 0
     identify(
         given.weights, given.catalogue, given.queries, given.out, given.device, given.backbone, given.local,
         given.sure, given.new, given.share_new, given.previous, given.decisions, given.cameras, export,
     )  # fmt: skip
     return 0
+
+
+def check_close(given: argparse.Namespace) -> None:
+    """Refuses what has no meaning where a season is closed."""
+    if given.previous is None:
+        raise KitError("--previous: is missing (expected the last folder of answers with --close)")
+    for name in ("weights", "backbone", "local", "catalogue", "queries", "sure", "new", "share_new"):
+        if getattr(given, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise KitError(
+                f"{option}: {getattr(given, name)} (expected nothing with --close, which asks for no photograph)"
+            )

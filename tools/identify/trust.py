@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .confidence import FRESH, LOOK, SURE, Odds, catalogue_guesses, expected_right, too_weak
-from .decisions import Ledger
+from .decisions import Decisions
 from .season import Season
 
 LEAST_DECIDED = 20  # decisions by which the share of new animals is told
@@ -81,10 +81,10 @@ class Trust:
         return said
 
 
-def trust_in(season: Season, identities: set[str], ledger: Ledger, chosen: Mapping[str, Any]) -> Trust:
+def trust_in(season: Season, identities: set[str], decisions: Decisions, chosen: Mapping[str, Any]) -> Trust:
     """Fits confidence on the catalogue, where any animal has two images of it; identities: whom the weights know."""
-    table, (share, words) = season.known, share_of_new(ledger, chosen["share_new"])
-    guesses, fitted_on, odds, ruled_out = None, "", None, rejected_guesses(season, ledger)
+    table, (share, words) = season.known, share_of_new(decisions, chosen["share_new"])
+    guesses, fitted_on, odds, ruled_out = None, "", None, rejected_guesses(season, decisions)
     if not (single := not table.identity.duplicated().any()):
         guesses, fitted_on = catalogue_guesses(chosen["weights"], table, season.known_met, season.likeness, identities)
         odds = Odds.of(guesses, share, ruled_out)
@@ -92,13 +92,13 @@ def trust_in(season: Season, identities: set[str], ledger: Ledger, chosen: Mappi
     return Trust(guesses, fitted_on, words, share, weak, single, chosen["sure"], chosen["new"], odds, ruled_out)
 
 
-def share_of_new(ledger: Ledger, asked: float) -> tuple[float, str]:
+def share_of_new(decisions: Decisions, asked: float) -> tuple[float, str]:
     """Which share of photographs shows new animals, and in words how it is known: as was asked, until decisions tell.
 
     Then it is the share of new ones among the animals that were named: their photographs are no measure, for a new
     animal is new once, however often it came by.
     """
-    named = ledger.named
+    named = decisions.named
     if len(named) < LEAST_DECIDED:
         return asked, f"if {asked:.0%} of photographs showed new animals (--share-new)"
     new, animals = named[named.decision == "new"].identity.nunique(), named.identity.nunique()
@@ -106,11 +106,11 @@ def share_of_new(ledger: Ledger, asked: float) -> tuple[float, str]:
     return share, f"{share:.0%} of photographs taken to show new animals, as {new} of {animals} that were named are new"
 
 
-def rejected_guesses(season: Season, ledger: Ledger) -> list[float]:
+def rejected_guesses(season: Season, decisions: Decisions) -> list[float]:
     """For each photograph whose animals somebody ruled out, its likeness to the most similar of them."""
     identity, found = season.known.identity.to_numpy(str), []
     for row, mark in enumerate(season.new.table.mark):
-        if names := ledger.rejected.get(mark):
+        if names := decisions.rejected.get(mark):
             own = season.among_known(np.array([row]))[0][np.isin(identity, list(names))]
             found += [float(own.max())] if len(own) else []
     return found

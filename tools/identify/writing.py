@@ -14,11 +14,14 @@ from ..experiments.figures import threshold_figure
 from ..experiments.open_set import cross_fitted_score, fit_thresholds
 from ..experiments.page import Page
 from .answers import Pictures
-from .captures import sightings_page, sightings_table, write_captures
-from .decisions import FOR_SPREADSHEETS, HISTORY, SETTINGS, Ledger, write_decisions
+from .captures import sightings_page, write_captures
+from .decisions import ACTS, FOR_SPREADSHEETS, HISTORY, SETTINGS, write_decisions
+from .ledger import LEDGER, Ledger, counted
 from .review import review_data, write_page
 from .season import Season
 from .trust import Trust
+
+OPEN = "open.csv"  # photographs that are not settled when a season is closed
 
 
 def write_season(
@@ -33,20 +36,62 @@ def write_season(
     notes: Sequence[str],
 ) -> tuple[Path, Path, Path]:
     """Everything about a season's answers; returns answers.csv, the report, and the page to review."""
-    write_decisions(out / HISTORY, ledger.rows)
-    write_json(out / SETTINGS, settings)
-    catalogue_now = season.known.drop(columns=["filename"], errors="ignore")
+    write_sightings(out, ledger)
+    catalogue_now = season.known.drop(columns=["filename", "called", "file_mark"], errors="ignore")
     write_table(out / "catalogue.csv", catalogue_now, FOR_SPREADSHEETS)
-    seen = sightings_table(season, answers)
-    write_captures(out, seen, season.new.table)
     page = report_page(trust, headline, answers, dict.fromkeys([*notes, *season.shelf.notes, *season.new.notes]))
-    sightings_page(page, seen)
-    report, names = page.write(out), sorted({*season.known.identity, *ledger.last.identity})
+    sightings_page(page, ledger.sightings)
+    report, names = page.write(out), sorted({*season.known.identity, *ledger.decisions.last.identity})
     told = {"headline": headline, "cautions": trust.cautions(), "root": settings["root"], "names": names}
     review = write_page(out / "review.html", {**review_data(out, season, answers, pictures), **told})
+    write_json(out / SETTINGS, {**settings, "tables": tables_in(out)})
     table = out / "answers.csv"  # last: it says that all is there
     write_table(table, answers.drop(columns=["score"]), FOR_SPREADSHEETS)
     return table, report, review
+
+
+def tables_in(out: Path) -> list[str]:
+    """The tables that were written, so that nothing later takes them for a person's."""
+    return sorted(path.name for path in out.glob("*.csv"))
+
+
+def write_sightings(out: Path, ledger: Ledger) -> None:
+    """The ledger, and what is worked out from it: all decisions, captures, their histories, and effort."""
+    ledger.write(out / LEDGER)
+    write_decisions(out / HISTORY, ledger.decisions.rows)
+    write_captures(out, ledger.sightings, ledger.seen_beside)
+
+
+def write_close(out: Path, ledger: Ledger, settings: Mapping[str, Any], notes: Sequence[str]) -> tuple[Path, Path]:
+    """The tables and the report of a season that has come to its end; returns captures.csv and the report."""
+    seen, still_open = ledger.sightings, ledger.open
+    write_sightings(out, ledger)
+    table = ledger.pictures.loc[list(still_open)].assign(why=list(still_open.values())).reset_index()
+    write_table(out / OPEN, table[["image", "why", "taken", "camera", "root", "mark"]], FOR_SPREADSHEETS)
+    page = Page("The season")
+    page.bullets(closing_lines(ledger))
+    for note in notes:
+        page.note(f"Note: {note}")
+    sightings_page(page, seen)
+    acts = ledger.entries[ledger.entries.said.isin(ACTS)].drop_duplicates(["week", "said", "name", "to"])
+    if len(acts):
+        page.heading("Individuals")
+        shown = acts[["week", "said", "name", "to", "who", "when"]].rename(columns={"said": "action", "name": "from"})
+        page.table(shown, "Renamed, merged and split.")
+    if len(table):
+        page.heading("What is open")
+        page.table(table[["image", "why", "taken", "camera"]].head(200), f"All {len(table)} are in {OPEN}.")
+    report = page.write(out)
+    write_json(out / SETTINGS, {**settings, "tables": tables_in(out)})  # last: it says that all is there
+    return out / "captures.csv", report
+
+
+def closing_lines(ledger: Ledger) -> list[str]:
+    """How many sightings of how many animals there are by which basis, and what is open."""
+    seen, still_open = ledger.sightings, ledger.open
+    told = [f"{len(seen)} sightings of {seen.identity.nunique()} animals: {counted(seen.basis) or 'none'}"]
+    left = f": {counted(still_open.values())}" if still_open else ""
+    return [*told, f"{len(still_open)} photographs are not settled{left}"]
 
 
 def report_page(trust: Trust, headline: Sequence[str], answers: pd.DataFrame, notes: Iterable[str]) -> Page:
