@@ -175,7 +175,7 @@ def test_what_is_open_is_asked_for_until_it_is_settled(season):
     report = (season.root / "answers4" / "report.md").read_text(encoding="utf-8")
     assert "merge: 'kudu' to 'Kudu', with 2 sightings" in report
     assert "known: 3 pictures of 'Bo' count as 'Boris', as individuals.csv says" in report
-    assert re.search(r"\d photographs that were named are no longer where they were; their sightings are kept", report)
+    assert "5 photographs that were named are no longer where they were; their sightings are kept" in report
 
 
 def test_a_season_is_closed_without_new_photographs(season, tmp_path, capsys):
@@ -229,6 +229,41 @@ def test_answers_of_an_earlier_version_are_taken_over(weights, tmp_path, monkeyp
     assert len(table(third / "history.csv")) == 3
     assert "w1_1" not in asked(third)
     assert history(third) == {"Ara": ["01"], "Kudu": ["02"], "Bo": ["03"]}
+
+
+def test_a_renamed_folder_is_found_beside_its_old_name(weights, tmp_path, capsys):
+    field = Season(tmp_path, weights)
+    with jaguar_kit.quiet():
+        first = field.answer(1, field.cards(1))
+    said(first, ("w1_1", "yes", "Ara"), ("w1_2", "skip", ""))
+    field.cards(1, caption="a caption")
+    (field.photos / "week1").rename(field.photos / "card of May")
+    (field.photos / "another").mkdir()
+    field.answer(2, field.cards(2))
+    told = capsys.readouterr().out
+    assert f"{field.photos / 'week1'} is called {field.photos / 'card of May'} now" in told
+    assert "4 photographs of earlier weeks are asked for again: 3 undecided, 1 skipped" in told
+    assert "no longer" not in told
+    assert "w1_1.jpg" in set(table(tmp_path / "answers2" / "catalogue.csv").path)
+
+
+def test_open_photographs_that_are_gone_are_told_with_a_count(weights, tmp_path, capsys):
+    field = Season(tmp_path, weights)
+    with jaguar_kit.quiet():
+        first = field.answer(1, field.cards(1))
+    said(first, ("w1_1", "yes", "Ara"), ("w1_2", "skip", ""))
+    for n in (1, 2, 3):
+        (field.photos / "week1" / f"w1_{n}.jpg").unlink()
+    second = field.answer(2, field.cards(2))
+    told = capsys.readouterr().out
+    assert "1 photographs that were named are no longer where they were; their sightings are kept" in told
+    gone = "2 open photographs of earlier weeks (1 skipped, 1 undecided) are no longer where they were: "
+    assert f"{gone}w1_2.jpg, w1_3.jpg" in told
+    assert captured(second) == {"w1_1": "Ara"}
+    said(second, ("w2_1", "yes", "Bo"))
+    third = field.answer(3, field.cards(3))  # they stay open, and their sightings stay
+    assert "2 open photographs of earlier weeks" in capsys.readouterr().out
+    assert captured(third) == {"w1_1": "Ara", "w2_1": "Bo"}
 
 
 # marks

@@ -316,7 +316,9 @@ class Decisions:
             said.append(
                 f"{strange.mark.nunique()} photographs are confirmed as somebody whom the catalogue lacks: {names}"
             )
-        several = fresh.groupby("identity").by.nunique()
+        several = fresh.groupby(
+            self.rows.identity[fresh.index]
+        ).by.nunique()  # as they said, for no merging is a chance
         if len(several := several[several > 1]):
             said.append(f"{len(several)} new animals were named by several people: {first_few(list(several.index))}")
         if len(old := fresh[fresh.identity.isin(known)]):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -51,6 +52,7 @@ ENTRY = (
     *FACTS, "file_mark",
 )  # fmt: skip
 PERSON = "person"  # a basis of sightings, beside sure and catalogue
+DONE = "was done before, and is not done again"
 
 
 # pictures and their marks
@@ -293,7 +295,7 @@ class Ledger:
             act = (row["action"], row["from"], row["to"])
             marks = [mark for mark in row["marks"] or ("",) if (*act, mark) not in done]
             if not marks:
-                notes.append(f"{row['where']}: was done before, and is not done again")
+                notes.append(f"{row['where']}: {DONE}")
                 continue
             ledger._check_act(row)
             told = {"week": week, "answers": answers, "said": act[0], "name": act[1], "to": act[2]}
@@ -469,7 +471,7 @@ def open_ledger(previous: Path | None, more: Sequence[Path], out: Path) -> tuple
     for _, folder, _ in weeks:
         if (folder / INDIVIDUALS).exists():
             ledger, said = ledger.with_individuals(read_individuals(folder / INDIVIDUALS), newest, folder.name)
-            notes += said
+            notes += said if folder == previous else [note for note in said if not note.endswith(DONE)]
     return replace(ledger, week=newest + 1), notes
 
 
@@ -535,6 +537,22 @@ def where_it_lies(row: Any) -> Path | None:
     return file if picture_mark(file) == row.Index else None
 
 
+def with_moved_folders(ledger: Ledger) -> tuple[Ledger, list[str]]:
+    """The ledger with folders of photographs that were renamed since, and lie beside where they lay, and notes."""
+    notes = []
+    for root, own in ledger.pictures.groupby("root"):
+        folder = Path(root)
+        if not root or folder.is_dir() or not folder.parent.is_dir():
+            continue
+        for other in sorted(path for path in folder.parent.iterdir() if path.is_dir()):
+            there = own.assign(root=str(other))
+            if any(where_it_lies(picture) for picture in there.head(3).itertuples()):
+                ledger = ledger.with_places(other, there.reset_index().rename(columns={"image": "path"}))
+                notes.append(f"{folder} is called {other} now")
+                break
+    return ledger, notes
+
+
 def take_up(ledger: Ledger, found: Photographs) -> tuple[Ledger, Photographs]:
     """The photographs of a week with what the ledger knows: marks of pictures, present names, who is named, who open.
 
@@ -553,6 +571,8 @@ def take_up(ledger: Ledger, found: Photographs) -> tuple[Ledger, Photographs]:
     if len(copies := asked[asked.mark.isin(set(known.mark) - {""})]):
         notes.append(f"{len(copies)} photographs are pictures of the catalogue as well: {first_few(list(copies.path))}")
     notes += ledger.decisions.notes(known.identity)
+    ledger, moved = with_moved_folders(ledger)
+    notes += moved
     grown, lost = _named_since(ledger, known, root, asked)
     for folder, own in grown:
         ledger = ledger.with_places(folder, own)
@@ -665,5 +685,5 @@ def _open_still(ledger: Ledger, known: pd.DataFrame, root: Path, asked: pd.DataF
 
 def counted(words: Iterable[str]) -> str:
     """How often each of these words is there: "2 disputed, 1 skipped"."""
-    counts = pd.Series(list(words), dtype=str).value_counts()
-    return ", ".join(f"{count} {word}" for word, count in counts.items())
+    counts = Counter(words)
+    return ", ".join(f"{counts[word]} {word}" for word in sorted(counts, key=lambda word: (-counts[word], word)))
