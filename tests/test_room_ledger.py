@@ -16,7 +16,9 @@ import timm
 from cases import every
 from jaguar_kit import KitError
 from jaguar_kit_tools.identify import albums, decisions
+from jaguar_kit_tools.identify import identify as identify_room
 from jaguar_kit_tools.identify import ledger as ledger_room
+from jaguar_kit_tools.identify.answers import answer_table
 from jaguar_kit_tools.identify.decisions import Decisions
 from jaguar_kit_tools.identify.identify import close_season, identify
 from jaguar_kit_tools.identify.ledger import ENTRY, Ledger, picture_mark
@@ -266,6 +268,28 @@ def test_open_photographs_that_are_gone_are_told_with_a_count(weights, tmp_path,
     assert captured(third) == {"w1_1": "Ara", "w2_1": "Bo"}
 
 
+def test_a_sure_name_of_the_first_week_is_kept_when_its_photograph_is_not_asked_for(weights, tmp_path, monkeypatch):
+    field = Season(tmp_path, weights)
+
+    def sure_of_the_first(*arguments):
+        answers, pictures = answer_table(*arguments)
+        answers.loc[answers.image == "w1_1.jpg", ["class", "identity"]] = "sure", "Ara"
+        return answers, pictures
+
+    with jaguar_kit.quiet():
+        with monkeypatch.context() as patch:
+            patch.setattr(identify_room, "answer_table", sure_of_the_first)
+            first = field.answer(1, field.cards(1))
+        assert captured(first, "sure") == {"w1_1": "Ara"}
+        second = field.answer(2, field.cards(2))
+        assert captured(second, "sure") == {"w1_1": "Ara"}
+        assert "w1_1" not in asked(second)
+        said(first, ("w1_1", "no", "Ara"))  # on the page of the first week
+        third = field.answer(3, field.cards(3))
+    assert captured(third, "sure") == {}
+    assert "w1_1" in asked(third)
+
+
 # marks
 
 
@@ -317,6 +341,9 @@ def decided(*rows: tuple[str, str, str, str]) -> Decisions:
         ([("yes", "a", "Ana"), ("skip", "", "Ben")], "a", False, set()),
         ([("yes", "a", "Ana"), ("skip", "", "Ana")], None, False, set()),
         ([("yes", "a", "Ana"), ("undo", "", "Ana")], None, False, set()),
+        ([("no", "b", "Ana"), ("yes", "a", "Ana"), ("undo", "", "Ana")], None, False, {"b"}),  # the last word alone
+        ([("yes", "a", "Ana"), ("yes", "b", "Ana"), ("undo", "", "Ana")], "a", False, set()),
+        ([("yes", "a", "Ana"), ("skip", "", "Ana"), *[("undo", "", "Ana")] * 3], None, False, set()),
         ([("yes", "a", "Ana"), ("yes", "b", "Ben"), ("undo", "", "Ben")], "a", False, set()),
     ],
 )

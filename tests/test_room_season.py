@@ -728,6 +728,41 @@ def test_keys_act_on_what_is_shown(browser, tmp_path):
     assert opened.faults == []
 
 
+def test_a_word_is_taken_back_disputed_and_settled_on_the_page(browser, tmp_path):
+    path = synthetic_page(tmp_path / "page", 12)
+    data = page_data(tmp_path / "page")
+    for item in data["items"][3:6]:
+        item.update(e=99, es=3)
+    review.write_page(path, data)
+    opened = Opened(browser, path)
+    opened.page.fill("#by", "Ana")
+    opened.page.focus("#list")
+    words = lambda: [opened.page.inner_text(f"#row{row} .said") for row in range(3)]  # noqa: E731
+    opened.press("n", "2", "y", "u")  # the first is not the one, and the second after all neither
+    assert opened.page.locator("#row0 .card.out").count() == 1  # what was said before stands
+    assert words()[0] == ""
+    opened.press("2", "y", "k", "2", "n")
+    assert words()[0] == ""  # she thought again
+    opened.press("j", "y")
+    assert words()[1] == "✓ animal 1"
+    decided = [
+        (f"{1:016x}", "i", "/w", "no", "animal 1", by, f"2030-01-0{day}") for day, by in enumerate(("Ben", "Cy"), 1)
+    ]
+    for number, counts in ((1, "! Ana: animal 1, Ben: not animal 1"), (2, "")):
+        told = pd.DataFrame(decided[number - 1 : number], columns=list(decisions.COLUMNS))
+        decisions.write_decisions(tmp_path / f"{number}.csv", told)
+        opened.page.set_input_files("#import", tmp_path / f"{number}.csv")
+        opened.wait_for_count(f"1 decisions of {number}.csv merged")
+        assert words()[1] == counts
+    opened.page.focus("#list")
+    opened.press("j", "3", "n", "j", "j", "a")  # of three together one is no animal 5, and the last is, with all
+    opened.export(tmp_path / "decisions.csv")
+    told = decisions.Decisions(decisions.read_decisions(tmp_path / "decisions.csv"))
+    assert told.rejected[f"{1:016x}"] == {"animal 1"}
+    assert dict(zip(told.named.mark, told.named.identity)) == {f"{i:016x}": "animal 5" for i in (4, 5)}
+    assert opened.faults == []
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_five_thousand_photographs_stay_fluid(browser, width, tmp_path):
     path = synthetic_page(tmp_path / "page", 5000)

@@ -211,15 +211,25 @@ class Decisions:
         table = read_folder(folder)[0]
         return Decisions(table.drop_duplicates().sort_values("time", kind="stable").reset_index(drop=True))
 
-    def _told(self) -> Iterator[tuple[int, Any, int]]:
-        weeks = self.rows.week.astype(int) if "week" in self.rows else [0] * len(self.rows)
-        return zip(range(len(self.rows)), self.rows.itertuples(), weeks)
+    def _standing(self) -> Iterator[tuple[int, Any, int]]:
+        """The rows that nobody took back, each with its number and week; an undo takes back the last of its person."""
+        rows, said, gone = list(self.rows.itertuples()), {}, set()
+        for number, row in enumerate(rows):
+            own = said.setdefault((row.mark, row.by), [])
+            if row.decision != "undo":
+                own.append(number)
+            else:
+                gone.add(number)
+                gone.update(own[-1:])
+                del own[-1:]
+        weeks = self.rows.week.astype(int) if "week" in self.rows else [0] * len(rows)
+        return ((number, row, week) for number, (row, week) in enumerate(zip(rows, weeks)) if number not in gone)
 
     @cached_property
     def words(self) -> dict[str, dict[str, Word]]:
         """By mark and person, the last word of each; names as they are called now."""
         told: dict[str, dict[str, Word]] = {}
-        for number, row, week in self._told():
+        for number, row, week in self._standing():
             if row.identity.startswith(PHOTO):
                 continue
             people = told.setdefault(row.mark, {})
@@ -231,10 +241,8 @@ class Decisions:
                 if own.name and self.names.at(own.name, row.mark, own.week, week) == row.identity:
                     own.name = ""  # thought again
                 own.ruled_out[row.identity] = week
-            elif row.decision == "skip":
-                own.name, own.skipped = "", True
             else:
-                people[row.by] = Word()
+                own.name, own.skipped = "", True
         for mark, people in told.items():
             for own in people.values():
                 own.name = self.names.at(own.name, mark, own.week)
@@ -299,11 +307,9 @@ class Decisions:
     def links(self, decision: str) -> list[tuple[str, str]]:
         """Marks of two photographs that, by the last word, show one new animal (yes) or do not (no)."""
         last: dict[tuple[str, str, str], str] = {}
-        for row in self.rows.itertuples():
+        for _, row, _ in self._standing():
             if row.identity.startswith(PHOTO):
                 last[row.mark, row.identity.removeprefix(PHOTO), row.by] = row.decision
-            elif row.decision == "undo":
-                last = {key: said for key, said in last.items() if (key[0], key[2]) != (row.mark, row.by)}
         return [(mark, other) for (mark, other, _), said in last.items() if said == decision]
 
     def notes(self, known: Iterable[str]) -> list[str]:

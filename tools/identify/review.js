@@ -51,27 +51,42 @@ function keep() {
 }
 function work() {
   said = new Map();
-  for (const row of [...rows].sort((a, b) => a.time < b.time ? -1 : a.time > b.time ? 1 : 0)) {
+  for (const row of standing([...rows].sort((a, b) => a.time < b.time ? -1 : a.time > b.time ? 1 : 0))) {
     const own = said.get(row.mark) || {finals: new Map(), out: new Map(), pairs: new Map()};
     said.set(row.mark, own);
     if (row.identity.startsWith(PHOTO)) own.pairs.set(row.identity, row);
-    else if (row.decision === "no") own.out.set(row.identity + "\n" + row.by, row);
-    else {
+    else if (row.decision === "no") {
+      own.out.set(row.identity + "\n" + row.by, row);
+      const before = own.finals.get(row.by);
+      if (before && before.identity === row.identity) own.finals.delete(row.by); // thought again
+    } else {
       own.finals.set(row.by, row);
-      for (const [name, no] of own.out)
-        if (no.by === row.by && (row.decision === "undo" || no.identity === row.identity)) own.out.delete(name);
-      if (row.decision === "undo") for (const [other, one] of own.pairs) if (one.by === row.by) own.pairs.delete(other);
+      own.out.delete(row.identity + "\n" + row.by);
     }
   }
+}
+function standing(sorted) { // what nobody took back: an undo takes back the last that its person said of a photograph
+  const last = new Map(), gone = new Set();
+  for (const row of sorted) {
+    const own = row.mark + "\n" + row.by;
+    if (!last.has(own)) last.set(own, []);
+    if (row.decision === "undo") { gone.add(row); gone.add(last.get(own).pop()); } else last.get(own).push(row);
+  }
+  return sorted.filter(row => !gone.has(row));
 }
 function outcome(mark) {
   const own = said.get(mark);
   if (!own) return {};
-  const finals = [...own.finals.values()].filter(row => row.decision !== "undo");
+  const finals = [...own.finals.values()], noes = [...own.out.values()];
   const named = finals.filter(row => row.decision === "yes" || row.decision === "new");
-  const names = new Set(named.map(row => row.identity));
-  return {row: named[named.length - 1] || finals[finals.length - 1], dispute: names.size > 1 ? named : null,
-    out: new Set([...own.out.values()].map(row => row.identity)), pairs: own.pairs};
+  const names = new Set(named.map(row => row.identity)), held = name => named.filter(row => row.identity === name);
+  const against = name => new Set([...named.filter(row => row.identity !== name),
+    ...noes.filter(row => row.identity === name)].map(row => row.by)).size;
+  const agreed = [...names].find(name => held(name).length > against(name));
+  const outvoted = names.size === 1 && !agreed && against(named[0].identity) > named.length;
+  const dispute = names.size && !agreed && !outvoted ? [...named, ...noes.filter(row => names.has(row.identity))] : null;
+  const row = agreed ? held(agreed).pop() : outvoted ? undefined : named[named.length - 1] || finals[finals.length - 1];
+  return {row, dispute, out: new Set(noes.map(row => row.identity)), pairs: own.pairs};
 }
 const settled = now => now.row && now.row.decision !== "skip" && !now.dispute;
 function decide(at, decision, identity) {
@@ -83,10 +98,9 @@ function decide(at, decision, identity) {
 }
 function undo() {
   const mine = rows.filter(row => row.by === person() && place.has(row.mark)).sort((a, b) => a.time < b.time ? -1 : 1);
-  const gone = new Set();
-  for (const row of mine) row.decision === "undo" ? gone.delete(row.mark) : (gone.delete(row.mark), gone.add(row.mark));
-  const last = [...gone].pop();
-  if (last === undefined) return;
+  const left = standing(mine);
+  if (!left.length) return;
+  const last = left[left.length - 1].mark;
   decide(place.get(last), "undo", "");
   sift(); go(shown.indexOf(place.get(last)));
 }
@@ -148,7 +162,7 @@ function options(item) { // the candidates, and the other photographs of its gro
 }
 function flank(item, pic) { return item.l && pic.l ? item.l === pic.l ? "same flank" : "other flank" : ""; }
 function said_of(now) {
-  if (now.dispute) return "! " + now.dispute.map(row => `${row.by || "somebody"}: ${row.identity}`).join(", ");
+  if (now.dispute) return "! " + now.dispute.map(row => `${row.by || "somebody"}: ${row.decision === "no" ? "not " : ""}${row.identity}`).join(", ");
   const kin = now.pairs ? [...now.pairs.values()].filter(row => row.decision === "yes").length : 0;
   if (!now.row) return kin ? "✓ of one group" : "";
   return {yes: "✓ ", new: "★ new: ", skip: "… skipped", undo: ""}[now.row.decision] + (now.row.identity || "");
@@ -208,13 +222,14 @@ function yes() {
   decide(current(), "yes", one.group ? PHOTO + one.group : one.name);
   after(); onward();
 }
-function together() { // the same for all photographs of an encounter that nobody has decided
+function together() { // the same for all photographs of an encounter that nobody has decided, or called another
   if (current() === undefined) return;
   const item = items[current()], one = options(item)[chosen];
   if (!one || one.group) return;
   items.forEach((other, i) => {
     const now = outcome(other.m);
-    if (other.e === item.e && (i === current() || !now.row || now.row.decision === "skip")) decide(i, "yes", one.name);
+    const free = (!now.row || now.row.decision === "skip") && !(now.out && now.out.has(one.name));
+    if (other.e === item.e && (i === current() || free)) decide(i, "yes", one.name);
   });
   for (const row of [...drawn.keys()]) redraw(row);
   count(); onward();
