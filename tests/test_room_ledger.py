@@ -268,6 +268,21 @@ def test_open_photographs_that_are_gone_are_told_with_a_count(weights, tmp_path,
     assert captured(third) == {"w1_1": "Ara", "w2_1": "Bo"}
 
 
+def test_what_a_table_tells_of_a_photograph_goes_with_it(weights, tmp_path):
+    field = Season(tmp_path, weights)
+    told = pd.DataFrame({"path": [f"w1_{n}.jpg" for n in range(1, 6)], "station": "north", "orientation": "left"})
+    told.assign(taken="2026-04-01", camera="C7").to_csv(field.cards(1) / "photos.csv", index=False)
+    with jaguar_kit.quiet():
+        first = field.answer(1, field.photos / "week1" / "photos.csv")
+        said(first, ("w1_1", "yes", "Ara"))
+        second = field.answer(2, field.cards(2))
+    row = table(second / "captures.csv").query("basis == 'person'").iloc[0]
+    assert (row.taken, row.camera, row.station, row.orientation) == ("2026-04-01", "C7", "north", "left")
+    answers = table(second / "answers.csv").set_index("image")
+    assert set(answers.camera[answers.index.str.startswith("..")]) == {"C7"}
+    assert set(answers.flank[answers.index.str.startswith("..")]) == {"left"}
+
+
 def test_a_sure_name_of_the_first_week_is_kept_when_its_photograph_is_not_asked_for(weights, tmp_path, monkeypatch):
     field = Season(tmp_path, weights)
 

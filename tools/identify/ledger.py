@@ -45,7 +45,16 @@ from .photographs import Photographs, Placed
 from .season import Season
 
 LEDGER = "ledger.csv"
-FACTS = ("taken", "camera", "station", "latitude", "longitude", "flank", "species")  # that are kept of a picture
+FACTS = (
+    "taken",
+    "camera",
+    "station",
+    "latitude",
+    "longitude",
+    "flank",
+    "orientation",
+    "species",
+)  # that are kept of a picture
 KNOWN, ASKED, FOUND = "catalogue", "asked", "found"  # what a row says, beside decisions and acts
 ENTRY = (
     "week", "answers", "said", "mark", "box", "name", "to", "basis", "probability", "who", "when", "image", "root",
@@ -200,7 +209,22 @@ class Ledger:
             who=who, when=when, week=week, history=table.mark.map(self.history),
         )  # fmt: skip
         first = ["identity", "occasion", "taken", "camera", "latitude", "longitude", "image", "basis"]
-        return table[[*first, "station", "flank", "species", "mark", "box", "who", "when", "week", "root", "history"]]
+        return table[
+            [
+                *first,
+                "station",
+                "flank",
+                "orientation",
+                "species",
+                "mark",
+                "box",
+                "who",
+                "when",
+                "week",
+                "root",
+                "history",
+            ]
+        ]
 
     def _last_word(self, identity: Mapping[str, str]) -> dict[str, tuple[str, str, str]]:
         """By mark, who said last that the picture shows this animal, when, and in which week."""
@@ -384,8 +408,6 @@ class Ledger:
 
 def _facts(table: pd.DataFrame) -> pd.DataFrame:
     """The facts of photographs that a ledger keeps, "" where nobody tells."""
-    if "flank" not in table and "orientation" in table:
-        table = table.assign(flank=table.orientation)
     columns = ("path", "mark", "file_mark", "called", *FACTS)
     table = table.reindex(columns=columns).astype(object)
     return table.where(table.notna(), "").astype(str)
