@@ -291,7 +291,7 @@ def test_progress_is_told_in_lines_where_nobody_looks_on(monkeypatch, capsys):
 
 def rows_of(*rows):
     table = pd.DataFrame(rows, columns=["mark", "decision", "identity", "by", "time"])
-    return decisions.Ledger(table.assign(image=table.mark + ".jpg", root="/w")[list(decisions.COLUMNS)])
+    return decisions.Decisions(table.assign(image=table.mark + ".jpg", root="/w")[list(decisions.COLUMNS)])
 
 
 def test_the_last_word_of_each_counts_and_who_disagrees_is_asked_again():
@@ -365,7 +365,7 @@ def test_people_without_a_name_are_known_by_their_file(tmp_path):
     for name, identity in (("decisions-1.csv", "a"), ("decisions-2.csv", "b")):
         row = [MARK, "a.jpg", "/w", "yes", identity, "", "1"]
         decisions.write_decisions(tmp_path / name, pd.DataFrame([row], columns=list(decisions.COLUMNS)))
-    assert decisions.Ledger.read(tmp_path).disputed == {MARK}
+    assert decisions.Decisions.read(tmp_path).disputed == {MARK}
 
 
 def test_times_are_read_as_they_are_written():
@@ -390,7 +390,7 @@ def test_a_date_of_the_table_keeps_the_time_of_its_day(field):
 
 def test_a_file_without_any_decision_is_read(tmp_path):
     decisions.write_decisions(tmp_path / "decisions.csv", pd.DataFrame(columns=list(decisions.COLUMNS), dtype=str))
-    assert decisions.Ledger.read(tmp_path).rows.empty
+    assert decisions.Decisions.read(tmp_path).rows.empty
 
 
 # next week

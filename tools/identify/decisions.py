@@ -338,9 +338,6 @@ class Decisions:
         return [*said, *alike_names({*known, *last.identity})]
 
 
-Ledger = Decisions  # as photographs.py calls it
-
-
 def alike_names(names: Iterable[str]) -> list[str]:
     """What is to be said of names that differ by capitals alone."""
     groups: dict[str, list[str]] = {}

@@ -17,7 +17,7 @@ import pandas as pd
 from jaguar_kit import KitError, __version__, echo, first_few, suggest, write_table, write_text
 
 from .captures import CAMERAS, SILENCE, Study, in_study, read_kept_cameras, read_photographs, read_sightings, study_of
-from .decisions import FOR_SPREADSHEETS, Ledger
+from .decisions import FOR_SPREADSHEETS, Decisions
 from .field_tables import read_cameras
 
 # what is asked for
@@ -68,7 +68,7 @@ class Captured:
         return self.study.occasions(self.export.occasion)
 
 
-def export_tables(folder: Path, export: Export, ledger: Ledger | None = None) -> list[Path]:
+def export_tables(folder: Path, export: Export, ledger: Decisions | None = None) -> list[Path]:
     """Writes the tables that are asked for into a folder of answers, and says what they hold and what they leave out.
 
     ledger: decisions that came after the answers. Returns what was written.
@@ -95,7 +95,7 @@ def export_tables(folder: Path, export: Export, ledger: Ledger | None = None) ->
     return [*written, folder / "exports.txt"]
 
 
-def gather(folder: Path, export: Export, ledger: Ledger | None) -> tuple[Captured, list[str]]:
+def gather(folder: Path, export: Export, ledger: Decisions | None) -> tuple[Captured, list[str]]:
     """The captures of a folder of answers, and what they leave out, with counts."""
     photographs, seen, cameras = read_photographs(folder), read_sightings(folder), read_kept_cameras(folder)
     notes = []
@@ -142,7 +142,7 @@ def few(rows: pd.DataFrame) -> str:
     return first_few(list(rows.image))
 
 
-def decided(photographs: pd.DataFrame, seen: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
+def decided(photographs: pd.DataFrame, seen: pd.DataFrame, ledger: Decisions) -> pd.DataFrame:
     """Sightings as decisions have it now: with what was named since, without what somebody denied or disputes."""
     names = dict(zip(ledger.named.mark, ledger.named.identity))
     denied = [name in ledger.rejected.get(mark, ()) for mark, name in zip(seen.mark, seen.identity)]

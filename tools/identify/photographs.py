@@ -11,7 +11,7 @@ import pandas as pd
 from jaguar_kit import KitError
 
 from .albums import facts_nobody_has, load_catalogue, load_queries, mark_of, with_facts
-from .decisions import Ledger
+from .decisions import Decisions
 
 Placed = tuple[Path, pd.DataFrame]  # a table of photographs, and the folder that its paths start from
 
@@ -26,7 +26,7 @@ class Photographs:
     notes: Sequence[str]  # what a reader of the answers must know
 
 
-def find_photographs(catalogue: str | Path, queries: str | Path, masks: str | None, ledger: Ledger) -> Photographs:
+def find_photographs(catalogue: str | Path, queries: str | Path, masks: str | None, ledger: Decisions) -> Photographs:
     """The photographs of a catalogue and of queries, with what their files tell; the catalogue grown by decisions."""
     (known_root, known, said), (asked_root, asked, more) = load_catalogue(catalogue, masks), load_queries(queries)
     (known, of_known), (asked, of_asked) = with_facts(known_root, known), with_facts(asked_root, asked)
@@ -49,7 +49,9 @@ def without_known(
     return asked[~own].reset_index(drop=True), notes
 
 
-def split_by_decisions(ledger: Ledger, root: Path, asked: pd.DataFrame) -> tuple[list[Placed], pd.DataFrame, list[str]]:
+def split_by_decisions(
+    ledger: Decisions, root: Path, asked: pd.DataFrame
+) -> tuple[list[Placed], pd.DataFrame, list[str]]:
     """Tables of photographs that were named, by their folders; those still to be asked for; and what is to be said.
 
     A photograph is known again by what its file holds, wherever it lies now.
