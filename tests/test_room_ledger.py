@@ -563,6 +563,15 @@ def test_a_ledger_is_read_as_it_was_written(tmp_path):
     )
 
 
+def test_a_ledger_of_a_version_that_told_less_is_read(tmp_path):
+    ledger = a_ledger()
+    ledger.entries.drop(columns=["orientation", "box"]).to_csv(tmp_path / "ledger.csv", index=False)
+    assert ledger_room.read_ledger(tmp_path / "ledger.csv").equals(ledger.entries)
+    ledger.entries.drop(columns=["who"]).to_csv(tmp_path / "ledger.csv", index=False)
+    with pytest.raises(KitError, match=r"ledger\.csv: is damaged: column 'who' is missing"):
+        ledger_room.read_ledger(tmp_path / "ledger.csv")
+
+
 def test_two_processes_are_not_at_work_in_one_folder(weights, tmp_path):
     field = Season(tmp_path, weights)
     with open(tmp_path / ".answers1.lock", "w") as lock:

@@ -60,6 +60,7 @@ ENTRY = (
     "week", "answers", "said", "mark", "box", "name", "to", "basis", "probability", "who", "when", "image", "root",
     *FACTS, "file_mark",
 )  # fmt: skip
+NEEDED = ("week", "said", "mark", "name", "basis", "who", "when", "image", "root")  # what every version tells
 PERSON = "person"  # a basis of sightings, beside sure and catalogue
 DONE = "was done before, and is not done again"
 
@@ -427,8 +428,8 @@ def _with_marks(table: pd.DataFrame, known: Mapping[str, str]) -> dict[str, pd.S
 def read_ledger(path: Path) -> pd.DataFrame:
     """The rows of a ledger that the kit wrote; KitError where it is damaged."""
     remedy = "take it from a copy of that folder; it is the only one that has all sightings"
-    table = read_written(path, ENTRY)
-    if missing := [name for name in ENTRY if name not in table]:
+    table = read_written(path, NEEDED)
+    if missing := [name for name in NEEDED if name not in table]:
         raise damaged(path, f"column {missing[0]!r} is missing", remedy)
     for number, row in enumerate(table.itertuples(), 2):
         if row.said not in (KNOWN, ASKED, FOUND, *KINDS, *ACTS):
@@ -437,7 +438,7 @@ def read_ledger(path: Path) -> pd.DataFrame:
             raise damaged(path, f"line {number}: mark: {row.mark!r}", remedy)
         if not re.fullmatch(r"\d{1,6}", row.week):
             raise damaged(path, f"line {number}: week: {row.week!r}", remedy)
-    return table[list(ENTRY)].astype({"week": int})
+    return table.reindex(columns=list(ENTRY), fill_value="").astype({"week": int})
 
 
 # from one week to the next
