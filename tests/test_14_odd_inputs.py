@@ -328,7 +328,7 @@ def test_a_damaged_history_is_never_taken_for_no_decisions(content, tmp_path):
     else:
         (tmp_path / "history.csv").write_text(content)
     with pytest.raises(jk.KitError, match=r"history\.csv: "):
-        decisions.Ledger.read(tmp_path)
+        decisions.Decisions.read(tmp_path)
 
 
 @every("header", [HEADER, f"\ufeff{HEADER}\n", HEADER.replace(",", ";"), HEADER.replace(",", '","')])

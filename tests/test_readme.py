@@ -392,7 +392,8 @@ SMALL = [word for text in SMALLEST for word in ("-o", text)]
 def command_like(beginning: str, *pages: str) -> str:
     """The command of these pages that is this one, or else the only one that begins so."""
     known = {command for block in blocks("", *pages) for command in block.commands}
-    [found] = known & {beginning} or {command for command in known if command.startswith(beginning)}
+    found = known & {beginning} or {command for command in known if command.startswith(beginning)}
+    [found] = [command for command in found if "--export" not in command and "--close" not in command] or found
     return found
 
 

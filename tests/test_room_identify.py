@@ -760,7 +760,7 @@ def plain_odds():
     return Odds(lambda s: np.clip(s, 0, 1), lambda s: np.clip(s, 0, 1), np.array([-2.0]), np.array([1.0]))
 
 
-NOBODY_SAID = decisions_tool.Ledger(pd.DataFrame(columns=list(decisions_tool.COLUMNS), dtype=str))
+NOBODY_SAID = decisions_tool.Decisions(pd.DataFrame(columns=list(decisions_tool.COLUMNS), dtype=str))
 
 
 def test_answers_follow_from_likeness_and_probability():

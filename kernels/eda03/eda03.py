@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-KIT = "5c79398abbc02265ffe66841990117816c26f2212bbf762c50e4427444826e13"  # of its jaguar_kit.py and tools/experiments
+KIT = "a9abc88baaf3b07158b2767d0d3f36e38d54128f53f3945bb2352a2fb5841b20"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))

@@ -6,6 +6,7 @@ zeros; the catalogue's years are no occasions.
 
 from __future__ import annotations
 
+import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
-from jaguar_kit import AS_TEXT, KitError, echo, read_table, write_table
+from jaguar_kit import AS_TEXT, KitError, atomic, echo, read_table, write_table
 
 from ..experiments.figures import new_figure, plain_label
 from ..experiments.page import Page
@@ -271,13 +272,21 @@ def write_captures(out: Path, seen: pd.DataFrame, asked: pd.DataFrame) -> None:
     if (out / PHOTOGRAPHS).is_file():
         photographs = read_photographs(out)
     else:
-        photographs = pd.concat([seen[seen.basis == "named"], asked.rename(columns={"path": "image"})])
+        photographs = pd.concat([seen[seen.basis != "catalogue"], asked.rename(columns={"path": "image"})])
         photographs = one_of_each(photographs.reindex(columns=OF_PHOTOGRAPHS))
     study = study_of(photographs, read_kept_cameras(out))
     own = in_study(seen[seen.basis != "catalogue"], study)
     tables = {"captures": seen, "capture_history": histories(own, study), "effort": effort_table(own, study)}
     for name, table in tables.items():
         write_table(out / f"{name}.csv", table, FOR_SPREADSHEETS)
+
+
+def carry_over(out: Path, earlier: Path) -> None:
+    """Takes the photographs and the cameras that an earlier folder of answers knows along, as they are."""
+    for name in (PHOTOGRAPHS, CAMERAS):
+        if (earlier / name).is_file():
+            with atomic(out / name) as temporary:
+                shutil.copyfile(earlier / name, temporary)
 
 
 def read_kept_cameras(folder: Path) -> pd.DataFrame | None:

@@ -40,7 +40,7 @@ from jaguar_kit import (
 )
 
 from .answers import answer_table
-from .captures import keep_photographs
+from .captures import carry_over, keep_photographs
 from .decisions import SETTINGS, Decisions, earlier_settings
 from .exports import Export, export_tables, keep_cameras
 from .field_tables import read_cameras
@@ -137,6 +137,7 @@ def close_season(
             echo(f"  note: {note}")
         claim(out, ANSWERS)
         settings = {**before, "jaguar_kit": __version__, "previous": str(earlier.resolve())}
+        carry_over(out, earlier)
         written = write_close(out, ledger, {**settings, "week": ledger.week, "closed": True}, notes)
     for line in (*closing_lines(ledger), *(f"wrote {path}" for path in written)):
         echo(f"  {line}")
