@@ -44,8 +44,8 @@ from .captures import carry_over, keep_photographs
 from .decisions import SETTINGS, Decisions, earlier_settings
 from .exports import Export, export_tables, keep_cameras
 from .field_tables import read_cameras
-from .ledger import open_ledger, take_up
-from .photographs import find_photographs
+from .ledger import Ledger, open_ledger, take_up
+from .photographs import Photographs, find_photographs
 from .season import read_season
 from .trust import trust_in
 from .writing import closing_lines, write_close, write_season
@@ -91,12 +91,7 @@ def identify(
         chosen = settled({**given, "share_new": share_new}, model, earlier_settings(earlier))
         device = pick_device(device)
         recipe, identities = model_of(chosen["weights"], chosen["backbone"])
-        ledger, said = open_ledger(earlier, [Path(path) for path in decisions], out)
-        photographs = find_photographs(chosen["catalogue"], chosen["queries"], recipe.data.masks, Decisions.none())
-        ledger, photographs = take_up(ledger, photographs)
-        notes = [*said, *photographs.notes]
-        for note in notes:
-            echo(f"  note: {note}")
+        ledger, photographs, notes = known_again(chosen, recipe.data.masks, earlier, decisions, out)
         season = read_season(recipe, photographs, chosen["local"], device)
         if season.known.identity.nunique() < 2:
             only = season.known.identity.iloc[0]
@@ -105,8 +100,7 @@ def identify(
         answers, pictures = answer_table(
             season, trust.odds, ledger.decisions, chosen["sure"], chosen["new"], trust.weak
         )
-        before = ledger.sure
-        ledger = ledger.with_season(season, answers)
+        before, ledger = ledger.sure, ledger.with_season(season, answers)
         notes += ledger.notes_since(before)
         headline = trust.headline(answers)
         claim(out, ANSWERS)
@@ -115,9 +109,21 @@ def identify(
         keep_photographs(out, earlier, season, answers)
         written = write_season(out, season, trust, headline, answers, pictures, ledger, settings, notes)
         tell_end(headline, written, (time.time() - begun) / max(len(answers), 1))
-        if export:
-            tell_written(export_tables(out, export))
+        tell_written(export_tables(out, export) if export else [])
         return answers
+
+
+def known_again(
+    chosen: Mapping[str, Any], masks: str | None, earlier: Path | None, decisions: Sequence[str | Path], out: Path
+) -> tuple[Ledger, Photographs, list[str]]:
+    """The ledger of earlier weeks, the photographs that are asked about, and what is to be said of both."""
+    ledger, said = open_ledger(earlier, [Path(path) for path in decisions], out)
+    photographs = find_photographs(chosen["catalogue"], chosen["queries"], masks, Decisions.none())
+    ledger, photographs = take_up(ledger, photographs)
+    notes = [*said, *photographs.notes]
+    for note in notes:
+        echo(f"  note: {note}")
+    return ledger, photographs, notes
 
 
 def close_season(
