@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
     described = torch.nn.functional.normalize(
         torch.from_numpy(draw.standard_normal((images, 512, 128), np.float32)), dim=2
     )
-    features = jk.LocalFeatures(torch.zeros(images, 512, 2), described.half())
+    features = jk.LocalFeatures(torch.rand(images, 512, 2), described.half())
     logits = torch.from_numpy(draw.standard_normal((options.size, 31), np.float32)).to(device)
     matrices = {
         name: torch.rand(options.size, options.size, device=device) for name in ("likeness", "posterior", "local")
