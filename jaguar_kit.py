@@ -2803,10 +2803,10 @@ def with_encounters(
     if column is not None:  # an encounter may have images in both tables
         codes = encounters_in(pd.concat([train, test], ignore_index=True), column)
     else:
-        codes = np.r_[find_bursts(train, hashes(0, len(train))), len(train) + np.arange(len(test))]
+        codes = find_bursts(train, hashes(0, len(train)))
     if len(test) and not (column in test and test[column].fillna("").astype(str).str.strip().any()):
-        of_test = find_bursts(test.assign(identity=""), hashes(len(train), len(test)))
-        codes = np.r_[codes[: len(train)], codes.max(initial=0) + 1 + of_test]
+        found = find_bursts(test.assign(identity=""), hashes(len(train), len(test)))
+        codes = np.r_[codes[: len(train)], codes.max(initial=0) + 1 + found]
     train, of_test = train.assign(encounter=codes[: len(train)]), codes[len(train) :]
     shared = int(train.encounter.duplicated(keep=False).sum())
     how = f"are told by the column {column}" if column else "are near-duplicates with neighbouring file numbers"
@@ -6235,7 +6235,8 @@ class Retrieval:
     evidence: Mapping[str, Tensor] = field(default_factory=dict)  # (N, N) by what it is: larger, more alike
     matched: tuple[Any, Tensor] | None = None  # the spots that `local` has looked at, and what matched (N, N)
     lengths: Tensor | None = None  # (N, 1) of the embeddings before a step replaced them
-    shares: Tensor | None = None  # (N, C) how probably each image shows each identity, once `posterior` has asked
+    shares: Tensor | None = None  # (N, C) how probably each image shows each identity, by `posterior`
+    form: Agreement = "hellinger"
 
     @staticmethod
     def of(embeddings: Any, views: Any = None, geometry: Any = None, *others: Any) -> Retrieval:
@@ -6414,7 +6415,7 @@ def posterior_step(state: Retrieval, form: Agreement = "hellinger", temperature:
     logits = as_matrix(state.logits(state.lengthened()), "logits") / (temperature or 1.0)
     found = torch.as_tensor(closed_set_posterior(logits, form))
     told = state.with_evidence("posterior", found.to(state.raw).clamp_(min=1e-12).log_(), torch.exp)
-    return replace(told, shares=logits.softmax(1))
+    return replace(told, shares=logits.softmax(1), form=form)
 
 
 @register("postprocess", "fuse", reads="evidence", makes="similarity")
@@ -9085,8 +9086,8 @@ def make_task(
 
 
 def evidence_kept(states: Sequence[Retrieval], identities: Sequence[str]) -> dict[str, Any]:
-    """What an ensemble asks of a run, by the states before its steps and after each: similarities (N, N) at the end and
-    before evidence is joined to likeness, spots, and how probably each image shows each of the identities (N, C)."""
+    """What an ensemble asks of a run, by its states: similarities (N, N) at the end and before evidence is joined to
+    likeness, spots, and how probably each image shows each of the identities (N, C)."""
     final, known = states[-1], next((state for state in reversed(states) if state.evidence), None)
     kept = {"similarity": final.matrix()} if len(states) > 1 else {}
     if known is not None:
@@ -9095,7 +9096,8 @@ def evidence_kept(states: Sequence[Retrieval], identities: Sequence[str]) -> dic
     if shares is None and final.logits is not None:
         shares = final.logits(final.lengthened()).softmax(1)
     kept = {key: one.float().numpy() for key, one in kept.items()}
-    return kept if shares is None else {**kept, "shares": shares.float().numpy(), "identities": [*identities]}
+    named = {"identities": [*identities], "form": [final.form]}
+    return kept if shares is None else {**kept, "shares": shares.float().numpy(), **named}
 
 
 EVIDENCE = {"likeness": "likeness", "strength": "local"}  # arrays of evidence that a run keeps, and whose they are

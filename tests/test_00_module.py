@@ -318,12 +318,13 @@ execute_run file_sha256 find_weights fingerprint first_few gain_interval hints_o
 interval_over_identities is_own kept_or_made kept_tensor known_backbone l2_normalize load_competitions
 load_safetensors load_strictly lookup make_task mask_paths mean_by_identity mean_or_nan median_runs memory_format
 merge_recipe module_fingerprint most_similar native_size nearest_is_right nested on_sigterm one_line only_one
-open_data open_image open_safetensors override own_rows parse_override part_words precision_of process_alive progress
-quiet rank ranked_neighbours read_arrays read_json read_own_table read_record read_table read_yaml recipe_path refuse
-refuse_other_contents refuse_results remove_path room rooms_folder rows_at_a_time rows_by_code run_one run_steps
-save_tensors score_queries seed_everything settings_that_count shared_encounters stages_of standardised_sum
-stratified_split submission_of submit suggest sys tell tensors_sha256 to_unit_scale turns_of upright variant_label
-wait_for_all weights_path without_fitting without_passwords write_json write_table write_text
+only_tells open_data open_image open_safetensors override own_rows parse_override part_words precision_of
+process_alive progress quiet rank ranked_neighbours read_arrays read_json read_own_table read_record read_table
+read_yaml recipe_path refuse refuse_other_contents refuse_results remove_path room rooms_folder rows_at_a_time
+rows_by_code run_one run_steps save_tensors score_queries seed_everything settings_that_count shared_encounters
+stages_of standardised_sum stratified_split submission_of submit suggest sys tell tensors_sha256 to_unit_scale
+turns_of upright variant_label wait_for_all weights_path without_fitting without_passwords write_json write_table
+write_text
 """  # what rooms use beyond what is promised
 
 

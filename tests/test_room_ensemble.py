@@ -138,7 +138,7 @@ def test_names_of_members_that_know_other_individuals_are_averaged_by_name():
     )
     mean = np.array([[0.9, (0.1 + 0.5) / 2, 0.5], [0.2, (0.8 + 0.0) / 2, 1.0]])
     mean /= mean.sum(1, keepdims=True)
-    np.testing.assert_allclose(ensemble_room.named_alike([one, two], [1.0, 1.0]), mean @ mean.T, atol=1e-6)
+    np.testing.assert_allclose(ensemble_room.mean_posterior([one, two], [1.0, 1.0]), mean @ mean.T, atol=1e-6)
 
 
 @pytest.mark.parametrize(

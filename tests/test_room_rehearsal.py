@@ -406,3 +406,8 @@ def test_a_notebook_of_its_own_is_run_cell_by_cell(package, tmp_path):
     ended = mounts.run_session(tmp_path / "root", tmp_path / "mine.ipynb", "small", 1.0, show=False)
     assert ended.code == 0, ended.lines
     assert (tmp_path / "root" / "working" / "left").read_text() == f"1{tmp_path / 'root' / 'working'}"
+
+
+def test_a_recipe_that_only_fuses_lacks_no_weights():
+    kinds = {told["kind"] for told in session.lacking(jaguar_kit.load_recipe("champion_fuse"))}
+    assert "weights" not in kinds

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-KIT = "a9abc88baaf3b07158b2767d0d3f36e38d54128f53f3945bb2352a2fb5841b20"  # of its jaguar_kit.py and tools/experiments
+KIT = "b4ccfceb78a8c6cbe9a84f3d59dd713d9bc8610a766a30f98f2e74c8ba8a34a4"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))

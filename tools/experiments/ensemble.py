@@ -94,9 +94,6 @@ class Member:
         kept = self.folder.arrays(f"{part}.npz", "embeddings", "images")
         geometry = self.recipe.model.geometry.build()
         alike = similarity_matrix(kept["embeddings"], geometry=geometry) if "likeness" not in kept else kept["likeness"]
-        used = next((row["steps"] for row in self.folder.metrics().get("postprocess", []) if row["used"]), "")
-        forms = [step.settings.get("form") for step in self.recipe.postprocess if step.name == "posterior"]
-        forms += ["product"] if "form product" in used else []  # which auto took
         return Evidence(
             kept["images"],
             kept.get("similarity", alike),
@@ -104,7 +101,7 @@ class Member:
             kept.get("strength"),
             kept.get("shares"),
             tuple(kept.get("identities", ())),
-            next(filter(None, forms), "hellinger"),
+            str(kept.get("form", ["hellinger"])[0]),
             kept.get("labels"),
         )
 
@@ -144,7 +141,7 @@ def mean_of_calibrated_ones(held_out: Sequence[Evidence], members: Members = (),
 @register("ensemble", "posterior")
 def mean_of_posteriors(held_out: Sequence[Evidence], members: Members = (), steps: Steps = ()) -> Fusion:
     """The posterior of the mean of the classes' probabilities."""
-    return lambda told: named_alike(told, np.ones(len(told)))
+    return lambda told: mean_posterior(told, np.ones(len(told)))
 
 
 @register("ensemble", "evidence")
@@ -162,15 +159,20 @@ def evidence_apart(
     return partial(fused_evidence, weights=weights or np.ones(len(held_out)), by=by)
 
 
-def named_alike(told: Sequence[Evidence], weights: Sequence[float]) -> np.ndarray:
-    """How probably two images show one identity (N, N), by the weighted mean of the runs' probabilities."""
+def shares_by_name(told: Sequence[Evidence]) -> tuple[list[str], np.ndarray]:
+    """All identities that the runs know, sorted, and each run's probabilities of them (M, N, C), 0 of those unknown."""
     known = sorted({name for one in told for name in one.identities})
-    total, weight = np.zeros((len(told[0].images), len(known))), np.zeros(len(known))
-    for one, factor in zip(told, weights):
-        columns = np.searchsorted(known, one.identities)
-        total[:, columns] += factor * one.shares
-        weight[columns] += factor
-    mean = total / np.maximum(weight, 1e-12)
+    shares = np.zeros((len(told), len(told[0].images), len(known)))
+    for own, one in zip(shares, told):
+        own[:, np.searchsorted(known, one.identities)] = one.shares
+    return known, shares
+
+
+def mean_posterior(told: Sequence[Evidence], weights: Sequence[float]) -> np.ndarray:
+    """How probably two images show one identity (N, N), by the weighted mean of the runs' probabilities."""
+    known, shares = shares_by_name(told)
+    knows = np.array([np.isin(known, one.identities) for one in told], float)
+    mean = np.tensordot(weights, shares, 1) / np.maximum(np.asarray(weights) @ knows, 1e-12)
     mean = torch.from_numpy(mean / mean.sum(1, keepdims=True)).clamp(min=1e-30).log()
     return closed_set_posterior(mean, told[0].form).float().numpy()
 
@@ -187,7 +189,7 @@ def fused_evidence(told: Sequence[Evidence], weights: Sequence[float], by: str =
             matrices = [torch.from_numpy(matrix).float() for matrix, _ in there]
             found.append(standardised_sum(matrices, [weight for _, weight in there], by))
     if named:
-        posterior = named_alike([one for one, _ in named], [weight for _, weight in named])
+        posterior = mean_posterior([one for one, _ in named], [weight for _, weight in named])
         found.append(torch.from_numpy(posterior).clamp(min=1e-12).log())
     return standardised_sum(found, [1.0] * len(found), by).numpy()
 
@@ -223,7 +225,7 @@ def check_ensemble(recipe: Recipe, specs: Sequence[RunSpec]) -> None:
 def check_behind(steps: Sequence[Component], where: str) -> None:
     """Refuses steps behind an ensemble that ask for more than similarities and encounters."""
     for step in steps:
-        asks = getattr(step, "reads", getattr(lookup("postprocess", step.name), "reads", "similarity"))
+        asks = getattr(lookup("postprocess", step.name), "reads", "similarity")
         if asks != "similarity" or step.settings.get("training") or step.name in ("auto", "blend"):
             raise KitError(f"{where}: {step.name} asks for more than similarities (expected k_reciprocal, encounters)")
     check_steps(steps, where)
@@ -255,6 +257,11 @@ def members_of(name: str, run: RunFolder, recipe: Recipe | None = None) -> list[
     folds = sorted(run.path.glob("fold*"))
     places = [RunFolder(fold) for fold in folds if RunFolder(fold).finished] if folds else [run]
     return [Member(name if len(places) == 1 else f"{name}/{there.path.name}", there, recipe) for there in places]
+
+
+def members_among(experiment: Experiment, specs: Sequence[RunSpec]) -> list[Member]:
+    """These runs of an experiment as members."""
+    return [m for spec in specs for m in members_of(spec.folder, experiment.run_folder(spec), spec.recipe)]
 
 
 # what it is worth
@@ -376,7 +383,7 @@ def combine(experiment: Experiment) -> dict[str, Any]:
     competition = next(iter(experiment.opened.values())).competition
     if competition.open_set:
         return room("experiments.open_set").combine_open_set(recipe, specs, competition, experiment.folder)
-    members = [m for s in specs for m in members_of(s.folder, experiment.run_folder(s), s.recipe)]
+    members = members_among(experiment, specs)
     members += [member for place in part.settings.get("members", ()) for member in members_in(place)]
     if not members:
         raise KitError(f"{recipe.name}: ensemble: there are no members (expected runs, or ensemble.members)")

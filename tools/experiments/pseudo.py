@@ -29,7 +29,7 @@ from jaguar_kit import (
     write_table,
 )
 
-from .ensemble import Evidence, members_in, members_of
+from .ensemble import Evidence, members_among, members_in, shares_by_name
 from .page import Page
 
 FEWEST_NAMED = 10  # images whose names are known that the rule must name, to be measured
@@ -55,10 +55,7 @@ def named_alike(told: Sequence[Evidence], least: float, cap: int) -> pd.DataFram
 
     Columns filename, identity, probability; in the order of the images.
     """
-    known = sorted({name for one in told for name in one.identities})
-    shares = np.zeros((len(told), len(told[0].images), len(known)))
-    for own, one in zip(shares, told):
-        own[:, np.searchsorted(known, one.identities)] = one.shares
+    known, shares = shares_by_name(told)
     best = shares.argmax(2)
     table = pd.DataFrame(
         {
@@ -91,10 +88,6 @@ def held_out(experiment: Experiment, specs: Sequence[RunSpec]) -> list[list[Evid
         if one.shares is not None and len(one.images):
             groups.setdefault(tuple(sorted(one.images)), []).append(one)
     return [[one.ordered(group[0].images) for one in group] for group in groups.values()]
-
-
-def members_among(experiment: Experiment, specs: Sequence[RunSpec]) -> list[Any]:
-    return [m for spec in specs for m in members_of(spec.folder, experiment.run_folder(spec), spec.recipe)]
 
 
 def next_round(experiment: Experiment, specs: Sequence[RunSpec], number: int) -> tuple[list[RunSpec], dict[str, Any]]:

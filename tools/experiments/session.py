@@ -34,6 +34,7 @@ from jaguar_kit import (
     load_competitions,
     load_recipe,
     on_kaggle,
+    only_tells,
     open_safetensors,
     override,
     pick_device,
@@ -206,8 +207,7 @@ def lacking(recipe: Recipe) -> list[dict[str, str]]:
     for one in [spec.recipe for spec in specs]:
         trained = [path for path in (one.checkpoint, *one.soup) if path]
         checks += [("trained", partial(opens, path)) for path in trained]
-        only_analysed = recipe.analysis and not (one.train.epochs or trained)
-        checks += [] if only_analysed else [("weights", partial(check_model, one))]
+        checks += [] if only_tells(one) else [("weights", partial(check_model, one))]
     if recipe.analysis:
         from .analysis import check_weights  # which few kernels need
 

@@ -18,7 +18,6 @@ from jaguar_kit import AS_TEXT, KitError, atomic, echo, read_table, write_table
 
 from ..experiments.figures import new_figure, plain_label
 from ..experiments.page import Page
-from .confidence import SURE
 from .decisions import FOR_SPREADSHEETS
 from .season import Season
 
@@ -31,24 +30,6 @@ STAY = ("camera", "station", "deployment", "folder")  # as they were told first:
 SILENCE = 30  # days without a photograph after which a camera is taken not to have worked, where no table tells
 
 # sightings and photographs
-
-
-def sightings_table(season: Season, answers: pd.DataFrame) -> pd.DataFrame:
-    """A row for each photograph whose animal is known: of the catalogue, named by a person, or a sure answer."""
-    known = season.known
-    basis = np.repeat(
-        ["catalogue", *["named"] * (len(season.shelf.albums) - 1)], [len(a.table) for a in season.shelf.albums]
-    )
-    first = known.assign(image=known.path, basis=basis, flank=flanks(known))
-    asked = season.new.table
-    sure = (answers["class"] == SURE).to_numpy()
-    told = {"identity": answers.identity[sure], "flank": flanks(asked, answers)[sure], "basis": "sure"}
-    told["probability"] = answers["probability"][sure].astype(str) if "probability" in answers else ""
-    second = asked[sure].assign(image=asked.path[sure], **told)
-    table = pd.concat([first, second], ignore_index=True).reindex(columns=[c for c in COLUMNS if c != "occasion"])
-    table = as_text(table)
-    table.insert(1, "occasion", table.taken.str[:10])
-    return table
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:

@@ -45,16 +45,9 @@ from .photographs import Photographs, Placed
 from .season import Season
 
 LEDGER = "ledger.csv"
-FACTS = (
-    "taken",
-    "camera",
-    "station",
-    "latitude",
-    "longitude",
-    "flank",
-    "orientation",
-    "species",
-)  # that are kept of a picture
+FACTS = (  # that are kept of a picture
+    "taken", "camera", "station", "latitude", "longitude", "flank", "orientation", "species",
+)  # fmt: skip
 KNOWN, ASKED, FOUND = "catalogue", "asked", "found"  # what a row says, beside decisions and acts
 ENTRY = (
     "week", "answers", "said", "mark", "box", "name", "to", "basis", "probability", "who", "when", "image", "root",
@@ -349,11 +342,9 @@ class Ledger:
         if not set(self.entries.mark) & known.keys() - set(known.values()):
             return self
         old = self.entries.mark
-        other = self.entries.name.str.removeprefix(PHOTO)
-        linked = (other != self.entries.name) & other.isin(list(known))
         entries = self.entries.assign(
             mark=old.map(lambda mark: known.get(mark, mark)),
-            name=self.entries.name.where(~linked, PHOTO + other.map(lambda mark: known.get(mark, mark))),
+            name=_translated_links(self.entries.name, known),
             file_mark=self.entries.file_mark.where((self.entries.file_mark != "") | ~old.isin(list(known)), old),
         )
         return replace(self, entries=entries)
@@ -416,13 +407,18 @@ def _facts(table: pd.DataFrame) -> pd.DataFrame:
 
 def _with_marks(table: pd.DataFrame, known: Mapping[str, str]) -> dict[str, pd.Series]:
     """Marks of pictures for decisions that have those of files."""
-    other = table.identity.str.removeprefix(PHOTO)
-    linked = (other != table.identity) & other.isin(list(known))
     return {
         "file_mark": table.mark.where(table.mark.isin(list(known)), ""),
         "mark": table.mark.map(lambda mark: known.get(mark, mark)),
-        "identity": table.identity.where(~linked, PHOTO + other.map(lambda mark: known.get(mark, mark))),
+        "identity": _translated_links(table.identity, known),
     }
+
+
+def _translated_links(names: pd.Series, known: Mapping[str, str]) -> pd.Series:
+    """Names, of which those that link to another photograph have the mark of its picture for that of its file."""
+    other = names.str.removeprefix(PHOTO)
+    linked = (other != names) & other.isin(list(known))
+    return names.where(~linked, PHOTO + other.map(lambda mark: known.get(mark, mark)))
 
 
 def read_ledger(path: Path) -> pd.DataFrame:

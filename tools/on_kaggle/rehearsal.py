@@ -30,6 +30,7 @@ from jaguar_kit import (
     known_backbone,
     load_competition,
     on_sigterm,
+    only_tells,
     open_safetensors,
     override,
     read_json,
@@ -216,8 +217,8 @@ def counted_findings(recipe: Recipe, shape: str, data: str | None) -> list[Findi
     if machine is None or sizes is None:
         what = f"machine_shape {shape}" if machine is None else f"the number of images in {recipe.data.competition}"
         return [Finding(f"{what} is not known here: memory, hours and output are not counted")]
-    if not any(one.recipe.train.epochs or one.recipe.checkpoint for one in runs_of(recipe)[0]) and recipe.analysis:
-        return []  # nothing is trained
+    if all(only_tells(one.recipe) for one in runs_of(recipe)[0]):
+        return []
     try:
         return [
             *memory_findings(recipe, machine, sizes),
@@ -308,12 +309,6 @@ def cost_findings(recipe: Recipe, machine: Machine, sizes: Sizes) -> list[Findin
 
 def in_hours(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 0.1 else duration(3600 * hours)
-
-
-# the session's folders
-
-
-# its process
 
 
 # from beginning to end
