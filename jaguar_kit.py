@@ -195,6 +195,7 @@ ROOM_OF_KIND = {  # where parts of these kinds are registered
 ROOM_OF_PART = {  # single parts, likewise
     ("postprocess", "local"): "experiments.spots",
     ("split", "open_set"): "experiments.open_set",
+    ("head", "whiten"): "experiments.whitening",
 }
 ROOM_OF = {  # promised names that live in a room
     name: f"experiments.{room}"
@@ -801,7 +802,7 @@ class Search:
     matched: dict = field(default_factory=dict)  # a second space, for the recipe's own parts, with the same budget
     random: bool = False  # the space once more, drawn at random, with the same budget
     seed: Seed = 0
-    storage: PathText | None = None  # Optuna URL, for several machines; null: files in the result folder
+    storage: PathText | None = None  # a shared .journal file or an Optuna URL, for several sessions
     prune: bool = True  # ends a trial whose mAP falls behind the median of the others at an epoch
     baseline: dict = field(default_factory=dict)  # settings of the run that the best is compared with
 
@@ -887,11 +888,12 @@ class Recipe:
     seeds: tuple[Seed, ...] = ()  # each variant runs once with each of them
     variants: dict = field(default_factory=dict)  # name: {why: one line, then the settings that differ}
     grid: dict = field(default_factory=dict)  # dotted setting: list of values; every combination runs
+    part: PathText | None = None  # k/n: of n parts of the runs the k-th, the others are made elsewhere
     overrides: tuple[str, ...] = ()  # dotted.setting=value from the command line; they win over variants
 
 
 # These do not vary between runs.
-EXPERIMENT_WIDE = ("name", "variants", "grid", "seeds", "overrides", "ensemble", "reading", "readings")
+EXPERIMENT_WIDE = ("name", "variants", "grid", "seeds", "part", "overrides", "ensemble", "reading", "readings")
 SAID_BEFORE = ("question", "hypothesis", "intervention", "protocol")  # of an experiment, before its results
 # These change no result.
 WORDS = (*SAID_BEFORE, "interpretation", "published", "leaderboard", "conclusion", "reading", "readings")
@@ -1105,7 +1107,7 @@ def check_parts(recipe: Recipe, where: str) -> None:
             f"{where}: open_set.threshold: null is fitted on identities held out whole, but data.split '{split}' holds "
             "out none (expected data.split: open_set, or a number such as 0.65)"
         )
-    if hasattr(lookup("head", model.head.name), "fit_scatter") and not model.freeze:
+    if hasattr(lookup("head", model.head.name), "fit_where_better") and not model.freeze:
         raise KitError(
             f"{where}: model.head: '{model.head.name}' is fitted to features that stay (expected freeze: true)"
         )
@@ -1145,7 +1147,8 @@ def override(recipe: Recipe, text: str, where: str) -> Recipe:
             raise KitError(f"{where}: the recipe's grid varies {dotted}; override grid instead")
     raw = merge_recipe(recipe_to_dict(recipe), {"seeds": [], **given} if "seed" in given else given)
     raw = read_as(raw, where) if "reading" in given else raw
-    return recipe_from_dict({**raw, "overrides": [*recipe.overrides, text]}, where)
+    own = [] if "part" in given else [text]  # which changes no run
+    return recipe_from_dict({**raw, "overrides": [*recipe.overrides, *own]}, where)
 
 
 def replaces(given: Any, keys: Sequence[str], part: bool = False) -> bool:
@@ -1198,7 +1201,7 @@ def expand(recipe: Recipe, where: str = "recipe") -> list[RunSpec]:
     runs = math.prod(map(len, recipe.grid.values())) * len(variants) * max(len(recipe.seeds), 1)
     if runs > MOST_RUNS:
         raise KitError(f"{where}: variants, grid and seeds make {runs:,} runs (expected at most {MOST_RUNS:,})")
-    base = {**recipe_to_dict(recipe), "variants": {}, "grid": {}, "seeds": [], "overrides": []}
+    base = {**recipe_to_dict(recipe), "variants": {}, "grid": {}, "seeds": [], "part": None, "overrides": []}
     specs = []
     for (name, settings), values in itertools.product(variants.items(), itertools.product(*recipe.grid.values())):
         place = f"{where}: variants.{name}" if recipe.variants else where
@@ -1473,6 +1476,10 @@ def write_table(path: str | Path, table: pd.DataFrame, encoding: str = "utf-8") 
         table.to_csv(temporary, index=False, encoding=encoding)
 
 
+class Busy(KitError):
+    """Another process is at work there."""
+
+
 @contextmanager
 def only_one(path: Path, wait: bool = False) -> Iterator[None]:
     """Keeps a second process away from a file or folder, or makes it wait; the lock dies with its process."""
@@ -1487,9 +1494,7 @@ def only_one(path: Path, wait: bool = False) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 file.close()
-                raise KitError(
-                    f"{path}: another process is at work on it; wait for it or choose another --out"
-                ) from None
+                raise Busy(f"{path}: another process is at work on it; wait for it or choose another --out") from None
             if lock.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
                 break
             file.close()  # the one before us removed it as we opened it
@@ -1565,11 +1570,6 @@ def quiet() -> redirect_stdout:
     return redirect_stdout(io.StringIO())
 
 
-def fingerprint(*parts: Any) -> str:
-    """16 hexadecimal digits that change when any of the plain values changes."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
 def rooms_for(what: str) -> bool:
     """Whether tools/ is there; where it is not, a line tells what goes without it."""
     if rooms_folder() is None:
@@ -1577,12 +1577,32 @@ def rooms_for(what: str) -> bool:
     return rooms_folder() is not None
 
 
-def file_sha256(path: Path) -> str:
+def bytes_of(what: Any) -> Iterator[Any]:
+    """The bytes that tell versions apart, in pieces: of a file (its path), an array, named tensors, plain values."""
+    if isinstance(what, str | Path):
+        with open(what, "rb") as file:
+            while piece := file.read(1 << 20):
+                yield piece
+    elif isinstance(what, Mapping):
+        for name in sorted(what):
+            tensor = what[name].detach().cpu().contiguous()
+            yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+            yield tensor.view(-1).view(torch.uint8).numpy() if tensor.numel() else b""
+    else:
+        yield what.tobytes() if isinstance(what, np.ndarray) else json.dumps(what, sort_keys=True, default=str).encode()
+
+
+def sha_of(what: Any) -> str:
+    """The SHA-256, in hexadecimal digits, of whatever `bytes_of` reads."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    for piece in bytes_of(what):
+        digest.update(piece)
     return digest.hexdigest()
+
+
+def fingerprint(*parts: Any) -> str:
+    """The key of whatever is kept: 16 hexadecimal digits that change when any of the plain values changes."""
+    return sha_of(parts)[:16]
 
 
 def file_version(path: Path) -> tuple[Path, int, int]:
@@ -1599,7 +1619,7 @@ def once_per_version(function: Callable) -> Callable:
     return call
 
 
-version_of = once_per_version(file_sha256)
+version_of = once_per_version(sha_of)
 
 
 def file_sample(path: Path, block: int = 4096) -> tuple[int, int]:
@@ -2890,7 +2910,7 @@ def data_fingerprint(recipe: Recipe, competition: Competition, folder: Path | No
     more: list[Any] = [samples] if samples else []
     for listed in filter(None, (recipe.data.subset, recipe.data.pseudo)):
         path = subset_path(listed, folder)
-        more.append(file_sha256(path) if path.is_file() else "not there yet")
+        more.append(sha_of(path) if path.is_file() else "not there yet")
     return fingerprint(competition.fingerprint, *more) if more else competition.fingerprint
 
 
@@ -3834,46 +3854,6 @@ def no_head(in_features: int) -> nn.Module:
     return head
 
 
-@register("head", "whiten")
-class Whiten(Part):
-    """Unit features whitened by their scatter within individuals: W ** -1/2 (x - mean), nothing of which is learned by
-    gradients; W is shrunk towards a multiple of the identity. Of a frozen backbone, and only where identities that it
-    was not fitted on are told better by it; else features stay as they are.
-
-    >>> head = Whiten(in_features=2)
-    >>> head.fit_scatter(torch.eye(2).repeat(4, 1), np.repeat([0, 1], 4))
-    >>> head(torch.eye(2)).shape
-    torch.Size([2, 2])
-    """
-
-    in_features: int
-    shrinkage: Annotated[float, Range(above=0, high=1)] = 0.1
-
-    def __post_init__(self) -> None:
-        self.num_features = self.in_features
-        self.register_buffer("mean", torch.zeros(self.in_features))
-        self.register_buffer("matrix", torch.eye(self.in_features))
-
-    def forward(self, features: Tensor) -> Tensor:
-        return (l2_normalize(features.float()) - self.mean) @ self.matrix
-
-    def fit_scatter(self, features: Tensor, codes: np.ndarray) -> None:
-        """Fits mean and matrix to features (N, D) of individuals (N,)."""
-        points, rows = l2_normalize(features.double().cpu()), torch.from_numpy(np.asarray(codes))
-        means = torch.zeros(int(rows.max()) + 1, points.shape[1], dtype=torch.float64).index_add_(0, rows, points)
-        within = points - (means / torch.bincount(rows).clamp(min=1)[:, None])[rows]
-        scatter = within.T @ within / len(points)
-        values, vectors = torch.linalg.eigh(scatter)
-        values = (1 - self.shrinkage) * values.clamp(min=0) + self.shrinkage * values.mean().clamp(min=1e-12)
-        self.mean.copy_(points.mean(0))
-        self.matrix.copy_(vectors * values.rsqrt() @ vectors.T)
-
-    def leave(self) -> None:
-        """Makes it leave features as they are."""
-        self.mean.zero_()
-        self.matrix.copy_(torch.eye(self.in_features))
-
-
 def head_width(head: nn.Module) -> int:
     """Length of the embeddings that a head gives: its own `num_features`, or what its last layer that tells gives."""
     for module in (head, *reversed(list(head.modules()))):
@@ -4258,14 +4238,6 @@ def open_safetensors(path: Path) -> Iterator[Any]:
         raise KitError(f"{path}: not a complete safetensors file: {error}") from None
 
 
-def bytes_of(tensors: Mapping[str, Tensor]) -> Iterator[Any]:
-    """Names, types, shapes and values, piece by piece, for what tells versions of tensors apart."""
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
-        yield tensor.view(-1).view(torch.uint8).numpy() if tensor.numel() else b""
-
-
 def checksum(tensors: Mapping[str, Tensor]) -> str:
     """Their CRC-32, by which damage is told."""
     value = 0
@@ -4435,7 +4407,7 @@ def read_backbone(path: Path, name: str, input_size: int | None, classifier: boo
     wanted, told = known_backbone(name).architecture, metadata.get("architecture")
     if told is not None and told.partition(".")[0] != wanted.partition(".")[0]:
         raise KitError(f"{path}: weights of another architecture: {told}, but model.backbone {name!r} is {wanted}")
-    if "sha256" in metadata and metadata["sha256"] != tensors_sha256(tensors):
+    if "sha256" in metadata and metadata["sha256"] != sha_of(tensors):
         raise KitError(f"{path}: damaged: its tensors are not those of which it tells the sha256; fetch it again")
     backbone.pretrained_cfg.update(normalisation_in(path, metadata.get("config", "{}")))
     tensors = by_own_names(known_backbone(name), backbone, tensors, path)
@@ -4493,18 +4465,11 @@ def by_own_names(known: Backbone, backbone: nn.Module, tensors: dict[str, Tensor
     return tensors
 
 
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for piece in bytes_of(tensors):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
 def backbone_sha256(backbone: nn.Module) -> str:
     """The hash of a frozen backbone's tensors, but for what is fitted to the input size; taken once."""
     if not hasattr(backbone, "kit_sha256"):
         state = {k: v for k, v in backbone.state_dict().items() if not re.search("pos_embed|relative_position", k)}
-        backbone.kit_sha256 = tensors_sha256(state)
+        backbone.kit_sha256 = sha_of(state)
     return backbone.kit_sha256
 
 
@@ -6210,7 +6175,7 @@ def as_store(images: Any) -> ImageStore:
     if isinstance(images, ImageStore):
         return images
     pixels = np.ascontiguousarray(images)
-    return ImageStore(pixels, fingerprint(pixels.shape, hashlib.sha256(pixels.tobytes()).hexdigest()))
+    return ImageStore(pixels, fingerprint(pixels.shape, sha_of(pixels)))
 
 
 # post-processing: a recipe's steps from embeddings to the similarities that are submitted
@@ -7052,7 +7017,7 @@ def zoom(images: Tensor, scale: float) -> Tensor:
 
 def module_fingerprint(module: nn.Module) -> str:
     """Changes with any of the module's tensors."""
-    return fingerprint(type(module).__name__, tensors_sha256(module.state_dict()))
+    return fingerprint(type(module).__name__, sha_of(module.state_dict()))
 
 
 def cached_features(
@@ -7536,26 +7501,6 @@ def tracking(recipe: Recipe, folder: Path) -> Any:
     return room("experiments.tracking").tracking(recipe, folder)
 
 
-def fit_where_better(head: nn.Module, features: Tensor, codes: np.ndarray, met: np.ndarray | None) -> str:
-    """Fits a head by `fit_scatter` to features (N, D) of individuals (N,) where cross-fitting over individuals shows a
-    gain in mAP, across encounters (N,) where those are told; why not, where it stays as features are."""
-    half = np.isin(codes, np.random.default_rng(0).permutation(codes.max() + 1)[::2])
-    gains = np.full(len(codes), math.nan)
-    for fitted, asked in ((half, ~half), (~half, half)):
-        if fitted.any() and asked.any():
-            head.fit_scatter(features[fitted], pd.factorize(codes[fitted])[0])
-            told, own = (codes[asked], None if met is None else met[asked]), features[asked]
-            whitened, plain = (average_precision(similarity_rows(one), *told) for one in (head(own), own))
-            gains[asked] = whitened - plain
-    low, high = interval_over_identities(gains, codes)
-    if low > 0:
-        head.fit_scatter(features, codes)
-        return ""
-    head.leave()
-    few = f"fewer than {FEWEST} individuals tell whether it helps"
-    return few if math.isnan(low) else f"it changes mAP by {low:+.3f} to {high:+.3f} on others than it was fitted on"
-
-
 @dataclass(frozen=True, eq=False)
 class Task:
     """What a trainer learns from: where inputs come from, labels, and who trains and validates."""
@@ -7973,10 +7918,10 @@ class Trainer:
     def fit_head(self) -> None:
         """Fits a head that is fitted, not learned, to the training images."""
         rows, head = torch.from_numpy(self.task.train), self.embedder.head
-        if hasattr(head, "fit_scatter"):
+        if hasattr(head, "fit_where_better"):
             met = None if self.task.met is None else self.task.met[rows].numpy()
             features, codes = self.without_head(self.task.train).float(), self.task.labels[rows].numpy()
-            if why := fit_where_better(head.cpu(), features, codes, met):
+            if why := head.cpu().fit_where_better(features, codes, met):
                 echo(f"  note: model.head: {self.recipe.model.head.name} is left out: {why}")
             head.to(next(self.embedder.backbone.parameters()).device)
 
@@ -8734,7 +8679,7 @@ def settings_that_count(recipe: Recipe | Mapping) -> dict[str, Any]:
         else:
             flat[dotted] = value
 
-    walk({k: v for k, v in raw.items() if k not in (*WORDS, "name", "ensemble")}, "")
+    walk({k: v for k, v in raw.items() if k not in (*WORDS, "name", "ensemble", "part")}, "")
     drawn = getattr(REGISTRY.get(("background", flat.get("background.name"))), "drawn", False)
     drawn = drawn or flat.get("augment") or flat.get("train.mix.name", "none") != "none"
     alike = flat.get("model.freeze") and not drawn  # parts of a batch draw for themselves, and batch norm sees them
@@ -9353,6 +9298,8 @@ def plan(
         room("experiments.analysis", f"{recipe.name}: analysis: {recipe.analysis[0].name}").check_weights(recipe)
     if recipe.ensemble.name != "none":
         room("experiments.ensemble", f"{recipe.name}: ensemble").check_ensemble(recipe, specs)
+    if recipe.part is not None:
+        room("experiments.parts", f"{recipe.name}: part").check_part(recipe, specs)
     competitions = load_competitions(specs, data)
     for spec in [] if only_tells(recipe) else specs:
         if asks_who_is_new(spec.recipe, competition := competitions[data_key(spec.recipe)]):
@@ -9429,24 +9376,32 @@ def open_experiment(experiment: Experiment, searching: bool = True) -> None:
         echo(f"  note: {note}")
 
 
-def run(experiment: Experiment, jobs: int | None = 1) -> dict[str, str]:
-    """Makes the runs that are not finished, several at a time where asked to; why by folder for those that failed."""
-    specs = experiment.specs
+def run(experiment: Experiment, jobs: int | None = 1, engine: str = "loky", address: str | None = None) -> dict:
+    """Makes the runs of this part that are not finished, several at a time where asked to; why by folder for those that
+    failed."""
+    specs, numbers, make = experiment.specs, range(1, len(experiment.specs) + 1), run_one
+    if experiment.recipe.part:
+        parts = room("experiments.parts")
+        numbers, make = parts.numbers_of_part(experiment.recipe, specs), parts.make_unless_elsewhere
+    elif experiment.recipe.search and experiment.recipe.search.storage:  # whose sessions share these runs too
+        make = room("experiments.parts").make_when_free
     if jobs is None:
         quick = experiment.device.type == "cpu" and all(spec.recipe.model.freeze for spec in specs)
         jobs = core_count() if quick else 1
-    jobs = min(jobs, len(experiment.unfinished)) if world_size() == 1 else 1
-    if jobs > 1 and rooms_for("one run at a time"):
-        return room("experiments.runs").run_side_by_side(experiment, jobs)
+    jobs = min(jobs, len(experiment.unfinished), len(numbers)) if world_size() == 1 else 1
+    if jobs and (engine != "loky" or (jobs > 1 and rooms_for("one run at a time"))):
+        return room("experiments.engines", f"--engine {engine}").run_side_by_side(
+            experiment, numbers, jobs, engine, address
+        )
     between = str if rooms_folder() is None else room("experiments.runs").Between(experiment)
     failed, stopped = {}, False
-    for number, spec in enumerate(specs, 1):
-        late = time.monotonic() > experiment.deadline or stopped
-        reason = from_first_process("train.max_hours is over" if late else between()) if number > 1 else ""
+    for place, number in enumerate(numbers):
+        late, spec = time.monotonic() > experiment.deadline or stopped, specs[number - 1]
+        reason = from_first_process("train.max_hours is over" if late else between()) if place else ""
         if reason:
-            echo(f"  {reason}: {len(specs) - number + 1} runs were not begun")
+            echo(f"  {reason}: {len(numbers) - place} runs were not begun")
             break
-        reason = run_one(experiment, number)
+        reason = make(experiment, number)
         failed.update({spec.folder: reason} if reason else {})
         stopped = experiment.run_folder(spec).stopped
     return failed
@@ -9499,7 +9454,8 @@ def finish(experiment: Experiment, failed: Mapping[str, str]) -> Result:
     recipe, specs, ensemble = experiment.recipe, experiment.finished, None
     if not specs and not only_tells(recipe):
         raise TrainingFailed(next(iter(failed.values()), f"{experiment.folder}: no run is finished there"))
-    if recipe.ensemble.name != "none":
+    elsewhere = recipe.part and room("experiments.parts").tell_missing(experiment)
+    if recipe.ensemble.name != "none" and not elsewhere:
         ensemble = room("experiments.ensemble").combine(experiment)
     result = tell(experiment, failed, ensemble)
     for line in closing_lines(result, bool(experiment.analyses)):
@@ -9517,6 +9473,8 @@ def run_recipe(
     gpus: int | None = None,
     report_only: bool = False,
     folder: Path | None = None,
+    engine: str = "loky",
+    address: str | None = None,
 ) -> Result:
     """Runs every variant and seed of a recipe and writes results, submissions and a report below out/<recipe>/.
 
@@ -9525,6 +9483,8 @@ def run_recipe(
     the old result aside and starts anew. jobs: runs at a time (None: as many as there are cores, for frozen backbones
     on a CPU). gpus: processes that share each batch of a backbone that learns (None: one for each GPU); under torchrun
     its own. report_only: makes the report of what is finished, in `folder` where that is given, and trains nothing.
+    engine, address: what makes several runs at a time, processes here (loky) or a Dask cluster (dask), whose scheduler
+    answers at tcp://... (None: of as many processes as jobs).
     Without tools/ analyses and report are left out, and a line says so. Raises KitError on bad input before any work
     begins, and TrainingFailed when no run succeeds.
 
@@ -9537,6 +9497,9 @@ def run_recipe(
     data = None if data is None else str(data)
     for name, number in {"--jobs": jobs, "--gpus": gpus}.items():
         convert(number, Count | None, name)
+    convert(engine, Literal["loky", "dask"], "--engine")
+    if address is not None and engine != "dask":
+        raise KitError(f"--address: {address}: is of a cluster (expected --engine dask with it)")
     for name, path in {"--data": data, "--out": out}.items():
         convert(None if path is None else str(path), PathText | None, name)
     named = recipe.name if data is None else f"{recipe.name}@{Path(data).resolve().name}"
@@ -9544,7 +9507,7 @@ def run_recipe(
     refuse_other_contents(folder, EXPERIMENT)
     with distributed(device) as chosen, nothing_left_on_error(folder):
         experiment = plan(recipe, folder, chosen, data, force, begun)
-        together = processes_for(recipe, experiment.specs, chosen, gpus)
+        together = 1 if engine == "dask" else processes_for(recipe, experiment.specs, chosen, gpus)
         if together > 1 and not report_only:
             room("experiments.runs").run_in_processes(recipe, data, out, device, force, together)
             experiment.force = False
@@ -9555,12 +9518,12 @@ def run_recipe(
         with first_process_first():
             open_experiment(experiment, searching=not report_only)
         if writing:
-            told = {"recipe": without_passwords(recipe_to_dict(recipe))}
+            told = {"recipe": without_passwords(recipe_to_dict(replace(recipe, part=None)))}
             write_json(folder / "experiment.json", told | {"data": None if data is None else str(Path(data).resolve())})
-        done_elsewhere = report_only or (together > 1 and world_size() == 1)
-        make = (lambda: experiment.failures) if done_elsewhere else partial(run, experiment, jobs)
+        by_others = report_only or (together > 1 and world_size() == 1)
+        make = (lambda: experiment.failures) if by_others else partial(run, experiment, jobs, engine, address)
         failed = make()
-        if recipe.pseudo and rooms_for("no rounds of pseudo-labels"):
+        if recipe.pseudo and not recipe.part and rooms_for("no rounds of pseudo-labels"):
             failed = {**failed, **room("experiments.pseudo").run_rounds(experiment, make)}
         return Result(folder, pd.DataFrame(), None) if rank() > 0 else finish(experiment, failed)
 
@@ -9611,11 +9574,24 @@ def run_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="set finished results aside and run again")
     parser.add_argument("--jobs", type=int, help="runs at a time (as many as cores, with frozen backbones on a CPU)")
     parser.add_argument("--gpus", type=int, help="processes that share each batch of a learning backbone (all GPUs)")
+    parser.add_argument("--part", metavar="K/N", help="make the K-th of N parts of the runs, dealt out by their cost")
+    parser.add_argument("--engine", choices=("loky", "dask"), default="loky", help="what makes several runs at a time")
+    parser.add_argument("--address", metavar="tcp://HOST:PORT", help="of Dask's scheduler; its workers make the runs")
     given = parser.parse_args(argv)
-    recipe = load_recipe(given.recipe, given.overrides)
+    recipe = load_recipe(given.recipe, [*given.overrides, *([f"part={given.part}"] if given.part else [])])
     if given.smoke:
         recipe = room("experiments.smoke", "--smoke").made_small(recipe, masks=given.data is not None)
-    result = run_recipe(recipe, given.data, given.out, given.device, given.force, given.jobs, given.gpus)
+    result = run_recipe(
+        recipe,
+        given.data,
+        given.out,
+        given.device,
+        given.force,
+        given.jobs,
+        given.gpus,
+        engine=given.engine,
+        address=given.address,
+    )
     return 1 if result.failed else 0
 
 

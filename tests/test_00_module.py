@@ -306,25 +306,24 @@ def test_a_new_measure_is_one_entry(mini, tmp_path):
 
 
 FOR_ROOMS = """
-ANSWERS AS_TEXT BACKBONES COMPARISON Cosine Count DataConfig Divergence ENCOUNTERS EXTRA Experiment FEWEST FolderScan
-Fraction Images KAGGLE_HOURS KAGGLE_INPUT KAGGLE_WORKING MEASURES METRICS Measure MiniConfig NEW NUMBER Natural
-NonNegative OpenSet PARENT_VARIABLE PathText PixelSource Pixels PseudoLabels REGISTRY ROOMS Range Retrieval RunFolder
-SAID_BEFORE Split Trainer WEIGHTS_VARIABLE WORDS add_overrides as_array as_given as_labels as_matrix as_store
-backbone_groups backbone_version best_epoch by_kind call_in_room chance_map check_images check_model check_pixels
-check_steps check_submission_values check_unique checked claim class_logits clean_label clean_labels column_groups
-compare computed_by convert convert_section core_count create_backbone cut_batches damaged data_key describe_steps
-detached device_name differing_settings download_backbone duration echo embedder_for end_with_parent ends_alike
-execute_run file_sha256 find_weights fingerprint first_few gain_interval hints_of in_precision interrupt
-interval_over_identities is_own kept_or_made kept_tensor known_backbone l2_normalize load_competitions
-load_safetensors load_strictly lookup make_task mask_paths mean_by_identity mean_or_nan median_runs memory_format
-merge_recipe module_fingerprint most_similar native_size nearest_is_right nested on_sigterm one_line only_one
-only_tells open_data open_image open_safetensors override own_rows parse_override part_words precision_of
+ANSWERS AS_TEXT BACKBONES Busy COMPARISON Cosine Count DataConfig Divergence ENCOUNTERS EXPERIMENT EXTRA Experiment
+FEWEST FolderScan Fraction Images KAGGLE_HOURS KAGGLE_INPUT KAGGLE_WORKING MEASURES METRICS Measure MiniConfig NEW
+NUMBER Natural NonNegative OpenSet PARENT_VARIABLE PathText PixelSource Pixels PseudoLabels REGISTRY ROOMS Range
+Retrieval RunFolder SAID_BEFORE Split Tensor Trainer WEIGHTS_VARIABLE WORDS add_overrides as_array as_given as_labels
+as_matrix as_store backbone_groups backbone_version best_epoch by_kind call_in_room chance_map check_images
+check_model check_pixels check_steps check_submission_values check_unique checked claim class_logits clean_label
+clean_labels column_groups compare computed_by convert convert_section core_count create_backbone cut_batches damaged
+data_key describe_steps detached device_name differing_settings download_backbone duration echo embedder_for
+end_with_parent ends_alike execute_run find_backbone_weights find_weights fingerprint first_few gain_interval hints_of
+in_precision interrupt interval_over_identities is_own kept_or_made kept_tensor known_backbone l2_normalize
+load_competitions load_safetensors load_strictly lookup make_task mask_paths mean_by_identity mean_or_nan median_runs
+memory_format merge_recipe module_fingerprint most_similar native_size nearest_is_right nested on_sigterm one_line
+only_one only_tells open_data open_image open_safetensors override own_rows parse_override part_words precision_of
 process_alive progress quiet rank ranked_neighbours read_arrays read_json read_own_table read_record read_table
 read_yaml recipe_path refuse refuse_other_contents refuse_results remove_path room rooms_folder rows_at_a_time
-rows_by_code run_one run_steps save_tensors score_queries seed_everything settings_that_count shared_encounters
-stages_of standardised_sum stratified_split submission_of submit suggest sys tell tensors_sha256 to_unit_scale
-turns_of upright variant_label wait_for_all weights_path without_fitting without_passwords write_json write_table
-write_text
+rows_by_code run_one run_steps save_tensors score_queries seed_everything settings_that_count sha_of shared_encounters
+stages_of standardised_sum stratified_split submission_of submit suggest sys tell to_unit_scale turns_of upright
+variant_label wait_for_all weights_path without_fitting without_passwords world_size write_json write_table write_text
 """  # what rooms use beyond what is promised
 
 

@@ -361,11 +361,11 @@ def test_a_fingerprint_is_the_same_in_every_process_and_order():
 def test_file_sha256_reads_files_larger_than_its_buffer(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(b"")
-    assert jk.file_sha256(path) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert jk.sha_of(path) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     path.write_bytes(b"\0" * (1 << 20) + b"a")
-    before = jk.file_sha256(path)
+    before = jk.sha_of(path)
     path.write_bytes(b"\0" * (1 << 20) + b"b")
-    assert jk.file_sha256(path) != before
+    assert jk.sha_of(path) != before
 
 
 def test_progress_hands_on_what_it_gets_and_is_quiet_in_files(capfd):

@@ -1481,7 +1481,7 @@ def test_a_worker_that_dies_is_told_in_one_line_and_spoils_no_other_run(uninterr
     line = [whole.recipe, "--data", mini, "--out", out, "--jobs", 2]
     process = started(line, said, fresh=True)
     assert wait_for(lambda: "(2 of 4)" in text_of(said), process)
-    workers = [pid for pid in children_of(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    workers = [pid for pid in children_of(process.pid) if b"loky" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(random.choice(workers), signal.SIGKILL)
     assert ended(process) == 2, text_of(said)
     assert "Traceback" not in text_of(said)

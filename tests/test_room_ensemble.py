@@ -182,7 +182,7 @@ def test_a_whitening_head_follows_its_formula_and_stays_only_where_it_helps():
     signal, scene = rng.standard_normal((30, 6))[labels], 4 * rng.standard_normal((len(labels), 2))
     features = torch.from_numpy(np.concatenate([signal + 0.3 * rng.standard_normal(signal.shape), scene], 1)).float()
     head = jaguar_kit.build("head", "whiten", in_features=8, shrinkage=0.2)
-    assert jaguar_kit.fit_where_better(head, features, labels, None) == ""
+    assert head.fit_where_better(features, labels, None) == ""
     points = features.numpy().astype(float)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     within = np.concatenate([points[labels == one] - points[labels == one].mean(0) for one in range(30)])
@@ -192,7 +192,7 @@ def test_a_whitening_head_follows_its_formula_and_stays_only_where_it_helps():
     np.testing.assert_allclose(head(features).numpy(), (points - points.mean(0)) @ head.matrix.numpy(), atol=1e-4)
     nothing = torch.from_numpy(np.eye(30)[labels] + 0.01 * rng.standard_normal((len(labels), 30))).float()
     plain = jaguar_kit.build("head", "whiten", in_features=30)
-    assert "on others than it was fitted on" in jaguar_kit.fit_where_better(plain, nothing, labels, None)
+    assert "on others than it was fitted on" in plain.fit_where_better(nothing, labels, None)
     torch.testing.assert_close(plain(nothing), jaguar_kit.l2_normalize(nothing))
 
 

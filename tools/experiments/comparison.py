@@ -22,6 +22,7 @@ from jaguar_kit import (
     read_record,
     recipe_from_dict,
     refuse_other_contents,
+    room,
     run_recipe,
 )
 
@@ -158,16 +159,28 @@ def distinct_names(folders: Sequence[Path]) -> dict[Path, str]:
 
 
 def report_command(argv: Sequence[str] | None = None) -> int:
-    """`tools/report.py FOLDER [FOLDER ...] [--out DIR | --again DIR] [--device D]`."""
+    """`tools/report.py FOLDER [FOLDER ...] [--out DIR | --again DIR | --merge DIR] [--device D]`."""
     parser = argparse.ArgumentParser(
         prog="report.py",
         description="Makes an experiment's report, or all of it, again, or compares several experiments.",
     )
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="such as runs/lbe09")
     parser.add_argument("--out", help="folder for a comparison (runs/comparison)")
+    parser.add_argument("--merge", metavar="DIR", help="brings the parts of one experiment together there")
+    parser.add_argument("--data", metavar="DIR", help="where the images of what is merged lie here")
     parser.add_argument("--again", metavar="DIR", help="runs the experiment of FOLDER again, with results below DIR")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     given = parser.parse_args(argv)
+    if given.merge and (given.out or given.again):
+        raise KitError("--merge: says itself where results go (expected it without --out and --again)")
+    if given.data and not given.merge:
+        raise KitError("--data: is for --merge; an experiment tells itself where its images lie")
+    if given.merge:
+        return (
+            1
+            if room("experiments.parts").merge_parts(given.folders, given.merge, given.device, given.data).failed
+            else 0
+        )
     if given.again and (len(given.folders) > 1 or given.out):
         raise KitError("--again: is for one folder, and says itself where results go (expected it without --out)")
     if given.again:

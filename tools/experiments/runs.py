@@ -1,4 +1,4 @@
-"""Many runs: side by side, and what happens between one and the next."""
+"""Many runs: what they share, and what happens between one and the next."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import jaguar_kit
-import torch
 from jaguar_kit import (
     PARENT_VARIABLE,
     Experiment,
@@ -21,24 +19,18 @@ from jaguar_kit import (
     Recipe,
     RunSpec,
     TrainingFailed,
-    call_in_room,
     core_count,
     data_key,
     echo,
-    embedder_for,
-    end_with_parent,
     fingerprint,
     interrupt,
     load_competitions,
-    make_task,
     on_kaggle,
     on_sigterm,
     open_data,
-    progress,
     rank,
     recipe_from_dict,
     recipe_to_dict,
-    run_one,
     sys,
     tell,
 )
@@ -111,56 +103,6 @@ def out_of_room(experiment: Experiment) -> str:
     needed = 9 * largest  # a checkpoint holds the weights four times, and is replaced by another before it goes
     full = folder_bytes(jaguar_kit.KAGGLE_WORKING) + needed > KAGGLE_OUTPUT
     return f"{jaguar_kit.KAGGLE_WORKING} has no room for another run (Kaggle saves 20 GB)" if full else ""
-
-
-def run_side_by_side(experiment: Experiment, jobs: int) -> dict[str, str]:
-    """Runs several specs at a time, each in a process with its share of the cores."""
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import active_children, get_context
-
-    for spec in {features_key(c.recipe): c for c in experiment.unfinished}.values():
-        images = experiment.images(spec)  # features are extracted once, before all need them
-        embedder = embedder_for(spec.recipe)[0].to(experiment.device)
-        labels = torch.zeros(len(images.competition.train), dtype=torch.int64)
-        make_task(spec.recipe, embedder, images, labels, images.splits[0], experiment.device)
-    threads, failed, between = max(1, core_count() // jobs), {}, Between(experiment)
-    plain = replace(experiment, competitions={}, opened={}, analyses=())  # each process opens its own
-    context = get_context("spawn")
-    with on_sigterm(interrupt), ProcessPoolExecutor(jobs, context, end_with_parent, (os.getpid(),)) as pool:
-        waiting = {
-            pool.submit(call_in_room, "experiments.runs", "run_alone", plain, number, threads): spec
-            for number, spec in enumerate(experiment.specs, 1)
-        }
-        try:
-            for done in progress(as_completed(waiting), "runs", len(waiting)):
-                reason = done.result()
-                failed.update({waiting[done].folder: reason} if reason else {})
-                between.report()
-        except BaseException as error:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in active_children():
-                child.terminate()
-            if isinstance(error, BrokenProcessPool):
-                raise TrainingFailed(
-                    f"{experiment.folder}: one of {jobs} processes died; the same command goes on from the last "
-                    "checkpoints"
-                ) from None
-            raise
-    return failed
-
-
-def run_alone(experiment: Experiment, number: int, threads: int) -> str:
-    """A run by its number, in a process of its own, which keeps the images for the next; why it failed, if it did."""
-    torch.set_num_threads(threads)
-    spec = experiment.specs[number - 1]
-    if number > 1 and time.monotonic() > experiment.deadline and not experiment.run_folder(spec).done:
-        echo(f"  {spec.folder}: not begun, for train.max_hours is over")
-        return ""
-    key = data_key(spec.recipe)
-    first = next(c for c in experiment.specs if data_key(c.recipe) == key)
-    experiment.opened = {key: images_for(first.recipe, experiment.data, experiment.folder)}
-    return run_one(experiment, number)
 
 
 # several processes that share each batch of one run

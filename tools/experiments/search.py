@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import time
+import uuid
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 import yaml
 from jaguar_kit import (
     NUMBER,
+    Busy,
     Experiment,
     Images,
     KitError,
@@ -164,6 +165,18 @@ def free_space(recipe: Recipe, title: str) -> dict[str, Any]:
     return {name: rule for name, rule in space.items() if name not in fixed}
 
 
+JOURNALS = (".journal", ".log")
+
+
+def journal(path: str) -> Any:
+    """Optuna's storage in a file that several sessions append to."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(path))
+
+
 MEND_SEARCH = "set the search aside with --force"
 
 
@@ -171,9 +184,10 @@ MEND_SEARCH = "set the search aside with --force"
 class Trials:
     """The trials of a search that have ended.
 
-    Each leaves a file when it ends, and none before. What is drawn for the next depends on its number and on those
-    files alone, so that a search that was killed goes on as if it had not been. With search.storage the trials are
-    those of all machines that share it, and a draw depends on the moment.
+    Each leaves a file when it ends, and none before. What is drawn for the next depends on its number and on those that
+    ended before alone, so that a search that was killed goes on as if it had not been. With search.storage the trials
+    are those of all sessions that share it, and the folder of results: a session alone draws what a search without it
+    would, and what a dead one was at is taken up.
     """
 
     recipe: Recipe
@@ -205,12 +219,14 @@ class Trials:
             )
         name = f"{self.recipe.name}-{self.title}-{self.key}"
         try:
-            return optuna.create_study(storage=url, study_name=name, load_if_exists=True, direction="maximize")
+            storage = journal(url) if url.endswith(JOURNALS) and "://" not in url else url
+            return optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction="maximize")
         except Exception as error:  # noqa: BLE001 - drivers of databases raise many kinds
             kind = url.partition(":")[0] if "://" in url else "it"
             raise KitError(
-                f"search.storage: {kind} can't be opened ({type(error).__name__}; expected an address as SQLAlchemy "
-                "takes it, such as sqlite:///trials.db, whose driver is installed and whose server answers)"
+                f"search.storage: {kind} can't be opened ({type(error).__name__}; expected a file on a folder that all "
+                "sessions share, such as trials.journal, or an address as SQLAlchemy takes it, such as "
+                "sqlite:///trials.db, whose driver is installed and whose server answers)"
             ) from None
 
     def place(self, number: int) -> Path:
@@ -237,24 +253,69 @@ class Trials:
         """An Optuna study of the ended trials, about to draw the next."""
         import optuna
 
-        search, pruner = self.recipe.search, optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
         if self.shared is not None:
             self.shared.pruner = pruner
-            drawn = search.seed + len(self.shared.trials) + os.getpid()  # several processes must not draw the same
-            self.shared.sampler = self.sampler(drawn % 2**32)
             return self.shared
         ended = self.ended()
-        seed = int(fingerprint(search.seed, self.title, len(ended)), 16) % 2**32
-        study = optuna.create_study(direction="maximize", sampler=self.sampler(seed), pruner=pruner)
+        study = optuna.create_study(direction="maximize", sampler=self.sampler(len(ended)), pruner=pruner)
         for number, told in enumerate(ended):
             study.add_trial(self.as_trial(told, self.place(number) / "trial.json"))
         return study
 
-    def sampler(self, seed: int) -> Any:
+    def sampler(self, number: int) -> Any:
+        """What draws the trial of that number."""
         import optuna
 
         kind = optuna.samplers.RandomSampler if self.title == "random" else optuna.samplers.TPESampler
-        return kind(seed=seed)
+        return kind(seed=int(fingerprint(self.recipe.search.seed, self.title, number), 16) % 2**32)
+
+    def next(self, stack: ExitStack) -> Any:
+        """The trial to make now, which is this session's alone until the stack is closed; None where there is none.
+
+        Of a shared search that is one whose session has died, else a new one, while there are fewer than asked for.
+        Sessions in folders of their own can't tell whether another's has died: theirs are counted when they have ended.
+        """
+        wanted = self.recipe.search.trials
+        if self.shared is None:
+            return self.study().ask(self.distributions) if self.count() < wanted else None
+        from optuna.trial import Trial, TrialState
+
+        study = self.study()
+        with only_one(self.folder / "trials" / f"{self.title}-draw", wait=True):
+            known = study.get_trials(deepcopy=False)
+            begun = [t for t in known if t.state == TrialState.RUNNING and t.user_attrs.get("folder") == self.here]
+            for one in begun:
+                with suppress(Busy):
+                    stack.enter_context(only_one(self.place(one.number)))
+                    echo(f"  {self.title} trial {one.number}: its session has ended, taken up")
+                    return self.drawn(study, Trial(study, one._trial_id))
+            if len(begun) + sum(t.state.is_finished() for t in known) >= wanted:
+                return None
+            trial = study.ask()
+            trial.set_user_attr("folder", self.here)
+            stack.enter_context(only_one(self.place(trial.number)))
+            return self.drawn(study, trial)
+
+    @cached_property
+    def here(self) -> str:
+        """What tells this folder of results from those of sessions elsewhere, whatever its path is for each."""
+        path = self.folder / "trials" / ".folder"
+        if not path.is_file():
+            write_text(path, uuid.uuid4().hex)
+        return path.read_text(encoding="utf-8")
+
+    def drawn(self, study: Any, trial: Any) -> Any:
+        """The trial with all its settings: those that it has, and the others as its number has them."""
+        study.sampler = self.sampler(trial.number)
+        for name, rule in self.distributions.items():
+            own = rule._asdict()
+            if "choices" in own:
+                trial.suggest_categorical(name, own["choices"])
+            else:
+                suggest = trial.suggest_int if isinstance(own["low"], int) else trial.suggest_float
+                suggest(name, own["low"], own["high"], log=own["log"])
+        return trial
 
     def as_trial(self, told: Mapping[str, Any], path: Path) -> Any:
         import optuna
@@ -293,13 +354,17 @@ def search_space(
     import optuna
 
     while time.monotonic() < deadline and trials.count() < trials.recipe.search.trials:
-        trial = trials.study().ask(trials.distributions)
-        ended = run_trial(trials, trial, images_of, device, deadline)
-        if ended is None:  # not worth what the others are; the next session goes on with it
-            break
-        state, value, reason = ended
-        trials.end(trial, state, value)
-        echo(f"  {trials.title} trial {trial.number}: {reason}")
+        with ExitStack() as stack:
+            trial = trials.next(stack)
+            if trial is None:  # other sessions are at the last ones
+                time.sleep(1)
+                continue
+            ended = run_trial(trials, trial, images_of, device, deadline)
+            if ended is None:  # not worth what the others are; the next session goes on with it
+                break
+            state, value, reason = ended
+            trials.end(trial, state, value)
+            echo(f"  {trials.title} trial {trial.number}: {reason}")
     study = trials.study()
     if not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
         raise TrainingFailed(f"{trials.recipe.name}: no trial of search.{trials.title} came to an end")

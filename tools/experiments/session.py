@@ -29,7 +29,6 @@ from jaguar_kit import (
     differing_settings,
     echo,
     expand,
-    file_sha256,
     find_mounted,
     load_competitions,
     load_recipe,
@@ -44,6 +43,7 @@ from jaguar_kit import (
     recipe_from_dict,
     rooms_folder,
     run_recipe,
+    sha_of,
     submission_of,
     weights_path,
     write_json,
@@ -55,7 +55,7 @@ from .smoke import made_small
 
 
 def file_facts(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+    return {"bytes": path.stat().st_size, "sha256": sha_of(path)}
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
@@ -77,7 +77,7 @@ def check_manifest(kit: Path) -> None:
         path = kit / name
         if not path.is_file():
             raise KitError(f"{path}: is missing from the packaged kit; upload the dataset again")
-        if path.stat().st_size != told["bytes"] or file_sha256(path) != told["sha256"]:
+        if path.stat().st_size != told["bytes"] or sha_of(path) != told["sha256"]:
             raise KitError(f"{path}: differs from the packaged kit's manifest; upload the dataset again")
 
 

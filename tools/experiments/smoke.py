@@ -31,7 +31,7 @@ from jaguar_kit import (
     remove_path,
     run_recipe,
     save_tensors,
-    tensors_sha256,
+    sha_of,
 )
 from torch import nn
 
@@ -177,7 +177,7 @@ def save_backbone(path: str | Path, backbone: nn.Module, name: str) -> Path:
         "architecture": known.architecture,
         "source": known.hub or cfg.get("hf_hub_id") or "",
         "licence": cfg.get("license") or "unknown",
-        "sha256": tensors_sha256(tensors),
+        "sha256": sha_of(tensors),
         "config": json.dumps({key: cfg[key] for key in ("mean", "std", "input_size") if key in cfg}),
     }
     save_tensors(path, tensors, metadata)

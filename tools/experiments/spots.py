@@ -34,7 +34,6 @@ from jaguar_kit import (
     computed_by,
     duration,
     echo,
-    file_sha256,
     find_weights,
     fingerprint,
     is_own,
@@ -48,6 +47,7 @@ from jaguar_kit import (
     ranked_neighbours,
     register,
     rows_by_code,
+    sha_of,
     to_unit_scale,
 )
 from torch import Tensor
@@ -190,7 +190,7 @@ def extract_local(
     check_box(box, "extract_local: box")
     device, box = usable_device(device), None if images.has_masks else box
     path = detector_weights(detector, weights)
-    version, by = "" if path is None else file_sha256(path), computed_by(None, torch.device(device))
+    version, by = "" if path is None else sha_of(path), computed_by(None, torch.device(device))
     parts = ("local 4" if detector == "sift" else "local 2", images.key, detector, points, version, by)
     key = fingerprint(*parts, *([] if box is None else [box]))
 

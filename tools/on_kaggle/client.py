@@ -24,13 +24,13 @@ from jaguar_kit import (
     check_submission_values,
     check_unique,
     echo,
-    file_sha256,
     one_line,
     progress,
     quiet,
     read_json,
     read_table,
     remove_path,
+    sha_of,
 )
 
 from ..experiments.open_set import validate_answers
@@ -363,48 +363,60 @@ def end_of_log(api: Any, kernel: str, lines: int = 15) -> str:
         return "its log can't be read"
 
 
-def await_kernel(kernel: str, before: float | None, patience: Patience | None = None) -> None:
-    """Waits until the session that was just pushed has ended well, and shows its log as it grows.
+class Watch:
+    """A look now and then at the session that was just pushed, showing its log as it grows.
 
     before: `session_begun` of the kernel before the push, NaN where that could not be learned. Kaggle tells the status
     of the latest session whatever version is asked for, so that an end without a beginning may be an earlier one's.
-    Raises KaggleError with the end of the log when the session failed, was cancelled, or never showed up.
     """
-    api, patience, begun = kaggle_api(), patience or Patience(), time.monotonic()
-    seen, told, heard, shown = False, "", begun, 0
 
-    def ask() -> Any:
-        with told_by_kaggle(f"status of {kernel}"):
-            return api.kernels_status(kernel)
+    def __init__(self, kernel: str, before: float | None, patience: Patience | None = None):
+        self.api, self.kernel, self.before, self.patience = kaggle_api(), kernel, before, patience or Patience()
+        self.begun = self.heard = time.monotonic()
+        self.seen, self.told, self.shown = False, "", 0
 
-    for _ in questions(patience, kernel):
-        reply = patiently(ask, patience)
-        status, passed = reply.status.name, time.monotonic() - begun
-        if status != told or time.monotonic() - heard > 600:
-            echo(f"  {kernel}: {status.lower().replace('_', ' ')} after {passed / 60:.0f} min")
-            told, heard = status, time.monotonic()
+    def ask(self) -> Any:
+        with told_by_kaggle(f"status of {self.kernel}"):
+            return self.api.kernels_status(self.kernel)
+
+    def ended(self) -> bool:
+        """Whether it has ended well; KaggleError with the end of its log if it failed, was cancelled, or never came."""
+        reply = patiently(self.ask, self.patience)
+        status, passed = reply.status.name, time.monotonic() - self.begun
+        if status != self.told or time.monotonic() - self.heard > 600:
+            echo(f"  {self.kernel}: {status.lower().replace('_', ' ')} after {passed / 60:.0f} min")
+            self.told, self.heard = status, time.monotonic()
         if status in ("QUEUED", "RUNNING", "NEW_SCRIPT"):
-            seen = True
+            self.seen = True
             with suppress(KaggleError):  # the log is a help, no more
-                lines = log_lines(api, kernel) if status == "RUNNING" else []
-                for line in lines[shown:]:
+                lines = log_lines(self.api, self.kernel) if status == "RUNNING" else []
+                for line in lines[self.shown :]:
                     echo(f"    {line}")
-                shown = max(shown, len(lines))
-            continue
-        if status == "COMPLETE" and not seen and not math.isnan(before or 0):
-            seen = patiently(partial(session_begun, api, kernel), patience) not in (None, before)
-        if status == "COMPLETE" and seen:
+                self.shown = max(self.shown, len(lines))
+            return False
+        if status == "COMPLETE" and not self.seen and not math.isnan(self.before or 0):
+            now = patiently(partial(session_begun, self.api, self.kernel), self.patience)
+            self.seen = now not in (None, self.before)
+        if status == "COMPLETE" and self.seen:
+            return True
+        end = partial(end_of_log, self.api, self.kernel)
+        if self.seen:
+            raise KaggleError(f"Kaggle: {self.kernel}: ended as {status}: {reply.failure_message or end()}")
+        if passed > self.patience.stale:
+            raise KaggleError(
+                f"Kaggle: {self.kernel}: ended as {status}, which may be an earlier session: no new one was seen to "
+                f"begin within {self.patience.stale:.0f} s; its end: {reply.failure_message or end()}; look at "
+                f"https://www.kaggle.com/code/{self.kernel}"
+            )
+        return False
+
+
+def await_kernel(kernel: str, before: float | None, patience: Patience | None = None) -> None:
+    """Waits until the session that was just pushed has ended well, as `Watch` tells."""
+    watch = Watch(kernel, before, patience)
+    for _ in questions(watch.patience, kernel):
+        if watch.ended():
             return
-        if seen:
-            raise KaggleError(
-                f"Kaggle: {kernel}: ended as {status}: {reply.failure_message or end_of_log(api, kernel)}"
-            )
-        if passed > patience.stale:
-            raise KaggleError(
-                f"Kaggle: {kernel}: ended as {status}, which may be an earlier session: no new one was seen to begin "
-                f"within {patience.stale:.0f} s; its end: {reply.failure_message or end_of_log(api, kernel)}; look at "
-                f"https://www.kaggle.com/code/{kernel}"
-            )
 
 
 def download_output(api: Any, kernel: str, folder: Path) -> None:
@@ -448,7 +460,7 @@ def check_output(folder: Path, kernel: str) -> None:
             raise KaggleError(f"Kaggle: {kernel}: run.json names {name!r}, outside the output")
         if not path.is_file():
             raise KaggleError(f"Kaggle: {kernel}: {name} did not come down; {FETCH_AGAIN}")
-        if path.stat().st_size != facts["bytes"] or file_sha256(path) != facts["sha256"]:
+        if path.stat().st_size != facts["bytes"] or sha_of(path) != facts["sha256"]:
             start = path.read_bytes()[:60].decode("utf-8", "replace")
             raise KaggleError(
                 f"Kaggle: {kernel}: {name} is not what the session wrote (it begins with {start!r}); {FETCH_AGAIN}"

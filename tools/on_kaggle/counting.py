@@ -36,6 +36,7 @@ from jaguar_kit import (
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..experiments.parts import deal, part_of
 from ..experiments.runs import KAGGLE_OUTPUT, features_key
 from ..experiments.search import search_baseline
 
@@ -317,7 +318,11 @@ def costs_of(recipe: Recipe, machine: Machine, sizes: Sizes) -> list[Cost]:
 
 
 def runs_of(recipe: Recipe) -> tuple[list[RunSpec], int]:
-    """The runs of an experiment, and how often each is made: the baseline of a search stands for its trials."""
+    """The runs of an experiment, or of its part, and how often each is made: a search is its baseline's trials."""
+    if recipe.part:
+        part, parts = part_of(recipe)
+        specs = expand(recipe)
+        return [specs[number - 1] for number in deal(specs, parts)[part - 1]], 1
     if not recipe.search:
         return expand(recipe), 1
     spaces = bool(recipe.search.space) + bool(recipe.search.matched)

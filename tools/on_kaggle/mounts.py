@@ -25,10 +25,10 @@ from jaguar_kit import (
     cache_dir,
     duration,
     echo,
-    file_sha256,
     process_alive,
     read_json,
     remove_path,
+    sha_of,
     write_json,
 )
 from safetensors.torch import save_file
@@ -106,7 +106,7 @@ def of_kaggle(api: Any, owner: str, source: str) -> Attached:
         if source.startswith(f"{owner}/") and dataset_status(api, source) is None:
             raise KitError(f"{source}: there is no such dataset on Kaggle; upload it with tools/package.py --create")
         return Attached(source)
-    differing = [n for n, path in own_recipes().items() if n in files and files[n]["sha256"] != file_sha256(path)]
+    differing = [n for n, path in own_recipes().items() if n in files and files[n]["sha256"] != sha_of(path)]
     read = {name: dataset_file(api, source, name) for name in differing}
     return Attached(source, files, recipes={name: content for name, content in read.items() if content})
 

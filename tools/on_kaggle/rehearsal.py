@@ -24,7 +24,6 @@ from jaguar_kit import (
     convert,
     duration,
     echo,
-    file_sha256,
     find_data,
     interrupt,
     known_backbone,
@@ -36,6 +35,7 @@ from jaguar_kit import (
     read_json,
     read_yaml,
     recipe_from_dict,
+    sha_of,
 )
 
 from ..experiments.runs import folder_bytes
@@ -145,7 +145,7 @@ def kit_findings(attached: Sequence[Attached], recipe: Recipe | None) -> list[Fi
     found = []
     for kit in kits:
         missing = [name for name in wanted if name not in kit.files]
-        other = [n for n, path in wanted.items() if n in kit.files and kit.files[n]["sha256"] != file_sha256(path)]
+        other = [n for n, path in wanted.items() if n in kit.files and kit.files[n]["sha256"] != sha_of(path)]
         strange = [n for n in kit.files if n.startswith("tools/experiments/") and n not in wanted]
         told = [f"{name}: is not packed{needed_by(name, recipe)}" for name in missing]
         if other or strange:

@@ -39,6 +39,9 @@ from .scores import (
     scoring_patience,
     tell_left,
 )
+from .sessions import AT_A_TIME, begin_sessions, run_in_sessions
+
+SINGLE = ("no_push", "submit", "rehearse", "list")  # what is of one session, not of several
 
 
 def kaggle_options(argv: Sequence[str] | None) -> Any:
@@ -57,6 +60,12 @@ def kaggle_options(argv: Sequence[str] | None) -> Any:
     parser.add_argument(
         "--code-competition", action="store_true", help="submit the kernel's version, where CSV uploads are not taken"
     )
+    parser.add_argument(
+        "--sessions", type=int, metavar="N", help="deal the runs out to N sessions, and merge (needs --fetch)"
+    )
+    parser.add_argument(
+        "--at-a-time", type=int, default=AT_A_TIME, help=f"sessions that Kaggle runs at once ({AT_A_TIME})"
+    )
     parser.add_argument("--every", type=float, default=30.0, help="seconds between two looks at the session (30)")
     parser.add_argument("--stale", type=float, default=180.0, help="seconds for the new session to show up (180)")
     parser.add_argument(
@@ -68,6 +77,10 @@ def kaggle_options(argv: Sequence[str] | None) -> Any:
     given = parser.parse_args(argv)
     if given.folder is None and not given.list:
         raise KitError("kaggle_run.py: which kernel? (expected its folder, such as kernels/final, or --list)")
+    if given.sessions is not None and not given.fetch:
+        raise KitError("--sessions: leave what they made in a folder (expected --fetch DIR with it)")
+    if given.sessions is not None and (wrong := next((n for n in SINGLE if getattr(given, n)), None)):
+        raise KitError(f"--sessions: expected no --{wrong.replace('_', '-')} with it")
     acts = ("wait", "fetch", "submit", "no_push", "unrehearsed", "list")
     if given.rehearse and (wrong := next((name for name in acts if getattr(given, name)), None)):
         raise KitError(f"--rehearse: pushes nothing (expected no --{wrong.replace('_', '-')} with it)")
@@ -81,7 +94,9 @@ def kaggle_options(argv: Sequence[str] | None) -> Any:
         raise KitError("--submit: needs a few words about it (expected -m MESSAGE)")
     if given.submit and not given.fetch:
         raise KitError("--submit: what is submitted is checked first (expected --fetch DIR)")
-    if given.fetch and Path(given.fetch).exists() and (Path(given.fetch).is_file() or any(Path(given.fetch).iterdir())):
+    going_on = given.sessions is not None and Path(given.fetch, "sessions.json").is_file()
+    there = Path(given.fetch) if given.fetch and not going_on else None
+    if there is not None and there.exists() and (there.is_file() or any(there.iterdir())):
         raise KitError(f"--fetch: {given.fetch}: holds something already; choose a new folder")
     return given
 
@@ -96,6 +111,8 @@ def push_command(argv: Sequence[str] | None = None) -> int:
         check_up_to_date(folder)
         refuse_certain(folder, rehearse(folder, options))
         return 0
+    if given.sessions is not None:
+        return sessions_command(given, folder, options)
     metadata = check_kernel(folder)
     if given.submit and not metadata.get("competition_sources"):
         raise KitError(f"{folder / 'kernel-metadata.json'}: competition_sources: is empty (expected one to submit to)")
@@ -127,6 +144,24 @@ def push_command(argv: Sequence[str] | None = None) -> int:
         raise
     except KeyboardInterrupt:
         print("interrupted; its session goes on: --no-push waits for it again", file=sys.stderr)
+        return 130
+
+
+def sessions_command(given: Any, folder: Path, options: Rehearsal) -> int:
+    """`tools/kaggle_run.py kernels/X --sessions N --fetch DIR`."""
+    check_up_to_date(folder)
+
+    def rehearsed(place: Path) -> None:
+        found = [] if given.unrehearsed else rehearse(place, options, partial(of_kaggle, api, owner))
+        refuse_certain(place, found, " (--unrehearsed pushes all the same)")
+
+    patience = Patience(every=given.every, stale=given.stale)
+    job = begin_sessions(folder, given.sessions, Path(given.fetch), patience, rehearsed, given.at_a_time)
+    api, owner = kaggle_api(), check_kernel(folder)["id"].partition("/")[0]
+    try:
+        return run_in_sessions(job, api, given.data)
+    except KeyboardInterrupt:
+        print("interrupted; its sessions go on: the same command waits for them again", file=sys.stderr)
         return 130
 
 

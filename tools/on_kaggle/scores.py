@@ -15,13 +15,13 @@ import pandas as pd
 from jaguar_kit import (
     KitError,
     echo,
-    file_sha256,
     fingerprint,
     one_line,
     only_one,
     read_json,
     recipe_from_dict,
     settings_that_count,
+    sha_of,
     write_table,
 )
 
@@ -78,7 +78,7 @@ def keep_score(path: Path, row: Mapping[str, Any]) -> None:
 
 def check_not_submitted(path: Path, file: Path, competition: str) -> None:
     """Refuses a file that was submitted to the competition before."""
-    table, digest = read_scores(path), file_sha256(file)
+    table, digest = read_scores(path), sha_of(file)
     there = table[(table.sha256 == digest) & (table.competition == competition)]
     for row in there.itertuples():
         score = f"public score {row.public}" if row.public else row.status
@@ -90,9 +90,9 @@ def check_not_submitted(path: Path, file: Path, competition: str) -> None:
 
 def validation_of(out: Path, file: Path) -> dict[str, Any]:
     """Of a session's output, the run whose submission the file is: its recipe, and what validation said of it."""
-    digest = file_sha256(file)
+    digest = sha_of(file)
     for path in sorted(out.glob("runs/*/**/submission.csv")):
-        if file_sha256(path) != digest:
+        if sha_of(path) != digest:
             continue
         experiment = next(p for p in path.parents if p.parent.name == "runs")
         told: dict[str, Any] = {"recipe": experiment.name, "run": path.parent.relative_to(experiment).as_posix()}
@@ -184,7 +184,7 @@ def score_line(row: Mapping[str, Any]) -> str:
 def new_row(out: Path, kernel: str, competition: str, message: str, ref: int) -> dict[str, Any]:
     file = out / "submission.csv"
     told = {"date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"), "competition": competition, "kernel": kernel}
-    told |= {"message": message, "status": "pending", "ref": str(ref or ""), "sha256": file_sha256(file)}
+    told |= {"message": message, "status": "pending", "ref": str(ref or ""), "sha256": sha_of(file)}
     return {**told, **validation_of(out, file)}
 
 
