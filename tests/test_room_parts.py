@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -427,3 +428,32 @@ def test_two_sessions_of_which_one_ends_by_time_are_gone_on_with_and_merged(whol
 
 def files_in(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+
+
+# several machines at each batch
+
+
+@pytest.mark.slow
+def test_two_nodes_of_torchrun_end_as_two_processes_of_one(mini, tmp_path):
+    model = {**TINY["model"], "freeze": False}
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**TINY, "loss": ARCFACE, "model": model, "train": {"epochs": 2, "batch_size": 16}}))
+    line = [str(ROOT / "tools" / "run_recipe.py"), str(path), "--data", str(mini), "--device", "cpu"]
+    port, env = free_port(), {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    at = ["--master-addr", "127.0.0.1", "--master-port", str(port), "--nproc-per-node", "1", "--nnodes", "2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *at]
+    nodes = [
+        subprocess.Popen([*torchrun, "--node-rank", str(node), *line, "--out", str(tmp_path / "nodes")], env=env)
+        for node in range(2)
+    ]
+    assert [node.wait(300) for node in nodes] == [0, 0]
+    assert (
+        subprocess.run([sys.executable, *line, "--out", str(tmp_path / "one"), "--gpus", "2"], env=env).returncode == 0
+    )
+    assert_same(tmp_path / "nodes" / f"tiny@{mini.name}", tmp_path / "one" / f"tiny@{mini.name}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
