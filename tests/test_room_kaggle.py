@@ -20,6 +20,7 @@ from jaguar_kit_tools.experiments import runs as runs_room
 from jaguar_kit_tools.experiments import session
 from jaguar_kit_tools.on_kaggle import client as kaggle_client
 from jaguar_kit_tools.on_kaggle import kernels as kernels_tool
+from jaguar_kit_tools.on_kaggle import notebooks
 from jaguar_kit_tools.on_kaggle import package as package_tool
 from jaguar_kit_tools.on_kaggle.package import package_kit
 from safetensors.torch import save_file
@@ -761,3 +762,37 @@ def test_recipes_that_would_be_one_kernel_are_told(two_kernels):
         with pytest.raises(KitError, match="both would be the kernel 'jaguar-kit-two-words'; rename one"):
             kernels_tool.write_kernels(two_kernels / "kernels", recipes)
         path.unlink()
+
+
+def test_the_starter_carries_what_its_cells_show_and_nothing_of_a_machine():
+    text = (ROOT / "kernels" / "starter" / "starter.ipynb").read_text(encoding="utf-8")
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    shown = [[kind for out in cell["outputs"] for kind in out.get("data", ())] for cell in cells]
+    pictures = [number for number, kinds in enumerate(shown, 1) if {"image/png", "image/jpeg"} & set(kinds)]
+    assert pictures[0] == 2  # the first comes with the second cell, of which the first is folded
+    assert len(pictures) == 4
+    assert cells[0]["metadata"]["_kg_hide-input"]
+    assert not [out for cell in cells for out in cell["outputs"] if out["output_type"] == "error"]
+    assert "validation mAP" in text
+    assert not re.search(r"/home/|/root/|/tmp/|/Users/", text)
+    assert len(text) < 1_000_000
+
+
+def test_a_notebook_is_run_and_keeps_what_it_shows(tmp_path):
+    cells = ["import jaguar_kit\nprint(jaguar_kit.cache_dir())", "from PIL import Image\nImage.new('RGB', (9, 9))"]
+    blank = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+    code = [{**blank, "source": cell.splitlines(keepends=True)} for cell in [*cells, "1 + 1", "None"]]
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps({"cells": code, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    notebooks.run_notebook(path)
+    said, picture, number, nothing = [cell["outputs"] for cell in json.loads(path.read_text())["cells"]]
+    assert said == [{"output_type": "stream", "name": "stdout", "text": ["~/.cache/jaguar_kit\n"]}]
+    assert set(picture[0]["data"]) & {"image/png", "image/jpeg"}
+    assert number[0]["data"] == {"text/plain": ["2"]}
+    assert nothing == []
+    path.write_text(json.dumps({"cells": [{**code[0], "source": ["1 / 0"]}]}))
+    before = path.read_text()
+    with pytest.raises(KitError, match=r"a\.ipynb: cell 1: ZeroDivisionError"):
+        notebooks.run_notebook(path)
+    assert path.read_text() == before

@@ -14,6 +14,7 @@ from cases import every
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jaguar_kit import Page, compare_variants, recipe_from_dict, summarise, write_report
+from jaguar_kit_tools.experiments import leaderboard
 from jaguar_kit_tools.experiments.answer import changes_table, changes_words
 from jaguar_kit_tools.experiments.facts import published_on
 from jaguar_kit_tools.experiments.figures import (
@@ -338,6 +339,33 @@ def tables(draw):
     return table.assign(
         best_epoch=epochs, epochs=epochs, seconds=5.0, parameters=20, trainable=10, background="original"
     )
+
+
+def submitted(*rows):
+    """scores.csv as it grows below the folder in which commands are given: recipe, validation mAP, public score."""
+    told = {"date": "2026-01-01", "competition": "jaguar-re-id", "run": "default/seed1", "status": "complete"}
+    columns = ("recipe", "map", "public")
+    path = leaderboard.SCORES
+    path.parent.mkdir(exist_ok=True)
+    jaguar_kit.write_table(path, pd.DataFrame([{**told, **dict(zip(columns, row))} for row in rows]))
+    return path
+
+
+def test_a_report_shows_scores_beside_the_validation(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = recipe_of().name
+    assert "On the leaderboard" not in report_of(tmp_path / "none")[1]
+    submitted(("another", "0.5", "0.6"))
+    assert "On the leaderboard" not in report_of(tmp_path / "others")[1]
+    submitted((name, "0.7", "0.8"), ("another", "0.5", "0.6"), ("third", "0.6", "0.5"), ("unscored", "0.9", ""))
+    _, text = report_of(tmp_path / "some")
+    assert "## On the leaderboard" in text
+    assert "of 3 submissions" in text
+    assert "In 2 of 3 pairs the better one by validation is the better one there." in text
+    assert "unscored" not in text
+    assert (tmp_path / "some" / "figures" / "leaderboard.png").is_file()
+    submitted((name, "0.7", "0.8")).write_text("damaged")
+    assert "Note: the leaderboard is not shown: results/scores.csv" in report_of(tmp_path / "damaged")[1]
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -17,6 +17,7 @@ BENCHES = {  # and what each measures
     "retrieval": "mAP, re-ranking, query expansion, submission: checked, then timed",
     "augment": "images a second through each policy, beside torchvision v2",
     "train": "head epochs on cached features, and a whole grid",
+    "engines": "the same 30 short runs by a loop, by processes, by Dask and in parts",
     "optimizers": "lbe08 by its source's text and by its code, on synthetic features",
     "final": "training steps of the final recipe on a GPU, beside plain fp32",
     "evidence": "matching spots, posterior and fusion: seconds and memory",

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -85,25 +86,45 @@ SCHEDULES = {
 }
 
 
-def grid_seconds(folder: Path) -> tuple[float, int, int]:
-    """Seconds of the grid by the real command once its features are cached, its runs, and its training images."""
+def write_grid(folder: Path, **train: Any) -> None:
+    """Writes once.yaml, a run of one epoch that caches the features, and grid.yaml; train: settings of the grid."""
     import jaguar_kit as jk
 
     jk.save_backbone(folder / "convnext_base.safetensors", jk.create_backbone("convnext_base"), "convnext_base")
     model = {"backbone": "convnext_base", "weights": str(folder / "convnext_base.safetensors"), "input_size": 64}
     data = {"mini": {"identities": CATS, "images": 850}, "size": 64}
-    variants = {name: {"train": settings} for name, settings in SCHEDULES.items()}
+    variants = {name: {"train": {**settings, **train}} for name, settings in SCHEDULES.items()}
     grid = {"name": "grid", "data": data, "model": model, "variants": variants, "seeds": [42, 123, 456, 789, 2024]}
     once = {**grid, "name": "once", "variants": {}, "seeds": [], "train": {"epochs": 1}}
     for recipe in (once, grid):
         (folder / f"{recipe['name']}.yaml").write_text(json.dumps(recipe))
-        started = time.perf_counter()
-        command = ["run", str(folder / f"{recipe['name']}.yaml"), "--out", str(folder / "runs"), "--device", "cpu"]
-        told = subprocess.run(
-            [sys.executable, jk.__file__, *command], check=True, capture_output=True, text=True
-        ).stdout
+
+
+def command(folder: Path, name: str, out: str = "runs", *options: str) -> list[str]:
+    """The real command that runs a recipe of `write_grid`."""
+    import jaguar_kit as jk
+
+    line = [sys.executable, jk.__file__, "run", str(folder / f"{name}.yaml"), "--out", str(folder / out)]
+    return [*line, "--device", "cpu", *options]
+
+
+def timed(*commands: list[str]) -> tuple[float, str]:
+    """Seconds of commands that are started at once, and what the last of them says."""
+    started = time.perf_counter()
+    begun = [subprocess.Popen(one, stdout=subprocess.PIPE, text=True) for one in commands]
+    said = [one.communicate()[0] for one in begun]
+    if any(one.returncode for one in begun):
+        raise RuntimeError(f"{commands[-1]}: ended with {[one.returncode for one in begun]}")
+    return time.perf_counter() - started, said[-1]
+
+
+def grid_seconds(folder: Path) -> tuple[float, int, int]:
+    """Seconds of the grid by the real command once its features are cached, its runs, and its training images."""
+    write_grid(folder)
+    timed(command(folder, "once"))
+    seconds, told = timed(command(folder, "grid"))
     images = next(int(line.split()[1]) for line in told.splitlines() if "training images" in line)
-    return time.perf_counter() - started, len(pd.read_csv(folder / "runs/grid/results.csv")), images
+    return seconds, len(pd.read_csv(folder / "runs/grid/results.csv")), images
 
 
 def run(options: argparse.Namespace) -> None:

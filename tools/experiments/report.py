@@ -66,6 +66,7 @@ from .figures import (
     variants_figure,
 )
 from .findings import compare_variants, findings, images_of, next_words, same_words, summarise, with_failed
+from .leaderboard import report_leaderboard
 from .page import ANSWERING, COLUMNS, Page
 from .search import report_search
 
@@ -128,6 +129,8 @@ def write_report(
     report_readings(page, recipe)
     if extra:
         page.add(extra)
+    if leaderboard := report_leaderboard(recipe):
+        page.add(leaderboard)
     if recipe.conclusion.strip():
         page.heading("What the source reports")
         page.text(recipe.conclusion)

@@ -33,6 +33,7 @@ from jaguar_kit import (
 )
 
 from ..experiments.session import kit_sha256
+from .notebooks import run_notebook
 
 MODULE = Path(jaguar_kit.__file__).resolve()
 OWN = (MODULE.parent / "recipes", MODULE.parent / ROOMS / "recipes")  # in a clone, and where pip puts them
@@ -412,6 +413,7 @@ def kernels_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit code 1 when folders and recipes differ"
     )
+    parser.add_argument("--show", action="store_true", help="run the notebooks here, and keep what their cells show")
     parser.add_argument("--kernels", default="kernels", help="folder of the kernels (kernels)")
     parser.add_argument("--recipes", default="recipes", help="folder of the recipes (recipes)")
     given = parser.parse_args(argv)
@@ -425,10 +427,14 @@ def kernels_command(argv: Sequence[str] | None = None) -> int:
             echo(f"  {fault}")
         echo(f"{len(faults)} files are out of date; run tools/kernels.py" if faults else "kernels and recipes agree")
         return 1 if faults else 0
+    if given.show and given.check:
+        raise KitError("--show: writes notebooks (expected no --check with it)")
     changed = write_kernels(given.kernels, given.recipes, given.user, given.competition, given.dataset, given.only)
     for path in changed:
         echo(f"  wrote {path}")
     echo(f"{len(changed)} files written" if changed else "nothing to do: kernels and recipes agree")
+    for notebook in sorted(Path(given.kernels).glob("*/*.ipynb")) if given.show else ():
+        run_notebook(notebook)
     return 0
 
 

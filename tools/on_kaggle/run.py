@@ -12,6 +12,7 @@ from typing import Any
 
 from jaguar_kit import KitError, NonNegative, convert, echo, read_json
 
+from ..experiments.leaderboard import SCORES
 from .client import (
     KaggleError,
     Patience,
@@ -28,7 +29,6 @@ from .kernels import check_kernel, check_up_to_date
 from .mounts import Rehearsal, of_kaggle
 from .rehearsal import Finding, add_rehearsal_options, rehearse
 from .scores import (
-    SCORES,
     NotScored,
     await_score,
     check_not_submitted,

@@ -43,7 +43,6 @@ COLUMNS = {  # of scores.csv
     "ref": "Kaggle's number of the submission",
     "sha256": "of the file",
 }
-SCORES = Path("results/scores.csv")
 
 
 class NotScored(KaggleError):
