@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from cases import every
 from jaguar_kit import KitError
-from jaguar_kit_tools.identify import albums, captures, decisions, exports, field_tables
+from jaguar_kit_tools.identify import albums, captures, clocks, decisions, exports, field_tables, metres
 from jaguar_kit_tools.identify.identify import export_earlier
 from PIL import Image
 from test_room_season import Field, command, said, weights  # noqa: F401 - weights is a fixture
@@ -282,9 +282,9 @@ def test_decisions_that_came_later_count(tmp_path):
 
 
 def test_metres_are_those_of_utm():
-    east, north = exports.utm_of(np.array([43.6425667]), np.array([-79.3871389]), 17, False)
+    east, north = metres.utm_of(np.array([43.6425667]), np.array([-79.3871389]), 17, False)
     assert (east[0], north[0]) == (pytest.approx(630084, abs=1), pytest.approx(4833438, abs=2))  # Toronto's tower
-    east, north = exports.utm_of(np.array([0.0, -0.0001]), np.array([-57.0, -57.0]), 21, True)
+    east, north = metres.utm_of(np.array([0.0, -0.0001]), np.array([-57.0, -57.0]), 21, True)
     np.testing.assert_allclose(east, 500_000)
     np.testing.assert_allclose(north, [10_000_000, 10_000_000 - 11.0532], atol=1e-3)
 
@@ -579,14 +579,14 @@ def test_each_image_of_an_encounter_has_a_row(tmp_path):
     ],
 )
 def test_times_are_those_of_the_cameras_clock(values, told, offsets, strange):
-    found, counts = field_tables.times_of(pd.Series(values))
+    found, counts = clocks.times_of(pd.Series(values))
     assert found.tolist() == told
     assert (counts.offsets, counts.unreadable + counts.implausible) == (offsets, strange)
     assert len(counts.notes("x")) == (offsets > 0) + (strange > 0)
 
 
 def test_places_that_are_none_are_counted():
-    latitude, longitude, strange = field_tables.places_of(
+    latitude, longitude, strange = clocks.places_of(
         pd.Series(["0", "-16,5", "nan", "91", "", "5", "inf"]), pd.Series(["0.0", "-56", "1", "3", "", "", "1"])
     )
     assert list(zip(latitude, longitude)) == [("", ""), ("-16.5", "-56"), *[("", "")] * 5]

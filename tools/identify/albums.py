@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -45,7 +44,10 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from ..experiments.spots import LocalFeatures, detector_weights, extract_local
-from .field_tables import places_of, read_field_table, times_of
+from .animals import MARGIN, cut, files_to_read
+from .clocks import places_of, times_of
+from .field_tables import read_field_table
+from .marks import mark_of
 
 # tables of photographs
 
@@ -70,8 +72,10 @@ def load_catalogue(path: str | Path, masks: str | None = None) -> tuple[Path, pd
         table = table[~nameless].reset_index(drop=True)
         if table.empty:
             raise KitError(f"{path}: identity: names nobody (expected an individual for some images)")
-    table = table.assign(filename=table.path)
-    return path.parent, table, [*notes, *clean_labels(path, table, "identity")]
+    boxes = table.box if "box" in table else ""
+    table = table.assign(filename=(table.path + " " + boxes).str.rstrip())  # of one file there is one row, or one a box
+    notes += clean_labels(path, table, "identity")
+    return path.parent, table.assign(filename=table.path), notes
 
 
 def load_queries(path: str | Path) -> tuple[Path, pd.DataFrame, list[str]]:
@@ -98,16 +102,6 @@ def load_queries(path: str | Path) -> tuple[Path, pd.DataFrame, list[str]]:
 
 # tags of EXIF: DateTimeOriginal and DateTimeDigitized; Make and Model; BodySerialNumber; DateTime; Software
 WHEN, WHO, SERIAL, CHANGED, PROGRAM = (0x9003, 0x9004), (0x010F, 0x0110), 0xA431, 0x0132, 0x0131
-
-
-def mark_of(path: Path) -> str:
-    """A short mark of what a file holds, by which a photograph is known again wherever it lies."""
-    size, piece = path.stat().st_size, 1 << 16
-    with path.open("rb") as file:
-        told = file.read(piece)
-        file.seek(max(piece, size - piece))
-        told += file.read()
-    return hashlib.sha256(size.to_bytes(8, "little") + told).hexdigest()[:16]
 
 
 def degrees_of(values: Sequence[float], reference: str) -> float:
@@ -210,6 +204,9 @@ class Album:
     embeddings: Tensor
     notes: tuple[str, ...] = ()  # what a reader of the answers must know
     root: Path = Path()
+    files: tuple[str, ...] = ()  # that were read: photographs, or crops of them
+    masks: str | None = None  # of these files
+    margin: float = MARGIN
 
     def thumbnail(self, position: int) -> Image.Image:
         return self.store.thumbnail(int(self.rows[position]))
@@ -217,15 +214,26 @@ class Album:
     def file(self, position: int) -> Path:
         return self.root / self.table.path.iloc[position]
 
+    def crop(self, position: int, image: Image.Image) -> Image.Image:
+        """The part of an upright photograph that is looked at."""
+        return cut(image, self.table.box.iloc[position] if "box" in self.table else "", self.margin)
+
 
 def embed_album(
-    recipe: Recipe, embedder: Embedder, root: Path, table: pd.DataFrame, device: torch.device, label: str
+    recipe: Recipe,
+    embedder: Embedder,
+    root: Path,
+    table: pd.DataFrame,
+    device: torch.device,
+    label: str,
+    margin: float = MARGIN,
 ) -> Album:
     """Reads and embeds photographs, or finds their embeddings in the cache; unreadable ones are told and left out."""
     data, size, notes = recipe.data, recipe.model.input_size or native_size(embedder.backbone), []
     turns = [data.turn.get(label, 0.0) for label in table.get("orientation", ())]
     masks = data.masks if data.masks and (root / data.masks).is_dir() else None
-    store = open_store(root, list(table.path), data.size, data.fit, masks, "skip", turns=turns)
+    files, masks = files_to_read(root, table, masks, margin)
+    store = open_store(root, files, data.size, data.fit, masks, "skip", turns=turns)
     if store.unreadable:
         broken = first_few(list(table.path.iloc[list(store.unreadable)]))
         notes.append(f"{len(store.unreadable)} images in {root} can't be read and are left out: {broken}")
@@ -250,7 +258,8 @@ def embed_album(
     if (embeddings := kept_tensor(path, "embeddings", len(rows))) is None:
         embeddings = embed(network, source, rows, label=label)
         save_tensors(path, {"embeddings": embeddings})
-    return Album(table.iloc[rows].reset_index(drop=True), store, rows, embeddings, tuple(notes), root)
+    table, files = table.iloc[rows].reset_index(drop=True), tuple(files[row] for row in rows)
+    return Album(table, store, rows, embeddings, tuple(notes), root, files, masks, margin)
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,7 +300,7 @@ class Shelf:
 LOCAL_SIZE, LOCAL_POINTS = 480, 512  # px of the square that is looked at for spots, and spots of an image
 
 
-def spots_of(albums: Sequence[Album], masks: str | None, device: torch.device) -> LocalFeatures:
+def spots_of(albums: Sequence[Album], device: torch.device) -> LocalFeatures:
     """The spots of all photographs of these albums, by ALIKED where its weights are there, else by SIFT; kept."""
     try:
         detector = "aliked" if detector_weights("aliked", None) else "sift"
@@ -300,8 +309,7 @@ def spots_of(albums: Sequence[Album], masks: str | None, device: torch.device) -
         echo(f"  note: matching spots by SIFT: {error}")
     found = []
     for album in albums:
-        there = masks if masks and (album.root / masks).is_dir() else None
-        store = open_store(album.root, list(album.table.path), LOCAL_SIZE, "squash", there, "skip")
+        store = open_store(album.root, list(album.files), LOCAL_SIZE, "squash", album.masks, "skip")
         found.append(extract_local(store, detector, LOCAL_POINTS, device=device))
     places, descriptors = (torch.cat([getattr(f, name) for f in found]) for name in ("places", "descriptors"))
     return LocalFeatures(places, descriptors, fingerprint(*(f.key for f in found)))

@@ -46,7 +46,8 @@ def answer_table(
         groups, shares = grouped(season, rows, odds, decisions)
         answers.loc[rows, "group"], answers.loc[rows, "group_probability"] = groups, shares
     answers = answers.assign(**candidate_columns(ranked, probability, known.path.to_numpy(str)))
-    for column in ("taken", "camera", "mark"):
+    boxes = ["box"] if "box" in table and (table.box != "").any() else []
+    for column in ("taken", "camera", "mark", *boxes):
         answers[column] = table[column].to_numpy()
     flank = flank_of(table, known.iloc[[shown[0][0] for shown in pictures]], answers["class"] == SURE)
     if flank is not None:

@@ -22,10 +22,10 @@ from .decisions import FOR_SPREADSHEETS
 from .season import Season
 
 WHERE = ("taken", "camera", "latitude", "longitude")
-MORE = ("station", "deployment", "flank", "species", "mark")  # of photographs and sightings alike
+MORE = ("station", "deployment", "flank", "species", "mark", "box", "picture")  # of photographs and sightings alike
 COLUMNS = ("identity", "occasion", *WHERE, "image", "basis", *MORE, "probability")
 PHOTOGRAPHS, CAMERAS = "photographs.csv", "cameras.csv"  # kept beside the answers, from week to week
-OF_PHOTOGRAPHS = ("image", *WHERE, *MORE, "encounter", "media", "folder")
+OF_PHOTOGRAPHS = ("image", *WHERE, *MORE, "encounter", "media", "folder", "aside")
 STAY = ("camera", "station", "deployment", "folder")  # as they were told first: a file may lie elsewhere by now
 SILENCE = 30  # days without a photograph after which a camera is taken not to have worked, where no table tells
 
@@ -44,17 +44,23 @@ def flanks(table: pd.DataFrame, answers: pd.DataFrame | None = None) -> pd.Serie
 
 
 def keep_photographs(out: Path, earlier: Path | None, season: Season, answers: pd.DataFrame) -> None:
-    """Writes photographs.csv: all that were asked for up to now, those of earlier weeks too, a row for each mark."""
+    """Writes photographs.csv: all that were asked for or set aside up to now, of earlier weeks too, a row a mark."""
     asked = season.new.table
     first = asked.mark.groupby(answers.encounter.to_numpy()).transform("first")  # names an encounter in all weeks
     tables = [album.table.assign(flank=flanks(album.table)) for album in season.shelf.albums[1:]]
     tables.append(asked.assign(flank=flanks(asked, answers), encounter=first))
+    tables += [season.aside.assign(aside=season.aside.why)] if len(season.aside) else []
     kept = [] if earlier is None else [read_photographs(earlier)]
     table = pd.concat([*kept, *(one.assign(image=one.path) for one in tables)], ignore_index=True)
-    copies = int(asked.mark.duplicated().sum())
+    copies = int(asked.drop_duplicates(["path"]).mark.duplicated().sum())
     if copies:
         echo(f"  note: {copies} photographs are copies of others, and count once")
     write_table(out / PHOTOGRAPHS, one_of_each(table.reindex(columns=OF_PHOTOGRAPHS)), FOR_SPREADSHEETS)
+
+
+def picture_of(table: pd.DataFrame) -> pd.Series:
+    """The mark of the photograph of each animal."""
+    return table.picture.where(table.picture != "", table.mark)
 
 
 def one_of_each(table: pd.DataFrame) -> pd.DataFrame:
@@ -100,16 +106,23 @@ class Study:
     """Stations, the days on which they worked, and the photographs that they took."""
 
     cameras: pd.DataFrame  # a row for each time that a camera stood somewhere, as field_tables.read_cameras gives them
-    photographs: pd.DataFrame  # with row (of cameras, -1: of none), station and day (NaT: undated)
+    photographs: (
+        pd.DataFrame
+    )  # a row for each animal on them, with row (of cameras, -1: of none), station and day (NaT: undated)
     stations: Sequence[str]  # S, in order
     days: np.ndarray  # T, datetime64[D], from the first to the last on which a camera stood
     up: np.ndarray  # bool (S, T): a camera stood there
     worked: np.ndarray  # bool (S, T): and at least one worked
 
     @property
-    def missing(self) -> pd.Series:
+    def pictures(self) -> pd.DataFrame:
+        """A row for each photograph, however many animals are on it."""
+        return self.photographs[~picture_of(self.photographs).duplicated()]
+
+    @property
+    def missing(self) -> pd.DataFrame:
         """Photographs with a date that are of no station."""
-        return (self.photographs.row < 0) & self.photographs.day.notna()
+        return self.pictures[(self.pictures.row < 0) & self.pictures.day.notna()]
 
     def at_work(self, rows: pd.DataFrame) -> np.ndarray:
         """Whether the station of each photograph worked on that day."""
@@ -233,7 +246,7 @@ def histories(seen: pd.DataFrame, study: Study, length: int = 1) -> pd.DataFrame
 def effort_table(seen: pd.DataFrame, study: Study, length: int = 1) -> pd.DataFrame:
     """For each occasion: photographs, cameras that worked, photographs with a name, and animals."""
     occasions = study.occasions(length)
-    taken, named = (study.occasion_of(rows.day, length) for rows in (study.photographs, seen))
+    taken, named = (study.occasion_of(rows.day, length) for rows in (study.pictures, seen))
     animals = seen.identity.groupby(named).nunique()
     table = pd.DataFrame({"occasion": occasions["first"].dt.strftime("%Y-%m-%d")})
     table["photographs"] = np.bincount(taken, minlength=len(table) + 1)[1:]

@@ -21,7 +21,7 @@ FOR_SPREADSHEETS = "utf-8-sig"  # with the mark by which they know UTF-8
 SETTINGS, HISTORY, INDIVIDUALS = "identify.json", "history.csv", "individuals.csv"
 KINDS_OF_SETTINGS = {"weights": str, "backbone": str, "catalogue": str, "queries": str, "local": bool, "sure": float}
 KINDS_OF_SETTINGS |= {"new": float, "share_new": float, "root": str, "previous": str, "week": int, "closed": bool}
-KINDS_OF_SETTINGS |= {"tables": list}
+KINDS_OF_SETTINGS |= {"tables": list, "box_confidence": float, "box_margin": float}
 OWN_TABLES = {f"{name}.csv" for name in ("answers", "catalogue", "captures", "capture_history", "effort", "ledger")}
 OWN_TABLES |= {HISTORY, INDIVIDUALS, "open.csv"}
 

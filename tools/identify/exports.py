@@ -16,9 +16,20 @@ import numpy as np
 import pandas as pd
 from jaguar_kit import KitError, __version__, echo, first_few, suggest, write_table, write_text
 
-from .captures import CAMERAS, SILENCE, Study, in_study, read_kept_cameras, read_photographs, read_sightings, study_of
+from .captures import (
+    CAMERAS,
+    SILENCE,
+    Study,
+    in_study,
+    picture_of,
+    read_kept_cameras,
+    read_photographs,
+    read_sightings,
+    study_of,
+)
 from .decisions import FOR_SPREADSHEETS, Decisions
 from .field_tables import read_cameras
+from .metres import metres_of
 
 # what is asked for
 
@@ -132,7 +143,11 @@ def gather(folder: Path, export: Export, ledger: Decisions | None) -> tuple[Capt
             f"{idle.sum()} photographs of known animals are of days on which their station did not work by {CAMERAS}, "
             f"and are left out: {few(seen[idle])}"
         )
-    captures = seen[~lost & ~idle].reset_index(drop=True)
+    captures = seen[~lost & ~idle]
+    twice = captures.assign(picture=picture_of(captures)).duplicated(["picture", "identity"])
+    if twice.any():
+        notes.append(f"{twice.sum()} animals have two boxes on one photograph, and count once: {few(captures[twice])}")
+    captures = captures[~twice].reset_index(drop=True)
     captures["occasion"] = study.occasion_of(captures.day, export.occasion)
     fits, said = of_flank(captures, export.flank)
     return Captured(study, captures[fits].reset_index(drop=True), seen, export), [*notes, *said]
@@ -169,7 +184,7 @@ def of_flank(seen: pd.DataFrame, flank: str) -> tuple[np.ndarray, list[str]]:
 
 def notes_on_effort(study: Study, told: bool, export: Export) -> list[str]:
     """How effort is known, and of which photographs it isn't."""
-    photographs, occasions = study.photographs, study.occasions(export.occasion)
+    photographs, occasions = study.pictures, study.occasions(export.occasion)
     days, count = int(study.worked.sum()), len(occasions)
     effort = f"{len(study.stations)} stations worked {days} days in {count} occasions of {export.occasion} days"
     how = (
@@ -189,8 +204,8 @@ def notes_on_effort(study: Study, told: bool, export: Export) -> list[str]:
             f"photographs are {len(study.days) // 365} years apart, from {first.taken} ({first.image}) on: a camera "
             "whose clock was set back puts its photographs into other years"
         )
-    if (missing := study.missing).any():
-        notes.append(f"{missing.sum()} photographs are of no station of {CAMERAS}: {few(photographs[missing])}")
+    if len(missing := study.missing):
+        notes.append(f"{len(missing)} photographs are of no station of {CAMERAS}: {few(missing)}")
     if len(occasions) and len(study.days) % export.occasion and occasions["last"].iloc[-1] == study.days[-1]:
         notes.append(f"the last occasion has {len(study.days) % export.occasion} days instead of {export.occasion}")
     return notes
@@ -248,39 +263,6 @@ def for_secr(captured: Captured) -> tuple[Tables, list[str]]:
         "occasions.csv": occasion_table(captured),
     }
     return tables, []
-
-
-def metres_of(study: Study) -> tuple[pd.DataFrame, str]:
-    """x and y of each station in metres, and what they are: as a table tells them, or UTM of its degrees."""
-    table = study.cameras.assign(
-        **{name: pd.to_numeric(study.cameras[name], errors="coerce") for name in ("latitude", "longitude")}
-    )
-    places = table.groupby("station")[["x", "y", "latitude", "longitude"]].first()
-    photographs = study.photographs[study.photographs.row >= 0]
-    for name in ("latitude", "longitude"):
-        told = pd.to_numeric(photographs[name], errors="coerce").astype(float)
-        places[name] = places[name].fillna(told.groupby(photographs.station).mean())
-    if places.x.notna().all() and places.y.notna().all():
-        return places, "as the table of cameras tells them"
-    zone = 31 if places.longitude.isna().all() else int((places.longitude.mean() + 180) // 6) % 60 + 1
-    south = bool(places.latitude.mean() < 0)
-    places["x"], places["y"] = utm_of(places.latitude.to_numpy(float), places.longitude.to_numpy(float), zone, south)
-    return places, f"UTM zone {zone} {'south' if south else 'north'}, WGS84"
-
-
-def utm_of(latitude: np.ndarray, longitude: np.ndarray, zone: int, south: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Easting and northing in metres of degrees on WGS84, by Krüger's series to the third order (to a millimetre)."""
-    radius, flattening, scale = 6378137.0, 1 / 298.257223563, 0.9996
-    n = flattening / (2 - flattening)
-    size = radius / (1 + n) * (1 + n**2 / 4 + n**4 / 64)
-    alpha = (n / 2 - 2 / 3 * n**2 + 5 / 16 * n**3, 13 / 48 * n**2 - 3 / 5 * n**3, 61 / 240 * n**3)
-    sine, away = np.sin(np.radians(latitude)), np.radians(longitude - (6 * zone - 183))
-    root = 2 * np.sqrt(n) / (1 + n)
-    t = np.sinh(np.arctanh(sine) - root * np.arctanh(root * sine))
-    xi, eta = np.arctan2(t, np.cos(away)), np.arctanh(np.sin(away) / np.hypot(1, t))
-    east = eta + sum(a * np.cos(2 * j * xi) * np.sinh(2 * j * eta) for j, a in enumerate(alpha, 1))
-    north = xi + sum(a * np.sin(2 * j * xi) * np.cosh(2 * j * eta) for j, a in enumerate(alpha, 1))
-    return 500_000 + scale * size * east, (10_000_000 if south else 0) + scale * size * north
 
 
 def occasion_table(captured: Captured) -> pd.DataFrame:
@@ -385,13 +367,13 @@ DEPLOYMENTS = (
 MEDIA = ("mediaID", "deploymentID", "timestamp", "filePath", "filePublic", "fileName", "fileMediatype")
 OBSERVATIONS = (
     *("observationID", "deploymentID", "mediaID", "eventID", "eventStart", "eventEnd", "observationLevel"),
-    *("observationType", "scientificName", "count", "individualID", "classificationMethod", "classifiedBy"),
-    "classificationProbability",
+    *("observationType", "scientificName", "count", "individualID", "bboxX", "bboxY", "bboxWidth", "bboxHeight"),
+    *("classificationMethod", "classifiedBy", "classificationProbability"),
 )
 
 
 def for_camtrapdp(captured: Captured) -> tuple[Tables, list[str]]:
-    """deployments.csv, media.csv and observations.csv of Camtrap DP 1.0, a row in both for each photograph."""
+    """deployments.csv, media.csv and observations.csv of Camtrap DP 1.0, an observation of each animal on a medium."""
     study, zone = captured.study, captured.export.zone or "Z"
     notes = ["camtrapdp: tables without datapackage.json, which tells of the project what photographs do not"]
     if not captured.export.zone:
@@ -415,21 +397,23 @@ def for_camtrapdp(captured: Captured) -> tuple[Tables, list[str]]:
     if nowhere := int((deployments.latitude == "").sum()):
         notes.append(f"camtrapdp: {nowhere} deployments tell no place, which the standard requires")
     photographs = study.photographs[(study.photographs.row >= 0) & study.photographs.day.notna()].reset_index(drop=True)
-    if left := len(study.photographs) - len(photographs):
+    pictures = photographs[~picture_of(photographs).duplicated()].reset_index(drop=True)
+    if left := len(study.pictures) - len(pictures):
         notes.append(f"camtrapdp: {left} photographs without a date or a deployment are left out")
-    if bare := int((photographs.taken.str.len() == 10).sum()):
+    if bare := int((pictures.taken.str.len() == 10).sum()):
         notes.append(f"camtrapdp: {bare} photographs tell a day and no time: their time is written as midnight")
-    media = media_table(photographs, np.array(own, object)[photographs.row], zone)
-    observations = observation_table(photographs, media, captured.sightings)
+    media = media_table(pictures, np.array(own, object)[pictures.row], zone)
+    of_medium = pd.Index(picture_of(pictures)).get_indexer(picture_of(photographs))
+    observations = observation_table(photographs, media.iloc[of_medium].reset_index(drop=True), captured.sightings)
     tables = {"deployments.csv": deployments[list(DEPLOYMENTS)], "media.csv": media, "observations.csv": observations}
     return tables, notes
 
 
 def media_table(photographs: pd.DataFrame, deployment: np.ndarray, zone: str) -> pd.DataFrame:
-    path = photographs.image.str.replace("\\", "/", regex=False)
+    path = photographs.image.str.replace("\\", "/", regex=False).str.replace(r"^(\.{1,2}/|/)+", "", regex=True)
     name = [PurePosixPath(image).name for image in path]
     told = photographs.media.where(~photographs.media.duplicated(keep=False), "")
-    table = pd.DataFrame({"mediaID": told.where(told != "", photographs.mark), "deploymentID": deployment})
+    table = pd.DataFrame({"mediaID": told.where(told != "", picture_of(photographs)), "deploymentID": deployment})
     clock = photographs.taken.where(photographs.taken.str.len() > 10, photographs.taken + " 00:00:00")
     table["timestamp"] = clock.str.replace(" ", "T", regex=False) + zone
     table["filePath"], table["filePublic"], table["fileName"] = path, "false", name
@@ -438,7 +422,7 @@ def media_table(photographs: pd.DataFrame, deployment: np.ndarray, zone: str) ->
 
 
 def observation_table(photographs: pd.DataFrame, media: pd.DataFrame, seen: pd.DataFrame) -> pd.DataFrame:
-    """Who is on each medium; "unclassified" where nobody is sure."""
+    """Who is on each medium; "unclassified" where nobody is sure. media: a row for each animal."""
     known = seen.drop_duplicates("mark").set_index("mark").reindex(photographs.mark).reset_index(drop=True)
     named = known.identity.notna()
     event = photographs.encounter.where(photographs.encounter != "", photographs.mark)
@@ -448,8 +432,12 @@ def observation_table(photographs: pd.DataFrame, media: pd.DataFrame, seen: pd.D
     table = pd.DataFrame({"deploymentID": media.deploymentID, "mediaID": media.mediaID, "eventID": event})
     table["observationID"] = [uuid.uuid5(uuid.NAMESPACE_OID, mark).hex for mark in photographs.mark]
     table = table.assign(eventStart=begin, eventEnd=end, observationLevel="media", scientificName=species)
-    table["observationType"] = np.where(named, "animal", "unclassified")
-    table["count"] = np.where(named, "1", "")
+    found = named | (photographs.box != "")
+    aside = photographs.aside.map({"person": "human"}).fillna(photographs.aside)
+    table["observationType"] = np.where(found, "animal", aside.where(aside != "", "unclassified"))
+    table["count"] = np.where(found, "1", "")
+    boxes = photographs.box.where(photographs.box != "", "   ").str.split(" ", expand=True).reindex(columns=range(4))
+    table[["bboxX", "bboxY", "bboxWidth", "bboxHeight"]] = boxes.fillna("").to_numpy()
     table["individualID"] = known.identity.fillna("")
     table["classificationMethod"] = np.where(sure, "machine", np.where(named, "human", ""))
     table["classifiedBy"] = np.where(sure, f"jaguar_kit {__version__}", "")

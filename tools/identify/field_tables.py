@@ -16,84 +16,8 @@ import numpy as np
 import pandas as pd
 from jaguar_kit import FolderScan, KitError, check_images, first_few, read_table
 
-# times of a camera's clock
-
-CLOCK = re.compile(
-    r"^(?P<a>\d{1,4})(?P<mark>[-:/.])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{1,4})"
-    r"(?:[T ]+(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,]\d+)?)?\s*(?P<half>[AaPp]\.?[Mm]\.?)?)?"
-    r"\s*(?P<offset>Z|UTC|GMT|[+-]\d{2}:?\d{2}|[+-]\d{2})?$"
-)
-YEARS = (1900, 2100)  # a camera of another year has lost its clock
-
-
-@dataclass(frozen=True)
-class Told:
-    """How many values of a column tell what is to be said."""
-
-    unreadable: int = 0  # no dates at all, or such as 03/05/2026, which may be March or May
-    implausible: int = 0  # before 1900, after 2100, or of no calendar
-    offsets: int = 0  # from UTC, left out
-    example: str = ""  # of those that tell no time
-
-    def notes(self, where: str) -> list[str]:
-        strange = self.unreadable + self.implausible
-        first = (
-            f"{where}: {strange} values are no dates such as 2026-05-03, and tell no time (the first: {self.example!r})"
-        )
-        more = f"; {self.implausible} of them are before {YEARS[0]}, after {YEARS[1]} or in no calendar"
-        local = (
-            f"{where}: {self.offsets} times tell an offset from UTC, which is left out: times are the camera's clock"
-        )
-        return [first + (more if self.implausible else "")] * bool(strange) + [local] * bool(self.offsets)
-
-
-def times_of(values: pd.Series) -> tuple[pd.Series, Told]:
-    """Dates and times as "2026-05-03 14:05:09", days without a time as "2026-05-03", and what is to be said of them.
-
-    A time is that of the camera's clock: an offset from UTC is left out, not reckoned with. Where all rows tell
-    midnight a program wrote days as times. Dates such as 25/12/2026 are read in the order that all rows allow.
-    """
-    values = values.fillna("").astype(str).str.strip()
-    part = values.str.extract(CLOCK)
-    number = part[["a", "b", "c", "hour", "minute", "second"]].apply(pd.to_numeric, errors="coerce")
-    iso = part.a.str.len() == 4
-    year, month, day = number.a.where(iso, number.c), number.b, number.c.where(iso, number.a)
-    other = part.a.notna() & ~iso & (part.c.str.len() == 4)
-    day_first, month_first = (number.a[other] > 12).any(), (number.b[other] > 12).any()
-    if month_first and not day_first:
-        month, day = month.where(~other, number.a), day.where(~other, number.b)
-    readable = (iso & (part.c.str.len() <= 2)) | (other & (day_first != month_first))
-    hour = number.hour % 12 + 12 * part.half.fillna("").str.lower().str.startswith("p")
-    hour = number.hour.where(part.half.isna(), hour)
-    second = number.second.fillna(0)
-    calendar = pd.to_datetime(pd.DataFrame({"year": year, "month": month, "day": day}), errors="coerce")
-    fine = readable & year.between(*YEARS) & calendar.notna()
-    fine &= number.hour.isna() | ((hour < 24) & (number.minute < 60) & (second < 60))
-    timed = fine & number.hour.notna()
-    if not ((hour != 0) | (number.minute != 0) | (second != 0))[timed].any():
-        timed &= False
-    clock = [f" {h:02.0f}:{m:02.0f}:{s:02.0f}" for h, m, s in zip(hour[timed], number.minute[timed], second[timed])]
-    told = calendar.where(fine).dt.strftime("%Y-%m-%d").fillna("").astype(object)
-    told[timed] += clock
-    strange = values[(values != "") & ~fine]
-    example = "" if strange.empty else strange.iloc[0]
-    unreadable = int((~readable)[strange.index].sum())
-    offsets = int((timed & part.offset.notna()).sum())
-    return told.astype(str), Told(unreadable, len(strange) - unreadable, offsets, example)
-
-
-def places_of(latitude: pd.Series, longitude: pd.Series) -> tuple[pd.Series, pd.Series, int]:
-    """Latitudes and longitudes as they are told, "" where they can be no place, and how many those are.
-
-    0, 0 is what a device writes that knows no place.
-    """
-    texts = [values.fillna("").astype(str).str.strip() for values in (latitude, longitude)]
-    north, east = (pd.to_numeric(text.str.replace(",", ".", regex=False), errors="coerce") for text in texts)
-    fine = (north.abs() <= 90) & (east.abs() <= 180) & ~((north == 0) & (east == 0))
-    strange = int((((texts[0] != "") | (texts[1] != "")) & ~fine).sum())
-    first, second = (text.str.replace(",", ".", regex=False).where(fine, "") for text in texts)
-    return first, second, strange
-
+from .boxes import ANIMAL, BLANK, box_columns, box_texts, kind_of
+from .clocks import places_of, times_of
 
 # columns, by their names
 
@@ -101,7 +25,7 @@ NAMES = {  # what is told, and the columns that tell it, the surest first
     "path": ("path", "filepath", "file_path", "image_path", "filename", "file_name", "file"),
     "identity": (
         *("identity", "ground_truth", "individualid", "individual_id", "individual"),
-        *("encounter.individualid", "markedindividual.individualid"),
+        *("encounter.individualid", "markedindividual.individualid", "name0.value"),
     ),
     "taken": ("taken", "timestamp", "datetimeoriginal", "date_time", "datetime", "eventstart"),
     "date": ("date",),
@@ -161,10 +85,10 @@ class Sheet:
         return Sheet(table.fillna(""), {key: str(name).strip() for key, name in spelled.items()})
 
     def join(self, other: Sheet, key: str, name: str) -> None:
-        """Takes over what another table tells of the same key and this one does not."""
+        """Takes over what another table tells of the same key and this one does not, in a row for each that it has."""
         new = [column for column in other.table if column not in self.table]
-        there = other.table[other.table[key] != ""].drop_duplicates(key).set_index(key)[new]
-        self.table = self.table.join(there, on=key).fillna("")
+        there = other.table[other.table[key] != ""].set_index(key)[new]
+        self.table = self.table.join(there, on=key).fillna("").reset_index(drop=True)
         self.spelled |= {column: f"{other.spelled[column]} of {name}" for column in new}
 
     def find(self, role: str) -> str | None:
@@ -192,6 +116,7 @@ def read_field_table(path: Path) -> tuple[pd.DataFrame, str, list[str]]:
         if key in sheet.table and (file := beside(path.parent, "deployments.csv")) and file.name != path.name:
             deployments = Sheet.read(file)
             if key in deployments.table:
+                deployments.table = deployments.table.drop_duplicates(key)
                 sheet.join(deployments, key, file.name)
     if kind:
         blank = sheet.table.apply(lambda column: column.str.strip().str.lower().isin(ABSENT))
@@ -217,7 +142,10 @@ def beside(folder: Path, name: str) -> Path | None:
 
 
 def join_observations(sheet: Sheet, folder: Path) -> None:
-    """Joins what the observations of a Camtrap DP tell: of a file, and of an event that a file's time lies in."""
+    """Joins what the observations of a Camtrap DP tell: of a file, and of an event that a file's time lies in.
+
+    Of a file with boxes each of them has a row, of any other the first that names somebody.
+    """
     file = beside(folder, "observations.csv")
     if file is None or "mediaid" not in sheet.table:
         return
@@ -225,11 +153,16 @@ def join_observations(sheet: Sheet, folder: Path) -> None:
     table = observed.table
     if "mediaid" not in table or "individualid" not in table:
         return
-    several = table[table.individualid != ""].groupby("mediaid").individualid.nunique()
+    columns = box_columns(table)
+    boxed = box_texts(table, columns) != "" if columns else pd.Series(False, table.index)
+    with_boxes = table.mediaid.isin(set(table.mediaid[boxed]))
+    several = table[(table.individualid != "") & ~with_boxes].groupby("mediaid").individualid.nunique()
     several = int((several[several.index != ""] > 1).sum())
     if several:
         sheet.notes.append(f"{file}: {several} files show several individuals, of which the first is taken")
-    observed.table = table.iloc[np.argsort(table.individualid == "", kind="stable")]  # those with a name first
+    table = table[boxed | ~with_boxes]
+    first = table.iloc[np.argsort(table.individualid == "", kind="stable")]  # those with a name
+    observed.table = first[first.mediaid.isin(set(table.mediaid[boxed])) | ~first.mediaid.duplicated()]
     sheet.join(observed, "mediaid", file.name)
     events = table[(table.mediaid == "") & (table.individualid != "")]
     if {"eventstart", "eventend", "deploymentid"} <= set(table) and "timestamp" in sheet.table and len(events):
@@ -250,19 +183,26 @@ def spread_assets(sheet: Sheet, path: Path) -> None:
     parts = [
         table.assign(
             path=table[name].str.strip(),
-            flank=next((table[v] for v in viewpoint_names(number) if v in table), ""),
+            flank=next((table[v] for v in names_of_annotation(number, "viewpoint") if v in table), ""),
+            bbox=next((table[v] for v in names_of_annotation(number, "bbox") if v in table), ""),
             row=np.arange(len(table)),
         )
         for name, number in sorted(assets.items(), key=lambda item: item[1])
     ]
     if not parts:
         return
-    sheet.used |= set(assets) | {v for number in assets.values() for v in viewpoint_names(number) if v in table}
+    told = [
+        name
+        for number in assets.values()
+        for what in ("viewpoint", "bbox")
+        for name in names_of_annotation(number, what)
+    ]
+    sheet.used |= {*assets, *told} & set(table)
     spread = pd.concat(parts, ignore_index=True).sort_values("row", kind="stable")
     spread = spread[spread.path != ""].reset_index(drop=True)
     if spread.empty:
         raise KitError(f"{path}: {sheet.spelled[next(iter(assets))]}: names no image")
-    sheet.spelled |= {"path": sheet.spelled[next(iter(assets))], "flank": "viewpoint"}
+    sheet.spelled |= {"path": sheet.spelled[next(iter(assets))], "flank": "viewpoint", "bbox": "the annotation's bbox"}
     if len(assets) > 1 and "encounter.catalognumber" not in spread:
         spread["encounter"] = [f"row {number + 2}" for number in spread.row]
         sheet.spelled["encounter"] = "the row"
@@ -283,8 +223,8 @@ def spread_assets(sheet: Sheet, path: Path) -> None:
     sheet.table = spread.drop(columns="row")
 
 
-def viewpoint_names(number: int) -> tuple[str, str]:
-    return f"annotation{number}.viewpoint", f"encounter.annotation{number}.viewpoint"
+def names_of_annotation(number: int, what: str) -> tuple[str, str]:
+    return f"annotation{number}.{what}", f"encounter.annotation{number}.{what}"
 
 
 def roles_of(sheet: Sheet, path: Path) -> dict[str, pd.Series]:
@@ -311,12 +251,28 @@ def roles_of(sheet: Sheet, path: Path) -> dict[str, pd.Series]:
     if {"genus", "species"} <= set(table):
         told["species"] = (table.genus.str.strip() + " " + table.species.str.strip()).str.strip()
         sheet.used |= {"genus", "species"}
+    if columns := box_columns(table):
+        told["box"] = box_texts(table, columns)
+        sheet.used |= set(columns)
+        sheet.spelled["box"] = ", ".join(sheet.spelled[name] for name in columns)
+    if "observationtype" in table or "is_blank" in table:
+        column = "observationtype" if "observationtype" in table else "is_blank"
+        told["seen"] = table[column].str.strip().str.lower().map(kind_that_is_told)
+        sheet.used.add(column)
+        sheet.spelled["seen"] = sheet.spelled[column]
     return told
+
+
+def kind_that_is_told(value: str) -> str:
+    """What is on a photograph that shows no animal: blank, person or vehicle; "" for any other."""
+    if value in ("1", "true", "yes"):
+        return BLANK
+    return "" if kind_of(value) == ANIMAL else kind_of(value)
 
 
 def what_was_read(path: Path, kind: str, sheet: Sheet, told: Iterable[str], kept: Sequence[str]) -> str:
     """Which columns tell what, and which are not used."""
-    found = {role: sheet.spelled.get(sheet.find(role) or "") or role for role in told}
+    found = {role: sheet.spelled.get((sheet.find(role) if role in NAMES else role) or "") or role for role in told}
     words = ", ".join(name if name == role else f"{role} from {name}" for role, name in found.items())
     rest = [sheet.spelled[name] for name in kept if name not in ALSO_USED]
     left = f"; {len(rest)} columns are not used: {first_few(rest)}" if rest else ""

@@ -2,7 +2,7 @@
 
 `identify` goes from folders to answers, a step after the other:
 
-    photographs.py   finds the photographs (field_tables.py)
+    photographs.py   finds the photographs (field_tables.py), and the animals on them (boxes.py, animals.py)
     ledger.py        knows those of earlier weeks again, and what people said of them (decisions.py)
     season.py        embeds them (albums.py), finds encounters (encounters.py), matches spots (likeness.py)
     trust.py         fits on the catalogue how probable a name is (confidence.py)
@@ -39,6 +39,7 @@ from jaguar_kit import (
     weights_path,
 )
 
+from .animals import CONFIDENCE, MARGIN, Wanted
 from .answers import answer_table
 from .captures import carry_over, keep_photographs
 from .decisions import SETTINGS, Decisions, earlier_settings
@@ -49,6 +50,8 @@ from .photographs import Photographs, find_photographs
 from .season import read_season
 from .trust import trust_in
 from .writing import closing_lines, write_close, write_season
+
+ANY = Wanted()
 
 
 def identify(
@@ -66,6 +69,7 @@ def identify(
     decisions: Sequence[str | Path] = (),
     cameras: str | Path | None = None,
     export: Export | None = None,
+    boxes: Wanted = ANY,
 ) -> pd.DataFrame:
     """Names the animals on photographs by those of a catalogue; writes answers.csv, review.html and more into `out`.
 
@@ -74,6 +78,7 @@ def identify(
     competition's layout, or a CSV with path and identity. queries: a folder of photographs, or a CSV with path.
     previous: an earlier folder of answers, whose decisions the catalogue grows by; what is not given is taken from it.
     cameras: a CSV that tells where cameras stood and from when to when. export: tables for the field's programs.
+    boxes: where animals are, each of which is named for itself; photographs that show none are set aside.
 
     Each image of the catalogue is asked for once with and once without its identity there, images of its encounter left
     out; from that come the probability that a name is right and that an animal is new. class: sure from probability
@@ -83,16 +88,14 @@ def identify(
     out, begun = Path(out), time.time()
     with only_one(out.resolve()):
         refuse_answers(out)
-        if cameras is not None:
-            read_cameras(Path(cameras))  # what is wrong there is told before any work
         earlier = Path(previous) if previous is not None else None
         model = {} if weights is None and backbone is None else {"weights": weights, "backbone": backbone}
         given = {"catalogue": catalogue, "queries": queries, "local": local, "sure": sure, "new": fresh}
-        chosen = settled({**given, "share_new": share_new}, model, earlier_settings(earlier))
-        device = pick_device(device)
-        recipe, identities = model_of(chosen["weights"], chosen["backbone"])
-        ledger, photographs, notes = known_again(chosen, recipe.data.masks, earlier, decisions, out)
-        season = read_season(recipe, photographs, chosen["local"], device)
+        given |= {"share_new": share_new, "box_confidence": boxes.confidence, "box_margin": boxes.margin}
+        chosen = settled(given, model, earlier_settings(earlier))
+        device, (recipe, identities) = pick_device(device), model_of(chosen["weights"], chosen["backbone"])
+        ledger, photographs, notes = known_again(chosen, recipe.data.masks, earlier, decisions, out, boxes, cameras)
+        season = read_season(recipe, photographs, chosen["local"], device, chosen["box_margin"])
         if season.known.identity.nunique() < 2:
             only = season.known.identity.iloc[0]
             raise KitError(f"{chosen['catalogue']}: only {only!r} can be read (expected two identities or more)")
@@ -114,11 +117,20 @@ def identify(
 
 
 def known_again(
-    chosen: Mapping[str, Any], masks: str | None, earlier: Path | None, decisions: Sequence[str | Path], out: Path
+    chosen: Mapping[str, Any],
+    masks: str | None,
+    earlier: Path | None,
+    decisions: Sequence[str | Path],
+    out: Path,
+    boxes: Wanted,
+    cameras: str | Path | None,
 ) -> tuple[Ledger, Photographs, list[str]]:
     """The ledger of earlier weeks, the photographs that are asked about, and what is to be said of both."""
+    look = boxes.look(chosen["box_confidence"])  # what is wrong there is told before any work, and with cameras, too
+    if cameras is not None:
+        read_cameras(Path(cameras))
     ledger, said = open_ledger(earlier, [Path(path) for path in decisions], out)
-    photographs = find_photographs(chosen["catalogue"], chosen["queries"], masks, Decisions.none())
+    photographs = find_photographs(chosen["catalogue"], chosen["queries"], masks, Decisions.none(), look)
     ledger, photographs = take_up(ledger, photographs)
     notes = [*said, *photographs.notes]
     for note in notes:
@@ -175,6 +187,7 @@ def refuse_answers(out: Path) -> None:
 
 FOLDERS = ("catalogue", "queries")
 USUAL = {"local": False, "sure": 0.95, "new": 0.75, "share_new": 0.5}
+USUAL |= {"box_confidence": CONFIDENCE, "box_margin": MARGIN}
 
 
 def settled(given: Mapping[str, Any], model: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,6 +197,9 @@ def settled(given: Mapping[str, Any], model: Mapping[str, Any], before: Mapping[
     for name, value in (("--sure", "sure"), ("--new", "new"), ("--share-new", "share_new")):
         if not isinstance(chosen[value], float) or not 0 < chosen[value] < 1:
             raise KitError(f"{name}: {chosen[value]} (expected a share above 0 and below 1)")
+    for name, value, most in (("--box-confidence", "box_confidence", 1), ("--box-margin", "box_margin", 2)):
+        if not isinstance(chosen[value], float) or not 0 <= chosen[value] <= most:
+            raise KitError(f"{name}: {chosen[value]} (expected a number from 0 to {most})")
     for folder in FOLDERS:
         if chosen[folder] is None:
             raise KitError(f"--{folder}: is missing (expected a folder of photographs)")
@@ -272,6 +288,18 @@ def identify_command(argv: Sequence[str] | None = None) -> int:
         type=float,
         help="share of photographs that show new animals, until decisions tell (0.5)",
     )
+    parser.add_argument(
+        "--boxes",
+        nargs="*",
+        default=[],
+        metavar="FILE",
+        help="boxes around animals: MegaDetector's JSON, COCO, or a CSV with path and bbox; or the word masks",
+    )
+    parser.add_argument("--box-confidence", type=float, help="least confidence of a detector's box (0.2)")
+    parser.add_argument("--box-margin", type=float, help="margin of a crop around a box, as a share of its sides (0.1)")
+    parser.add_argument(
+        "--all", action="store_true", help="asks for photographs without an animal too, which boxes set aside"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--cameras", help="CSV with station, start and end, as in Camtrap DP's or camtrapR's tables")
     parser.add_argument(
@@ -299,6 +327,7 @@ def identify_command(argv: Sequence[str] | None = None) -> int:
     identify(
         given.weights, given.catalogue, given.queries, given.out, given.device, given.backbone, given.local,
         given.sure, given.new, given.share_new, given.previous, given.decisions, given.cameras, export,
+        Wanted(given.boxes, given.box_confidence, given.box_margin, given.all),
     )  # fmt: skip
     return 0
 
@@ -307,7 +336,10 @@ def check_close(given: argparse.Namespace) -> None:
     """Refuses what has no meaning where a season is closed."""
     if given.previous is None:
         raise KitError("--previous: is missing (expected the last folder of answers with --close)")
-    for name in ("weights", "backbone", "local", "catalogue", "queries", "sure", "new", "share_new"):
+    for name in (
+        *("weights", "backbone", "local", "catalogue", "queries", "sure", "new", "share_new"),
+        *("box_confidence", "box_margin"),
+    ):
         if getattr(given, name) is not None:
             option = f"--{name.replace('_', '-')}"
             raise KitError(

@@ -7,7 +7,6 @@ seen when and where, what is still open, is worked out from these rows.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import Counter
@@ -19,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jaguar_kit import KitError, core_count, damaged, first_few, open_image, suggest, write_table
+from jaguar_kit import KitError, core_count, damaged, first_few, suggest, write_table
 
-from .albums import mark_of, with_facts
+from .albums import with_facts
+from .animals import notes_on_parts, with_animal_marks
 from .confidence import FRESH, LOOK, SURE
 from .decisions import (
     ACTS,
@@ -41,16 +41,17 @@ from .decisions import (
     read_individuals,
     read_written,
 )
+from .marks import COMPRESSED, mark_of, picture_mark
 from .photographs import Photographs, Placed
 from .season import Season
 
 LEDGER = "ledger.csv"
-FACTS = (  # that are kept of a picture
-    "taken", "camera", "station", "latitude", "longitude", "flank", "orientation", "species",
+FACTS = (  # that are kept of an animal on a picture; box: where it is; picture: its mark, where the animal has another
+    "taken", "camera", "station", "latitude", "longitude", "flank", "orientation", "species", "box", "picture",
 )  # fmt: skip
-KNOWN, ASKED, FOUND = "catalogue", "asked", "found"  # what a row says, beside decisions and acts
+KNOWN, ASKED, FOUND, ASIDE = "catalogue", "asked", "found", "aside"  # what a row says, beside decisions and acts
 ENTRY = (
-    "week", "answers", "said", "mark", "box", "name", "to", "basis", "probability", "who", "when", "image", "root",
+    "week", "answers", "said", "mark", "name", "to", "basis", "probability", "who", "when", "image", "root",
     *FACTS, "file_mark",
 )  # fmt: skip
 NEEDED = ("week", "said", "mark", "name", "basis", "who", "when", "image", "root")  # what every version tells
@@ -60,47 +61,6 @@ DONE = "was done before, and is not done again"
 
 # pictures and their marks
 
-_TEXT = {*range(0xE0, 0xF0), 0xFE}  # segments of a JPEG that hold EXIF, captions and comments
-_NEXT = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # the end of a JPEG's coded pixels
-_COMPRESSED = {".jpg", ".jpeg", ".png", ".webp", ".heic"}  # whose ends tell one picture from another
-
-
-def picture_mark(path: Path) -> str:
-    """A short mark of the picture that a file holds, which no caption, date or name of the file changes.
-
-    Of a JPEG it is that of its coded pixels, which no other version of a decoder changes; else of the pixels.
-    """
-    content = path.read_bytes()
-    told = _coded_pixels(content) if content[:2] == b"\xff\xd8" else b""
-    if not told:
-        try:
-            with open_image(path) as image:
-                image = image.convert("RGBA") if image.mode in ("P", "PA") else image
-                told = repr((image.mode, image.size)).encode() + image.tobytes()
-        except Exception:  # noqa: BLE001 - PIL raises nearly anything on a broken file, which is its own mark then
-            return mark_of(path)
-    return hashlib.sha256(told).hexdigest()[:16]
-
-
-def _coded_pixels(content: bytes) -> bytes:
-    """A JPEG without the segments that hold no pixels; empty where it is broken."""
-    parts, at = [], 2
-    while at + 4 <= len(content) and content[at] == 0xFF:
-        kind = content[at + 1]
-        if kind == 0xD9:
-            break
-        if kind == 0xFF:  # a byte that fills
-            at += 1
-            continue
-        end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-        if kind == 0xDA:
-            found = _NEXT.search(content, end)
-            end = found.start() if found else len(content)
-        if kind not in _TEXT:
-            parts.append(content[at:end])
-        at = end
-    return b"".join(parts)
-
 
 def with_picture_marks(root: Path, table: pd.DataFrame, known: Mapping[str, str]) -> pd.DataFrame:
     """The table with marks of pictures as `mark`, and those of files as `file_mark`.
@@ -109,7 +69,7 @@ def with_picture_marks(root: Path, table: pd.DataFrame, known: Mapping[str, str]
     """
 
     def look(path: str, old: str) -> str:
-        if old in known and Path(path).suffix.lower() in _COMPRESSED:
+        if old in known and Path(path).suffix.lower() in COMPRESSED:
             return known[old]
         try:
             return picture_mark(root / path) if old else ""
@@ -164,6 +124,7 @@ class Ledger:
     def known_by_file(self) -> dict[str, str]:
         """Marks of pictures by those of their files, where one file's mark stands for one picture."""
         rows = self.entries[(self.entries.file_mark != "") & (self.entries.file_mark != self.entries.mark)]
+        rows = rows[rows.said != ASIDE].assign(mark=rows.mark.where(rows.picture == "", rows.picture))
         told = rows.drop_duplicates(["file_mark", "mark"])
         return dict(zip(*told.drop_duplicates("file_mark", keep=False)[["file_mark", "mark"]].to_numpy().T))
 
@@ -199,7 +160,7 @@ class Ledger:
         last = self._last_word(identity)
         who, when, week = zip(*(last.get(mark, ("", "", "")) for mark in marks)) if marks else ((), (), ())
         table = table.assign(
-            identity=table.mark.map(identity), basis=table.mark.map(basis), occasion=table.taken.str[:10], box="",
+            identity=table.mark.map(identity), basis=table.mark.map(basis), occasion=table.taken.str[:10],
             who=who, when=when, week=week, history=table.mark.map(self.history),
         )  # fmt: skip
         first = ["identity", "occasion", "taken", "camera", "latitude", "longitude", "image", "basis"]
@@ -212,6 +173,7 @@ class Ledger:
                 "species",
                 "mark",
                 "box",
+                "picture",
                 "who",
                 "when",
                 "week",
@@ -240,7 +202,7 @@ class Ledger:
         lines: dict[str, list[tuple[int, str]]] = {}
         called: dict[str, set[str]] = {}
         for row in self.entries.itertuples():
-            if row.said in (*ACTS, FOUND):
+            if row.said in (*ACTS, FOUND, ASIDE):
                 continue
             what = f"{row.basis} {row.name} {row.probability}" if row.said == ASKED else f"{row.said} {row.name}"
             by = f" by {row.who}" if row.who else ""
@@ -260,11 +222,11 @@ class Ledger:
         """Photographs that are not settled, by mark: disputed, skipped, or undecided; sure answers are no question."""
         settled = {*self.decisions.named.mark, *self.catalogue, *self.sure}
         asked = dict.fromkeys(self.entries.mark[self.entries.said == ASKED])
-        words = self.decisions
+        words, apart = self.decisions, self.whole(self.pictures.picture)  # whose animals are asked for one by one
         return {
             mark: "disputed" if mark in words.disputed else "skipped" if mark in words.skipped else "undecided"
             for mark in [*asked, *sorted(words.disputed - asked.keys())]
-            if mark not in settled or (mark in words.skipped and mark in self.sure)
+            if mark not in apart and (mark not in settled or (mark in words.skipped and mark in self.sure))
         }
 
     @cached_property
@@ -273,6 +235,18 @@ class Ledger:
         settled = {*self.catalogue, *self.decisions.named.mark}
         rest = [mark for mark in self.entries.mark[self.entries.said == ASKED].unique() if mark not in settled]
         return self.pictures.loc[rest].reset_index()
+
+    def animals(self, marks: Iterable[str] | None = None) -> dict[str, list[tuple[str, str]]]:
+        """By picture, the marks and boxes of the animals that were known there; marks: of these alone."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        marks = set(self.entries.mark[self.entries.said != ASIDE] if marks is None else marks)
+        for row in self.pictures[self.pictures.index.isin(marks)].itertuples():
+            found.setdefault(row.picture or row.Index, []).append((row.Index, row.box))
+        return found
+
+    def whole(self, marks: Iterable[str]) -> set[str]:
+        """Those of these marks that stand for a whole picture here."""
+        return set(marks) & set(self.pictures.index[self.pictures.box == ""])
 
     # how it grows
 
@@ -350,7 +324,7 @@ class Ledger:
         return replace(self, entries=entries)
 
     def with_season(self, season: Season, answers: pd.DataFrame) -> Ledger:
-        """With the catalogue's pictures, where that is news, and with the answers for new photographs."""
+        """With the catalogue's pictures, where that is news, answers for new ones, and those that were set aside."""
         catalogue, new = season.shelf.albums[0], season.new
         where = str(catalogue.root.resolve())
         latest = {}
@@ -376,6 +350,11 @@ class Ledger:
                 image, there = earlier.loc[row["mark"], ["image", "root"]]
             told = {"said": ASKED, "name": name, "basis": kind, "image": image, "root": there}
             rows.append({**facts, **told, "probability": "" if pd.isna(probability) else f"{probability:.4f}"})
+        known = set(self.entries.mark[self.entries.said == ASIDE])
+        for row, why in zip(_facts(season.aside).to_dict("records"), season.aside.why):
+            if row["mark"] and row["mark"] not in known:
+                told = {"said": ASIDE, "basis": why, "image": row["path"], "root": str(new.root.resolve())}
+                rows.append({**{key: row[key] for key in (*FACTS, "mark", "file_mark")}, **told})
         return self.grown(rows)
 
     def notes_since(self, sure: Mapping[str, str]) -> list[str]:
@@ -428,7 +407,7 @@ def read_ledger(path: Path) -> pd.DataFrame:
     if missing := [name for name in NEEDED if name not in table]:
         raise damaged(path, f"column {missing[0]!r} is missing", remedy)
     for number, row in enumerate(table.itertuples(), 2):
-        if row.said not in (KNOWN, ASKED, FOUND, *KINDS, *ACTS):
+        if row.said not in (KNOWN, ASKED, FOUND, ASIDE, *KINDS, *ACTS):
             raise damaged(path, f"line {number}: said: {row.said!r}", remedy)
         if not (MARK.fullmatch(row.mark) or (row.said in ("rename", "merge") and not row.mark)):
             raise damaged(path, f"line {number}: mark: {row.mark!r}", remedy)
@@ -551,9 +530,9 @@ def where_it_lies(row: Any) -> Path | None:
     file = Path(row.root) / row.image
     if not row.root or not file.is_file():
         return None
-    if file.suffix.lower() in _COMPRESSED and mark_of(file) == row.file_mark:
+    if file.suffix.lower() in COMPRESSED and mark_of(file) == row.file_mark:
         return file
-    return file if picture_mark(file) == row.Index else None
+    return file if picture_mark(file) == (row.picture or row.Index) else None
 
 
 def with_moved_folders(ledger: Ledger) -> tuple[Ledger, list[str]]:
@@ -581,12 +560,17 @@ def take_up(ledger: Ledger, found: Photographs) -> tuple[Ledger, Photographs]:
     (known_root, known), (root, asked) = found.known, found.asked
     known = with_picture_marks(known_root, known, ledger.known_by_file)
     asked = with_picture_marks(root, asked, ledger.known_by_file)
+    aside = with_picture_marks(root, found.aside, ledger.known_by_file)
+    of_catalogue = set(ledger.entries.mark[ledger.entries.said == KNOWN])
+    known, _ = with_animal_marks(known, ledger.animals(of_catalogue), True)
+    asked, parted = with_animal_marks(asked, ledger.animals(), False)
+    asked, aside = (asked, aside) if found.every else _without_aside(ledger, asked, aside)
     tables = pd.concat([known[["file_mark", "mark"]], asked[["file_mark", "mark"]]]).drop_duplicates()
     single = tables[(tables.file_mark != "")].drop_duplicates("file_mark", keep=False)
     ledger = ledger.with_file_marks(dict(zip(single.file_mark, single.mark)))
     known = known.assign(called=known.identity)
     known["identity"] = [ledger.names.at(name, mark) for name, mark in zip(known.identity, known.mark)]
-    notes = [*found.notes, *notes_on_catalogue(ledger, known_root, known)]
+    notes = [*found.notes, *notes_on_parts(parted), *notes_on_catalogue(ledger, known_root, known)]
     if len(copies := asked[asked.mark.isin(set(known.mark) - {""})]):
         notes.append(f"{len(copies)} photographs are pictures of the catalogue as well: {first_few(list(copies.path))}")
     notes += ledger.decisions.notes(known.identity)
@@ -607,7 +591,17 @@ def take_up(ledger: Ledger, found: Photographs) -> tuple[Ledger, Photographs]:
         notes.append(f"{lost} photographs that were named are no longer where they were; their sightings are kept")
     if count := sum(len(table) for _, table in grown):
         notes.append(f"the catalogue grows by {count} photographs that were named; they are not asked for again")
-    return ledger, Photographs((known_root, known), grown, (root, asked), [*notes, *told])
+    return ledger, Photographs((known_root, known), grown, (root, asked), [*notes, *told], aside)
+
+
+def _without_aside(ledger: Ledger, asked: pd.DataFrame, aside: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What is asked for, and what is set aside, with whole photographs that were set aside in an earlier week."""
+    entries = ledger.entries
+    why = dict(entries.loc[entries.said == ASIDE, ["mark", "basis"]].to_numpy())
+    again = asked.mark.isin(why.keys() - set(entries.mark[entries.said == ASKED])) & (asked.box == "")
+    before = asked[again]
+    before = before.assign(why=[why[mark] for mark in before.mark], sure="")
+    return asked.drop(before.index).reset_index(drop=True), pd.concat([aside, before], ignore_index=True).fillna("")
 
 
 def notes_on_catalogue(ledger: Ledger, root: Path, known: pd.DataFrame) -> list[str]:
@@ -683,7 +677,7 @@ def _named_since(ledger: Ledger, known: pd.DataFrame, root: Path, asked: pd.Data
 
 def _open_still(ledger: Ledger, known: pd.DataFrame, root: Path, asked: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """A table of photographs of earlier weeks that are not settled and not asked for yet, and what is to be said."""
-    here = {*asked.mark, *known.mark}
+    here = {*asked.mark, *known.mark, *ledger.whole(asked.picture)}
     waiting = {mark: why for mark, why in ledger.open.items() if mark not in here}
     pictures = list(ledger.pictures.loc[list(waiting)].itertuples())
     there = [picture for picture in pictures if where_it_lies(picture)]

@@ -1,4 +1,7 @@
-"""Which photographs a season has: those of a catalogue, those that were named since, and those to be asked for."""
+"""Which photographs a season has: those of a catalogue, those that were named since, and those to be asked for.
+
+Of each of them every animal has a row of its own.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ import numpy as np
 import pandas as pd
 from jaguar_kit import KitError
 
-from .albums import facts_nobody_has, load_catalogue, load_queries, mark_of, with_facts
+from .albums import facts_nobody_has, load_catalogue, load_queries, with_facts
+from .animals import Look, look_at, notes_on_files
 from .decisions import Decisions
+from .marks import mark_of
 
 Placed = tuple[Path, pd.DataFrame]  # a table of photographs, and the folder that its paths start from
 
@@ -24,17 +29,28 @@ class Photographs:
     grown: Sequence[Placed]  # named in earlier weeks
     asked: Placed  # new ones
     notes: Sequence[str]  # what a reader of the answers must know
+    aside: pd.DataFrame  # those that show no animal, as boxes tell, with why
+    every: bool = False  # those without an animal are asked for as well
 
 
-def find_photographs(catalogue: str | Path, queries: str | Path, masks: str | None, ledger: Decisions) -> Photographs:
+def find_photographs(
+    catalogue: str | Path, queries: str | Path, masks: str | None, ledger: Decisions, look: Look
+) -> Photographs:
     """The photographs of a catalogue and of queries, with what their files tell; the catalogue grown by decisions."""
     (known_root, known, said), (asked_root, asked, more) = load_catalogue(catalogue, masks), load_queries(queries)
     (known, of_known), (asked, of_asked) = with_facts(known_root, known), with_facts(asked_root, asked)
     asked, left = without_known(asked_root, asked, known_root, known)
     grown, asked, told = split_by_decisions(ledger, asked_root, asked)
+    of_boxes = [
+        look_at("catalogue", known_root, known, look, True, masks),
+        look_at("queries", asked_root, asked, look, False, masks),
+    ]
+    left += notes_on_files(look, *of_boxes)
     lacking = [*facts_nobody_has("catalogue", known), *facts_nobody_has("queries", asked)]
     notes = [*said, *more, *of_known, *of_asked, *lacking, *left, *ledger.notes(known.identity), *told]
-    return Photographs((known_root, known), grown, (asked_root, asked), notes)
+    known, asked = (one.table for one in of_boxes)
+    notes += [note for one in of_boxes for note in one.notes]
+    return Photographs((known_root, known), grown, (asked_root, asked), notes, of_boxes[1].aside, look.every)
 
 
 def without_known(

@@ -185,8 +185,10 @@ function rowOf(row) {
   const encounter = item.es > 1 ? `${item.es} photographs together: ${item.en} ${percent(item.ep)}` : "";
   return el("div", {class: "row" + (here ? " here" : ""), role: "group", id: "row" + i, "aria-label": `${item.i}, ${word}`,
       style: `top: ${row * height()}px`, onclick: event => { if (!event.target.closest("button")) go(row); }},
-    el("div", {class: "asked"}, picture(item.t, item.i, {onclick: () => { go(row); compare(i, chosen, 0); }}),
-      el("div", {class: "name", title: item.i}, item.i),
+    el("div", {class: "asked"}, picture(item.t, item.b ? `${item.i}, ${item.b}` : item.i, {onclick: () => { go(row); compare(i, chosen, 0); }}),
+      item.o ? el("a", {class: "whole", href: item.a, target: "_blank", rel: "noopener", title: "the whole photograph",
+        onclick: event => event.stopPropagation()}, picture(item.o, "the whole photograph")) : null,
+      el("div", {class: "name", title: item.i}, item.b ? `${item.b}: ${item.i}` : item.i),
       el("div", {class: "soft"}, [item.d, item.k].filter(Boolean).join("  ")), el("div", {class: "soft two", title: encounter}, encounter)),
     el("div", {class: "cards"}, ...cards),
     el("div", {class: "side"}, el("div", {class: "kind " + item.c}, `${sign} ${word}`),

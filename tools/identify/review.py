@@ -7,18 +7,21 @@ import hashlib
 import html
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
-from jaguar_kit import core_count, open_image, progress, upright, write_text
-from PIL import Image
+from jaguar_kit import core_count, open_image, progress, read_image, upright, write_text
+from PIL import Image, ImageDraw
 
+from .albums import Album
+from .animals import pixels_of
+from .boxes import parsed_box
 from .season import Season
 
 HERE = Path(__file__).parent
@@ -32,25 +35,79 @@ def save_small(image: Image.Image, path: Path, side: int) -> None:
     image.convert("RGB").save(path, "JPEG", quality=82)
 
 
-def picture_of(file: Path, fallback: Callable[[], Image.Image], folder: Path, number: str, out: Path) -> dict[str, str]:
-    """A thumbnail of a photograph, and where its original is; a large copy of what browsers do not show.
+@dataclass(frozen=True)
+class Shown:
+    """A picture for the page."""
 
-    Addresses are relative to `out`, with every sign that has a meaning there escaped.
+    album: Album
+    position: int
+    number: str  # what its files are called
+
+    @property
+    def file(self) -> Path:
+        return self.album.file(self.position)
+
+    @property
+    def box(self) -> str:
+        return self.album.table.box.iloc[self.position] if "box" in self.album.table else ""
+
+
+def picture_of(one: Shown, folder: Path, out: Path) -> dict[str, str]:
+    """A thumbnail of an animal, and where its photograph is; a large copy of a crop, and of what browsers do not show.
+
+    Of a crop there is a small picture of the whole photograph as well, with a frame around the animal. Addresses are
+    relative to `out`, with every sign that has a meaning there escaped.
     """
+    file, number = one.file, one.number
     small = folder / f"{number}.jpg"
+    if one.box:
+        return crop_of(one, folder, out)
     try:
         with open_image(file) as opened:
             opened.draft("RGB", (2 * THUMB, 2 * THUMB))
             save_small(upright(opened), small, THUMB)
-        full = quote(os.fsencode(os.path.relpath(file.absolute(), out.resolve()).replace(os.sep, "/")))
+        full = address_of(file, out)
         if file.suffix.lower() not in SHOWN_BY_BROWSERS:
             with open_image(file) as opened:
                 save_small(upright(opened), folder / f"{number}-large.jpg", LARGE)
             full = f"pictures/{number}-large.jpg"
     except Exception:  # noqa: BLE001 - what was decoded once is shown, whatever PIL says the second time
-        save_small(fallback(), small, THUMB)
+        save_small(one.album.thumbnail(one.position), small, THUMB)
         full = f"pictures/{number}.jpg"
     return {"t": f"pictures/{number}.jpg", "f": full}
+
+
+def crop_of(one: Shown, folder: Path, out: Path) -> dict[str, str]:
+    """As `picture_of`, of an animal in a box."""
+    number = one.number
+    try:
+        whole = read_image(one.file)[0]
+        crop = one.album.crop(one.position, whole)
+        save_small(crop.copy(), folder / f"{number}-large.jpg", LARGE)
+        save_small(crop, folder / f"{number}.jpg", THUMB)
+        save_small(framed(whole, one.box), folder / f"{number}-whole.jpg", THUMB)
+    except Exception:  # noqa: BLE001 - what was decoded once is shown, whatever PIL says the second time
+        save_small(one.album.thumbnail(one.position), folder / f"{number}.jpg", THUMB)
+        return {"t": f"pictures/{number}.jpg", "f": f"pictures/{number}.jpg"}
+    shown = one.file.suffix.lower() in SHOWN_BY_BROWSERS
+    address = address_of(one.file, out) if shown else f"pictures/{number}-whole.jpg"
+    told = {"t": f"pictures/{number}.jpg", "f": f"pictures/{number}-large.jpg"}
+    return {**told, "o": f"pictures/{number}-whole.jpg", "a": address}
+
+
+def framed(image: Image.Image, box: str) -> Image.Image:
+    """A small picture with a frame around a box."""
+    small = image.convert("RGB")
+    small.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
+    place = pixels_of(parsed_box(box), small.size, 0)
+    draw = ImageDraw.Draw(small)
+    for colour, width in (("black", 5), ("yellow", 2)):
+        draw.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), outline=colour, width=width)
+    return small
+
+
+def address_of(file: Path, out: Path) -> str:
+    return quote(os.fsencode(os.path.relpath(file.absolute(), out.resolve()).replace(os.sep, "/")))
 
 
 def spots_between(season: Season, row: int, known: int) -> list[list[float]] | None:
@@ -79,20 +136,16 @@ def review_data(
     folder.mkdir(parents=True, exist_ok=True)
     known, asked = season.known, season.new.table
     shown = sorted({k for rows in pictures for own in rows for k in own})
-    jobs = [
-        (season.shelf.file(k), partial(season.shelf.thumbnail, k), folder, f"k{n:06d}", out)
-        for n, k in enumerate(shown)
-    ]
-    jobs += [
-        (season.new.file(i), partial(season.new.thumbnail, i), folder, f"q{i:06d}", out) for i in range(len(asked))
-    ]
+    jobs = [Shown(*season.shelf.where(k), f"k{n:06d}") for n, k in enumerate(shown)]
+    jobs += [Shown(season.new, i, f"q{i:06d}") for i in range(len(asked))]
     with ThreadPoolExecutor(core_count()) as pool:
-        made = list(progress(pool.map(lambda job: picture_of(*job), jobs), "drawing pictures", len(jobs)))
+        made = list(progress(pool.map(lambda one: picture_of(one, folder, out), jobs), "drawing pictures", len(jobs)))
     flank = next((c for c in ("flank", "orientation") if c in known and c in asked), None)
     pics = [{**one, "n": known.path.iloc[k], "l": known[flank].iloc[k] if flank else ""} for one, k in zip(made, shown)]
     number = {k: n for n, k in enumerate(shown)}
     groups = answers[answers.group != ""].groupby("group").groups
     together = answers.encounter.map(answers.encounter.value_counts())
+    animals = asked.groupby("path").cumcount() + 1, asked.groupby("path").path.transform("size")
     items = []
     for i, (row, own) in enumerate(zip(answers.to_dict("records"), made[len(shown) :])):
         candidates = []
@@ -103,6 +156,8 @@ def review_data(
                 spots = spots_between(season, i, images[0]) if rank <= 3 else None
                 told = {"n": name, "p": number_or_none(p), "k": [number[k] for k in images]}
                 candidates.append({**told, **({"s": spots} if spots else {})})
+        if animals[1].iloc[i] > 1:
+            own = {**own, "b": f"animal {animals[0].iloc[i]} of {animals[1].iloc[i]}"}
         kin = [int(k) for k in groups.get(row["group"], ()) if k != i][:3]
         items.append(
             {

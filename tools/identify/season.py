@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from jaguar_kit import (
 
 from ..experiments.spots import LocalFeatures
 from .albums import Album, Shelf, embed_album, spots_of
+from .animals import MARGIN
 from .encounters import encounters_of, encounters_of_queries
 from .likeness import Likeness, with_spots
 from .photographs import Photographs
@@ -37,6 +38,7 @@ class Season:
     known_met: np.ndarray  # encounters of the catalogue's images
     encounters: np.ndarray  # and of the photographs
     features: LocalFeatures | None = None
+    aside: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["why", "sure"]))  # that show no animal
 
     @property
     def known(self) -> pd.DataFrame:
@@ -51,11 +53,13 @@ class Season:
         return self.likeness(rows + total, rows + total)
 
 
-def read_season(recipe: Recipe, photographs: Photographs, local: bool, device: torch.device) -> Season:
+def read_season(
+    recipe: Recipe, photographs: Photographs, local: bool, device: torch.device, margin: float = MARGIN
+) -> Season:
     """Embeds all photographs, finds encounters, and matches spots where asked to."""
     check_model(recipe)
     embedder = embedder_for(recipe)[0].to(device, memory_format=memory_format(device)).eval()
-    *albums, new = embed_all(recipe, embedder, photographs, device)
+    *albums, new = embed_all(recipe, embedder, photographs, device, margin)
     shelf = Shelf(tuple(albums))
     table = shelf.table.assign(day=lambda t: t.taken.str[:10])
     identity = table.identity.to_numpy(str)
@@ -64,20 +68,26 @@ def read_season(recipe: Recipe, photographs: Photographs, local: bool, device: t
     likeness = Likeness(torch.cat([shelf.embeddings, new.embeddings]), embedder.geometry)
     encounters = encounters_of_queries(new.table, hashes[-1], as_alike_as_usual(likeness, identity, known_met))
     if not local:
-        return Season(shelf, new, likeness, known_met, encounters)
-    features = spots_of([*albums, new], recipe.data.masks, device)
+        return Season(shelf, new, likeness, known_met, encounters, None, photographs.aside)
+    features = spots_of([*albums, new], device)
     met = np.r_[known_met, known_met.max(initial=0) + 1 + encounters]
     likeness = with_spots(likeness, features, identity, met, device)
-    return Season(shelf, new, likeness, known_met, encounters, features)
+    return Season(shelf, new, likeness, known_met, encounters, features, photographs.aside)
 
 
-def embed_all(recipe: Recipe, embedder: Embedder, photographs: Photographs, device: torch.device) -> list[Album]:
+def embed_all(
+    recipe: Recipe, embedder: Embedder, photographs: Photographs, device: torch.device, margin: float
+) -> list[Album]:
     """Albums of the catalogue, of what was named since, and of the new photographs, which come last."""
     known, grown, asked = photographs.known, photographs.grown, photographs.asked
     count, individuals = sum(len(table) for _, table in (known, *grown)), known[1].identity.nunique()
-    echo(f"{len(asked[1])} photographs against {count} of {individuals} individuals on {device_name(device)}")
+    pictures, animals = asked[1].path.nunique(), len(asked[1])
+    what = f"{pictures} photographs" if pictures == animals else f"{animals} animals on {pictures} photographs"
+    echo(f"{what} against {count} of {individuals} individuals on {device_name(device)}")
     labels = ["embedding the catalogue", *["embedding what was named"] * len(grown), "embedding the photographs"]
-    return [embed_album(recipe, embedder, *one, device, label) for one, label in zip((known, *grown, asked), labels)]
+    return [
+        embed_album(recipe, embedder, *one, device, label, margin) for one, label in zip((known, *grown, asked), labels)
+    ]
 
 
 def as_alike_as_usual(likeness: Likeness, identity: np.ndarray, met: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -13,6 +13,7 @@ from jaguar_kit import KitError, write_json, write_table
 from ..experiments.figures import threshold_figure
 from ..experiments.open_set import cross_fitted_score, fit_thresholds
 from ..experiments.page import Page
+from .animals import ASIDE
 from .answers import Pictures
 from .captures import sightings_page, write_captures
 from .decisions import ACTS, FOR_SPREADSHEETS, HISTORY, SETTINGS, write_decisions
@@ -38,7 +39,11 @@ def write_season(
     """Everything about a season's answers; returns answers.csv, the report, and the page to review."""
     write_sightings(out, ledger)
     catalogue_now = season.known.drop(columns=["filename", "called", "file_mark"], errors="ignore")
+    catalogue_now = catalogue_now.drop(columns=[c for c in ("box", "picture") if (catalogue_now[c] == "").all()])
     write_table(out / "catalogue.csv", catalogue_now, FOR_SPREADSHEETS)
+    if len(season.aside):
+        shown = season.aside.rename(columns={"path": "image"})[["image", "why", "sure", "taken", "camera", "mark"]]
+        write_table(out / ASIDE, shown, FOR_SPREADSHEETS)
     page = report_page(trust, headline, answers, dict.fromkeys([*notes, *season.shelf.notes, *season.new.notes]))
     sightings_page(page, ledger.sightings)
     report, names = page.write(out), sorted({*season.known.identity, *ledger.decisions.last.identity})
