@@ -360,7 +360,9 @@ def test_a_year_far_away_tells_which_photographs_belong_together(year):
     table = pd.DataFrame({"taken": taken, "camera": "x"})
     far = np.arange(4)[:, None] * np.ones((4, 64)) % 2 > 0
     far[2:] = np.random.default_rng(1).random((2, 64)) > 0.5
-    met = encounters.encounters_of_queries(table, far, lambda rows: np.zeros((len(rows), len(rows)), bool))
+    met = encounters.encounters_of_queries(
+        table, far, encounters.Alike(lambda rows: np.zeros((len(rows), len(rows))), 1)
+    )
     assert met[0] == met[1]
     assert len(set(met)) == 3
 

@@ -111,6 +111,7 @@ def test_each_animal_on_a_photograph_has_its_own_answer_and_mark(study):
     assert answers.image.tolist() == ["T1/both.jpg", "T1/both.jpg", "T1/one.jpg"]
     assert answers.box.map(lambda box: [float(v) for v in box.split()]).tolist() == [LEFT, RIGHT, LEFT]
     assert answers.mark.is_unique
+    assert answers.encounter.is_unique  # two animals on one photograph are not one
     assert answers.identity.tolist() == ["Ara", "Bo", "Bo"]  # by their coats alone
 
 
@@ -214,6 +215,22 @@ def test_next_week_boxes_are_remembered_and_only_open_animals_are_asked_for(stud
     now = table(tmp_path / "answers2" / "catalogue.csv")
     assert (now.box != "").all()  # the catalogue's boxes too
     assert sorted(now.path[now.path.str.startswith("T1")]) == ["T1/both.jpg", "T1/one.jpg"]
+
+
+# two cameras of a station
+
+
+def test_cameras_of_a_station_that_a_table_tells_meet_one_animal_from_both_sides(study, tmp_path):
+    for folder, second, seed in (("west", 0, 1), ("east", 20, 7)):
+        photograph(tmp_path / "pair" / folder / "1.jpg", (LEFT, seed), taken=f"2026-05-01 10:00:{second:02d}")
+    text = "Station,Camera,Setup_date,Retrieval_date\nS,west,2026-05-01,2026-05-04\nS,east,2026-05-01,2026-05-04\n"
+    (tmp_path / "cameras.csv").write_text(text)
+    usual = {"queries": tmp_path / "pair", "boxes": Wanted()}
+    apart = table(study.identify("no stations", **usual) / "answers.csv")
+    assert apart.encounter.nunique() == 2
+    out = study.identify("stations", cameras=tmp_path / "cameras.csv", **usual)
+    assert table(out / "answers.csv").encounter.nunique() == 1
+    assert set(table(out / "photographs.csv").station) == {"S"}
 
 
 # files of boxes

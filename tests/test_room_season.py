@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from jaguar_kit import KitError, load_competition, make_mini_dataset
 from jaguar_kit_tools.identify import albums, decisions, review
 from jaguar_kit_tools.identify.confidence import Odds
-from jaguar_kit_tools.identify.encounters import encounters_of_queries
+from jaguar_kit_tools.identify.encounters import Alike, encounters_of_queries
 from jaguar_kit_tools.identify.grouping import group_new
 from jaguar_kit_tools.identify.identify import identify
 from jaguar_kit_tools.identify.likeness import MARGIN, strengths_of
@@ -31,6 +31,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 MARK = "0123456789abcdef"
+PROPERTY = settings(deadline=None, max_examples=60)
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 AWKWARD = (
     'say "cheese".png',
@@ -205,7 +206,7 @@ def test_encounters_are_found_by_time_and_likeness():
     taken = ["2026-05-01 10:00:00", "2026-05-01 10:00:30", "2026-05-01 10:10:00", "2026-05-01 12:00:00", ""]
     table = pd.DataFrame({"taken": [*taken, taken[0]], "camera": ["A"] * 5 + ["B"]})
     hashes = np.random.default_rng(0).random((6, 64)) < 0.5
-    none, every = (lambda rows, v=v: np.full((len(rows), len(rows)), v) for v in (False, True))
+    none, every = (Alike(lambda rows: np.zeros((len(rows), len(rows))), usual) for usual in (1, 0))
     apart = encounters_of_queries(table, hashes, none)
     assert apart[0] == apart[1]
     assert len(set(apart)) == 5
@@ -219,7 +220,7 @@ def test_encounters_are_found_by_time_and_likeness():
 def test_a_long_burst_is_one_encounter():
     clock = pd.date_range("2026-05-01", periods=600, freq="s").strftime("%Y-%m-%d %H:%M:%S")
     hashes = np.random.default_rng(0).random((600, 64)) < 0.5
-    none = lambda rows: np.zeros((len(rows), len(rows)), bool)  # noqa: E731
+    none = Alike(lambda rows: np.zeros((len(rows), len(rows))), 1)
     found = encounters_of_queries(pd.DataFrame({"taken": clock, "camera": "A"}), hashes, none)
     assert len(set(found)) == 1
 
@@ -238,6 +239,83 @@ def test_columns_tell_encounters_before_time_does():
     table = pd.DataFrame({"taken": ["2026-05-01 10:00:00"] * 3, "camera": "A", "burst": ["1", "2", "1"]})
     found = encounters_of_queries(table, np.zeros((3, 64), bool), None)
     assert found[0] == found[2] != found[1]
+
+
+def told_by(likeness: dict[tuple[int, int], float], count: int, usual: float = 0.8, least: float = 0.3) -> Alike:
+    """Likenesses of these pairs, 0 of all others."""
+    values = np.eye(count)
+    for (i, j), value in likeness.items():
+        values[i, j] = values[j, i] = value
+    return Alike(lambda rows: values[np.ix_(rows, rows)], usual, least)
+
+
+def at_station(*told: tuple[str, int], **columns: list[str]) -> pd.DataFrame:
+    """Photographs of cameras of one station, some seconds after ten o'clock."""
+    clock = [f"2026-05-01 10:{second // 60:02d}:{second % 60:02d}" for _, second in told]
+    table = {"taken": clock, "camera": [camera for camera, _ in told], "station": "S", **columns}
+    return pd.DataFrame({**table, "path": columns.get("path", [f"{n}.jpg" for n in range(len(told))])})
+
+
+def far(count: int) -> np.ndarray:
+    return np.random.default_rng(1).random((count, 64)) < 0.5
+
+
+def test_two_unlike_animals_within_a_minute_stay_two():
+    table = at_station(("L", 0), ("L", 10), ("L", 20), ("L", 30))
+    found = encounters_of_queries(table, far(4), told_by({(0, 2): 0.5, (1, 3): 0.5}, 4))
+    assert found[0] == found[2] != found[1] == found[3]
+    walking = told_by({(0, 1): 0.5, (1, 2): 0.5, (2, 3): 0.5}, 4)  # who turns is like the photograph before
+    assert len(set(encounters_of_queries(table, far(4), walking))) == 1
+
+
+def test_two_cameras_of_a_station_see_one_encounter():
+    alone = at_station(("L", 0), ("R", 20), ("R", 30))
+    unlike = told_by({(1, 2): 0.9}, 3)  # left is not like right
+    assert len(set(encounters_of_queries(alone, far(3), unlike))) == 1
+    assert len(set(encounters_of_queries(alone.assign(station=""), far(3), unlike))) == 2
+    assert len(set(encounters_of_queries(alone.assign(station=["S", "T", "T"]), far(3), unlike))) == 2
+    late = at_station(("L", 0), ("R", 61))
+    assert len(set(encounters_of_queries(late, far(2), told_by({}, 2)))) == 2
+    for flank, count in ((["left", "left"], 2), (["left", "right"], 1), (["left", ""], 1)):
+        table = at_station(("L", 0), ("R", 5), flank=flank)
+        assert len(set(encounters_of_queries(table, far(2), told_by({}, 2)))) == count
+
+
+def test_cameras_of_the_same_name_at_two_stations_are_two():
+    table = at_station(("A", 0), ("A", 5)).assign(station=["S", "T"])
+    assert len(set(encounters_of_queries(table, far(2), told_by({(0, 1): 0.9}, 2)))) == 2
+
+
+def test_what_several_animals_left_is_not_joined_by_force():
+    table = at_station(("L", 0), ("L", 10), ("R", 5))
+    found = encounters_of_queries(table, far(3), told_by({}, 3))
+    assert len(set(found)) == 3
+    found = encounters_of_queries(table, far(3), told_by({(1, 2): 0.85, (0, 2): 0.82}, 3))
+    assert found[0] != found[1] == found[2]  # with the one that is most like it, and with no other
+
+
+@pytest.mark.parametrize("told", ["", "one event"])
+def test_two_animals_on_one_photograph_are_never_one(told):
+    paths = ["a.jpg", "a.jpg", "b.jpg", "b.jpg"]
+    table = at_station(("L", 0), ("L", 0), ("L", 5), ("L", 5), path=paths, encounter=[told] * 4)
+    likeness = {(i, j): 0.9 for i in range(4) for j in range(i)} | {(0, 3): 0.99, (1, 2): 0.95}
+    found = encounters_of_queries(table, far(4), told_by(likeness, 4))
+    assert found[0] == found[3] != found[1] == found[2]
+
+
+@PROPERTY
+@given(st.integers(2, 9), st.integers(0, 10_000))
+def test_encounters_of_any_likeness_keep_photographs_apart(size, seed):
+    rng = np.random.default_rng(seed)
+    paths = rng.integers(0, 4, size).astype(str)
+    places = [
+        ("LR"[camera], int(second)) for camera, second in zip(rng.integers(0, 2, size), rng.integers(0, 150, size))
+    ]
+    values = {(i, j): rng.random() for i in range(size) for j in range(i)}
+    table = at_station(*places, path=list(paths))
+    found = encounters_of_queries(table, far(size), told_by(values, size))
+    for path in set(paths):
+        assert len(set(found[paths == path])) == (paths == path).sum()
 
 
 def test_raw_files_are_read_by_their_preview(tmp_path, monkeypatch):

@@ -229,6 +229,19 @@ def placed(photographs: pd.DataFrame, cameras: pd.DataFrame) -> pd.DataFrame:
     return photographs.assign(row=found, station=station)
 
 
+def with_stations(table: pd.DataFrame, cameras: pd.DataFrame | None) -> pd.DataFrame:
+    """Photographs with the station and the deployment that a table of cameras tells, where their own tells none."""
+    if cameras is None:
+        return table
+    told = as_text(table.reindex(columns=["deployment", "station", "camera", "taken"]))
+    found = placed(told.assign(folder=[str(PurePosixPath(p.replace("\\", "/")).parent) for p in table.path]), cameras)
+    deployment = np.where(found.row >= 0, cameras.deployment.to_numpy(object)[found.row], "")
+    return table.assign(
+        station=told.station.where(told.station != "", found.station),
+        deployment=told.deployment.where(told.deployment != "", deployment),
+    )
+
+
 # capture histories by days
 
 

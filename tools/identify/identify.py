@@ -41,7 +41,7 @@ from jaguar_kit import (
 
 from .animals import CONFIDENCE, MARGIN, Wanted
 from .answers import answer_table
-from .captures import carry_over, keep_photographs
+from .captures import carry_over, keep_photographs, read_kept_cameras, with_stations
 from .decisions import SETTINGS, Decisions, earlier_settings
 from .exports import Export, export_tables, keep_cameras
 from .field_tables import read_cameras
@@ -127,10 +127,11 @@ def known_again(
 ) -> tuple[Ledger, Photographs, list[str]]:
     """The ledger of earlier weeks, the photographs that are asked about, and what is to be said of both."""
     look = boxes.look(chosen["box_confidence"])  # what is wrong there is told before any work, and with cameras, too
-    if cameras is not None:
-        read_cameras(Path(cameras))
+    stations = read_cameras(Path(cameras))[0] if cameras is not None else earlier and read_kept_cameras(earlier)
     ledger, said = open_ledger(earlier, [Path(path) for path in decisions], out)
     photographs = find_photographs(chosen["catalogue"], chosen["queries"], masks, Decisions.none(), look)
+    root, asked = photographs.asked
+    photographs = replace(photographs, asked=(root, with_stations(asked, stations)))
     ledger, photographs = take_up(ledger, photographs)
     notes = [*said, *photographs.notes]
     for note in notes:

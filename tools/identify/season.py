@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,9 +22,11 @@ from jaguar_kit import (
 from ..experiments.spots import LocalFeatures
 from .albums import Album, Shelf, embed_album, spots_of
 from .animals import MARGIN
-from .encounters import encounters_of, encounters_of_queries
+from .encounters import Alike, encounters_of, encounters_of_queries
 from .likeness import Likeness, with_spots
 from .photographs import Photographs
+
+LEAST_KNOWN = 20  # images of the catalogue that were met twice, by which it is known what is too unlike
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ def read_season(
     hashes = [perceptual_hashes(album.store.subset(album.rows)) for album in (*albums, new)]
     known_met = encounters_of(table, np.concatenate(hashes[:-1]))
     likeness = Likeness(torch.cat([shelf.embeddings, new.embeddings]), embedder.geometry)
-    encounters = encounters_of_queries(new.table, hashes[-1], as_alike_as_usual(likeness, identity, known_met))
+    encounters = encounters_of_queries(new.table, hashes[-1], alike_as_known(likeness, identity, known_met))
     if not local:
         return Season(shelf, new, likeness, known_met, encounters, None, photographs.aside)
     features = spots_of([*albums, new], device)
@@ -90,13 +91,19 @@ def embed_all(
     ]
 
 
-def as_alike_as_usual(likeness: Likeness, identity: np.ndarray, met: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Tells of new photographs (M,) which two, bool (M, M), are as alike as a catalogue's animal is across encounters.
+def alike_as_known(likeness: Likeness, identity: np.ndarray, met: np.ndarray) -> Alike:
+    """What likenesses of new photographs say, by those of a catalogue's images of one animal in two encounters.
 
-    identity and met (K,): of the catalogue's images, 500 of which or somewhat more are looked at.
+    identity and met (K,): of the catalogue's images, 500 of which or somewhat more are looked at. Usual is the median
+    of all pairs of one animal; too unlike is what is below 95 of 100 of the most similar image of each, which shows the
+    same flank, as a rule.
     """
     total = len(identity)
     part = np.arange(total)[:: max(1, total // 500)]
-    pairs = likeness(part, part)[(identity[part, None] == identity[part]) & (met[part, None] != met[part])]
-    usual = float(np.median(pairs)) if len(pairs) else math.inf
-    return lambda rows: likeness(rows + total, rows + total) >= usual
+    values = likeness(part, part)
+    own = (identity[part, None] == identity[part]) & (met[part, None] != met[part])
+    usual = float(np.median(values[own])) if own.any() else math.inf
+    nearest = np.where(own, values, -np.inf).max(1, initial=-np.inf)
+    nearest = nearest[np.isfinite(nearest)]
+    least = float(np.quantile(nearest, 0.05)) if len(nearest) >= LEAST_KNOWN else -math.inf
+    return Alike(lambda rows: likeness(rows + total, rows + total), usual, min(least, usual))
