@@ -233,6 +233,107 @@ def test_cameras_of_a_station_that_a_table_tells_meet_one_animal_from_both_sides
     assert set(table(out / "photographs.csv").station) == {"S"}
 
 
+# a small study, by hand: A worked from the 1st to the 4th, B from the 2nd to the 5th; nobody passed on the 2nd and 4th
+
+BY_HAND = (  # photograph, taken, and who is in which box
+    ("A/1.jpg", "2026-05-01 10:00:00", (LEFT, "Ara"), (RIGHT, "Bo")),  # two on one photograph
+    ("A/2.jpg", "2026-05-01 12:00:00"),  # blank
+    ("A/3.jpg", "2026-05-03 08:00:00", (LEFT, "a person")),
+    ("B/1.jpg", "2026-05-03 22:00:00", (LEFT, "Bo")),
+    ("B/2.jpg", "2026-05-05 06:00:00", (LEFT, "Ara"), (RIGHT, "Ara")),  # one animal in two boxes
+    ("B/no clock/1.jpg", "", (LEFT, "Bo")),  # of a card that lost its clock
+)
+CAMERAS = (
+    "Station,Setup_date,Retrieval_date,latitude,longitude\n"
+    "A,2026-05-01,2026-05-04,-16.5,-56.25\nB,2026-05-02,2026-05-05,-16.6,-56.3\n"
+)
+
+
+@pytest.fixture(scope="module")
+def by_hand(tmp_path_factory, weights):  # noqa: F811
+    """The answers of that study, all animals named by a person."""
+    root = tmp_path_factory.mktemp("by hand")
+    for seed, name in ((1, "Ara"), (2, "Bo")):
+        for n in range(2):
+            photograph(root / "known" / name / f"{n}.jpg", (LEFT, seed + 10 * n))
+    found = {}
+    for number, (name, taken, *shown) in enumerate(BY_HAND):
+        coats = [(box, 100 + 10 * number + k) for k, (box, _) in enumerate(shown)]
+        photograph(root / "week" / name, *coats, taken=taken)
+        found[name] = detections(*(("2" if who == "a person" else "1", 0.9, box) for box, who in shown))
+    (root / "cameras.csv").write_text(CAMERAS)
+    out = root / "answers"
+    with jaguar_kit.quiet():
+        identify(
+            backbone=str(weights), catalogue=root / "known", queries=root / "week", out=out, device="cpu",
+            boxes=Wanted([detector_file(root / "boxes.json", found)]), cameras=root / "cameras.csv",
+        )  # fmt: skip
+    names = {(name, boxes.box_text(box)): who for name, _, *shown in BY_HAND for box, who in shown}
+    told = [
+        (row.mark, row.image, str(root / "week"), "yes", names[row.image, row.box], "Ana", f"2026-05-09T{n:02d}")
+        for n, row in enumerate(table(out / "answers.csv").itertuples())
+    ]
+    pd.DataFrame(told, columns=list(decisions.COLUMNS)).to_csv(out / "decisions.csv", index=False)
+    return out
+
+
+def exported(out: Path, capsys, formats: str, occasion: int) -> str:
+    capsys.readouterr()
+    export_earlier(out, Export.of(formats, occasion, zone="-04:00"))
+    return capsys.readouterr().out
+
+
+def plain_lines(path: Path) -> list[list[str]]:
+    return [line.split() for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+
+
+def test_histories_usage_and_effort_are_right_by_hand(by_hand, capsys):
+    said_there = exported(by_hand, capsys, "all", 1)
+    assert "4 photographs of 2 animals are captures" in said_there
+    assert "2 stations worked 8 days in 5 occasions of 1 days, by cameras.csv" in said_there
+    assert "1 of 6 photographs tell no date: B/no clock/1.jpg" in said_there
+    assert "1 photographs of known animals tell no date, and are of no occasion: B/no clock/1.jpg" in said_there
+    assert "1 animals have two boxes on one photograph, and count once: B/2.jpg" in said_there
+    assert plain_lines(by_hand / "secr/captures.txt") == [
+        ["1", "Ara", "1", "A"], ["1", "Ara", "5", "B"], ["1", "Bo", "1", "A"], ["1", "Bo", "3", "B"],
+    ]  # fmt: skip
+    traps = plain_lines(by_hand / "secr/traps.txt")
+    assert [(row[0], row[3:]) for row in traps] == [("A", list("11110")), ("B", list("01111"))]
+    histories = [line.split("\t") for line in (by_hand / "rmark/histories.txt").read_text().splitlines()]
+    assert histories == [["ch", "freq", "animal"], ["10001", "1", "Ara"], ["10100", "1", "Bo"]]
+    operation = table(by_hand / "camtrapr/operation.csv")
+    days = [f"2026-05-0{day}" for day in range(1, 6)]
+    assert list(operation) == ["Station", *days]
+    assert operation.to_numpy().tolist() == [["A", "1", "1", "1", "1", "NA"], ["B", "NA", "1", "1", "1", "1"]]
+    observed = table(by_hand / "camtrapdp/observations.csv")
+    assert sorted(zip(observed.observationType, observed.individualID)) == [
+        ("animal", "Ara"), ("animal", "Ara"), ("animal", "Ara"), ("animal", "Bo"), ("animal", "Bo"), ("blank", ""),
+        ("human", ""),
+    ]  # fmt: skip
+
+
+def test_occasions_of_two_days_are_right_by_hand(by_hand, capsys):
+    said_there = exported(by_hand, capsys, "secr,rmark", 2)
+    assert "2 stations worked 8 days in 3 occasions of 2 days" in said_there
+    assert "the last occasion has 1 days instead of 2" in said_there
+    assert [row[1:] for row in plain_lines(by_hand / "secr/captures.txt")] == [
+        ["Ara", "1", "A"], ["Ara", "3", "B"], ["Bo", "1", "A"], ["Bo", "2", "B"],
+    ]  # fmt: skip
+    assert [row[3:] for row in plain_lines(by_hand / "secr/traps.txt")] == [["2", "2", "0"], ["1", "2", "1"]]
+    assert (by_hand / "rmark/histories.inp").read_text().splitlines()[1:] == ["/* Ara */ 101 1;", "/* Bo */ 110 1;"]
+
+
+def test_a_closed_season_tells_the_same_days(by_hand, tmp_path):
+    with jaguar_kit.quiet():
+        close_season(by_hand, tmp_path / "season")
+    history = table(tmp_path / "season" / "capture_history.csv").set_index("identity")
+    assert ["".join(history.loc[name]) for name in ("Ara", "Bo")] == ["10001", "10100"]
+    effort = table(tmp_path / "season" / "effort.csv")
+    assert effort.photographs.tolist() == list("20201")
+    assert effort.cameras.tolist() == list("12221")
+    assert effort.animals.tolist() == list("20101")
+
+
 # files of boxes
 
 
