@@ -503,6 +503,93 @@ def test_tables_of_the_fields_programs_are_understood(kind, tmp_path):
     assert any("2 times tell an offset" in note for note in more) == (kind == "Camtrap DP")
 
 
+DP_MEDIA = "mediaID,deploymentID,captureMethod,timestamp,filePath,filePublic,fileName,fileMediatype,exifData,favorite"
+DP_OBSERVATIONS = (
+    "observationID,deploymentID,mediaID,eventID,eventStart,eventEnd,observationLevel,observationType,scientificName,count,"
+    "sex,individualID,bboxX,bboxY,bboxWidth,bboxHeight,classificationMethod,classificationProbability"
+)
+WHOLE = {  # what each program writes, by the columns that its makers document, with boxes and blanks where it has them
+    "Camtrap DP": {
+        "media": f"{DP_MEDIA}\n"
+        + "".join(
+            f"m{n},d1,motionDetection,2026-05-03T14:0{n}:09Z,card/IMG_{n}.jpg,true,,image/jpeg,,\n" for n in range(4)
+        ),
+        "observations": f"{DP_OBSERVATIONS}\n"
+        "o0,d1,m0,e0,,,media,animal,Panthera onca,1,female,Ana,0.1,0.2,0.3,0.4,human,\n"
+        "o1,d1,m0,e0,,,media,animal,Panthera onca,1,male,Bo,0.5,0.2,0.3,0.4,human,\n"
+        "o2,d1,m1,e1,,,media,human,,,,,,,,,machine,0.9\no3,d1,m2,e2,,,media,blank,,,,,,,,,machine,0.8\n"
+        "o4,d1,m3,e3,,,media,animal,Panthera onca,1,,Ana,,,,,human,\n"
+        "o5,d1,m3,e3,,,media,animal,Panthera onca,1,,Bo,,,,,human,\n",
+        "deployments": "deploymentID,locationID,locationName,latitude,longitude,deploymentStart,deploymentEnd,"
+        "cameraID,baitUse\n"
+        "d1,L1,the river,-16.5,-56,2026-05-01T00:00:00Z,2026-05-09T00:00:00Z,cam7,false\n",
+    },
+    "Wildlife Insights": {
+        "images": "project_id,deployment_id,image_id,filename,location,is_blank,identified_by,wi_taxon_id,class,order,"
+        "family,genus,species,common_name,uncertainty,timestamp,age,sex,animal_recognizable,individual_id,number_of_objects,"
+        "highlighted,markings,cv_confidence,license,fuzzed\n"
+        + "".join(
+            f"1,d1,m{n},IMG_{n}.jpg,gs://x/y/IMG_{n}.jpg,{blank},Computer vision,u,Mammalia,Carnivora,Felidae,"
+            f"Panthera,onca,Jaguar,,2026-05-03 14:0{n}:09,,,TRUE,{who},1,FALSE,,0.9,CC-BY,false\n"
+            for n, (blank, who) in enumerate(((0, "Ana"), (1, ""), (0, "Bo"), (1, "")))
+        ),
+        "deployments": "project_id,deployment_id,placename,longitude,latitude,start_date,end_date,camera_id,bait_type\n"
+        "1,d1,L1,-56,-16.5,2026-05-01 00:00:00,2026-05-09 00:00:00,cam7,None\n",
+    },
+    "camtrapR": {
+        "records": "Station,Camera,Species,Individual,DateTimeOriginal,Date,Time,delta.time.secs,delta.time.mins,"
+        "delta.time.hours,delta.time.days,Directory,FileName\n"
+        "L1,left,Panthera onca,Ana,2026-05-03 14:05:09,2026-05-03,14:05:09,0,0,0,0,C:/x/card,IMG_0.jpg\n"
+        "L1,right,Panthera onca,Ana,2026-05-03 14:05:19,2026-05-03,14:05:19,10,0.2,0,0,C:/x/card,IMG_1.jpg\n",
+    },
+    "Wildbook": {
+        "export": "Encounter.mediaAsset0,Encounter.mediaAsset0.imageUrl,Annotation0.ViewPoint,Annotation0.bbox,"
+        "Annotation0.MatchAgainst,Name0.label,Name0.value,Encounter.year,Encounter.month,Encounter.day,Encounter.genus,"
+        "Encounter.specificEpithet,Encounter.locationID,Encounter.state\n"
+        'IMG_0.jpg,https://x,left,"[1, 2, 3, 4]",true,nick,Ana,2026,5,3,Panthera,onca,L1,approved\n'
+        'IMG_1.jpg,https://x,right,"[2, 2, 4, 4]",true,nick,Bo,2026,5,3,Panthera,onca,L1,approved\n',
+    },
+    "WildlifeReID-10k or AnimalCLEF": {
+        "metadata": "image_id,identity,path,bbox,date,orientation,species,split,dataset\n"
+        '0,Ana,card/IMG_0.jpg,"[1, 2, 3, 4]",2026-05-03,left,jaguar,train,Jaguars\n'
+        '1,Bo,card/IMG_1.jpg,"[2.0, 2.0, 4.0, 4.0]",2026-05-03,right,jaguar,test,Jaguars\n',
+    },
+}
+TOLD = {  # path, individual, box and what else is on the photograph; and how many columns are not used
+    "Camtrap DP": (
+        [
+            ("0", "Ana", "0.1 0.2 0.3 0.4", ""), ("0", "Bo", "0.5 0.2 0.3 0.4", ""), ("1", "", "", "person"),
+            ("2", "", "", "blank"), ("3", "Ana", "", ""),
+        ],
+        19,
+    ),
+    "Wildlife Insights": (
+        [("0", "Ana", "", ""), ("1", "", "", "blank"), ("2", "Bo", "", ""), ("3", "", "", "blank")],
+        22,
+    ),
+    "camtrapR": ([("0", "Ana", "", ""), ("1", "Ana", "", "")], 5),
+    "Wildbook": ([("0", "Ana", "[1, 2, 3, 4]", ""), ("1", "Bo", "[2, 2, 4, 4]", "")], 4),
+    "WildlifeReID-10k or AnimalCLEF": ([("0", "Ana", "[1, 2, 3, 4]", ""), ("1", "Bo", "[2.0, 2.0, 4.0, 4.0]", "")], 2),
+}  # fmt: skip
+
+
+@every("kind", list(WHOLE))
+def test_each_program_is_read_by_its_own_columns_with_boxes_and_blanks(kind, tmp_path):
+    _, found, notes = albums.load_queries(tables_in(tmp_path, **WHOLE[kind]))
+    found = found.reindex(columns=["path", "identity", "box", "seen"], fill_value="")
+    numbers = found.path.str.extract(r"IMG_(\d)")[0]
+    expected, unused = TOLD[kind]
+    assert list(zip(numbers, found.identity, found.box, found.seen)) == expected
+    assert f"read as {kind}: " in notes[0]
+    assert f"{unused} columns are not used" in notes[0]
+    assert any("1 files show several individuals" in note for note in notes) == (kind == "Camtrap DP")
+
+
+def test_two_cameras_of_a_station_stay_two_in_camtraprs_records(tmp_path):
+    _, found, _ = albums.load_queries(tables_in(tmp_path, **WHOLE["camtrapR"]))
+    assert list(zip(found.station, found.camera)) == [("L1", "left"), ("L1", "right")]
+
+
 def test_columns_that_are_used_and_that_are_not_are_told(tmp_path):
     path = tables_in(tmp_path, known="PATH,Identity,Torn Ear,Weather\ncard/IMG_0.jpg,a,x,y\ncard/IMG_1.jpg,b,x,y\n")
     _, table, notes = albums.load_catalogue(path)

@@ -23,8 +23,13 @@ from ..identify.identify import identify
 from .measuring import output_file
 
 
-def lay_out(data: Path, place: Path, weeks: int, seed: int) -> tuple[Path, list[Path], dict[str, str], set[str]]:
-    """A catalogue and a folder for each week, of links; who is on each photograph, and who is a stranger."""
+def lay_out(
+    data: Path, place: Path, weeks: int, seed: int, box: float = 1.0
+) -> tuple[Path, list[Path], dict[str, str], set[str]]:
+    """A catalogue and a folder for each week, of copies; who is on each photograph, and who is a stranger.
+
+    box: share of the sides of a box in the middle, which stands in for a detector's; 1: none.
+    """
     competition, rng = load_competition(data), np.random.default_rng(seed)
     if competition.solution is None:
         raise KitError(f"--data: {data}: has no solution.csv, so that nobody knows who is right")
@@ -48,6 +53,9 @@ def lay_out(data: Path, place: Path, weeks: int, seed: int) -> tuple[Path, list[
             shutil.copyfile(competition.root / path, folder / Path(path).name)
         own = rows.assign(path=[Path(path).name for path in rows.path])
         kept = ["path", *(["identity"] if week < 0 else []), *(c for c in (told, "flank") if c and c in own)]
+        if box < 1:
+            own["bbox"] = f"{(1 - box) / 2:.4f} {(1 - box) / 2:.4f} {box:.4f} {box:.4f}"
+            kept.append("bbox")
         own[kept].to_csv(folder / "table.csv", index=False)
         truth.update({} if week < 0 else dict(zip(own.path, own.identity)))
         folders.append(folder / "table.csv")
@@ -95,7 +103,7 @@ def season(options: argparse.Namespace) -> pd.DataFrame:
     model = {"backbone": options.backbone, "weights": options.weights, "local": options.local, "sure": options.sure}
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
-        catalogue, weeks, truth, strangers = lay_out(Path(options.data), place, 3, options.seed)
+        catalogue, weeks, truth, strangers = lay_out(Path(options.data), place, 3, options.seed, options.box)
         known, previous = set(pd.read_csv(catalogue, dtype=str).identity), None
         for number, week in enumerate(weeks, 1):
             for grown in [True, False] if number == len(weeks) else [True]:
@@ -129,6 +137,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     model.add_argument("--backbone", help="name or safetensors file")
     model.add_argument("--weights", help="a trained run, of other individuals")
     add("--local", action="store_true", help="matching spots as well")
+    add("--box", type=float, default=1.0, help="share of the sides of a box in the middle, in place of a detector (1)")
     add("--sure", type=float, default=0.95, help="least probability of a sure name (0.95)")
     add("--seed", type=int, default=0, help="of strangers, weeks and errors (0)")
     add("--out", type=output_file, help="a JSON file")

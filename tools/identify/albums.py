@@ -185,6 +185,7 @@ def with_facts(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]
 
 def facts_nobody_has(what: str, table: pd.DataFrame) -> list[str]:
     """What neither files nor tables tell of photographs, with a count."""
+    table = table.drop_duplicates("path")
     words = {"taken": "date", "camera": "camera", "latitude": "place"}
     lacking = {word: int((table[column] == "").sum()) for column, word in words.items()}
     told = [f"{count} no {word}" for word, count in lacking.items() if count]

@@ -337,4 +337,5 @@ def with_animal_marks(
             row["picture"] = picture if row["mark"] != picture else ""
         parted += len(told) > 1 and picture in known and not known[picture]
         rows += told
-    return pd.DataFrame(rows, columns=[*table.columns, "picture"]).astype(object), parted
+    found = pd.DataFrame(rows, columns=[*table.columns, "picture"])
+    return found.astype({**table.dtypes.to_dict(), "picture": str}), parted
