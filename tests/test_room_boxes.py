@@ -20,6 +20,7 @@ from jaguar_kit_tools.identify.boxes import Boxes, Detection, Upright, by_photog
 from jaguar_kit_tools.identify.exports import Export
 from jaguar_kit_tools.identify.identify import close_season, export_earlier, identify
 from PIL import Image
+from test_room_exports import CHECKS, read_back
 from test_room_ledger import said, table, weights  # noqa: F401 - weights is a fixture
 from test_room_season import command, page_data
 
@@ -321,6 +322,14 @@ def test_occasions_of_two_days_are_right_by_hand(by_hand, capsys):
     ]  # fmt: skip
     assert [row[3:] for row in plain_lines(by_hand / "secr/traps.txt")] == [["2", "2", "0"], ["1", "2", "1"]]
     assert (by_hand / "rmark/histories.inp").read_text().splitlines()[1:] == ["/* Ara */ 101 1;", "/* Bo */ 110 1;"]
+
+
+def test_each_format_keeps_its_rules_with_boxes(by_hand):
+    for occasion in (1, 2):
+        with jaguar_kit.quiet():
+            tables = read_back(by_hand, export_earlier(by_hand, Export.of("all", occasion, zone="-04:00")))
+        for check in CHECKS.values():
+            check(tables)
 
 
 def test_a_closed_season_tells_the_same_days(by_hand, tmp_path):

@@ -61,7 +61,10 @@ def answers_of(folder: Path, cameras: str | None = CAMERAS, rows=SEEN) -> Path:
 def written(folder: Path, formats: str = "all", **options) -> dict[str, pd.DataFrame | str]:
     export = exports.Export.of(formats, **options)
     with jaguar_kit.quiet():
-        paths = exports.export_tables(folder, export)
+        return read_back(folder, exports.export_tables(folder, export))
+
+
+def read_back(folder: Path, paths: list[Path]) -> dict[str, pd.DataFrame | str]:
     found = {}
     for path in paths:
         name = str(path.relative_to(folder))
@@ -383,6 +386,114 @@ def test_histories_have_zeros_and_one_card_copied_twice_counts_once(tmp_path):
     assert effort.cameras.tolist() == [1, 2, 1, 2, 2, 1]
     assert effort.named.tolist() == [2, 1, 1, 1, 0, 1]
     assert effort.animals.tolist() == [1, 1, 1, 1, 0, 1]
+
+
+# the documented rules of each format
+
+STAMP = r"\d{4}-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-5]\d(Z|[+-]\d{2}:\d{2})"
+NUMBER, SHARE = r"-?\d+(\.\d+)?", r"(0(\.\d+)?|1(\.0+)?)"
+KINDS = "animal|human|vehicle|blank|unknown|unclassified"
+CAMTRAP_DP = {  # of 1.0: a pattern for each field, and whether it is required
+    "deployments": {
+        "deploymentID": (".+", True), "locationID": (".*", False), "locationName": (".*", False),
+        "latitude": (NUMBER, True), "longitude": (NUMBER, True), "deploymentStart": (STAMP, True),
+        "deploymentEnd": (STAMP, True), "cameraID": (".*", False), "timestampIssues": ("true|false", False),
+    },
+    "media": {
+        "mediaID": (".+", True), "deploymentID": (".+", True), "timestamp": (STAMP, True),
+        "filePath": (r"(?=[^./~])((?!\.{2}).)*", True), "filePublic": ("true|false", True), "fileName": (".*", False),
+        "fileMediatype": (r"(image|video)/.*", True),
+    },
+    "observations": {
+        "observationID": (".+", True), "deploymentID": (".+", True), "mediaID": (".+", False), "eventID": (".*", False),
+        "eventStart": (STAMP, True), "eventEnd": (STAMP, True), "observationLevel": ("media|event", True),
+        "observationType": (KINDS, True), "scientificName": (".*", False), "count": (r"[1-9]\d*", False),
+        "individualID": (".*", False), "bboxX": (SHARE, False), "bboxY": (SHARE, False), "bboxWidth": (SHARE, False),
+        "bboxHeight": (SHARE, False), "classificationMethod": ("human|machine", False), "classifiedBy": (".*", False),
+        "classificationProbability": (SHARE, False),
+    },
+}  # fmt: skip
+
+
+def check_camtrapdp(tables: dict[str, pd.DataFrame]) -> None:
+    """Columns, types, required fields, keys that join."""
+    for name, fields in CAMTRAP_DP.items():
+        own = tables[f"camtrapdp/{name}.csv"]
+        assert list(own) == list(fields), name
+        for column, (pattern, required) in fields.items():
+            told = own[column] if required else own[column][own[column] != ""]
+            assert told.str.fullmatch(pattern).all(), (name, column, sorted(set(told))[:3])
+    deployments, media, observed = (tables[f"camtrapdp/{name}.csv"] for name in CAMTRAP_DP)
+    keys = deployments.deploymentID, media.mediaID, observed.observationID
+    assert all(key.is_unique for key in keys)
+    assert set(media.deploymentID) | set(observed.deploymentID) <= set(deployments.deploymentID)
+    assert set(observed.mediaID) - {""} <= set(media.mediaID)
+    own = observed.merge(media, on="mediaID")
+    assert (own.deploymentID_x == own.deploymentID_y).all()
+    assert ((own.eventStart <= own.timestamp) & (own.timestamp <= own.eventEnd)).all()
+    assert (observed.observationType[observed.individualID != ""] == "animal").all()
+    boxes = observed[["bboxX", "bboxY", "bboxWidth", "bboxHeight"]][observed.bboxX != ""].astype(float)
+    assert ((boxes.bboxX + boxes.bboxWidth <= 1.0001) & (boxes.bboxY + boxes.bboxHeight <= 1.0001)).all()
+
+
+def check_secr(tables: dict) -> None:
+    """Fields, occasions, detectors and usage, as read.capthist and verify want them."""
+    captures, traps = (secr_lines(tables[f"secr/{name}.txt"]) for name in ("captures", "traps"))
+    assert {len(line) for line in captures} == {4}
+    count = int(re.search(r"noccasions = (\d+)", tables["secr/captures.txt"])[1])
+    assert {len(line) for line in traps} == {3 + count}
+    usage = {line[0]: [int(days) for days in line[3:]] for line in traps}
+    assert len(usage) == len(traps)
+    assert all(re.fullmatch(NUMBER, value) for line in traps for value in line[1:3])
+    assert all(usage[trap][int(occasion) - 1] > 0 for _, _, occasion, trap in captures)
+    assert len(set(map(tuple, captures))) == len(captures)  # of a proximity detector one for each occasion
+
+
+def check_rmark(tables: dict) -> None:
+    """Histories of one length, of 0 and 1, and an interval between each two occasions."""
+    head, *lines = tables["rmark/histories.inp"].splitlines()
+    assert all(re.fullmatch(r"/\* \S+ \*/ [01]+ 1;", line) for line in lines)
+    histories = [line.split()[3] for line in lines]
+    intervals = re.search(r"time\.intervals = c\((.*)\)", head)[1].split(", ")
+    assert {len(history) for history in histories} == {len(intervals) + 1}
+    table = [line.split("\t") for line in tables["rmark/histories.txt"].splitlines()]
+    assert table[0] == ["ch", "freq", "animal"]
+    assert [row[0] for row in table[1:]] == histories
+    assert all("1" in history for history in histories)
+
+
+def check_camtrapr(tables: dict[str, pd.DataFrame]) -> None:
+    """Stations of all three, consecutive days, records of days that worked, and times between them."""
+    records, stations, operation = (tables[f"camtrapr/{name}.csv"] for name in ("records", "stations", "operation"))
+    assert stations.Station.is_unique
+    assert list(stations.Station) == list(operation.Station)
+    days = pd.to_datetime(pd.Series(operation.columns[1:]), format="%Y-%m-%d")
+    assert (days.diff().dropna().dt.days == 1).all()
+    up = operation.set_index("Station")
+    assert set(np.unique(up)) <= {"0", "1", "NA"}
+    assert all(up.loc[row.Station, row.Date] == "1" for row in records.itertuples())
+    when = pd.to_datetime(records.DateTimeOriginal, format="%Y-%m-%d %H:%M:%S")
+    assert (records.Date + " " + records.Time == records.DateTimeOriginal).all()
+    since = when.groupby([records.Station, records.Species, records.Individual]).diff().dt.total_seconds().fillna(0)
+    assert records["delta.time.secs"].astype(float).tolist() == since.tolist()
+    for row in stations.itertuples():
+        own = up.loc[row.Station]
+        assert [row.Setup_date, row.Retrieval_date] == [own[own != "NA"].index[k] for k in (0, -1)]
+
+
+CHECKS = {"secr": check_secr, "rmark": check_rmark, "camtrapr": check_camtrapr, "camtrapdp": check_camtrapdp}
+
+
+@every(("occasion", "cameras"), [(1, CAMERAS), (3, CAMERAS), (1, None), (2, None)])
+def test_each_format_keeps_the_rules_that_its_makers_document(occasion, cameras, tmp_path):
+    rows = [(f"../{image}", *rest) if "A/2" in image else (image, *rest) for image, *rest in SEEN]  # of another week
+    folder = answers_of(tmp_path, cameras, rows)
+    placed = folder / "photographs.csv"
+    told = pd.read_csv(placed, encoding="utf-8-sig", dtype=str, keep_default_na=False)
+    told.assign(latitude="-16.5", longitude="-56.25").to_csv(placed, index=False, encoding="utf-8-sig")
+    tables = written(folder, occasion=occasion, zone="-03:00")
+    for check in CHECKS.values():
+        check(tables)
 
 
 # as a user does it

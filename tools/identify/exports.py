@@ -298,7 +298,7 @@ def for_rmark(captured: Captured) -> tuple[Tables, list[str]]:
         "histories.txt": "\n".join(["\t".join(text), *("\t".join(map(str, row)) for row in text.to_numpy())]) + "\n",
         "occasions.csv": occasions,
     }
-    return tables, []
+    return tables, ['rmark: import.chdata("histories.txt", field.types = c("n", "s")) reads the table']
 
 
 # camtrapR
