@@ -126,6 +126,7 @@ def test_blanks_and_people_are_set_aside_and_counted_in_one_line(study):
     )
     assert "queries: 3 animals in boxes on 2 photographs, 1 of which show several" in report
     assert "of its 12 files" not in report  # all are here, or in the catalogue
+    assert "3 animals on 2 photographs: " in report
     assert len(table(study.out / "photographs.csv")) == 7  # blanks tell that a camera worked
 
 

@@ -2,6 +2,7 @@
 
 A fifth of the individuals are strangers: no catalogue has them. Encounters are dealt to the weeks whole. After a week a
 person decides, right with 95 %: yes where the animal is among the candidates, new where it is a stranger, else nothing.
+Photographs that are asked for again count in their own week alone.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from .measuring import output_file
 
 
 def lay_out(
-    data: Path, place: Path, weeks: int, seed: int, box: float = 1.0
+    data: Path, place: Path, weeks: int, seed: int, share: float, box: float
 ) -> tuple[Path, list[Path], dict[str, str], set[str]]:
     """A catalogue and a folder for each week, of copies; who is on each photograph, and who is a stranger.
 
-    box: share of the sides of a box in the middle, which stands in for a detector's; 1: none.
+    share: of the individuals that are strangers. box: share of the sides of a box in the middle, which stands in for a detector's; 1: none.
     """
     competition, rng = load_competition(data), np.random.default_rng(seed)
     if competition.solution is None:
@@ -36,7 +37,7 @@ def lay_out(
     identity = competition.solution.loc[competition.test.filename].to_numpy(str)
     asked = competition.test.assign(identity=identity)
     names = sorted(set(competition.train.identity))
-    strangers = set(rng.permutation(names)[: len(names) // 5])
+    strangers = set(rng.permutation(names)[: int(share * len(names))])
     unknown = competition.train.identity.isin(strangers)
     table = pd.concat([asked, competition.train[unknown]], ignore_index=True).fillna("")
     known = competition.train[~unknown]
@@ -103,15 +104,18 @@ def season(options: argparse.Namespace) -> pd.DataFrame:
     model = {"backbone": options.backbone, "weights": options.weights, "local": options.local, "sure": options.sure}
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
-        catalogue, weeks, truth, strangers = lay_out(Path(options.data), place, 3, options.seed, options.box)
+        catalogue, weeks, truth, strangers = lay_out(
+            Path(options.data), place, options.weeks, options.seed, options.strangers, options.box
+        )
         known, previous = set(pd.read_csv(catalogue, dtype=str).identity), None
         for number, week in enumerate(weeks, 1):
-            for grown in [True, False] if number == len(weeks) else [True]:
+            for grown in [True, False] if number == len(weeks) > 1 else [True]:
                 out, begun = place / f"answers{number}{'' if grown else 'alone'}", time.monotonic()
                 with quiet():
                     answers = identify(
                         queries=week, catalogue=catalogue, out=out, previous=previous if grown else None, **model
                     )
+                answers = answers[~answers.image.str.startswith("..")]  # of earlier weeks
                 named = set(pd.read_csv(out / "catalogue.csv", dtype=str).identity)
                 row = {"week": number, "catalogue": "grown" if grown and number > 1 else "at first"}
                 rows.append({**row, **scored(answers, truth, named), "seconds": round(time.monotonic() - begun)})
@@ -137,6 +141,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     model.add_argument("--backbone", help="name or safetensors file")
     model.add_argument("--weights", help="a trained run, of other individuals")
     add("--local", action="store_true", help="matching spots as well")
+    add("--weeks", type=int, default=3, help="number of weeks (3)")
+    add("--strangers", type=float, default=0.2, help="share of individuals that no catalogue has (0.2)")
     add("--box", type=float, default=1.0, help="share of the sides of a box in the middle, in place of a detector (1)")
     add("--sure", type=float, default=0.95, help="least probability of a sure name (0.95)")
     add("--seed", type=int, default=0, help="of strangers, weeks and errors (0)")

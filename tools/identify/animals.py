@@ -186,7 +186,7 @@ class Reader:
     def notes(self, seen: pd.DataFrame) -> list[str]:
         boxes, counts = seen[seen.box != ""], self.counts
         shared = f", {counts['shared']} of which show several" if counts["shared"] else ""
-        said = [f"{len(boxes)} animals in boxes on {boxes.path.nunique()} photographs{shared}"]
+        said = [f"{len(boxes)} animals in boxes on {boxes.path.nunique()} photographs{shared}"] if len(boxes) else []
         told = (
             ("unread", "rows tell no box that can be read, and are looked at whole"),
             ("several", "photographs show several animals, of which the largest is taken for the one that is named"),

@@ -101,7 +101,7 @@ def framed(image: Image.Image, box: str) -> Image.Image:
     small.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
     place = pixels_of(parsed_box(box), small.size, 0)
     draw = ImageDraw.Draw(small)
-    for colour, width in (("black", 5), ("yellow", 2)):
+    for colour, width in (("black", 10), ("yellow", 6)):
         draw.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), outline=colour, width=width)
     return small
 

@@ -34,8 +34,10 @@ class Trust:
     def headline(self, answers: pd.DataFrame) -> list[str]:
         """How many are sure, to look at, and new, and how many names are to be expected right."""
         counts = answers["class"].value_counts()
+        pictures, animals = answers.image.nunique(), len(answers)
+        what = "photographs" if pictures == animals else f"animals on {pictures} photographs"
         told = [
-            f"{len(answers)} photographs: {counts.get(SURE, 0)} sure, {counts.get(LOOK, 0)} to look at, "
+            f"{animals} {what}: {counts.get(SURE, 0)} sure, {counts.get(LOOK, 0)} to look at, "
             f"{counts.get(FRESH, 0)} probably new"
         ]
         if self.odds is None:
