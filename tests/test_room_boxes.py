@@ -14,9 +14,11 @@ from cases import every
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaguar_kit import KitError
-from jaguar_kit_tools.identify import albums, animals, boxes, captures, decisions
-from jaguar_kit_tools.identify.animals import Look, Wanted, look_at
-from jaguar_kit_tools.identify.boxes import Boxes, Detection, Upright, by_photograph, read_boxes
+from jaguar_kit_tools.experiments import boxes, crops
+from jaguar_kit_tools.experiments.boxes import Boxes, Detection, Upright, by_photograph, read_boxes
+from jaguar_kit_tools.experiments.crops import Look, look_at
+from jaguar_kit_tools.identify import albums, animals, captures, decisions
+from jaguar_kit_tools.identify.animals import Wanted
 from jaguar_kit_tools.identify.exports import Export
 from jaguar_kit_tools.identify.identify import close_season, export_earlier, identify
 from PIL import Image
@@ -463,7 +465,7 @@ def test_boxes_of_a_turned_photograph_hold_the_animal(orientation, tmp_path):
         found = boxes.turned_box(shares, orientation)
     assert found == pytest.approx((0.1, 0.1, 0.3, 0.2))
     whole = jaguar_kit.read_image(tmp_path / "a.png")[0]
-    crop = np.asarray(animals.cut(whole, boxes.box_text(found), 0))
+    crop = np.asarray(crops.cut(whole, boxes.box_text(found), 0))
     assert crop.shape[:2] == (18, 36)
     assert (crop[..., 1] < 50).all()
 
@@ -480,7 +482,7 @@ def test_a_box_is_cut_at_the_edge_or_counted(values):
     assert min(found) >= 0
     assert x + w <= 1 + 1e-9
     assert y + h <= 1 + 1e-9
-    left, top, right, bottom = animals.pixels_of(found, (37, 23), 0.1)
+    left, top, right, bottom = crops.pixels_of(found, (37, 23), 0.1)
     assert 0 <= left < right <= 37
     assert 0 <= top < bottom <= 23
 
@@ -515,7 +517,7 @@ def test_a_mask_is_the_box_where_no_other_is(tmp_path):
     seen = look_at("queries", tmp_path, paths, Wanted(["masks"]).look(0.2), False, None)
     assert seen.table.box.tolist() == ["0.2000 0.2000 0.4000 0.6000", ""]
     assert look_at("queries", tmp_path, paths, Look(), False, None).table.box.tolist() == ["", ""]
-    files, masks = animals.files_to_read(tmp_path, seen.table, None, 0.0)
+    files, masks = crops.files_to_read(tmp_path, seen.table, None, 0.0)
     crop = Image.open(files[0])
     assert (crop.size, crop.mode, masks) == ((40, 30), "RGBA", None)
     assert files[1] == "b.png"
@@ -528,7 +530,7 @@ def test_crops_carry_their_masks_and_broken_files_are_told(tmp_path):
     for name in "ac":
         Image.fromarray(np.eye(90, 120, dtype=np.uint8) * 255).save(tmp_path / "m" / f"{name}.png")
     shown = pd.DataFrame({"path": ["a.jpg", "c.jpg"], "box": ["0.0000 0.0000 0.5000 1.0000"] * 2})
-    files, masks = animals.files_to_read(tmp_path, shown, "m", 0.0)
+    files, masks = crops.files_to_read(tmp_path, shown, "m", 0.0)
     crop = Image.open(files[0])
     assert (crop.mode, masks) == ("RGBA", None)
     assert np.array_equal(np.asarray(crop)[..., 3], np.eye(90, 60, dtype=np.uint8) * 255)

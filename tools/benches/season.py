@@ -29,7 +29,8 @@ def lay_out(
 ) -> tuple[Path, list[Path], dict[str, str], set[str]]:
     """A catalogue and a folder for each week, of copies; who is on each photograph, and who is a stranger.
 
-    share: of the individuals that are strangers. box: share of the sides of a box in the middle, which stands in for a detector's; 1: none.
+    share: of the individuals that are strangers. box: share of the sides of a box in the middle, which stands in for a
+    detector's; 1: none.
     """
     competition, rng = load_competition(data), np.random.default_rng(seed)
     if competition.solution is None:

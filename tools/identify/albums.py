@@ -43,8 +43,8 @@ from jaguar_kit import (
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from ..experiments.crops import MARGIN, cut, files_to_read
 from ..experiments.spots import LocalFeatures, detector_weights, extract_local
-from .animals import MARGIN, cut, files_to_read
 from .clocks import places_of, times_of
 from .field_tables import read_field_table
 from .marks import mark_of

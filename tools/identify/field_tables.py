@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from jaguar_kit import FolderScan, KitError, check_images, first_few, read_table
 
-from .boxes import ANIMAL, BLANK, box_columns, box_texts, kind_of
+from ..experiments.boxes import ANIMAL, BLANK, box_columns, box_texts, kind_of
 from .clocks import places_of, times_of
 
 # columns, by their names

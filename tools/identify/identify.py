@@ -2,7 +2,7 @@
 
 `identify` goes from folders to answers, a step after the other:
 
-    photographs.py   finds the photographs (field_tables.py), and the animals on them (boxes.py, animals.py)
+    photographs.py   finds the photographs (field_tables.py), and the animals on them (animals.py)
     ledger.py        knows those of earlier weeks again, and what people said of them (decisions.py)
     season.py        embeds them (albums.py), finds encounters (encounters.py), matches spots (likeness.py)
     trust.py         fits on the catalogue how probable a name is (confidence.py)
@@ -39,7 +39,8 @@ from jaguar_kit import (
     weights_path,
 )
 
-from .animals import CONFIDENCE, MARGIN, Wanted
+from ..experiments.crops import CONFIDENCE, MARGIN
+from .animals import Wanted
 from .answers import answer_table
 from .captures import carry_over, keep_photographs, read_kept_cameras, with_stations
 from .decisions import SETTINGS, Decisions, earlier_settings

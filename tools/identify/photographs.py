@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from jaguar_kit import KitError
 
+from ..experiments.crops import Look, look_at
 from .albums import facts_nobody_has, load_catalogue, load_queries, with_facts
-from .animals import Look, look_at, notes_on_files
+from .animals import notes_on_files
 from .decisions import Decisions
 from .marks import mark_of
 

@@ -19,9 +19,9 @@ import pandas as pd
 from jaguar_kit import core_count, open_image, progress, read_image, upright, write_text
 from PIL import Image, ImageDraw
 
+from ..experiments.boxes import parsed_box
+from ..experiments.crops import pixels_of
 from .albums import Album
-from .animals import pixels_of
-from .boxes import parsed_box
 from .season import Season
 
 HERE = Path(__file__).parent

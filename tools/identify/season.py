@@ -19,9 +19,9 @@ from jaguar_kit import (
     perceptual_hashes,
 )
 
+from ..experiments.crops import MARGIN
 from ..experiments.spots import LocalFeatures
 from .albums import Album, Shelf, embed_album, spots_of
-from .animals import MARGIN
 from .encounters import Alike, encounters_of, encounters_of_queries
 from .likeness import Likeness, with_spots
 from .photographs import Photographs

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 from jaguar_kit import KitError, write_json, write_table
 
+from ..experiments.crops import ASIDE
 from ..experiments.figures import threshold_figure
 from ..experiments.open_set import cross_fitted_score, fit_thresholds
 from ..experiments.page import Page
-from .animals import ASIDE
 from .answers import Pictures
 from .captures import sightings_page, write_captures
 from .decisions import ACTS, FOR_SPREADSHEETS, HISTORY, SETTINGS, write_decisions
