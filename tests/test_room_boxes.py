@@ -403,6 +403,9 @@ def test_columns_tell_boxes_in_pixels_or_in_shares(text, expected, tmp_path):
             {"images": [{"file": "a", "detections": detections(("1", 5, LEFT))}]},
             r"conf: 5 \(expected a number from 0 to 1",
         ),
+        ({"images": [{"file": "a", "detections": 3}]}, r"images\[0\].detections: 3 \(expected a list"),
+        ({"images": [{"file": "a", "detections": detections(("1", 0.5, [10**400, 0, 1, 1]))}]}, "expected x, y, width"),
+        ({"images": [], "annotations": [{"image_id": [4], "category_id": {}}], "categories": 3}, "is no image"),
         ({"images": [], "annotations": [{"image_id": 4, "bbox": [0, 0, 1, 1]}]}, "image_id: '4' is no image"),
     ],
 )

@@ -88,6 +88,8 @@ def boxes_of_detector(path: Path, told: Mapping[str, Any]) -> Boxes:
             boxes.failed += 1
             continue
         own = boxes.found[name]
+        if not isinstance(image["detections"], list):
+            raise KitError(f"{path}: images[{i}].detections: {image['detections']!r} (expected a list)")
         for j, one in enumerate(image["detections"]):
             where = f"{path}: images[{i}].detections[{j}]"
             if not isinstance(one, dict):
@@ -102,8 +104,9 @@ def boxes_of_detector(path: Path, told: Mapping[str, Any]) -> Boxes:
 def boxes_of_coco(path: Path, told: Mapping[str, Any]) -> Boxes:
     """COCO's: images with id and file_name, annotations with image_id and bbox in pixels."""
     boxes, by_id = Boxes(path), {}
-    categories = told.get("categories") or []
-    names = {one.get("id"): str(one.get("name", "")) for one in categories if isinstance(one, dict)}
+    categories = told.get("categories")
+    categories = categories if isinstance(categories, list) else []
+    names = {str(one.get("id")): str(one.get("name", "")) for one in categories if isinstance(one, dict)}
     for i, image in enumerate(told["images"]):
         name = text_of(image.get("file_name"), f"{path}: images[{i}].file_name")
         size = (image.get("width"), image.get("height"))
@@ -115,7 +118,7 @@ def boxes_of_coco(path: Path, told: Mapping[str, Any]) -> Boxes:
         if key not in by_id:
             raise KitError(f"{where}.image_id: {key!r} is no image (expected the id of one of {len(by_id)})")
         name, frame = by_id[key]
-        kind = kind_of(names.get(one.get("category_id"), ""))
+        kind = kind_of(names.get(str(one.get("category_id")), ""))
         box = None if one.get("bbox") is None else box_of(one["bbox"], f"{where}.bbox")
         sure = number_of(one.get("score", 1.0), f"{where}.score")
         boxes.found[name].append(Detection(kind, box, sure, True, frame))
@@ -163,7 +166,7 @@ def text_of(value: Any, where: str) -> str:
 def number_of(value: Any, where: str) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 <= number <= 1:
         raise KitError(f"{where}: {value!r} (expected a number from 0 to 1)")
@@ -176,7 +179,7 @@ def kind_of(name: str) -> str:
 
 def box_of(value: Any, where: str) -> Box:
     fine = isinstance(value, list) and len(value) == 4 and all(type(v) in (int, float) for v in value)
-    if not fine or not all(map(math.isfinite, value)):
+    if not fine or not all(abs(v) < 1e9 for v in value):
         raise KitError(f"{where}: {value!r} (expected x, y, width and height)")
     return tuple(map(float, value))
 

@@ -26,6 +26,7 @@ from .encounters import Alike, encounters_of, encounters_of_queries
 from .likeness import Likeness, with_spots
 from .photographs import Photographs
 
+TOO_UNLIKE = 0.02  # share of one animal's images, each beside the most similar of another encounter, that are so
 LEAST_KNOWN = 20  # images of the catalogue that were met twice, by which it is known what is too unlike
 
 
@@ -95,7 +96,7 @@ def alike_as_known(likeness: Likeness, identity: np.ndarray, met: np.ndarray) ->
     """What likenesses of new photographs say, by those of a catalogue's images of one animal in two encounters.
 
     identity and met (K,): of the catalogue's images, 500 of which or somewhat more are looked at. Usual is the median
-    of all pairs of one animal; too unlike is what is below 95 of 100 of the most similar image of each, which shows the
+    of all pairs of one animal; too unlike is what is below 98 of 100 of the most similar image of each, which shows the
     same flank, as a rule.
     """
     total = len(identity)
@@ -105,5 +106,5 @@ def alike_as_known(likeness: Likeness, identity: np.ndarray, met: np.ndarray) ->
     usual = float(np.median(values[own])) if own.any() else math.inf
     nearest = np.where(own, values, -np.inf).max(1, initial=-np.inf)
     nearest = nearest[np.isfinite(nearest)]
-    least = float(np.quantile(nearest, 0.05)) if len(nearest) >= LEAST_KNOWN else -math.inf
+    least = float(np.quantile(nearest, TOO_UNLIKE)) if len(nearest) >= LEAST_KNOWN else -math.inf
     return Alike(lambda rows: likeness(rows + total, rows + total), usual, min(least, usual))
