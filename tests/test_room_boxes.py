@@ -24,7 +24,7 @@ from jaguar_kit_tools.identify.identify import close_season, export_earlier, ide
 from PIL import Image
 from test_room_exports import CHECKS, read_back
 from test_room_ledger import said, table, weights  # noqa: F401 - weights is a fixture
-from test_room_season import command, page_data
+from test_room_season import Opened, browser, command, page_data  # noqa: F401 - browser is a fixture
 
 LEFT, RIGHT = [0.05, 0.1, 0.4, 0.8], [0.55, 0.1, 0.4, 0.8]
 
@@ -144,6 +144,22 @@ def test_the_page_shows_each_animal_and_where_it_is(study):
         assert min(edge[:2]) > 150 > edge[2]  # the yellow frame
         assert item["a"].endswith(item["i"])
     assert {item["m"] for item in items} == set(table(study.out / "answers.csv").mark)
+
+
+def test_a_person_decides_on_each_animal_of_a_photograph(study, browser, tmp_path):  # noqa: F811
+    one = Opened(browser, study.out / "review.html")
+    assert one.page.locator(".whole img").count() == 3
+    one.page.wait_for_load_state("networkidle")
+    assert all(one.page.evaluate("[...document.querySelectorAll('.row img')].map(image => image.naturalWidth > 0)"))
+    one.press("y", "2", "y")  # the first animal is the first candidate, the second the second
+    one.wait_for_count("2 of 3 decided")
+    one.export(tmp_path / "decisions.csv")
+    told = table(tmp_path / "decisions.csv")
+    answers = table(study.out / "answers.csv")
+    assert told.mark.tolist() == answers.mark[:2].tolist()
+    assert told.image.tolist() == ["T1/both.jpg"] * 2
+    assert told.identity.tolist() == [answers.identity[0], answers.identity_2[1]]
+    assert not one.faults
 
 
 def test_every_photograph_is_asked_for_on_request(study):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jaguar_kit import KitError, ends_alike, first_few, open_image, read_json, read_table
 
@@ -218,7 +219,8 @@ def box_texts(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     if columns not in _ENDS:
         return texts
     numbers = four.apply(pd.to_numeric, errors="coerce").to_numpy(float, copy=True)
-    numbers[:, 2:] -= numbers[:, :2]
+    with np.errstate(invalid="ignore"):  # of infinite ones, which no box holds
+        numbers[:, 2:] -= numbers[:, :2]
     told = [" ".join(f"{v:.10g}" for v in row) for row in numbers]
     return pd.Series(told, table.index).where(texts != "", "")
 
