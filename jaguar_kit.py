@@ -716,6 +716,7 @@ class DataConfig:
     mini: MiniConfig | None = None  # the synthetic mini-dataset, for when no folder is given
     extra: tuple[PathText, ...] = ()  # more folders to train on, never to validate, whose identities are kept apart
     masks: PathText | None = None  # folder of mask images named like the images; null: masks lie in alpha
+    boxes: PathText | None = None  # file or column of boxes around animals, which are cut out; or "masks": around these
     unmasked: Literal["stop", "keep"] = "stop"  # keep: without masks the background stays; stop: that is an error
     size: Pixels = 256  # px, side of the square in which an image is stored
     fit: Literal["squash", "pad", "crop"] = "squash"  # how an image becomes that square
@@ -2908,7 +2909,8 @@ def data_fingerprint(recipe: Recipe, competition: Competition, folder: Path | No
     masks = mask_paths(competition.root, competition.paths, recipe.data.masks)
     samples = [(str(path), file_sample(path)) for path in masks if path is not None]
     more: list[Any] = [samples] if samples else []
-    for listed in filter(None, (recipe.data.subset, recipe.data.pseudo)):
+    boxes = recipe.data.boxes and str(competition.root / recipe.data.boxes)
+    for listed in filter(None, (recipe.data.subset, recipe.data.pseudo, boxes)):
         path = subset_path(listed, folder)
         more.append(sha_of(path) if path.is_file() else "not there yet")
     return fingerprint(competition.fingerprint, *more) if more else competition.fingerprint
@@ -2934,7 +2936,9 @@ def open_data(recipe: Recipe, competition: Competition, folder: Path | None = No
     """
     data, paths, root = recipe.data, competition.paths, competition.root
     found_as, turns = data_fingerprint(recipe, competition, folder), turns_of(competition, data.turn)
-    sized = partial(open_store, root, paths, fit=data.fit, masks=data.masks, bad_images=data.bad_images, turns=turns)
+    crops = data.boxes and room("experiments.crops", f"{recipe.name}: data.boxes").cropped(competition, data)
+    files, masks = crops or (paths, data.masks)
+    sized = partial(open_store, root, files, fit=data.fit, masks=masks, bad_images=data.bad_images, turns=turns)
     store = sized(data.size)
     broken = [paths[i] for i in store.unreadable]
     listed, of_subset = listed_images(data, competition.train, folder)

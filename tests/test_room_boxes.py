@@ -13,7 +13,7 @@ import pytest
 from cases import every
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jaguar_kit import KitError
+from jaguar_kit import KitError, load_competition, make_mini_dataset, open_data, recipe_from_dict
 from jaguar_kit_tools.experiments import boxes, crops
 from jaguar_kit_tools.experiments.boxes import Boxes, Detection, Upright, by_photograph, read_boxes
 from jaguar_kit_tools.experiments.crops import Look, look_at
@@ -572,6 +572,89 @@ def test_the_catalogue_takes_the_largest_box_and_columns_go_before_files(tmp_pat
     seen = look_at("catalogue", tmp_path, own, look, True, None)
     assert seen.table.box.tolist() == [boxes.box_text(LEFT), boxes.box_text(small)]
     assert any("1 photographs show several animals" in note for note in seen.notes)
+
+
+# boxes of a recipe's data
+
+
+def recipe_with(boxes_of: str | None, **more) -> jaguar_kit.Recipe:
+    model = {"backbone": "test_resnet", "pretrained": False, "input_size": 32, "head": "none", "freeze": True}
+    data = {"size": 32, "boxes": boxes_of, **more}
+    return recipe_from_dict(
+        {"name": "cut", "data": data, "model": model, "background": "original", "train": {"epochs": 0}}
+    )
+
+
+@pytest.fixture
+def cats(tmp_path):
+    """A small data set; boxes of its left halves, all but one, as a file below it."""
+    data = make_mini_dataset(tmp_path / "data", identities=3, images=60)
+    paths = load_competition(data).paths
+    lines = [f"{path},0 0 0.5 1" for path in paths[1:]]
+    (data / "boxes.csv").write_text("\n".join(["path,bbox", *lines]) + "\n")
+    return data
+
+
+def stored(data: Path, recipe: jaguar_kit.Recipe) -> np.ndarray:
+    return open_data(recipe, load_competition(data)).store.read(range(60)).numpy()
+
+
+def test_training_and_test_images_are_cut_out(cats, capsys):
+    whole, cut = stored(cats, recipe_with(None)), stored(cats, recipe_with("boxes.csv"))
+    assert np.array_equal(cut[0], stored(cats, recipe_with("masks"))[0])  # which has no box, but a mask
+    said_there = capsys.readouterr().out
+    assert "data.boxes: 60 animals in boxes on 60 photographs" in said_there
+    assert (
+        "data.boxes: 1 photographs have no entry among the boxes, and are looked at where their mask is" in said_there
+    )
+    competition = load_competition(cats)
+    for row in (1, 59):  # of training, and of the test
+        image = jaguar_kit.read_image(cats / competition.paths[row])[0]
+        left = image.crop((0, 0, round(0.55 * image.width), image.height))  # with its margin
+        shown = np.asarray(jaguar_kit.fit_square(left, 32, "squash")).transpose(2, 0, 1)
+        assert np.abs(shown.astype(int) - cut[row, :3]).mean() < 2
+        assert np.abs(whole[row, :3].astype(int) - cut[row, :3]).mean() > 5
+
+
+def test_boxes_of_a_column_and_of_masks_cut_as_a_file_does(cats):
+    competition = load_competition(cats)
+    by_file = stored(cats, recipe_with("boxes.csv"))
+    (cats / "views.csv").write_text("path,part\n" + "".join(f"{p},0 0 0.5 1\n" for p in competition.paths[1:]))
+    assert np.array_equal(stored(cats, recipe_with("part")), by_file)
+    cut = stored(cats, recipe_with("masks"))
+    assert (cut[:, 3] > 127).mean() > (by_file[:, 3] > 127).mean()  # the animal fills its crop
+
+
+@every(
+    ("value", "part"),
+    [
+        ("none.csv", r"data.boxes: 'none.csv' is no file in .* and no column \(expected one of filename"),
+        ("elsewhere.csv", r"data.boxes: .*elsewhere.csv: names none of the images"),
+    ],
+)
+def test_boxes_that_are_not_there_are_one_line(value, part, tmp_path):
+    data = make_mini_dataset(tmp_path / "data", identities=3, images=24)
+    (data / "elsewhere.csv").write_text("path,bbox\nz.jpg,0 0 1 1\n")
+    with pytest.raises(KitError, match=part):
+        stored(data, recipe_with(value))
+
+
+def test_a_run_of_other_boxes_is_another_run(cats, tmp_path, capsys):
+    recipe = recipe_with("boxes.csv")
+
+    def made() -> bool:
+        capsys.readouterr()
+        jaguar_kit.run_recipe(recipe, data=cats, out=tmp_path / "runs", device="cpu", force=False)
+        return "finished before" not in capsys.readouterr().out
+
+    assert made()
+    assert not made()
+    text = (cats / "boxes.csv").read_text()
+    (cats / "boxes.csv").write_text(text.replace("0 0 0.5 1", "0 0 0.6 1"))
+    with pytest.raises(KitError, match=r"holds a run with other settings \(the data: other images or labels\)"):
+        made()
+    changed = jaguar_kit.differing_settings(recipe, recipe_with(None))
+    assert changed == [("data.boxes", "boxes.csv", None)]
 
 
 # marks

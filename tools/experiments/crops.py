@@ -13,9 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jaguar_kit import (
+    Competition,
+    DataConfig,
+    KitError,
     atomic,
     cache_dir,
     core_count,
+    echo,
     fingerprint,
     mask_paths,
     open_image,
@@ -36,6 +40,7 @@ from .boxes import (
     by_photograph,
     in_pixels,
     parsed_box,
+    read_boxes,
 )
 
 CONFIDENCE = 0.2  # from which on a detector's box counts, as MegaDetector's makers advise
@@ -258,3 +263,34 @@ def files_to_read(root: Path, table: pd.DataFrame, masks: str | None, margin: fl
 
     with ThreadPoolExecutor(core_count()) as pool:
         return list(pool.map(read, jobs)), None
+
+
+# the data of a recipe
+
+
+def cropped(competition: Competition, data: DataConfig) -> tuple[list[str], str | None]:
+    """The files that are read of a recipe's images, cut out by `data.boxes`, and the masks of these, which crops carry.
+
+    `data.boxes` names a column of the tables, a file of boxes below the data's folder or anywhere, or says masks. Of
+    several boxes of an image the largest is taken; what has none is looked at whole.
+    """
+    root, column = competition.root, data.boxes
+    told = [
+        table[[name for name in ("path", column) if name in table]] for table in (competition.train, competition.test)
+    ]
+    table = pd.concat(told, ignore_index=True).fillna("").astype(str)
+    if column in table:
+        files: list[Boxes] = []
+        table = table.rename(columns={column: "box"})
+    else:
+        known = column == MASKS or (root / column).is_file()
+        if not known:
+            columns = ",".join(dict.fromkeys([*competition.train, *competition.test]))
+            raise KitError(f"data.boxes: {column!r} is no file in {root} and no column (expected one of {columns})")
+        files = [] if column == MASKS else [read_boxes(root / column)]
+    seen = look_at("data.boxes", root, table, Look(files, column == MASKS), True, data.masks)
+    if files and files[0].found and not seen.meant[0]:
+        raise KitError(f"data.boxes: {root / column}: names none of the images in {root}")
+    for note in seen.notes:
+        echo(f"  note: {note}")
+    return files_to_read(root, seen.table, data.masks, MARGIN)

@@ -42,6 +42,7 @@ from jaguar_kit import (
 )
 from PIL.PngImagePlugin import PngInfo
 
+from .crops import cropped
 from .figures import augmentation_sheet
 from .page import Page
 
@@ -170,7 +171,9 @@ def sheet_command(argv: Sequence[str] | None = None) -> int:
     shown = competition.paths[:: max(1, len(competition.paths) // 6)][:6]
     turn = dict(zip(competition.paths, turns_of(competition, recipe.data.turn)))
     turns = [turn.get(path, 0.0) for path in shown]
-    store = open_store(competition.root, shown, recipe.data.size, recipe.data.fit, recipe.data.masks, turns=turns)
+    files, masks = cropped(competition, recipe.data) if recipe.data.boxes else (competition.paths, recipe.data.masks)
+    files = [dict(zip(competition.paths, files))[path] for path in shown]
+    store = open_store(competition.root, files, recipe.data.size, recipe.data.fit, masks, turns=turns)
     if recipe.background.build().needs_masks and not store.has_masks:
         echo(f"  note: background {recipe.background.name!r} needs masks, which these images lack: it stays")
     sheet = augmentation_sheet(store, recipe)

@@ -38,6 +38,7 @@ from torch import nn
 SMOKE_SETTINGS = (
     "data.root=null",
     "data.masks=null",
+    "data.boxes=null",
     "data.encounter=null",
     "checkpoint=null",
     "soup=[]",
