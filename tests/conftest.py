@@ -53,6 +53,8 @@ DRAW = jk.Page.figure
 DRAWN: set[str] | None = None  # the kinds of figures that were drawn for a module; None where none are
 EVERY_FIGURE = {"test_room_reports", "test_room_pages", "test_room_asked"}  # modules that look at what is drawn
 NO_FIGURE = {"test_02_readings", "test_04_extra", "test_04_names", "test_12_shapes", "test_12_weights"}  # usual ones
+LOOKING = {"test_room_diagnostics", "test_room_attribution", "test_room_cards", "test_readme"}  # reports look at runs
+LOOKING |= {"test_14_odd_inputs", "test_14_damaged"}
 
 
 def _draw_once(page: jk.Page, name: str, made: matplotlib.figure.Figure, caption: str) -> None:
@@ -67,13 +69,16 @@ def _draw_once(page: jk.Page, name: str, made: matplotlib.figure.Figure, caption
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_reports(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Figures are made each time, but drawn at most once for a module, by their names; maps settle sooner."""
+    """Figures are made each time, but drawn at most once for a module, by their names; maps settle sooner; networks are
+    looked through for the modules that ask for it."""
     global DRAWN
     DRAWN = None if request.module.__name__ in NO_FIGURE else set()
     with pytest.MonkeyPatch.context() as patch:
         if request.module.__name__ not in EVERY_FIGURE:
             patch.setattr(jk.Page, "figure", _draw_once)
             patch.setattr(sklearn.manifold, "TSNE", partial(sklearn.manifold.TSNE, max_iter=250))
+        if request.module.__name__ not in LOOKING:
+            patch.setattr(jk.room("experiments.report"), "diagnosed", lambda *_: None)
         yield
 
 

@@ -464,7 +464,7 @@ def test_a_trained_run_is_evaluated_again(trained, place):
 
 
 def test_reports_are_made_again_and_compared(trained, place):
-    for name in ("lbe08", "lbe09", "first/lbe09", "second/lbe09"):
+    for name in ("lbe08", "lbe09", "first/lbe09", "second/lbe09", "eda02"):
         shutil.copytree(trained, place / "runs" / name)
     (trained / "report.html").unlink()
     for command in dict.fromkeys(c for c in COMMANDS if "tools/report.py" in c):

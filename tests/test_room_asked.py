@@ -11,19 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jaguar_kit import KitError, compare_variants, recipe_from_dict, summarise
-from jaguar_kit_tools.experiments import analysis as analysis_room
+from jaguar_kit_tools.experiments import quality as quality_room
 from jaguar_kit_tools.experiments.analysis import (
     SENSITIVITY,
     counts_by_kind,
     counts_by_size,
     keep_sharper,
-    quality_of,
-    quality_of_files,
     thresholds_tried,
 )
 from jaguar_kit_tools.experiments.comparison import means_in_common
 from jaguar_kit_tools.experiments.figures import marginal_figure
 from jaguar_kit_tools.experiments.findings import across_words, findings, holm, next_words, same_words
+from jaguar_kit_tools.experiments.quality import quality_of, quality_of_files
 from jaguar_kit_tools.experiments.report import report_identities, selection_table, stages_table
 from jaguar_kit_tools.experiments.search import choices_table, trial_seconds
 from test_room_reports import THREE, log_of, logs_of, recipe_of, table_of
@@ -345,7 +344,7 @@ def test_quality_is_measured_at_full_resolution_and_kept(mini, tmp_path, monkeyp
     np.testing.assert_allclose(told, [quality_of(image) for image in whole])
     small = jaguar_kit.quality_signals(jaguar_kit.open_store(mini, paths, 32))
     assert (told.sharpness != small.sharpness).all()
-    monkeypatch.setattr(analysis_room, "quality_of", None)
+    monkeypatch.setattr(quality_room, "quality_of", None)
     pd.testing.assert_frame_equal(quality_of_files(mini, paths, None, "three"), told)
 
 

@@ -917,3 +917,18 @@ def test_a_mark_is_that_of_the_file_whatever_a_table_says(tmp_path):
     table = pd.DataFrame({"path": ["0.png", "1.png"], "mark": "torn ear"})
     told = albums_tool.with_facts(tmp_path, table)[0].mark
     assert told.tolist() == [albums_tool.mark_of(tmp_path / name) for name in table.path]
+
+
+def test_cards_of_photographs_to_look_at_hold_their_evidence(place, tmp_path):
+    out = tmp_path / "out"
+    answers = place.identify(out, sure=0.999999, fresh=0.999999, cards=2)
+    assert (answers["class"] == "look").any()
+    pages = sorted((out / "cards").glob("*.html"))
+    assert len(pages) == 2
+    assert [page.with_suffix(".png").is_file() for page in pages] == [True, True]
+    best = answers[answers["class"] == "look"].sort_values("score", ascending=False).iloc[0]
+    told = next(page.read_text() for page in pages if Path(best.image).stem in page.name)
+    for fact in ("Together", "Likeness", "Flanks", "Encounter", "Without scenes", "Spots", "Where it rests"):
+        assert f"<dt>{fact}</dt>" in told
+    assert best.identity in told
+    assert not (tmp_path / "cards").exists()

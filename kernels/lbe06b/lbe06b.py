@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-KIT = "20441150ebde4be2a331f5c25b17c1b5f5864e2180062a3845bca9c34105c339"  # of its jaguar_kit.py and tools/experiments
+KIT = "df986ece0ce8ac4e9bc5253b095041094289647248779eaffc72636b600be82b"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))

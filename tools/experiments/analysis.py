@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,24 +24,17 @@ from jaguar_kit import (
     Range,
     Recipe,
     as_matrix,
-    cache_dir,
     check_model,
-    check_pixels,
     column_groups,
     compare,
     convert,
-    core_count,
     echo,
     embedder_for,
-    fingerprint,
     hints_of,
-    kept_or_made,
     l2_normalize,
     make_task,
-    mask_paths,
     perceptual_hashes,
     progress,
-    read_image,
     register,
     registered,
     suggest,
@@ -51,6 +43,7 @@ from jaguar_kit import (
 from PIL import Image
 from torch import Tensor
 
+from . import attribution, cards  # noqa: F401 - which register looks
 from .figures import (
     Tile,
     collisions_figure,
@@ -62,56 +55,9 @@ from .figures import (
     similarity_figure,
     tiles,
 )
+from .looking import check_looks, is_look
 from .page import Page
-
-
-def gray_levels(image: np.ndarray) -> np.ndarray:
-    """Luminance float64 (H, W) in [0, 255] of uint8 (H, W, 3 or 4)."""
-    return image[..., :3] @ np.array([0.299, 0.587, 0.114])
-
-
-SIGNALS = ("sharpness", "brightness", "contrast", "foreground", "ratio")
-
-
-def quality_of(image: np.ndarray) -> tuple[float, ...]:
-    """`SIGNALS` of an image, uint8 (H, W, 3 or 4)."""
-    gray = gray_levels(image)
-    padded = np.pad(gray, 1, mode="reflect")
-    laplacian = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4 * gray
-    animal = image[..., 3] > 0 if image.shape[-1] == 4 else np.ones(gray.shape, bool)
-    animal = animal if animal.any() else np.ones(gray.shape, bool)
-    share = float(animal.mean())
-    return laplacian[animal].var(), gray[animal].mean(), gray[animal].std(), share, share / max(1 - share, 1e-6)
-
-
-def quality_signals(pixels: np.ndarray | ImageStore) -> pd.DataFrame:
-    """How good each image of uint8 (N, S, S, 3 or 4) is, on the animal's own pixels where there are masks.
-
-    sharpness: variance of the Laplacian, which falls as an image is made small; brightness, contrast: mean and standard
-    deviation of gray levels in [0, 255]; foreground: the animal's share of the image; ratio: its area to the
-    background's.
-    """
-    check_pixels(pixels)
-    return pd.DataFrame([quality_of(image) for image in pixels], columns=list(SIGNALS))
-
-
-def quality_of_files(root: Path, paths: Sequence[str], masks: str | None, key: str) -> pd.DataFrame:
-    """`quality_signals` of image files as they are, at full resolution; kept in the cache by `key`."""
-
-    def measure() -> dict[str, Tensor]:
-        mask_files = mask_paths(root, paths, masks)
-
-        def one(number: int) -> tuple[float, ...]:
-            rgb, alpha = read_image(root / paths[number], mask_files[number])
-            return quality_of(np.dstack([rgb, alpha] if alpha else [rgb]))
-
-        with ThreadPoolExecutor(min(4, core_count())) as pool:  # a large image takes a hundred times its file
-            rows = list(progress(pool.map(one, range(len(paths))), "measuring quality", len(paths)))
-        return {"signals": torch.tensor(rows, dtype=torch.float64)}
-
-    path = cache_dir() / "quality" / f"{fingerprint('quality 1', key, len(paths))}.safetensors"
-    told = kept_or_made(path, ("signals",), len(paths), measure)["signals"]
-    return pd.DataFrame(told.numpy(), columns=list(SIGNALS))
+from .quality import differing_bits, gray_levels, quality_of_files, quality_signals  # noqa: F401 - found here
 
 
 def to_unit_range(values: np.ndarray) -> np.ndarray:
@@ -146,12 +92,6 @@ def uniqueness(similarity: np.ndarray, k: int = 3) -> np.ndarray:
 
 
 # near-duplicates: a method says of pairs of images whether they are; groups are what such pairs connect
-
-
-def differing_bits(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """In how many bits each hash of one (N, 64) differs from each of the other (M, 64), int (N, M)."""
-    a, b = one.astype(np.float32), other.astype(np.float32)
-    return np.rint(a.sum(1)[:, None] + b.sum(1) - 2 * a @ b.T).astype(int)
 
 
 @dataclass(frozen=True, eq=False)
@@ -479,8 +419,9 @@ def with_backbone(recipe: Recipe, name: str) -> Recipe:
 
 def check_weights(recipe: Recipe) -> None:
     """Refuses an analysis by a backbone that is not there, before any work."""
+    check_looks(recipe)
     for part in recipe.analysis:
-        if part.name != "characteristics":  # which looks at files alone
+        if part.name != "characteristics" and not is_look(part):  # which look at files alone, or at runs
             check_model(recipe)
         if part.settings.get("against"):
             check_model(with_backbone(recipe, part.settings["against"]))
@@ -489,7 +430,7 @@ def check_weights(recipe: Recipe) -> None:
 def analyse(recipe: Recipe, images: Images, folder: Path, device: torch.device) -> list[Page]:
     """Parts of the report, one for each analysis of the recipe; lists and tables go below folder/analysis."""
     context, found = AnalysisContext(recipe, images, folder / "analysis", device), []
-    for part in recipe.analysis:
+    for part in (part for part in recipe.analysis if not is_look(part)):
         echo(f"  analysis: {part.name}")
         found.append(part(context))
     return found

@@ -28,6 +28,7 @@ from jaguar_kit import (
 
 from .figures import bands_figure, variants_figure
 from .findings import compare_variants, over_seeds
+from .looking import looking_at
 from .page import Page, show_value
 
 
@@ -42,10 +43,11 @@ def experiment_in(folder: Path) -> tuple[Recipe, str | None]:
     return recipe_from_dict(told["recipe"], str(record)), told.get("data")
 
 
-def remake_report(folder: str | Path, device: str = "auto") -> Result:
-    """Makes the report of an experiment's folder again, from what is finished there."""
+def remake_report(folder: str | Path, device: str = "auto", looks: Sequence[str] = ()) -> Result:
+    """Makes the report of an experiment's folder again, from what is finished there, with looks at its runs."""
     recipe, data = experiment_in(Path(folder))
-    return run_recipe(recipe, data, device=device, report_only=True, folder=Path(folder))
+    with looking_at(looks):
+        return run_recipe(recipe, data, device=device, report_only=True, folder=Path(folder))
 
 
 def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
@@ -159,7 +161,7 @@ def distinct_names(folders: Sequence[Path]) -> dict[Path, str]:
 
 
 def report_command(argv: Sequence[str] | None = None) -> int:
-    """`tools/report.py FOLDER [FOLDER ...] [--out DIR | --again DIR | --merge DIR] [--device D]`."""
+    """`tools/report.py FOLDER [FOLDER ...] [--look NAME ...] [--out DIR | --again DIR | --merge DIR] [--device D]`."""
     parser = argparse.ArgumentParser(
         prog="report.py",
         description="Makes an experiment's report, or all of it, again, or compares several experiments.",
@@ -169,6 +171,9 @@ def report_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--merge", metavar="DIR", help="brings the parts of one experiment together there")
     parser.add_argument("--data", metavar="DIR", help="where the images of what is merged lie here")
     parser.add_argument("--again", metavar="DIR", help="runs the experiment of FOLDER again, with results below DIR")
+    parser.add_argument(
+        "--look", nargs="+", default=[], metavar="NAME", help="also look at the runs: scene, attribution, cards"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     given = parser.parse_args(argv)
     if given.merge and (given.out or given.again):
@@ -176,20 +181,19 @@ def report_command(argv: Sequence[str] | None = None) -> int:
     if given.data and not given.merge:
         raise KitError("--data: is for --merge; an experiment tells itself where its images lie")
     if given.merge:
-        return (
-            1
-            if room("experiments.parts").merge_parts(given.folders, given.merge, given.device, given.data).failed
-            else 0
-        )
+        merged = room("experiments.parts").merge_parts(given.folders, given.merge, given.device, given.data)
+        return 1 if merged.failed else 0
     if given.again and (len(given.folders) > 1 or given.out):
         raise KitError("--again: is for one folder, and says itself where results go (expected it without --out)")
+    if given.look and (given.again or len(given.folders) > 1):
+        raise KitError("--look: is for the report of one folder (expected it with one, and without --again)")
     if given.again:
         recipe, data = experiment_in(Path(given.folders[0]))
         return 1 if run_recipe(recipe, data, given.again, given.device).failed else 0
     if len(given.folders) == 1 and given.out:
         raise KitError("--out: is for a comparison of several folders; the report of one lies in it")
     if len(given.folders) == 1:
-        remake_report(given.folders[0], given.device)
+        remake_report(given.folders[0], given.device, given.look)
     else:
         echo(f"  wrote {compare_experiments(given.folders, given.out or 'runs/comparison')}")
     return 0

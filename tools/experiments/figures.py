@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -81,6 +81,7 @@ class Tile:
     image: Image.Image | None  # None: a gap
     caption: str = ""
     frame: str = PAPER
+    tag: str = ""  # in the corner of the image
 
 
 def sheet(rows: Sequence[Sequence[Tile]], side: int = 120, gap: int = 0, whole: bool = False) -> Image.Image:
@@ -98,6 +99,9 @@ def sheet(rows: Sequence[Sequence[Tile]], side: int = 120, gap: int = 0, whole: 
                 if mark := MARKS.get(tile.frame):  # what tells frames apart beside their colour
                     draw.rectangle((x + side - 8, y + 2, x + side + 9, y + 19), fill=tile.frame)
                     draw.text((x + side - 4, y + 3), mark, PAPER, sheet_font(13))
+                if tile.tag:
+                    draw.rectangle((x + 6, y + 6, x + 12 + font.getlength(tile.tag), y + 21), fill=INK)
+                    draw.text((x + 9, y + 7), tile.tag, PAPER, font)
     return page
 
 
@@ -117,12 +121,15 @@ def contact_sheet(
     captions: Sequence[str],
     nearest: int = 5,
     side: int = 120,
+    tag: Callable[[int, int], str] | None = None,
 ) -> Image.Image:
     """A row for each query: the query, its nearest images, framed blue (same identity) or orange, and its true match.
 
     images, labels: N images and their identities; similarity (N, N); queries: positions of the rows; captions: one
-    for each query. `side` is the side of an image in px.
+    for each query. `side` is the side of an image in px. tag: what to write into the corner of an image, by the query
+    and the image, such as its flank.
     """
+    tag = tag or (lambda query, image: "")
     rows = []
     for query, caption in zip(queries, captions):
         scores = similarity[query].copy()
@@ -130,10 +137,14 @@ def contact_sheet(
         ranked = np.argsort(-scores, kind="stable")[: len(images) - 1]
         best = ranked[:nearest]
         frames = [SAME if labels[other] == labels[query] else OTHER for other in best]
-        found = [Tile(images[i], f"{scores[i]:.2f}  {labels[i]}", frame) for i, frame in zip(best, frames)]
-        true = np.flatnonzero(np.asarray(labels)[ranked] == labels[query])
-        match = [Tile(images[ranked[true[0]]], f"its match, rank {true[0] + 1}", SAME)] if len(true) else []
-        rows.append([Tile(images[query], caption, INK), *found, *match])
+        told = [f"{scores[i]:.2f}  {labels[i]}" for i in best]
+        found = [Tile(images[i], text, frame, tag(query, i)) for i, text, frame in zip(best, told, frames)]
+        true = ranked[np.asarray(labels)[ranked] == labels[query]]
+        match = [
+            Tile(images[i], f"its match, rank {1 + int(np.flatnonzero(ranked == i)[0])}", SAME, tag(query, i))
+            for i in true[:1]
+        ]
+        rows.append([Tile(images[query], caption, INK, tag(query, query)), *found, *match])
     return sheet(rows, side, gap=24)
 
 

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from jaguar_kit import (
     RunSpec,
     average_precision,
     best_epoch,
-    damaged,
     data_key,
+    median_runs,
     recipe_to_dict,
     settings_of,
     shared_encounters,
@@ -37,6 +38,7 @@ from jaguar_kit import (
 )
 from PIL import Image
 
+from . import looking
 from .answer import (
     control_first,
     control_of,
@@ -45,6 +47,7 @@ from .answer import (
     shown_runs,
     submitted_words,
 )
+from .diagnostics import Matches, report_diagnostics, tag
 from .facts import again_words, alike_once, facts_of, kept_views, published_on
 from .figures import (
     MOST_BANDS,
@@ -67,6 +70,7 @@ from .figures import (
 )
 from .findings import compare_variants, findings, images_of, next_words, same_words, summarise, with_failed
 from .leaderboard import report_leaderboard
+from .looks import Look
 from .page import ANSWERING, COLUMNS, Page
 from .search import report_search
 
@@ -93,6 +97,7 @@ def write_report(
     by_identity_across: pd.DataFrame | None = None,
     submitted: str = "",
     again: str = "",
+    diagnostics: Page | None = None,
 ) -> Path:
     """Writes report.md, figures and the self-contained report.html; returns the page's path.
 
@@ -101,7 +106,8 @@ def write_report(
     extra: further parts of the page, before and after the results; comparable: whether published figures were
     measured on these data; by_identity as in `report_results`, by_identity_across the same across encounters; facts:
     what was run on what, by headings; refresh: an open page looks again every half minute; failed: runs that failed,
-    as "variant/seed"; submitted: the scores of what is submitted; again: a command that makes the experiment again.
+    as "variant/seed"; submitted: the scores of what is submitted; again: a command that makes the experiment again;
+    diagnostics: what the models go by.
     """
     page = Page(recipe.name)
     asked = ("question", "hypothesis")
@@ -126,6 +132,8 @@ def write_report(
         report_results(page, recipe, table, logs, comparable, by_identity, list(failed))
     elif recipe.published:
         report_published(page, recipe.published, comparable)
+    if diagnostics:
+        page.add(diagnostics)
     report_readings(page, recipe)
     if extra:
         page.add(extra)
@@ -428,14 +436,10 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
         detail["sheet"],
         "Queries (left) and their five nearest images: the worst queries, median ones, and the best. Blue frames with "
         "a tick show the same identity, orange ones with a cross another; last the nearest image that shows it, with "
-        "its rank; AP: average precision.",
+        f"its rank; AP: average precision.{detail.get('marks', '')}",
     )
     if detail.get("matches") is not None:
-        pairs = [
-            f"{one} and {other if one != other else 'itself'} ({pair['strength']:.2f})"
-            for pair in detail["metrics"]["matches"]
-            for one, other in [pair["identities"]]
-        ]
+        pairs = detail["pairs"]
         page.image(
             f"{name}-matches",
             detail["matches"],
@@ -575,35 +579,54 @@ class Thumbnails(Sequence):
         return self.store.thumbnail(self.positions[item])
 
 
-def run_details(spec: RunSpec, images: Images, folder: Path, rows: int = 10) -> dict[str, Any]:
+def run_details(look: Look, rows: int = 10) -> dict[str, Any]:
     """What the report shows of one run (of its first fold, where there are folds)."""
-    there = RunFolder(folder / spec.folder).with_log
-    kept = there.arrays("validation.npz", "embeddings", "images", "labels")
-    labels, geometry = kept["labels"], spec.recipe.model.geometry.build()
-    similarity = similarity_matrix(kept["embeddings"], geometry=geometry)
-    position = {name: i for i, name in enumerate(images.competition.train.filename)}
-    if strange := [name for name in kept["images"] if name not in position]:
-        raise damaged(there.path / "validation.npz", f"{strange[0]} is none of the training images")
-    thumbnails = Thumbnails(images.store, [position[name] for name in kept["images"]])
+    spec, images, there, matches = look.spec, look.images, look.there, Matches.of(look)
+    labels, similarity, names = look.labels, look.similarity, look.kept["images"]
+    thumbnails = Thumbnails(images.store, look.positions)
     precision = average_precision(similarity, labels)
     order = [i for i in np.argsort(precision, kind="stable") if not np.isnan(precision[i])]
     few = max(1, rows // 3)
     middle = order[(len(order) - few) // 2 :][:few] if len(order) > rows else []
     shown = [*order[: rows - 2 * few], *middle, *order[-few:]] if len(order) > rows else order
     captions = [f"AP {precision[i]:.2f}  {labels[i]}" for i in shown]
-    sheet = contact_sheet(thumbnails, labels, similarity, shown, captions)
+    sheet = contact_sheet(thumbnails, labels, similarity, shown, captions, tag=partial(tag, matches))
     return {
         "name": f"{spec.folder} (its first fold)" if there.path.name == "fold0" else spec.folder,
         "why": spec.why,
         "labels": labels,
         "similarity": similarity,
         "sheet": sheet,
-        "embeddings": geometry.logmap0(geometry.project(torch.from_numpy(kept["embeddings"]))).numpy(),
+        "marks": marks_words(matches),
+        "embeddings": look.geometry.logmap0(look.geometry.project(torch.from_numpy(look.kept["embeddings"]))).numpy(),
         "metrics": there.metrics(),
         "guesses": there.guesses(),
-        "matches": matches_picture(spec.recipe, images, position, there),
+        "matches": matches_picture(spec.recipe, images, dict(zip(names, look.positions)), there),
+        "pairs": pairs_told(matches, {name: i for i, name in enumerate(names)}, there.metrics().get("matches", [])),
         "counts": images.competition.train.identity.iloc[images.splits[0][0]].value_counts().to_dict(),
     }
+
+
+def marks_words(matches: Matches) -> str:
+    """What the words in the corners of a sheet mean."""
+    flank = "the flank" if matches.flanks is not None else ""
+    met = "= for the query's own encounter" if matches.encounters is not None else ""
+    told = ", and ".join(filter(None, [flank, met]))
+    return f" In the corners: {told}." if told else ""
+
+
+def pairs_told(matches: Matches, place: Mapping[str, int], pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Pairs whose matching spots are drawn, in words: who they are, their flanks, and whether they were met at once."""
+    said = []
+    for pair in pairs:
+        (one, other), at = pair["identities"], [place.get(name) for name in pair["images"]]
+        told = [f"{pair['strength']:.2f}"]
+        if None not in at and matches.flanks is not None:
+            told.append(" and ".join(matches.flanks[i] or "flank untold" for i in at))
+        if None not in at and matches.encounters is not None:
+            told += ["one encounter"] if matches.encounters[at[0]] == matches.encounters[at[1]] else []
+        said.append(f"{one} and {other if one != other else 'itself'} ({', '.join(told)})")
+    return said
 
 
 SHOWN = 3  # variants that a report shows in detail
@@ -628,7 +651,9 @@ def tell(
     logs = {f"{c.variant}/seed{c.recipe.seed}": RunFolder(folder / c.folder).log() for c in specs}
     control = control_of(list(table.variant.unique())) if len(table) else ""
     shown, alike = shown_runs(table, control, SHOWN) if len(table) else ([], {})
-    details = [run_details(specs[i], experiment.images(specs[i]), folder) for i in shown]
+    looks = [look_at(experiment, specs[i]) for i in shown]
+    details = [run_details(look) for look in looks]
+    diagnostics = None if going_on or not looks else diagnosed(experiment, table, specs, looks)
     notes = notes_on(experiment, failed, going_on) + shown_words(table, control, len(shown), alike)
     if idle := idle_schedules(specs, logs):
         notes.append(f"the schedule had not changed the rate by the epoch that is kept: {', '.join(idle[:8])}")
@@ -654,7 +679,26 @@ def tell(
         by_identity_across=by_identity_of(table, specs, folder, opened),
         submitted=submitted,
         again=again_words(recipe, folder, experiment.data, experiment.device.type, versions),
+        diagnostics=diagnostics,
     )
+
+
+def look_at(experiment: Experiment, spec: RunSpec) -> Look:
+    there = RunFolder(experiment.folder / spec.folder).with_log
+    return Look(spec, experiment.images(spec), there, experiment.device)
+
+
+def diagnosed(experiment: Experiment, table: pd.DataFrame, specs: Sequence[RunSpec], looks: Sequence[Look]) -> Page:
+    """What the runs that are shown go by, and what the recipe or the command asks of them and of the other variants."""
+    ranked = [look_at(experiment, specs[row]) for row in median_runs(table)]
+    ranked.sort(key=lambda look: look.spec.variant != looks[0].spec.variant)  # the control first
+    context = looking.LookContext(looks, ranked, experiment.folder / "analysis")
+    asked, page = looking.asked_of(experiment.recipe), Page()
+    found = {part.name: part(context) for part in asked}
+    report_diagnostics(page, looks, found.pop("scene", None))
+    for part in found.values():
+        page.add(part)
+    return page
 
 
 def shown_words(table: pd.DataFrame, control: str, shown: int, alike: Mapping[str, str]) -> list[str]:

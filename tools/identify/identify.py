@@ -43,6 +43,7 @@ from ..experiments.crops import CONFIDENCE, MARGIN
 from .animals import Wanted
 from .answers import answer_table
 from .captures import carry_over, keep_photographs, read_kept_cameras, with_stations
+from .cards import write_cards
 from .decisions import SETTINGS, Decisions, earlier_settings
 from .exports import Export, export_tables, keep_cameras
 from .field_tables import read_cameras
@@ -71,6 +72,7 @@ def identify(
     cameras: str | Path | None = None,
     export: Export | None = None,
     boxes: Wanted = ANY,
+    cards: int = 0,
 ) -> pd.DataFrame:
     """Names the animals on photographs by those of a catalogue; writes answers.csv, review.html and more into `out`.
 
@@ -78,13 +80,13 @@ def identify(
     as they are. local: matching spots beside the likeness. catalogue: a folder of identity/*.jpg, one in a
     competition's layout, or a CSV with path and identity. queries: a folder of photographs, or a CSV with path.
     previous: an earlier folder of answers, whose decisions the catalogue grows by; what is not given is taken from it.
-    cameras: a CSV that tells where cameras stood and from when to when. export: tables for the field's programs.
-    boxes: where animals are, each of which is named for itself; photographs that show none are set aside.
+    cameras: a CSV of where cameras stood and when. export: tables for the field's programs. boxes: where animals are,
+    each of which is named for itself; photographs that show none are set aside. cards: how many to write.
 
     Each image of the catalogue is asked for once with and once without its identity there, images of its encounter left
     out; from that come the probability that a name is right and that an animal is new. class: sure from probability
-    `sure` on (0.95), new where the animal is new with probability `fresh` (0.75), else look. Where each animal has one
-    image photographs are ranked, and nothing is claimed. Returns the answers, a row for each photograph.
+    `sure` on (0.95), new from `fresh` on (0.75), else look. Where each animal has one image photographs are ranked, and
+    nothing is claimed. Returns the answers, a row for each photograph.
     """
     out, begun = Path(out), time.time()
     with only_one(out.resolve()):
@@ -101,18 +103,17 @@ def identify(
             only = season.known.identity.iloc[0]
             raise KitError(f"{chosen['catalogue']}: only {only!r} can be read (expected two identities or more)")
         trust = trust_in(season, identities, ledger.decisions, chosen)
-        answers, pictures = answer_table(
-            season, trust.odds, ledger.decisions, chosen["sure"], chosen["new"], trust.weak
-        )
+        least = chosen["sure"], chosen["new"]
+        answers, pictures = answer_table(season, trust.odds, ledger.decisions, *least, trust.weak)
         before, ledger = ledger.sure, ledger.with_season(season, answers)
-        notes += ledger.notes_since(before)
-        headline = trust.headline(answers)
+        notes, headline = notes + ledger.notes_since(before), trust.headline(answers)
         claim(out, ANSWERS)
         settings = settings_to_keep(chosen, photographs.asked[0], earlier, ledger.week)
         keep_cameras(out, cameras, earlier)
         keep_photographs(out, earlier, season, answers)
         written = write_season(out, season, trust, headline, answers, pictures, ledger, settings, notes)
         tell_end(headline, written, (time.time() - begun) / max(len(answers), 1))
+        tell_written(write_cards(out, recipe, season, answers, pictures, cards, device))
         tell_written(export_tables(out, export) if export else [])
         return answers
 
@@ -312,6 +313,7 @@ def identify_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--with-catalogue", action="store_true", help="the catalogue's dated photographs are captures too"
     )
+    parser.add_argument("--cards", type=int, default=0, help="of how many photographs to look at to write evidence (0)")
     parser.add_argument("--zone", default="", help="what the cameras' clocks are apart from UTC, such as -03:00")
     given = parser.parse_args(argv)
     export = None
@@ -330,6 +332,7 @@ def identify_command(argv: Sequence[str] | None = None) -> int:
         given.weights, given.catalogue, given.queries, given.out, given.device, given.backbone, given.local,
         given.sure, given.new, given.share_new, given.previous, given.decisions, given.cameras, export,
         Wanted(given.boxes, given.box_confidence, given.box_margin, given.all),
+        max(0, given.cards),
     )  # fmt: skip
     return 0
 
