@@ -185,6 +185,17 @@ def test_maps_by_flank_are_those_of_the_parts_themselves():
     assert by_flank(matches)["map"][0] == pytest.approx(by_identity.mean())
 
 
+def test_images_of_no_told_flank_are_neither_asked_for_nor_found():
+    matches = two_flanks(identities=6)
+    flanks = matches.flanks.copy()
+    flanks[::4] = ""
+    told = flanks != ""
+    some = Matches(matches.similarity[np.ix_(told, told)], *(values[told] for values in (matches.labels, flanks)))
+    whole, part = by_flank(Matches(matches.similarity, matches.labels, flanks)), by_flank(some)
+    pd.testing.assert_frame_equal(whole.drop(columns="chance"), part.drop(columns="chance"))
+    assert whole.queries.sum() <= 2 * told.sum()
+
+
 def test_an_error_whose_animal_is_there_from_the_other_flank_only_is_a_flank_error():
     labels = np.array(["a", "a", "b", "b", "c", "c"])
     flanks = np.array(["left", "right", "left", "left", "left", "left"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -112,15 +113,14 @@ def by_flank(matches: Matches, draws: int = 10) -> pd.DataFrame:
     """
     rows, codes = [], np.unique(matches.labels, return_inverse=True)[1]
     rng, flanks = np.random.default_rng(0), matches.flanks
-    orders = [Matches(rng.random(matches.similarity.shape), *told_of(matches)) for _ in range(draws)]
+    shape, told = matches.similarity.shape, flanks != ""
     for within, name in ((True, "its own flank"), (False, "another flank")):
         found = []
-        for one in (matches, *orders):
+        orders = (Matches(rng.random(shape, np.float32), *told_of(matches)) for _ in range(draws))
+        for one in chain([matches], orders):
             parts = [
-                scored(
-                    one, np.flatnonzero(flanks == flank), np.flatnonzero((flanks == flank) == within & (flanks != ""))
-                )
-                for flank in np.unique(flanks[flanks != ""])
+                scored(one, np.flatnonzero(flanks == flank), np.flatnonzero(told & ((flanks == flank) == within)))
+                for flank in np.unique(flanks[told])
             ]
             found.append([np.nan_to_num(np.array(values), nan=-1).max(0) for values in zip(*parts)])
         (precision, top), *chances = [[np.where(v < 0, math.nan, v) for v in pair] for pair in found]
