@@ -74,7 +74,10 @@ class Maker:
             ),
             ("Likeness", f"{likeness:.3f}, with spots where they were matched"),
             self.flanks(row, known),
-            ("Encounter", f"photograph of encounter {answer['encounter']}; the catalogue's picture is of another"),
+            (
+                "Encounter",
+                f"number {answer['encounter']} of the new photographs; whether the catalogue's picture is of it is not known",
+            ),
             ("Without scenes", told),
             ("Spots", spots_told),
             ("Where it rests", "; ".join(failed) if failed else "the map passes both tests"),
