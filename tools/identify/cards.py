@@ -76,7 +76,7 @@ class Maker:
             self.flanks(row, known),
             (
                 "Encounter",
-                f"number {answer['encounter']} of the new photographs; whether the catalogue's picture is of it is not known",
+                f"number {answer['encounter']} of the new photographs; if the catalogue's is the same is not known",
             ),
             ("Without scenes", told),
             ("Spots", spots_told),
