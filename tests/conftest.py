@@ -140,3 +140,18 @@ def write_recipe(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def browser():
+    """Chromium, where it and Playwright are there."""
+    api = pytest.importorskip("playwright.sync_api")
+    from browsing import BROWSER  # opens rooms
+
+    if BROWSER is None:
+        pytest.skip("there is no browser here")
+    with api.sync_playwright() as play:
+        quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--enable-precise-memory-info"]
+        opened = play.chromium.launch(executable_path=BROWSER, args=quiet)
+        yield opened
+        opened.close()

@@ -14,8 +14,10 @@ from pathlib import Path
 import jaguar_kit
 import numpy as np
 import pytest
+import timm
 from cases import every
 from jaguar_kit_tools.benches import measuring, peers, samples, scale, trainers
+from safetensors.torch import save_file
 
 TOOLS = Path(jaguar_kit.__file__).parent / "tools"
 SPEC = importlib.util.spec_from_file_location("bench", TOOLS / "bench.py")
@@ -92,6 +94,21 @@ def test_scale_measures_in_processes_of_their_own():
 def test_parts_for_a_gpu_run_in_processes_of_their_own():
     lines = run_bench("gpu", "--quick", "--device", "cpu", "--parts", "map")
     assert re.match(r"identity_balanced_map, N = 300 +[\d.,e-]+ ms", lines[-1]), lines
+
+
+@pytest.mark.slow
+def test_a_photograph_takes_less_than_three_keys(browser, tmp_path):
+    browser.close()  # the bench opens its own
+    path = tmp_path / "test_resnet.safetensors"
+    state = timm.create_model("test_resnet", pretrained=False).state_dict()
+    save_file({key: value.contiguous() for key, value in state.items()}, path)
+    data = jaguar_kit.make_mini_dataset(tmp_path / "data", identities=8, images=80)
+    lines = run_bench("review", "--data", data, "--backbone", path, "--weeks", 1, "--size", 200, "--repeat", 1)
+    told = re.search(r"photographs (\d+) .* mean ([\d.]+) +median ([\d.]+) +typed mean ([\d.]+)", lines[-2])
+    assert int(told[1]) > 10
+    assert 0.5 < float(told[3]) < 3
+    assert float(told[2]) < float(told[4])
+    assert re.match(r"200 photographs: ready after \d+ ms, [\d.]+ ms a decision", lines[-1])
 
 
 def test_peers_agree_with_the_kit():

@@ -10,6 +10,7 @@ import jaguar_kit
 import numpy as np
 import pandas as pd
 import pytest
+from browsing import Opened, page_data
 from cases import every
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ from jaguar_kit_tools.identify.identify import close_season, export_earlier, ide
 from PIL import Image
 from test_room_exports import CHECKS, read_back
 from test_room_ledger import said, table, weights  # noqa: F401 - weights is a fixture
-from test_room_season import Opened, browser, command, page_data  # noqa: F401 - browser is a fixture
+from test_room_season import command
 
 LEFT, RIGHT = [0.05, 0.1, 0.4, 0.8], [0.55, 0.1, 0.4, 0.8]
 
@@ -146,7 +147,7 @@ def test_the_page_shows_each_animal_and_where_it_is(study):
     assert {item["m"] for item in items} == set(table(study.out / "answers.csv").mark)
 
 
-def test_a_person_decides_on_each_animal_of_a_photograph(study, browser, tmp_path):  # noqa: F811
+def test_a_person_decides_on_each_animal_of_a_photograph(study, browser, tmp_path):
     one = Opened(browser, study.out / "review.html")
     assert one.page.locator(".whole img").count() == 3
     one.page.wait_for_load_state("networkidle")

@@ -15,13 +15,14 @@ import pytest
 import timm
 from cases import every
 from jaguar_kit import KitError
-from jaguar_kit_tools.identify import albums, decisions
+from jaguar_kit_tools.identify import albums, decisions, individuals, marks
 from jaguar_kit_tools.identify import identify as identify_room
 from jaguar_kit_tools.identify import ledger as ledger_room
 from jaguar_kit_tools.identify.answers import answer_table
 from jaguar_kit_tools.identify.decisions import Decisions
 from jaguar_kit_tools.identify.identify import close_season, identify
-from jaguar_kit_tools.identify.ledger import ENTRY, Ledger, picture_mark
+from jaguar_kit_tools.identify.ledger import ENTRY, Ledger
+from jaguar_kit_tools.identify.marks import picture_mark
 from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
 
@@ -210,7 +211,7 @@ def test_the_ledger_only_grows(season):
 def test_answers_of_an_earlier_version_are_taken_over(weights, tmp_path, monkeypatch):
     field = Season(tmp_path, weights)
     with jaguar_kit.quiet(), monkeypatch.context() as patch:
-        patch.setattr(ledger_room, "picture_mark", albums.mark_of)  # as that version knew a photograph again
+        patch.setattr(marks, "picture_mark", albums.mark_of)  # as that version knew a photograph again
         first = field.answer(1, field.cards(1))
     said(first, ("w1_1", "yes", "Ara"), ("w1_2", "new", "Kudu"), ("w1_3", "yes", "Bo"))
     (first / "ledger.csv").unlink()
@@ -360,6 +361,12 @@ def decided(*rows: tuple[str, str, str, str]) -> Decisions:
         ([("yes", "a", "Ana"), ("yes", "b", "Ana"), ("undo", "", "Ana")], "a", False, set()),
         ([("yes", "a", "Ana"), ("skip", "", "Ana"), *[("undo", "", "Ana")] * 3], None, False, set()),
         ([("yes", "a", "Ana"), ("yes", "b", "Ben"), ("undo", "", "Ben")], "a", False, set()),
+        ([("yes", "a", "Ana"), ("yes", "b", "Ana"), ("undo", "000", "Ana")], "b", False, set()),  # by its time
+        ([("yes", "a", "Ana"), ("yes", "b", "Ana"), ("undo", "000", "Ben")], "b", False, set()),  # of another
+        ([("blank", "", "Ana"), ("yes", "a", "Ben")], None, True, set()),
+        ([("blank", "", "Ana"), ("yes", "a", "Ben"), ("yes", "a", "Cy")], "a", False, set()),
+        ([("yes", "a", "Ana"), ("unusable", "", "Ana")], None, False, set()),
+        ([("unusable", "", "Ana"), ("blank", "", "Ben")], None, True, set()),
     ],
 )
 def test_votes_settle_a_photograph(rows, named, disputed, rejected):
@@ -367,6 +374,41 @@ def test_votes_settle_a_photograph(rows, named, disputed, rejected):
     assert dict(zip(told.named.mark, told.named.identity)).get("m") == named
     assert bool(told.disputed) == disputed
     assert told.rejected.get("m", set()) == rejected
+
+
+def test_a_photograph_without_an_animal_is_settled_and_not_asked_for_again(weights, tmp_path):
+    field = Season(tmp_path, weights)
+    with jaguar_kit.quiet():
+        first = field.answer(1, field.cards(1))
+        said(first, ("w1_1", "blank", ""), ("w1_2", "unusable", ""), ("w1_3", "skip", ""), ("w1_4", "yes", "Ara"))
+        second = field.answer(2, field.photos)
+    assert asked(second) == {"w1_3", "w1_5"}
+    report = (second / "report.md").read_text(encoding="utf-8")
+    assert "2 photographs show no animal or are unusable, as people said, and are not asked for" in report
+    effort = pd.read_csv(second / "effort.csv", encoding="utf-8-sig")
+    assert effort.photographs.sum() == 5  # the camera worked
+    with jaguar_kit.quiet():
+        close_season(second, tmp_path / "end")
+    assert len(table(tmp_path / "end" / "open.csv")) == 2
+    report = (tmp_path / "end" / "report.md").read_text(encoding="utf-8")
+    assert "2 photographs without an animal that can be told: 1 blank, 1 unusable" in report
+
+
+@every(
+    ("row", "part"),
+    [
+        ({"decision": "rename", "of": "", "identity": "a"}, "line 2: of: is empty"),
+        ({"decision": "rename", "of": "a", "identity": "photo:x"}, "line 2: identity: 'photo:x' is no name"),
+        ({"decision": "split", "of": "a", "identity": "b"}, "line 2: mark: '' is none"),
+        ({"decision": "merge", "of": "a", "identity": "b", "mark": "IMG_1"}, "line 2: mark: 'IMG_1' is none"),
+        ({"decision": "undo", "identity": ""}, "line 2: mark: '' is none"),
+        ({"decision": "blank"}, "line 2: mark: '' is none"),
+    ],
+)
+def test_what_a_page_can_not_have_said_of_individuals_is_one_line(row, part, tmp_path):
+    pd.DataFrame([{**dict.fromkeys(decisions.COLUMNS, ""), **row}]).to_csv(tmp_path / "d.csv", index=False)
+    with pytest.raises(KitError, match=re.escape(part)):
+        decisions.read_decisions(tmp_path / "d.csv")
 
 
 def test_a_skipped_photograph_is_open_until_somebody_can_tell():
@@ -454,7 +496,7 @@ def a_ledger() -> Ledger:
 
 def with_acts(ledger: Ledger, text: str, folder: Path, week: int = 1) -> tuple[Ledger, list[str]]:
     (folder / "individuals.csv").write_text(f"action,from,to,marks\n{text}\n")
-    return ledger.with_individuals(decisions.read_individuals(folder / "individuals.csv"), week, "answers1")
+    return ledger.with_individuals(individuals.read_individuals(folder / "individuals.csv"), week, "answers1")
 
 
 def called(ledger: Ledger) -> list[str]:
@@ -590,6 +632,8 @@ def test_two_processes_are_not_at_work_in_one_folder(weights, tmp_path):
         (("--close",), "--previous: is missing"),
         (("--close", "--previous", "x", "--queries", "y"), "--queries: y (expected nothing with --close"),
         (("--close", "--previous", "nowhere"), "holds no identify.json"),
+        (("--review",), "--previous: is missing (expected the last folder of answers with --review)"),
+        (("--review", "--previous", "x", "--sure", ".9"), "--sure: 0.9 (expected nothing with --review"),
     ],
 )
 def test_a_season_that_can_not_be_closed_is_one_line(options, part, tmp_path, capsys):

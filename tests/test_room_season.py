@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from browsing import Opened, page_data, synthetic_page
 from cases import every
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,7 +33,6 @@ from safetensors.torch import save_file
 
 MARK = "0123456789abcdef"
 PROPERTY = settings(deadline=None, max_examples=60)
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 AWKWARD = (
     'say "cheese".png',
     "Lúcia Ñandú.png",
@@ -95,11 +95,6 @@ def first(field, weights, tmp_path_factory):
     out = tmp_path_factory.mktemp("season") / "answers"
     with jaguar_kit.quiet():
         return out, identify(None, field.catalogue, field.weeks[0], out, "cpu", str(weights))
-
-
-def page_data(out: Path) -> dict:
-    text = (out / "review.html").read_text(encoding="utf-8")
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
 
 
 def said(out: Path, *rows: tuple[str, str, str], by: str = "Ana", name: str = "decisions.csv", hour: int = 10) -> None:
@@ -628,82 +623,6 @@ def test_a_name_that_is_no_text_is_told_in_one_line(field, weights, tmp_path, ca
     assert not (tmp_path / "out").exists()
 
 
-def synthetic_page(folder: Path, count: int) -> Path:
-    """A page of `count` photographs that share a few pictures."""
-    (folder / "pictures").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for number in range(8):
-        Image.fromarray(rng.integers(0, 255, (288, 384, 3), np.uint8)).save(folder / "pictures" / f"{number}.jpg")
-    pics = [
-        {"t": f"pictures/{i % 8}.jpg", "f": f"pictures/{i % 8}.jpg", "n": f"k{i}.jpg", "l": "left"} for i in range(900)
-    ]
-    items = []
-    for i in range(count):
-        own = {"n": "", "p": 0.3, "k": [i % 900, (i + 1) % 900, (i + 2) % 900]}
-        items.append(
-            {
-                "t": f"pictures/{i % 8}.jpg", "f": f"pictures/{i % 8}.jpg", "m": f"{i:016x}", "p": i / count,
-                "i": f"card{i % 9}/IMG_{i}.jpg", "c": ("sure", "look", "new")[i % 3], "w": 1 - i / count,
-                "d": f"2026-05-{i % 28 + 1:02d} 10:00:00", "k": f"camera {i % 9}", "l": "left",
-                "e": i, "en": "animal 1", "ep": 0.5, "es": 1, "g": "", "gp": None, "gm": [],
-                "q": [{**own, "n": f"animal {(i + k) % 60}"} for k in range(5)],
-            }
-        )  # fmt: skip
-    data = {
-        "title": "Who is who",
-        "run": f"r{count}",
-        "root": "/w",
-        "headline": ["many"],
-        "cautions": [],
-        "prefix": "new-",
-    }
-    data |= {"names": [f"animal {k}" for k in range(60)], "pics": pics, "items": items}
-    return review.write_page(folder / "review.html", data)
-
-
-@pytest.fixture
-def browser():
-    api = pytest.importorskip("playwright.sync_api")
-    if BROWSER is None:
-        pytest.skip("there is no browser here")
-    with api.sync_playwright() as play:
-        quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--enable-precise-memory-info"]
-        opened = play.chromium.launch(executable_path=BROWSER, args=quiet)
-        yield opened
-        opened.close()
-
-
-class Opened:
-    """A page in a browser, and what went wrong there."""
-
-    def __init__(self, browser, path: Path, width: int = 1280):
-        self.faults: list[str] = []
-        self.page = browser.new_context(viewport={"width": width, "height": 860}, accept_downloads=True).new_page()
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on(
-            "console", lambda line: self.faults.append(line.text) if line.type in ("error", "warning") else None
-        )
-        self.page.on("dialog", lambda dialog: self.faults.append(dialog.message))
-        self.page.goto(path.as_uri())
-        self.page.wait_for_selector(".row")
-
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            self.page.keyboard.press(key)
-
-    def count(self) -> str:
-        return self.page.inner_text("#count")
-
-    def wait_for_count(self, words: str) -> None:
-        """Until the line of counts says so; the page's own policy forbids to wait by a text that is evaluated in it."""
-        self.page.locator("#count", has_text=words).wait_for()
-
-    def export(self, path: Path) -> None:
-        with self.page.expect_download() as waited:
-            self.page.click("#export")
-        waited.value.save_as(path)
-
-
 def test_a_person_decides_reloads_exports_merges_and_goes_on_next_week(browser, field, first, tmp_path):
     out = Path(shutil.copytree(first[0], tmp_path / "answers"))
     one = Opened(browser, out / "review.html")
@@ -715,7 +634,7 @@ def test_a_person_decides_reloads_exports_merges_and_goes_on_next_week(browser, 
     assert one.count() == f"10 of {total} decided, {total} shown"
     one.press("w")
     one.page.fill("#n-name", "Niña <b>")
-    one.press("Enter")
+    one.press("Shift+Enter")  # this photograph alone, not its encounter
     one.press("s", "u")
     one.press("w", "Escape")
     assert one.count() == f"11 of {total} decided, {total} shown"
@@ -799,7 +718,7 @@ def test_keys_act_on_what_is_shown(browser, tmp_path):
     last = decisions.read_decisions(tmp_path / "later.csv").iloc[-1]
     assert (last.mark, last.decision) == (f"{3:016x}", "undo")
     assert list(zip(told.mark.str.lstrip("0"), told.decision, told.identity)) == [
-        ("1", "yes", "animal 4"), ("1", "undo", ""), ("3", "yes", "animal 3"), ("", "skip", ""),
+        ("1", "yes", "animal 4"), ("1", "undo", told.time[0]), ("3", "yes", "animal 3"), ("", "skip", ""),
         ("3", "yes", "animal 3"),
     ]  # fmt: skip
     assert set(told.by) == {"Ana"}

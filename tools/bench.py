@@ -23,6 +23,7 @@ BENCHES = {  # and what each measures
     "evidence": "matching spots, posterior and fusion: seconds and memory",
     "gpu": "what only a GPU can tell, within eight minutes, beside its targets",
     "season": "three weeks of photographs, with decisions in between",
+    "review": "key presses a photograph on the page to review, and how fluid it is",
     "scale": "how seconds and memory grow with the number of images",
     "data": "warm reads and cold decoding of images",
 }

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jaguar_kit import NEW, KitError, clean_label, damaged, first_few, read_record, read_table, suggest, write_table
+from jaguar_kit import KitError, clean_label, damaged, first_few, read_record, suggest, write_table
+
+from .individuals import ACTS, INDIVIDUALS, Names
+from .written import FOR_SPREADSHEETS, MARK, PHOTO, check_name, read_written
 
 COLUMNS = ("mark", "image", "root", "decision", "identity", "by", "time")
-KINDS = ("yes", "no", "new", "skip", "undo")  # yes: it is `identity`; no: it is not; new: a new animal, `identity`
-MARK = re.compile(r"[0-9a-f]{16}")
-PHOTO = "photo:"  # before the mark of another photograph, where a decision is about two of them and no name
-FOR_SPREADSHEETS = "utf-8-sig"  # with the mark by which they know UTF-8
-SETTINGS, HISTORY, INDIVIDUALS = "identify.json", "history.csv", "individuals.csv"
+NOTHING = ("blank", "unusable")  # a photograph shows no animal, or none that anybody could tell
+# yes: it is `identity`; no: it is not; new: a new animal, `identity`; undo: what was said at the time `identity`
+KINDS = ("yes", "no", "new", "skip", "undo", *NOTHING)
+SETTINGS, HISTORY = "identify.json", "history.csv"
 KINDS_OF_SETTINGS = {"weights": str, "backbone": str, "catalogue": str, "queries": str, "local": bool, "sure": float}
 KINDS_OF_SETTINGS |= {"new": float, "share_new": float, "root": str, "previous": str, "week": int, "closed": bool}
 KINDS_OF_SETTINGS |= {"tables": list, "box_confidence": float, "box_margin": float}
@@ -26,18 +28,6 @@ OWN_TABLES = {f"{name}.csv" for name in ("answers", "catalogue", "captures", "ca
 OWN_TABLES |= {HISTORY, INDIVIDUALS, "open.csv"}
 
 # files
-
-
-def read_written(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV of these columns, empty where it is a header alone; with semicolons, as some spreadsheets save it, too."""
-    start = path.read_bytes()[:2000].decode("utf-8-sig", "replace") if path.is_file() else ""
-    header = re.split("[\r\n]", start, maxsplit=1)[0]
-    separator = ";" if header.count(";") > header.count(",") else ","
-    names = [name.strip(' "').lower() for name in header.split(separator)]
-    if start.strip() == header.strip() and set(columns) <= set(names):
-        return pd.DataFrame(columns=names, dtype=str)
-    table = read_table(path, (), separator=separator).fillna("").astype(str)
-    return table.rename(columns=lambda name: str(name).strip().lower())
 
 
 def read_decisions(path: Path) -> pd.DataFrame:
@@ -48,20 +38,25 @@ def read_decisions(path: Path) -> pd.DataFrame:
         raise KitError(
             f"{path}: column {missing[0]!r} is missing (expected a file that the page exported: {','.join(COLUMNS)})"
         )
-    table = table[list(COLUMNS)].copy()
-    table["identity"] = table.identity.map(clean_label)
+    table = table.reindex(columns=[*COLUMNS, "of"], fill_value="")
+    table["identity"], table["of"] = table.identity.map(clean_label), table.of.map(clean_label)
     table["by"] = table.by.str.strip().where(table.by.str.strip() != "", f"({path.name})")  # nobody is everybody
-    for number, row in enumerate(table.itertuples(), 2):
+    table["where"] = [f"{path}: line {number}" for number in range(2, len(table) + 2)]
+    for row in table.itertuples():
         if any((row.mark, row.image, row.decision, row.identity)):
-            check_decision(row, f"{path}: line {number}")
-    return table[table.mark != ""].reset_index(drop=True)
+            check_decision(row, row.where)
+    return table[table.decision != ""].reset_index(drop=True)
 
 
 def check_decision(row: Any, where: str) -> None:
     """KitError where a row of a file of decisions says nothing that can be meant."""
-    if row.decision not in KINDS:
+    if row.decision not in (*KINDS, *ACTS):
         raise KitError(f"{where}: decision: {row.decision!r}; {suggest(row.decision, KINDS)}")
-    if not MARK.fullmatch(row.mark):
+    if row.decision in ACTS:
+        check_name(row.identity, f"{where}: identity")
+        check_name(row.of, f"{where}: of")
+    no_photograph = row.decision in ("rename", "merge") or (row.decision == "undo" and row.identity)
+    if not MARK.fullmatch(row.mark) and (row.mark or not no_photograph):
         raise KitError(
             f"{where}: mark: {row.mark!r} is none (expected 16 letters and digits; a spreadsheet "
             "that saved this file may have changed it: export it again)"
@@ -76,14 +71,6 @@ def check_decision(row: Any, where: str) -> None:
             raise KitError(f"{where}: identity: {row.identity!r} is the photograph itself (expected another one)")
         return
     check_name(row.identity, f"{where}: identity")
-
-
-def check_name(name: str, where: str) -> None:
-    """KitError where an individual may not be called so."""
-    if not name:
-        raise KitError(f"{where}: is empty (expected a name)")
-    if name.casefold().startswith(PHOTO) or name.casefold() == NEW:
-        raise KitError(f"{where}: {name!r} is no name of an individual (expected one that means nothing else here)")
 
 
 def write_decisions(path: Path, table: pd.DataFrame) -> None:
@@ -115,71 +102,6 @@ def read_folder(folder: Path, own: Iterable[str] = ()) -> tuple[pd.DataFrame, li
     return pd.concat(tables, ignore_index=True), notes
 
 
-# what individuals are called
-
-ACTS = ("rename", "merge", "split")
-
-
-@dataclass(frozen=True)
-class Act:
-    """An individual was renamed, merged into another, or some of its pictures became another."""
-
-    week: int  # names said until then are meant
-    kind: str
-    name: str
-    to: str
-    marks: frozenset[str] = frozenset()  # of the pictures, where it was split
-
-
-@dataclass(frozen=True)
-class Names:
-    """What individuals are called now, after some of them were renamed, merged or split."""
-
-    acts: tuple[Act, ...] = ()  # in their order
-
-    def at(self, name: str, mark: str = "", said: int = 0, week: float = float("inf")) -> str:
-        """What the animal on a picture, who was called so in the week `said`, was called in another."""
-        for act in self.acts:
-            if said <= act.week < week and act.name == name and (act.kind != "split" or mark in act.marks):
-                name = act.to
-        return name
-
-
-def read_individuals(path: Path) -> pd.DataFrame:
-    """A file of renamed, merged and split individuals: action, from, to, marks (of the pictures that are split off).
-
-    by and time may be told too. KitError names the line that can't be meant.
-    """
-    needed = ("action", "from", "to", "marks")
-    table = read_written(path, needed)
-    if missing := [name for name in needed[:3] if name not in table]:
-        raise KitError(f"{path}: column {missing[0]!r} is missing (expected {','.join(needed)})")
-    table = table.reindex(columns=[*needed, "by", "time"], fill_value="")
-    rows = []
-    for number, row in enumerate(table.to_dict("records"), 2):
-        told = {key: clean_label(value) for key, value in row.items()}
-        if not any(told.values()):
-            continue
-        where = f"{path}: line {number}"
-        told["action"] = told["action"].lower()
-        if told["action"] not in ACTS:
-            raise KitError(f"{where}: action: {row['action']!r}; {suggest(told['action'], ACTS)}")
-        for key in ("from", "to"):
-            check_name(told[key], f"{where}: {key}")
-        if told["from"] == told["to"]:
-            raise KitError(f"{where}: to: {told['to']!r} is the name itself (expected another one)")
-        marks = re.findall(r"[^\s;,]+", told["marks"])
-        if strange := [mark for mark in marks if not MARK.fullmatch(mark)]:
-            raise KitError(f"{where}: marks: {strange[0]!r} is none (expected marks as in captures.csv)")
-        if (told["action"] == "split") != bool(marks):
-            wanted = (
-                "marks of the pictures that are another individual" if not marks else f"none with {told['action']!r}"
-            )
-            raise KitError(f"{where}: marks: {told['marks']!r} (expected {wanted})")
-        rows.append({**told, "marks": tuple(dict.fromkeys(marks)), "where": where})
-    return pd.DataFrame(rows, columns=[*needed, "by", "time", "where"])
-
-
 # what all of it comes to
 
 
@@ -187,10 +109,11 @@ def read_individuals(path: Path) -> pd.DataFrame:
 class Word:
     """What one person holds of one photograph."""
 
-    name: str = ""
-    week: int = 0  # when it was called so
+    name: str = ""  # of the animal; or that there is none, PHOTO and a word of NOTHING
+    week: int = 0  # in which, and when it was called so
+    when: str = ""
     row: int = -1  # of the table
-    ruled_out: dict[str, int] = field(default_factory=dict)  # names, and when they were said
+    ruled_out: dict[str, tuple[int, str]] = field(default_factory=dict)  # names, and when they were said
     skipped: bool = False
 
 
@@ -199,7 +122,7 @@ class Decisions:
     """All decisions so far, a row for each, of everybody and every week, in the order of their time."""
 
     rows: pd.DataFrame  # COLUMNS, and the week of the page
-    names: Names = Names()
+    names: Names = field(default_factory=Names)
 
     @staticmethod
     def none() -> Decisions:
@@ -208,20 +131,29 @@ class Decisions:
     @staticmethod
     def read(folder: Path) -> Decisions:
         """Those that lie in one folder of answers."""
-        table = read_folder(folder)[0]
+        table = read_folder(folder)[0][list(COLUMNS)]
+        table = table[table.decision.isin(KINDS) & (table.mark != "")]
         return Decisions(table.drop_duplicates().sort_values("time", kind="stable").reset_index(drop=True))
 
     def _standing(self) -> Iterator[tuple[int, Any, int]]:
-        """The rows that nobody took back, each with its number and week; an undo takes back the last of its person."""
+        """The rows that nobody took back, each with its number and week.
+
+        An undo names the time of what it takes back; of earlier versions it takes back the last of its person.
+        """
         rows, said, gone = list(self.rows.itertuples()), {}, set()
+        exact = {(row.mark, row.by, row.identity) for row in rows if row.decision == "undo" and row.identity}
         for number, row in enumerate(rows):
             own = said.setdefault((row.mark, row.by), [])
             if row.decision != "undo":
-                own.append(number)
+                if (row.mark, row.by, row.time) in exact:
+                    gone.add(number)
+                else:
+                    own.append(number)
             else:
                 gone.add(number)
-                gone.update(own[-1:])
-                del own[-1:]
+                if not row.identity:
+                    gone.update(own[-1:])
+                    del own[-1:]
         weeks = self.rows.week.astype(int) if "week" in self.rows else [0] * len(rows)
         return ((number, row, week) for number, (row, week) in enumerate(zip(rows, weeks)) if number not in gone)
 
@@ -234,19 +166,20 @@ class Decisions:
                 continue
             people = told.setdefault(row.mark, {})
             own = people.setdefault(row.by, Word())
-            if row.decision in ("yes", "new"):
-                own.name, own.week, own.row, own.skipped = row.identity, week, number, False
-                own.ruled_out.pop(row.identity, None)
-            elif row.decision == "no":
-                if own.name and self.names.at(own.name, row.mark, own.week, week) == row.identity:
+            if row.decision == "no":
+                until = (week, row.time)
+                if own.name and self.names.at(own.name, row.mark, own.week, own.when, until) == row.identity:
                     own.name = ""  # thought again
-                own.ruled_out[row.identity] = week
-            else:
-                own.name, own.skipped = "", True
+                own.ruled_out[row.identity] = until
+                continue
+            name = PHOTO + row.decision if row.decision in NOTHING else row.identity
+            own.name, own.skipped = name, row.decision == "skip"
+            own.week, own.when, own.row = week, row.time, number
+            own.ruled_out.pop(row.identity, None)
         for mark, people in told.items():
             for own in people.values():
-                own.name = self.names.at(own.name, mark, own.week)
-                own.ruled_out = {self.names.at(name, mark, week): week for name, week in own.ruled_out.items()}
+                own.name = self.names.at(own.name, mark, own.week, own.when)
+                own.ruled_out = {self.names.at(name, mark, *said): said for name, said in own.ruled_out.items()}
                 own.ruled_out.pop(own.name, None)  # who were two names once
         return told
 
@@ -269,7 +202,8 @@ class Decisions:
     @cached_property
     def last(self) -> pd.DataFrame:
         """The last word of each person on each photograph, yes or new with a name, unless it was taken back."""
-        held = {own.row: own.name for people in self.words.values() for own in people.values() if own.name}
+        words = (own for people in self.words.values() for own in people.values())
+        held = {own.row: own.name for own in words if own.name and not own.name.startswith(PHOTO)}
         rows = sorted(held)
         return self.rows.iloc[rows].assign(identity=[held[row] for row in rows])
 
@@ -277,6 +211,12 @@ class Decisions:
     def disputed(self) -> set[str]:
         """Marks of photographs that people name differently, or one as another says it is not."""
         return {mark for mark, name in self._verdicts.items() if name is None}
+
+    @cached_property
+    def nothing(self) -> dict[str, str]:
+        """By mark, why a photograph will never have a name: it is blank, or unusable."""
+        empty = {PHOTO + word: word for word in NOTHING}
+        return {mark: empty[name] for mark, name in self._verdicts.items() if name in empty}
 
     @cached_property
     def skipped(self) -> set[str]:

@@ -27,7 +27,7 @@ from .captures import (
     read_sightings,
     study_of,
 )
-from .decisions import FOR_SPREADSHEETS, Decisions
+from .decisions import FOR_SPREADSHEETS, Decisions, earlier_settings
 from .field_tables import read_cameras
 from .metres import metres_of
 
@@ -111,7 +111,7 @@ def gather(folder: Path, export: Export, ledger: Decisions | None) -> tuple[Capt
     photographs, seen, cameras = read_photographs(folder), read_sightings(folder), read_kept_cameras(folder)
     notes = []
     if ledger is not None:
-        seen = decided(photographs, seen, ledger)
+        seen = decided(photographs, seen, ledger, earlier_settings(folder).get("week") or 1)
     of_catalogue = seen.basis == "catalogue"
     if export.catalogue:
         dated = seen[of_catalogue & (seen.taken != "")]
@@ -157,12 +157,13 @@ def few(rows: pd.DataFrame) -> str:
     return first_few(list(rows.image))
 
 
-def decided(photographs: pd.DataFrame, seen: pd.DataFrame, ledger: Decisions) -> pd.DataFrame:
-    """Sightings as decisions have it now: with what was named since, without what somebody denied or disputes."""
+def decided(photographs: pd.DataFrame, seen: pd.DataFrame, ledger: Decisions, week: int) -> pd.DataFrame:
+    """Sightings of a week as decisions have it now: with what was named since, without what somebody denied."""
+    seen = seen.assign(identity=[ledger.names.at(name, mark, week) for name, mark in zip(seen.identity, seen.mark)])
     names = dict(zip(ledger.named.mark, ledger.named.identity))
     denied = [name in ledger.rejected.get(mark, ()) for mark, name in zip(seen.mark, seen.identity)]
-    answered = seen.basis != "catalogue"
-    kept = seen[~(answered & (np.array(denied, bool) | seen.mark.isin({*names, *ledger.disputed})))]
+    answered, without = seen.basis != "catalogue", {*ledger.disputed, *ledger.nothing}
+    kept = seen[~(answered & (np.array(denied, bool) | seen.mark.isin({*names, *without})))]
     named = photographs[photographs.mark.isin(list(names))]
     named = named.assign(identity=named.mark.map(names), basis="named", occasion=named.taken.str[:10], probability="")
     gone = seen[answered & seen.mark.isin(list(names)) & ~seen.mark.isin(set(named.mark))]

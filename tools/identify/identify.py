@@ -3,11 +3,12 @@
 `identify` goes from folders to answers, a step after the other:
 
     photographs.py   finds the photographs (field_tables.py), and the animals on them (animals.py)
-    ledger.py        knows those of earlier weeks again, and what people said of them (decisions.py)
+    ledger.py        knows those of earlier weeks again (marks.py), and what people said of them (decisions.py) and of
+                     individuals (individuals.py), in tables (written.py)
     season.py        embeds them (albums.py), finds encounters (encounters.py), matches spots (likeness.py)
     trust.py         fits on the catalogue how probable a name is (confidence.py)
     answers.py       ranks the animals for each photograph, and groups those that are new (grouping.py)
-    writing.py       writes tables (captures.py), the report, and the page to review (review.py)
+    writing.py       writes tables (captures.py), the report, and the page to review (review.py, overview.py)
     exports.py       writes what the field's programs read, of these answers or of earlier ones
 
 Each uses only what stands above it, and what stands in brackets beside it.
@@ -47,7 +48,7 @@ from .cards import write_cards
 from .decisions import SETTINGS, Decisions, earlier_settings
 from .exports import Export, export_tables, keep_cameras
 from .field_tables import read_cameras
-from .ledger import Ledger, open_ledger, take_up
+from .ledger import Ledger, open_ledger, take_up, weeks_until
 from .photographs import Photographs, find_photographs
 from .season import read_season
 from .trust import trust_in
@@ -142,11 +143,12 @@ def known_again(
 
 
 def close_season(
-    previous: str | Path, out: str | Path = "season", decisions: Sequence[str | Path] = ()
+    previous: str | Path, out: str | Path = "season", decisions: Sequence[str | Path] = (), review: bool = False
 ) -> pd.DataFrame:
     """Takes the last decisions in, without new photographs, and writes the tables and the report of all weeks.
 
-    previous: the last folder of answers; decisions: files of decisions that lie elsewhere. Returns the sightings.
+    previous: the last folder of answers; decisions: files of decisions that lie elsewhere; review: writes the page on
+    which the decisions of all weeks can be corrected. Returns the sightings.
     """
     out, earlier = Path(out), Path(previous)
     with only_one(out.resolve()):
@@ -159,7 +161,8 @@ def close_season(
         claim(out, ANSWERS)
         settings = {**before, "jaguar_kit": __version__, "previous": str(earlier.resolve())}
         carry_over(out, earlier)
-        written = write_close(out, ledger, {**settings, "week": ledger.week, "closed": True}, notes)
+        weeks = [(week, folder) for week, folder, _ in weeks_until(earlier)[0]] if review else []
+        written = write_close(out, ledger, {**settings, "week": ledger.week, "closed": True}, notes, weeks)
     for line in (*closing_lines(ledger), *(f"wrote {path}" for path in written)):
         echo(f"  {line}")
     return ledger.sightings
@@ -284,6 +287,9 @@ def identify_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--close", action="store_true", help="takes the last decisions of --previous in, without new photographs"
     )
+    parser.add_argument(
+        "--review", action="store_true", help="the same, with a page on which decisions of all weeks can be corrected"
+    )
     parser.add_argument("--sure", type=float, help="least probability of a sure name (0.95)")
     parser.add_argument("--new", type=float, help="least probability of a new animal (0.75)")
     parser.add_argument(
@@ -324,9 +330,9 @@ def identify_command(argv: Sequence[str] | None = None) -> int:
         return 0
     if given.out is None:
         raise KitError("--out: is missing (expected a new folder for the answers)")
-    if given.close:
-        check_close(given)
-        close_season(given.previous, given.out, given.decisions)
+    if given.close or given.review:
+        check_close(given, "--review" if given.review else "--close")
+        close_season(given.previous, given.out, given.decisions, given.review)
         return 0
     identify(
         given.weights, given.catalogue, given.queries, given.out, given.device, given.backbone, given.local,
@@ -337,10 +343,10 @@ def identify_command(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def check_close(given: argparse.Namespace) -> None:
-    """Refuses what has no meaning where a season is closed."""
+def check_close(given: argparse.Namespace, asked: str) -> None:
+    """Refuses what has no meaning where a season is closed or reviewed."""
     if given.previous is None:
-        raise KitError("--previous: is missing (expected the last folder of answers with --close)")
+        raise KitError(f"--previous: is missing (expected the last folder of answers with {asked})")
     for name in (
         *("weights", "backbone", "local", "catalogue", "queries", "sure", "new", "share_new"),
         *("box_confidence", "box_margin"),
@@ -348,5 +354,5 @@ def check_close(given: argparse.Namespace) -> None:
         if getattr(given, name) is not None:
             option = f"--{name.replace('_', '-')}"
             raise KitError(
-                f"{option}: {getattr(given, name)} (expected nothing with --close, which asks for no photograph)"
+                f"{option}: {getattr(given, name)} (expected nothing with {asked}, which asks for no photograph)"
             )

@@ -11,39 +11,24 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from jaguar_kit import KitError, core_count, damaged, first_few, suggest, write_table
+from jaguar_kit import KitError, damaged, first_few, suggest, write_table
 
 from .albums import with_facts
 from .animals import notes_on_parts, with_animal_marks
 from .confidence import FRESH, LOOK, SURE
-from .decisions import (
-    ACTS,
-    COLUMNS,
-    FOR_SPREADSHEETS,
-    INDIVIDUALS,
-    KINDS,
-    MARK,
-    PHOTO,
-    SETTINGS,
-    Act,
-    Decisions,
-    Names,
-    earlier_settings,
-    read_decisions,
-    read_folder,
-    read_individuals,
-    read_written,
-)
-from .marks import COMPRESSED, mark_of, picture_mark
+from .decisions import COLUMNS, KINDS, SETTINGS, Decisions, earlier_settings, read_decisions, read_folder
+from .individuals import ACTS, INDIVIDUALS, ISO, Act, Names, acts_of, read_individuals
+from .marks import COMPRESSED, mark_of, picture_mark, with_picture_marks
 from .photographs import Photographs, Placed
 from .season import Season
+from .written import FOR_SPREADSHEETS, MARK, PHOTO, read_written
 
 LEDGER = "ledger.csv"
 FACTS = (  # that are kept of an animal on a picture; box: where it is; picture: its mark, where the animal has another
@@ -57,28 +42,6 @@ ENTRY = (
 NEEDED = ("week", "said", "mark", "name", "basis", "who", "when", "image", "root")  # what every version tells
 PERSON = "person"  # a basis of sightings, beside sure and catalogue
 DONE = "was done before, and is not done again"
-
-
-# pictures and their marks
-
-
-def with_picture_marks(root: Path, table: pd.DataFrame, known: Mapping[str, str]) -> pd.DataFrame:
-    """The table with marks of pictures as `mark`, and those of files as `file_mark`.
-
-    known: marks of pictures by those of their files, which need not be read again.
-    """
-
-    def look(path: str, old: str) -> str:
-        if old in known and Path(path).suffix.lower() in COMPRESSED:
-            return known[old]
-        try:
-            return picture_mark(root / path) if old else ""
-        except OSError:  # what can't be read is told when it is decoded
-            return old
-
-    with ThreadPoolExecutor(2 * core_count()) as pool:
-        marks = list(pool.map(look, table.path, table.mark))
-    return table.assign(file_mark=table.mark, mark=marks)
 
 
 # the ledger
@@ -97,23 +60,31 @@ class Ledger:
     @cached_property
     def names(self) -> Names:
         """What individuals are called now."""
-        rows = self.entries[self.entries.said.isin(ACTS)]
         acts: dict[tuple, list[str]] = {}
-        for row in rows.itertuples():
-            acts.setdefault((row.week, row.said, row.name, row.to), []).append(row.mark)
-        return Names(tuple(Act(*key, frozenset(marks) - {""}) for key, marks in acts.items()))
+        for row in self.acts.itertuples():
+            acts.setdefault((row.week, row.said, row.name, row.to, row.when), []).append(row.mark)
+        return Names(tuple(Act(*key[:4], frozenset(marks) - {""}, key[4]) for key, marks in acts.items()))
+
+    @cached_property
+    def acts(self) -> pd.DataFrame:
+        """The rows by which individuals were renamed, merged and split, without those that were taken back."""
+        back = self.entries[(self.entries.said == "undo") & (self.entries.mark == "")]
+        gone = set(zip(back.who, back.name))
+        rows = self.entries[self.entries.said.isin(ACTS)]
+        return rows[np.array([pair not in gone for pair in zip(rows.who, rows.when)], bool)]
 
     @cached_property
     def decisions(self) -> Decisions:
         """What people said."""
-        rows = self.entries[self.entries.said.isin(KINDS)].sort_values("when", kind="stable")
-        table = rows.rename(columns={"said": "decision", "name": "identity", "who": "by", "when": "time"})
+        rows = self.entries[self.entries.said.isin(KINDS) & (self.entries.mark != "")]
+        table = rows.sort_values("when", kind="stable")
+        table = table.rename(columns={"said": "decision", "name": "identity", "who": "by", "when": "time"})
         return Decisions(table[[*COLUMNS, "week"]].reset_index(drop=True), self.names)
 
     @cached_property
     def pictures(self) -> pd.DataFrame:
         """A row for each picture, by its mark: where it lay last, and all that was ever known of it."""
-        rows = self.entries[~self.entries.said.isin(ACTS)]
+        rows = self.entries[~self.entries.said.isin(ACTS) & (self.entries.mark != "")]
         told = rows[["mark", "image", "root", *FACTS, "file_mark"]]
         by_page = rows.said.isin(KINDS)  # which tells no more than what it was made of
         told = pd.concat([told[by_page], told[~by_page]])
@@ -145,8 +116,8 @@ class Ledger:
                 found[row.mark] = name
             elif row.basis == FRESH or found.get(row.mark) != name:
                 found.pop(row.mark, None)
-        out, disputed = self.decisions.rejected, self.decisions.disputed
-        return {m: name for m, name in found.items() if m not in disputed and name not in out.get(m, ())}
+        out, others = self.decisions.rejected, {*self.decisions.disputed, *self.decisions.nothing}
+        return {m: name for m, name in found.items() if m not in others and name not in out.get(m, ())}
 
     @cached_property
     def sightings(self) -> pd.DataFrame:
@@ -188,7 +159,7 @@ class Ledger:
         for row in self.entries[["week", "said", "mark", "name", "basis", "who", "when"]].itertuples():
             if row.mark in identity and (row.said in ("yes", "new", KNOWN) or row.basis == SURE):
                 since = 0 if row.said == KNOWN else row.week
-                if self.names.at(row.name, row.mark, since) == identity[row.mark]:
+                if self.names.at(row.name, row.mark, since, row.when) == identity[row.mark]:
                     found[row.mark] = (row.who, row.when, str(row.week))
         return found
 
@@ -196,15 +167,16 @@ class Ledger:
     def history(self) -> dict[str, str]:
         """By mark, all that was said of a picture, in words."""
         acts = []
-        for row in self.entries[self.entries.said.isin(ACTS)].itertuples():
+        for row in self.acts.itertuples():
             by = f" by {row.who}" if row.who else ""
             acts.append((row, f"week {row.week}: {row.said} {row.name} to {row.to}{by}"))
         lines: dict[str, list[tuple[int, str]]] = {}
         called: dict[str, set[str]] = {}
         for row in self.entries.itertuples():
-            if row.said in (*ACTS, FOUND, ASIDE):
+            if row.said in (*ACTS, FOUND, ASIDE) or not row.mark:
                 continue
             what = f"{row.basis} {row.name} {row.probability}" if row.said == ASKED else f"{row.said} {row.name}"
+            what = "undo" if row.said == "undo" else what
             by = f" by {row.who}" if row.who else ""
             lines.setdefault(row.mark, []).append((row.week, f"week {row.week}: {' '.join(what.split())}{by}"))
             called.setdefault(row.mark, set()).add(row.name)
@@ -220,7 +192,7 @@ class Ledger:
     @cached_property
     def open(self) -> dict[str, str]:
         """Photographs that are not settled, by mark: disputed, skipped, or undecided; sure answers are no question."""
-        settled = {*self.decisions.named.mark, *self.catalogue, *self.sure}
+        settled = {*self.decisions.named.mark, *self.decisions.nothing, *self.catalogue, *self.sure}
         asked = dict.fromkeys(self.entries.mark[self.entries.said == ASKED])
         words, apart = self.decisions, self.whole(self.pictures.picture)  # whose animals are asked for one by one
         return {
@@ -259,7 +231,8 @@ class Ledger:
         return replace(self, entries=pd.concat([self.entries, more], ignore_index=True).astype({"week": int}))
 
     def with_decisions(self, table: pd.DataFrame, week: int, answers: str) -> Ledger:
-        """With decisions that it lacks, made on the page of a week."""
+        """With decisions on photographs that it lacks, made on the page of a week."""
+        table = table[table.decision.isin(KINDS) & (table.mark != "")]
         table = table.assign(**_with_marks(table, self.known_by_file)) if len(table) else table
         key = ["mark", "decision", "identity", "by", "time"]
         there = set(map(tuple, self.decisions.rows[key].to_numpy()))
@@ -277,19 +250,29 @@ class Ledger:
             ]
         )  # fmt: skip
 
-    def with_individuals(self, table: pd.DataFrame, week: int, answers: str) -> tuple[Ledger, list[str]]:
-        """With individuals renamed, merged and split, each act once; and what is to be said of it."""
+    def with_individuals(
+        self, table: pd.DataFrame, week: int, answers: str, refuse: bool = True
+    ) -> tuple[Ledger, list[str]]:
+        """With individuals renamed, merged and split, each act once; and what is to be said of it.
+
+        refuse: KitError where one can't be done, which is left out and told otherwise.
+        """
         ledger, notes = self, []
-        done = {
-            (row.said, row.name, row.to, row.mark) for row in self.entries[self.entries.said.isin(ACTS)].itertuples()
-        }
+        rows = self.entries[self.entries.said.isin(ACTS)]
+        done = set(zip(rows.said, rows.name, rows.to, rows.mark, rows.when))
         for row in table.to_dict("records"):
             act = (row["action"], row["from"], row["to"])
-            marks = [mark for mark in row["marks"] or ("",) if (*act, mark) not in done]
+            marks = [mark for mark in row["marks"] or ("",) if (*act, mark, row["time"]) not in done]
             if not marks:
                 notes.append(f"{row['where']}: {DONE}")
                 continue
-            ledger._check_act(row)
+            try:
+                ledger._check_act(row)
+            except KitError as error:
+                if refuse:
+                    raise
+                notes.append(f"not done: {error}")
+                continue
             told = {"week": week, "answers": answers, "said": act[0], "name": act[1], "to": act[2]}
             told |= {"basis": PERSON, "who": row["by"], "when": row["time"]}
             before = (ledger.sightings.identity == act[1]).sum()
@@ -298,17 +281,33 @@ class Ledger:
             notes.append(f"{act[0]}: {act[1]!r} to {act[2]!r}, with {moved} sightings")
         return ledger, notes
 
+    def with_acts_of_pages(self, table: pd.DataFrame, week: int) -> tuple[Ledger, list[str]]:
+        """With what decisions of pages say of individuals, in the order of time; and what is to be said of it."""
+        acts, back = acts_of(table)
+        there = set(zip(self.acts.who, self.acts.when))
+        rows = [{"said": "undo", "week": week, "name": when, "who": who} for who, when in sorted(back & there)]
+        left = acts[np.array([pair not in back for pair in zip(acts.by, acts.time)], bool)]
+        ledger, notes = self.grown(rows).with_individuals(left, week, self.answers, refuse=False)
+        notes += [f"{row['name']}: what {row['who']} did to individuals then is taken back" for row in rows]
+        return ledger, [note for note in notes if not note.endswith(DONE)]
+
     def _check_act(self, row: Mapping[str, Any]) -> None:
         """KitError where an individual can't be renamed, merged or split so."""
-        by_name = self.sightings.groupby("identity").mark.agg(set).to_dict()
-        named = {*by_name, *self.decisions.last.identity}
+        seen, last = self.sightings, self.decisions.last
+        if ISO.match(row["time"]):  # what was said later may have the new name already
+            seen, last = seen[~(seen.when > row["time"])], last[~(last.time > row["time"])]
+        named = {*seen.identity, *last.identity}
         if row["from"] not in named:
             raise KitError(f"{row['where']}: from: {row['from']!r} is nobody here; {suggest(row['from'], named)}")
         if row["action"] == "merge" and row["to"] not in named:
             raise KitError(f"{row['where']}: to: {row['to']!r} is nobody here; {suggest(row['to'], named)}")
         if row["action"] == "rename" and row["to"] in named:
             raise KitError(f"{row['where']}: to: {row['to']!r} is another animal already (expected action merge)")
-        if strange := [mark for mark in row["marks"] if mark not in by_name.get(row["from"], ())]:
+        own = {*self.sightings.mark[self.sightings.identity == row["from"]]}
+        own |= {
+            mark for mark, people in self.decisions.words.items() if row["from"] in {w.name for w in people.values()}
+        }
+        if strange := [mark for mark in row["marks"] if mark not in own]:
             raise KitError(f"{row['where']}: marks: {strange[0]!r} is no picture of {row['from']!r}")
 
     def with_file_marks(self, known: Mapping[str, str]) -> Ledger:
@@ -409,7 +408,7 @@ def read_ledger(path: Path) -> pd.DataFrame:
     for number, row in enumerate(table.itertuples(), 2):
         if row.said not in (KNOWN, ASKED, FOUND, ASIDE, *KINDS, *ACTS):
             raise damaged(path, f"line {number}: said: {row.said!r}", remedy)
-        if not (MARK.fullmatch(row.mark) or (row.said in ("rename", "merge") and not row.mark)):
+        if not (MARK.fullmatch(row.mark) or (row.said in ("rename", "merge", "undo") and not row.mark)):
             raise damaged(path, f"line {number}: mark: {row.mark!r}", remedy)
         if not re.fullmatch(r"\d{1,6}", row.week):
             raise damaged(path, f"line {number}: week: {row.week!r}", remedy)
@@ -446,7 +445,7 @@ def open_ledger(previous: Path | None, more: Sequence[Path], out: Path) -> tuple
     """
     ledger = Ledger(pd.DataFrame(columns=list(ENTRY)).astype({"week": int}), 1, out.name)
     weeks, gone = weeks_until(previous) if previous is not None else ([], "")
-    notes, newest = [], weeks[-1][0] if weeks else 0
+    notes, newest, tables = [], weeks[-1][0] if weeks else 0, []
     kept = max((i for i, (_, folder, _) in enumerate(weeks) if (folder / LEDGER).exists()), default=-1)
     if kept >= 0:
         ledger = replace(ledger, entries=read_ledger(weeks[kept][1] / LEDGER))
@@ -456,6 +455,7 @@ def open_ledger(previous: Path | None, more: Sequence[Path], out: Path) -> tuple
         )
     for i, (week, folder, settings) in enumerate(weeks):
         table, said = read_folder(folder, settings.get("tables") or ())
+        tables.append(table)
         notes += said
         if i > kept:
             ledger = taken_over(ledger, week, folder, settings, table)
@@ -464,12 +464,16 @@ def open_ledger(previous: Path | None, more: Sequence[Path], out: Path) -> tuple
         if i < len(weeks) - 1 and i <= kept and len(ledger.entries) > count:
             notes.append(f"{len(ledger.entries) - count} decisions were put into {folder} later, and count too")
     for path in more:
-        ledger = ledger.with_decisions(read_decisions(path), newest, path.parent.name)
+        tables.append(read_decisions(path))
+        ledger = ledger.with_decisions(tables[-1], newest, path.parent.name)
     ledger = with_pixels(ledger)
     for _, folder, _ in weeks:
         if (folder / INDIVIDUALS).exists():
             ledger, said = ledger.with_individuals(read_individuals(folder / INDIVIDUALS), newest, folder.name)
             notes += said if folder == previous else [note for note in said if not note.endswith(DONE)]
+    if tables:
+        ledger, said = ledger.with_acts_of_pages(pd.concat(tables, ignore_index=True), newest)
+        notes += said
     return replace(ledger, week=newest + 1), notes
 
 
@@ -579,7 +583,10 @@ def take_up(ledger: Ledger, found: Photographs) -> tuple[Ledger, Photographs]:
     grown, lost = _named_since(ledger, known, root, asked)
     for folder, own in grown:
         ledger = ledger.with_places(folder, own)
-    settled = asked.mark.isin(set(ledger.decisions.named.mark))
+    empty = asked.mark.isin(list(ledger.decisions.nothing))
+    if empty.any():
+        notes.append(f"{empty.sum()} photographs show no animal or are unusable, as people said, and are not asked for")
+    settled = asked.mark.isin(set(ledger.decisions.named.mark)) | empty
     asked = asked[~settled].reset_index(drop=True)
     again, told = _open_still(ledger, known, root, asked)
     asked = pd.concat([asked, again], ignore_index=True).fillna("") if len(again) else asked

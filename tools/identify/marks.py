@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from jaguar_kit import open_image
+import pandas as pd
+from jaguar_kit import core_count, open_image
 
 # files
 
@@ -68,3 +71,22 @@ def _coded_pixels(content: bytes) -> bytes:
 def part_mark(picture: str, box: str) -> str:
     """The mark of the pixels of a picture that lie in a box: of the picture's own and where they lie in it."""
     return hashlib.sha256(f"{picture} {box}".encode()).hexdigest()[:16]
+
+
+def with_picture_marks(root: Path, table: pd.DataFrame, known: Mapping[str, str]) -> pd.DataFrame:
+    """The table with marks of pictures as `mark`, and those of files as `file_mark`.
+
+    known: marks of pictures by those of their files, which need not be read again.
+    """
+
+    def look(path: str, old: str) -> str:
+        if old in known and Path(path).suffix.lower() in COMPRESSED:
+            return known[old]
+        try:
+            return picture_mark(root / path) if old else ""
+        except OSError:  # what can't be read is told when it is decoded
+            return old
+
+    with ThreadPoolExecutor(2 * core_count()) as pool:
+        marks = list(pool.map(look, table.path, table.mark))
+    return table.assign(file_mark=table.mark, mark=marks)

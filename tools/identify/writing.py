@@ -16,11 +16,13 @@ from ..experiments.open_set import cross_fitted_score, fit_thresholds
 from ..experiments.page import Page
 from .answers import Pictures
 from .captures import sightings_page, write_captures
-from .decisions import ACTS, FOR_SPREADSHEETS, HISTORY, SETTINGS, write_decisions
+from .decisions import HISTORY, SETTINGS, write_decisions
 from .ledger import LEDGER, Ledger, counted
+from .overview import overview_data
 from .review import review_data, write_page
 from .season import Season
 from .trust import Trust
+from .written import FOR_SPREADSHEETS
 
 OPEN = "open.csv"  # photographs that are not settled when a season is closed
 
@@ -67,8 +69,11 @@ def write_sightings(out: Path, ledger: Ledger) -> None:
     write_captures(out, ledger.sightings, ledger.seen_beside)
 
 
-def write_close(out: Path, ledger: Ledger, settings: Mapping[str, Any], notes: Sequence[str]) -> tuple[Path, Path]:
-    """The tables and the report of a season that has come to its end; returns captures.csv and the report."""
+def write_close(
+    out: Path, ledger: Ledger, settings: Mapping[str, Any], notes: Sequence[str], weeks: Sequence[tuple[int, Path]] = ()
+) -> list[Path]:
+    """The tables and the report of a season that has come to its end, and where its weeks are given (number and folder)
+    the page over all of them; returns captures.csv, the report, and the page."""
     seen, still_open = ledger.sightings, ledger.open
     write_sightings(out, ledger)
     table = ledger.pictures.loc[list(still_open)].assign(why=list(still_open.values())).reset_index()
@@ -78,7 +83,7 @@ def write_close(out: Path, ledger: Ledger, settings: Mapping[str, Any], notes: S
     for note in notes:
         page.note(f"Note: {note}")
     sightings_page(page, seen)
-    acts = ledger.entries[ledger.entries.said.isin(ACTS)].drop_duplicates(["week", "said", "name", "to"])
+    acts = ledger.acts.drop_duplicates(["week", "said", "name", "to"])
     if len(acts):
         page.heading("Individuals")
         shown = acts[["week", "said", "name", "to", "who", "when"]].rename(columns={"said": "action", "name": "from"})
@@ -86,15 +91,20 @@ def write_close(out: Path, ledger: Ledger, settings: Mapping[str, Any], notes: S
     if len(table):
         page.heading("What is open")
         page.table(table[["image", "why", "taken", "camera"]].head(200), f"All {len(table)} are in {OPEN}.")
-    report = page.write(out)
+    written = [out / "captures.csv", page.write(out)]
+    if weeks:
+        data = {**overview_data(out, ledger, weeks), "headline": closing_lines(ledger)}
+        written.append(write_page(out / "review.html", data))
     write_json(out / SETTINGS, {**settings, "tables": tables_in(out)})  # last: it says that all is there
-    return out / "captures.csv", report
+    return written
 
 
 def closing_lines(ledger: Ledger) -> list[str]:
     """How many sightings of how many animals there are by which basis, and what is open."""
     seen, still_open = ledger.sightings, ledger.open
     told = [f"{len(seen)} sightings of {seen.identity.nunique()} animals: {counted(seen.basis) or 'none'}"]
+    if empty := ledger.decisions.nothing:
+        told.append(f"{len(empty)} photographs without an animal that can be told: {counted(empty.values())}")
     left = f": {counted(still_open.values())}" if still_open else ""
     return [*told, f"{len(still_open)} photographs are not settled{left}"]
 
