@@ -391,7 +391,7 @@ def attribution(
         context.keep("attribution", table)
         page.bullets([share_words(row) for row in rows])
         with page.folded("All numbers of the maps, and their tests"):
-            page.table(table, ABOUT_MAPS)
+            page.table(as_told(table), ABOUT_MAPS)
     return page
 
 
@@ -405,12 +405,32 @@ def map_caption(run: Look, kind: str) -> str:
     )
 
 
+def as_told(table: pd.DataFrame) -> pd.DataFrame:
+    """The table in few columns, which a sheet of paper holds."""
+    alike = [name for name in table if name.startswith("alike, ")]
+    return pd.DataFrame(
+        {
+            "variant": table.variant,
+            "of": table.of,
+            "by": table.by,
+            "on the animal": [
+                f"{a:.0%} [{b:.0%}, {c:.0%}]" for a, b, c in table[["on the animal", "low", "high"]].to_numpy()
+            ],
+            "area": [f"{area:.0%}" for area in table.area],
+            "shuffled": [f"{a:.0%} to {b:.0%}" for a, b in zip(table["shuffled from"], table["shuffled to"])],
+            "alike": [", ".join(f"{value:.2f}" for value in row) for row in table[alike].to_numpy()],
+            "deletion": [f"{a:+.2f} (from {b:+.2f})" for a, b in zip(table["deletion gain"], table["at least"])],
+            "tests": [told.partition(":")[0] for told in table.tests],
+        }
+    )
+
+
 ABOUT_MAPS = (
     "on the animal: share of importance, with its 95 % interval over images; area: the animal's share of the image, "
-    "which a map that knows nothing would have; shuffled from, to: where that share lies for networks with shuffled "
-    "weights; alike: rank correlation with their maps, when the top tenth, half and all of the weights' tensors are "
-    f"shuffled (it fails from {ALIKE:g}); deletion gain: how much faster the score falls where cells go by importance "
-    "than at random, and the lower end of its interval."
+    "which a map that knows nothing would have; shuffled: where that share lies for networks with shuffled weights; "
+    "alike: rank correlation with their maps, when the top tenth, half and all of the weights' tensors are shuffled "
+    f"(it fails from {ALIKE:g}); deletion: how much faster the score falls where cells go by importance than at "
+    "random, and the lower end of its interval. attribution.csv has all digits."
 )
 
 

@@ -495,7 +495,7 @@ def report_labels(page: Page, look: Look, most: int = 12) -> None:
     for pair in pairs.head(most).itertuples():
         both = [Tile(store.thumbnail(i), f"{labels[i]}  {train.filename[i]}") for i in (pair.one, pair.other)]
         rows.append([*both, Tile(None)])
-    wide = [[tile for row in rows[i : i + 3] for tile in row][:-1] for i in range(0, len(rows), 3)]
+    wide = [[tile for row in rows[i : i + 2] for tile in row][:-1] for i in range(0, len(rows), 2)]
     page.text(
         f"{len(pairs)} pairs of near-duplicates bear the names of two animals, so that one label is perhaps wrong"
         f"{f'; the {most} most alike are shown' if len(pairs) > most else ''}."
