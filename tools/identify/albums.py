@@ -44,7 +44,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from ..experiments.crops import MARGIN, cut, files_to_read
-from ..experiments.spots import LocalFeatures, detector_weights, extract_local
+from ..experiments.spots import CENTRE, LocalFeatures, detector_weights, extract_local
 from .clocks import places_of, times_of
 from .field_tables import read_field_table
 from .marks import mark_of
@@ -302,7 +302,8 @@ LOCAL_SIZE, LOCAL_POINTS = 480, 512  # px of the square that is looked at for sp
 
 
 def spots_of(albums: Sequence[Album], device: torch.device) -> LocalFeatures:
-    """The spots of all photographs of these albums, by ALIKED where its weights are there, else by SIFT; kept."""
+    """The spots of the animals on all photographs of these albums: those in its mask or crop, else in the middle of the
+    image; by ALIKED where its weights are there, else by SIFT; kept."""
     try:
         detector = "aliked" if detector_weights("aliked", None) else "sift"
     except KitError as error:
@@ -311,6 +312,8 @@ def spots_of(albums: Sequence[Album], device: torch.device) -> LocalFeatures:
     found = []
     for album in albums:
         store = open_store(album.root, list(album.files), LOCAL_SIZE, "squash", album.masks, "skip")
-        found.append(extract_local(store, detector, LOCAL_POINTS, device=device))
+        cropped = "box" in album.table and (album.table.box != "").any()
+        box = None if cropped else CENTRE
+        found.append(extract_local(store, detector, LOCAL_POINTS, device=device, box=box))
     places, descriptors = (torch.cat([getattr(f, name) for f in found]) for name in ("places", "descriptors"))
     return LocalFeatures(places, descriptors, fingerprint(*(f.key for f in found)))

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 from jaguar_kit import clean_label, cut_batches, rows_at_a_time
 
-from .confidence import FRESH, LOOK, SURE, Odds
+from .confidence import FRESH, LOOK, SURE
 from .decisions import Decisions
 from .grouping import MOST_GROUPED, grouped
+from .likeness import Gallery, of_encounters
+from .odds import Odds
 from .season import Season
 
 CANDIDATES, PICTURES = 5, 3  # animals that are offered for a photograph, and images of each
@@ -20,14 +22,10 @@ Pictures = list[list[list[int]]]  # for each photograph and candidate: images of
 
 
 def answer_table(
-    season: Season, odds: Odds | None, decisions: Decisions, sure: float, fresh: float, weak: bool
+    season: Season, ranked: Ranked, odds: Odds | None, decisions: Decisions, sure: float, fresh: float, weak: bool
 ) -> tuple[pd.DataFrame, Pictures]:
-    """A row for each photograph, and for each of its candidates the images of the catalogue that are most like it.
-
-    Whom somebody ruled out is no candidate. A species that the tables tell is kept to.
-    """
+    """A row for each photograph, and for each of its candidates the images of the catalogue that are most like it."""
     table, known = season.new.table, season.known
-    ranked = rank_animals(season, decisions)
     names, pictures = ranked.names, ranked.pictures
     probability, strange = probabilities(ranked.score, odds)
     kind = np.full(len(table), LOOK, object)
@@ -39,11 +37,12 @@ def answer_table(
     answers["identity"] = names[:, 0]
     answers["probability"] = probability[:, 0]
     answers["probability_new"] = strange
-    answers = answers.assign(**encounter_answers(season.encounters, ranked.best, ranked.animals, odds))
+    answers["encounter"] = pd.factorize(season.encounters)[0] + 1
+    answers["encounter_identity"], answers["encounter_probability"] = names[:, 0], probability[:, 0]
     answers["group"], answers["group_probability"] = "", math.nan
     rows = np.flatnonzero(kind == FRESH)
     if odds and len(rows) <= MOST_GROUPED:
-        groups, shares = grouped(season, rows, odds, decisions)
+        groups, shares = grouped(season, rows, decisions)
         answers.loc[rows, "group"], answers.loc[rows, "group_probability"] = groups, shares
     answers = answers.assign(**candidate_columns(ranked, probability, known.path.to_numpy(str)))
     boxes = ["box"] if "box" in table and (table.box != "").any() else []
@@ -58,52 +57,71 @@ def answer_table(
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """The animals of a catalogue in the order in which photographs are like them."""
+    """The first animals of a catalogue for each photograph, those of its whole encounter."""
 
-    animals: np.ndarray  # names (C,)
-    best: np.ndarray  # likeness of each photograph to each animal (Q, C), -inf where it is ruled out
-    top: np.ndarray  # the first animals for each photograph (Q, K)
+    names: np.ndarray  # (Q, K), "" where one is ruled out
+    score: np.ndarray  # how alike the encounter is to these (Q, K), falling, -inf where one is ruled out
     pictures: Pictures
-
-    @property
-    def score(self) -> np.ndarray:
-        """Likeness to the first animals (Q, K), falling."""
-        return np.take_along_axis(self.best, self.top, 1)
-
-    @property
-    def names(self) -> np.ndarray:
-        """Of the first animals (Q, K), "" where one is ruled out."""
-        return np.where(np.isfinite(self.score), self.animals[self.top], "")
+    ruled_out: list[float]  # how alike encounters are to the most similar animal that somebody ruled out
 
 
 def rank_animals(season: Season, decisions: Decisions) -> Ranked:
-    """Compares all photographs with the catalogue, a batch at a time."""
+    """Compares all encounters of new photographs with the catalogue's, some at a time.
+
+    Whom somebody ruled out is no candidate. A species that the tables tell is kept to.
+    """
     table, identity = season.new.table, season.known.identity.to_numpy(str)
-    animals = np.unique(identity)
-    best = np.full((len(table), len(animals)), -np.inf)
-    pictures: Pictures = []
-    members = [np.flatnonzero(identity == name) for name in animals]
-    out = np.array([[name in decisions.rejected.get(mark, ()) for name in animals] for mark in table.mark])
-    top = np.empty((len(table), min(CANDIDATES, len(animals))), int)
-    for rows in cut_batches(np.arange(len(table)), rows_at_a_time(len(identity))):
-        similarity = within_species(season, rows)
-        best[rows] = np.where(out[rows], -np.inf, by_animal(similarity, identity))
-        top[rows] = np.argsort(-best[rows], axis=1, kind="stable")[:, :CANDIDATES]
-        for own, first in zip(similarity, top[rows]):
-            nearest = (members[animal][np.argsort(-own[members[animal]], kind="stable")] for animal in first)
-            pictures.append([found[:PICTURES].tolist() for found in nearest])
-    return Ranked(animals, best, top, pictures)
+    gallery, animals = Gallery.of(identity, season.known_met), np.unique(identity)
+    codes = np.unique(season.encounters, return_inverse=True)[1]
+    order, out = np.argsort(codes, kind="stable"), ruled_out_of(codes, table.mark, animals, decisions)
+    members = np.split(np.argsort(identity, kind="stable"), np.searchsorted(np.sort(identity), animals)[1:])
+    shape = int(codes.max()) + 1, min(CANDIDATES, len(animals))
+    top, score = np.empty(shape, int), np.empty(shape)
+    pictures, no = [[] for _ in codes], []
+    for part in cut_batches(np.arange(len(top)), max(1, rows_at_a_time(8 * len(identity)))):
+        rows = order[np.isin(codes[order], part)]
+        fitting = of_species(season, gallery, rows, codes[rows] - part[0])
+        images, similarity = of_encounters(
+            season.likeness, rows + len(identity), codes[rows] - part[0], gallery, fitting
+        )
+        best = by_animal(similarity, gallery.identity)
+        for row, encounter in enumerate(part):
+            if encounter in out:
+                no.append(float(best[row, out[encounter]].max()))
+                best[row, out[encounter]] = -np.inf
+        top[part] = np.argsort(-best, axis=1, kind="stable")[:, : shape[1]]
+        score[part] = np.take_along_axis(best, top[part], 1)
+        for row, own in zip(rows, images):
+            nearest = (members[one][np.argsort(-own[members[one]], kind="stable")] for one in top[codes[row]])
+            pictures[row] = [found[:PICTURES].tolist() for found in nearest]
+    names = np.where(np.isfinite(score), animals[top], "")
+    return Ranked(names[codes], score[codes], pictures, [value for value in no if np.isfinite(value)])
 
 
-def within_species(season: Season, rows: np.ndarray) -> np.ndarray:
-    """The likeness of photographs to the catalogue's images (R, K), -inf where both tell different species."""
+def ruled_out_of(
+    codes: np.ndarray, marks: pd.Series, animals: np.ndarray, decisions: Decisions
+) -> dict[int, np.ndarray]:
+    """For each encounter some photograph of which somebody said no to, the places of these animals."""
+    places, found = {name: place for place, name in enumerate(animals)}, {}
+    for code, mark in zip(codes, marks):
+        names = [places[name] for name in decisions.rejected.get(mark, ()) if name in places]
+        if names:
+            found[int(code)] = np.union1d(found.get(int(code), []), names).astype(int)
+    return found
+
+
+def of_species(season: Season, gallery: Gallery, rows: np.ndarray, encounters: np.ndarray) -> np.ndarray | None:
+    """Which encounters of the catalogue those of some photographs may be of, bool (U, G): no tables tell different
+    species of them. None where nothing is told."""
     asked, known = season.new.table, season.known
-    similarity = season.among_known(rows).astype(np.float64)
-    if "species" in asked and "species" in known:
-        own, there = (table.species.map(clean_label).str.casefold().to_numpy(str) for table in (asked, known))
-        own = own[rows, None]
-        similarity[(own != there) & (own != "") & (there != "")] = -np.inf
-    return similarity
+    if "species" not in asked or "species" not in known:
+        return None
+    own, there = (table.species.map(clean_label).str.casefold().to_numpy(str) for table in (asked, known))
+    own, there = own[rows], there[gallery.order[gallery.starts]]
+    fine = np.ones((encounters[-1] + 1, len(there)), bool)
+    for encounter, species in zip(encounters, own):
+        fine[encounter] &= (species == "") | (there == "") | (there == species)
+    return fine
 
 
 def by_animal(similarity: np.ndarray, identity: np.ndarray) -> np.ndarray:
@@ -149,26 +167,3 @@ def flank_of(asked: pd.DataFrame, matches: pd.DataFrame, sure: pd.Series) -> np.
         if column:
             return np.where(told, table[column].to_numpy(str), "")
     return None
-
-
-def encounter_answers(
-    encounters: np.ndarray, best: np.ndarray, animals: np.ndarray, odds: Odds | None
-) -> dict[str, np.ndarray]:
-    """One answer for all photographs of an encounter: the animal that is most like them on average.
-
-    best (Q, C): likeness of each photograph to each animal. Its probability is that of one photograph with the mean
-    likeness, which several that agree surpass.
-    """
-    codes = np.unique(encounters, return_inverse=True)[1]
-    sizes = np.bincount(codes)
-    finite = np.where(np.isfinite(best), best, best[np.isfinite(best)].min(initial=0.0) - 1)
-    means = np.stack([np.bincount(codes, column) for column in finite.T], 1) / sizes[:, None]
-    top = means.argmax(1)
-    probability = odds.of_right(means.max(1)) if odds else np.full(len(means), math.nan)
-    order = np.unique(codes, return_index=True)[1]
-    number = np.argsort(np.argsort(order, kind="stable"), kind="stable") + 1
-    return {
-        "encounter": number[codes],
-        "encounter_identity": animals[top][codes],
-        "encounter_probability": probability[codes].round(4),
-    }

@@ -1,22 +1,20 @@
-"""How probable a name is: fitted on images of the catalogue, each asked for among the others."""
+"""What a catalogue tells of its own recognition: each of its images asked for among the others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaguar_kit import average_precision, cut_batches, ends_alike, read_arrays, rows_at_a_time, weights_path
 
-from ..experiments.open_set import LEFT_OUT, calibrate_matches, confident, guesses_table, nearest_identities
-from .likeness import Likeness
+from ..experiments.open_set import LEFT_OUT, guesses_table, nearest_identities
+from .evidence import images_of
+from .likeness import Gallery, Likeness, means_of_rows, of_encounters
 
 SURE, LOOK, FRESH = "sure", "look", "new"  # classes of answers
 LEAST_HELD_OUT = 30  # images to fit confidence on, where the weights were trained on the others
+MOST_ASKED = 4000  # encounters to fit it on: more of them tell no more
 
 
 def held_out_images(weights: str | Path, table: pd.DataFrame) -> np.ndarray:
@@ -47,25 +45,42 @@ def held_out_images(weights: str | Path, table: pd.DataFrame) -> np.ndarray:
 
 
 def leave_one_out(table: pd.DataFrame, met: np.ndarray, likeness: Likeness, asked: np.ndarray) -> pd.DataFrame:
-    """Guesses for images of the catalogue as queries: once among all others, once without their own identity.
+    """Guesses for encounters of the catalogue as queries: once among all others, once without their own identity.
 
-    asked: bool (K,), which of the catalogue's images. Images of one encounter are not matched with each other, for a
-    new photograph has no such twin there. precision: the query's average precision among images of other encounters.
+    asked: bool (K,), by which of the catalogue's images; image_id is an encounter's first. precision: its average
+    precision among images of other encounters; own: likeness to its animal's other encounters, and another: to one of
+    these, -inf where there are none; rival: to the most similar one of other animals; met and nearest: its own
+    encounter and the most similar one.
     """
-    identity, everything = table.identity.to_numpy(str), np.arange(len(table))
-    found = []
-    for rows in cut_batches(np.flatnonzero(asked), rows_at_a_time(len(table))):
-        similarity = torch.from_numpy(likeness(rows, everything))
-        own, twins, paths = identity[rows, None] == identity, met[rows, None] == met, table.path.iloc[rows]
-        best, score = nearest_identities(similarity, identity, allowed=~twins)
-        precision = average_precision(similarity, identity[rows], met[rows], identity, met)
+    identity = table.identity.to_numpy(str)
+    gallery, found = Gallery.of(identity, met), []
+    everyone, wanted = np.arange(len(gallery.identity)), np.unique(gallery.met[asked])
+    for part in cut_batches(wanted, max(1, rows_at_a_time(8 * len(table)))):
+        rows, encounters = images_of(gallery, part, asked)
+        own, twins = gallery.identity[part, None] == gallery.identity, part[:, None] == everyone
+        names, first = gallery.identity[part], rows[np.unique(encounters, return_index=True)[1]]
+        images, similarity = of_encounters(likeness, rows, encounters, gallery, ~twins)
+        best, score = nearest_identities(finite(similarity), gallery.identity, allowed=~twins)
+        precision = average_precision(means_of_rows(images, encounters), names, part, identity, gallery.met)
+        paths = table.path.iloc[first]
+        others = np.where(own & ~twins, similarity, -np.inf)
+        turn = np.where(own & ~twins, finite(similarity) * 9973 % 1, -1.0)  # any of them, whatever their order
+        another = np.take_along_axis(others, turn.argmax(1)[:, None], 1)[:, 0]
+        rival = np.where(own, -np.inf, similarity).max(1)
+        facts = {"own": others.max(1), "another": another, "rival": rival, "met": part, "nearest": similarity.argmax(1)}
         known = guesses_table(paths, "", best[:, 0], score[:, 0])
-        known = known.assign(truth=identity[rows], known=True, precision=precision)
-        best, score = nearest_identities(similarity, identity, allowed=~own)
+        known = known.assign(truth=names, known=True, precision=precision, **facts)
+        without = finite(of_encounters(likeness, rows, encounters, gallery, ~own)[1])
+        best, score = nearest_identities(without, gallery.identity, allowed=~own)
         absent = guesses_table(paths, "", best[:, 0], score[:, 0])
-        absent = absent.assign(truth=[name + LEFT_OUT for name in identity[rows]], known=False)
+        absent = absent.assign(truth=[name + LEFT_OUT for name in names], known=False, **facts)
         found.append((known[(own & ~twins).any(1)], absent[absent.identity != ""]))
     return pd.concat([table for part in zip(*found) for table in part], ignore_index=True)
+
+
+def finite(similarity: np.ndarray) -> np.ndarray:
+    """With what is not compared behind all else."""
+    return np.where(np.isfinite(similarity), similarity, -1e9)
 
 
 def catalogue_guesses(
@@ -89,76 +104,20 @@ def catalogue_guesses(
         if learned
         else ""
     )
-    return leave_one_out(table, met, likeness, np.ones(len(table), bool)), told
+    encounters, codes = np.unique(met, return_inverse=True)
+    some = np.random.default_rng(0).permutation(len(encounters)) < MOST_ASKED
+    return leave_one_out(table, met, likeness, some[codes]), told
 
 
-@dataclass(frozen=True, eq=False)
-class Odds:
-    """From the likeness to the most similar animal: how probable it is that it is that one, and that it is new."""
-
-    right: Callable[[Any], np.ndarray]  # rising
-    known: Callable[[Any], np.ndarray]  # rising
-    levels: np.ndarray  # likenesses of the guesses, rising
-    most: np.ndarray  # what the guesses from each level on allow to claim
-
-    @staticmethod
-    def of(guesses: pd.DataFrame, share_new: float, rejected: Sequence[float] = ()) -> Odds | None:
-        """Fitted on guesses of which `share_new` are to be of new animals; None where nothing can be told.
-
-        rejected: likenesses of best guesses that people said no to.
-        """
-        here = guesses[np.isfinite(guesses.score)]
-        known, absent = np.flatnonzero(here.known), np.flatnonzero(~here.known)
-        right = (here.known & (here.truth == here.identity)).to_numpy()
-        if not len(absent) or not right.any():
-            return None
-        wanted = max(1, round(len(known) * share_new / max(1 - share_new, 0.02)))
-        rows = np.r_[known, np.resize(absent[np.random.default_rng(0).permutation(len(absent))], wanted)]
-        score, fine = here.score.to_numpy(float)[rows], right[rows]
-        there = calibrate_matches(score, here.known.to_numpy()[rows])
-        score, fine = np.r_[score, list(rejected)], np.r_[fine, np.zeros(len(rejected), bool)]
-        order = np.argsort(-score, kind="stable")
-        claimed = (np.cumsum(fine[order]) + 1) / (np.arange(len(order)) + 3)  # Laplace's rule, from each level on
-        most = np.maximum.accumulate(claimed[::-1])
-        return Odds(calibrate_matches(score, fine), there, score[order][::-1], most)
-
-    def of_right(self, scores: Any) -> np.ndarray:
-        """No more than what the guesses above some level below it bear out, so that few of them allow no certainty."""
-        values = np.asarray(scores, np.float64)
-        place = np.clip(np.searchsorted(self.levels, values, "right") - 1, 0, None)
-        return np.minimum(confident(self.right, values), self.most[place])
-
-    def of_new(self, scores: Any) -> np.ndarray:
-        values = np.asarray(scores, np.float64)
-        return np.minimum(1 - confident(self.known, values), 1 - self.of_right(values))
-
-
-def too_weak(guesses: pd.DataFrame, identities: int) -> bool:
-    """Whether the model tells the catalogue's own animals apart no better than chance does."""
-    from scipy.stats import binomtest
-
+def too_weak(guesses: pd.DataFrame, draws: int = 999) -> bool:
+    """Whether the catalogue's own animals are told apart no better than by chance: whether as many names are right in
+    any of so many catalogues whose encounters are dealt out among its animals anew, whoever is most similar to whom."""
     known = guesses[guesses.known]
-    right = int((known.truth == known.identity).sum())
-    return not len(known) or binomtest(right, len(known), 1 / max(identities, 2), "greater").pvalue > 0.001
-
-
-def expected_right(
-    guesses: pd.DataFrame,
-    share_new: float,
-    scores: np.ndarray,
-    encounters: np.ndarray,
-    rejected: Sequence[float] = (),
-    draws: int = 200,
-) -> tuple[float, float]:
-    """The 95 % interval of how many names are right: individuals of the catalogue drawn anew for each fit, photographs
-    of one encounter right or wrong together."""
-    rng, animals = np.random.default_rng(0), guesses.truth.str.removesuffix(LEFT_OUT)
-    rows = {name: np.flatnonzero(animals == name) for name in animals.unique()}
-    names, told = list(rows), []
-    codes = np.unique(encounters, return_inverse=True)[1]
-    for _ in range(draws):
-        drawn = guesses.iloc[np.concatenate([rows[names[i]] for i in rng.integers(0, len(names), len(names))])]
-        odds = Odds.of(drawn, share_new, rejected)
-        p = odds.of_right(scores) if odds else np.zeros(len(scores))
-        told.append((rng.random(codes.max(initial=0) + 1)[codes] < p).sum())
-    return float(np.quantile(told, 0.025)), float(np.quantile(told, 0.975))
+    if known.empty:
+        return True
+    names = pd.Series(np.r_[guesses.truth.str.removesuffix(LEFT_OUT), known.identity], dtype=str)
+    _, rows, codes = np.unique(np.r_[guesses.met, known.nearest], return_index=True, return_inverse=True)
+    labels, rng = pd.factorize(names.iloc[rows])[0], np.random.default_rng(0)
+    own, nearest = codes[: len(guesses)][guesses.known], codes[len(guesses) :]
+    right = int((labels[own] == labels[nearest]).sum())
+    return any(((dealt := rng.permutation(labels))[own] == dealt[nearest]).sum() >= right for _ in range(draws))

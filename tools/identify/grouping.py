@@ -4,33 +4,90 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from jaguar_kit import cut_batches, rows_at_a_time
 
-from ..experiments.analysis import connected_groups
-from .confidence import Odds
 from .decisions import Decisions
+from .evidence import images_of
+from .likeness import Gallery, Likeness
+from .odds import Tilt
 from .season import Season
 
 MOST_GROUPED = 5000  # new ones that are compared with each other
+TOLD_BY = 400  # encounters of the catalogue that tell how alike two of one animal are
 
 
-def grouped(season: Season, rows: np.ndarray, odds: Odds, decisions: Decisions) -> tuple[list[str], np.ndarray]:
-    """The groups of new animals among photographs, and how probable it is that two of a group show one."""
-    among = odds.of_right(season.among_new(rows)) if len(rows) else np.zeros((0, 0))
+@dataclass(frozen=True, eq=False)
+class Sameness:
+    """How probable it is that two encounters show one animal, from how alike they are."""
+
+    tilt: Tilt  # pairs of one animal against pairs of two
+    share: float  # of pairs that show one, among all that are compared
+
+    @staticmethod
+    def of(season: Season) -> Sameness | None:
+        """As encounters of the catalogue tell; None where no animal has two."""
+        gallery = Gallery.of(season.known.identity.to_numpy(str), season.known_met)
+        some = np.random.default_rng(0).permutation(len(gallery.identity))[:TOLD_BY]
+        one, other = np.triu_indices(len(some), 1)
+        same = gallery.identity[some[one]] == gallery.identity[some[other]]
+        if not same.any() or same.all():
+            return None
+        rows, encounters = images_of(gallery, some)
+        alike = between(season.likeness, rows, encounters, gallery, gallery.met[rows])[one, other]
+        return Sameness(Tilt.of(alike, same * 1.0, ~same * 1.0), float(same.mean()))
+
+    def among(self, alike: np.ndarray) -> np.ndarray:
+        """For all pairs of new encounters (M, M), whose share that shows one animal is told by themselves (EM)."""
+        ratio = np.exp(self.tilt(alike))
+        pairs, share = ratio[np.triu_indices(len(alike), 1)], self.share
+        for _ in range(30):
+            told = share * pairs / (share * pairs + 1 - share)
+            share = (told.sum() + len(alike) * self.share) / (len(pairs) + len(alike))
+        return share * ratio / (share * ratio + 1 - share)
+
+
+def between(
+    likeness: Likeness, rows: np.ndarray, encounters: np.ndarray, gallery: Gallery, met: np.ndarray | None = None
+) -> np.ndarray:
+    """How alike encounters are (M, M): the mean over all pairs of their images, standardised for both.
+
+    rows (R,), encounters (R,): images, and codes from 0 that rise; met (R,): of the catalogue's own images, their
+    encounters, which tell nothing of what is usual.
+    """
+    known, parts = np.arange(len(gallery.met)), likeness.parts(rows, rows)
+    if likeness.by_query:
+        usual = np.empty((len(parts), 2, len(rows)))
+        for part in cut_batches(np.arange(len(rows)), rows_at_a_time(len(known))):
+            others = np.ones((len(part), len(known)), bool) if met is None else met[part, None] != gallery.met
+            for kind, matrix in enumerate(likeness.parts(rows[part], known)):
+                mean = np.mean(matrix, 1, where=others)
+                usual[kind][:, part] = mean, np.std(matrix, 1, where=others)
+        parts = [(one - mean[:, None]) / np.maximum(spread, 1e-9)[:, None] for one, (mean, spread) in zip(parts, usual)]
+    whole = sum(parts)
+    sizes, starts = np.bincount(encounters), np.searchsorted(encounters, np.arange(encounters[-1] + 1))
+    means = np.add.reduceat(np.add.reduceat(whole, starts, axis=0), starts, axis=1) / np.outer(sizes, sizes)
+    return (means + means.T) / 2
+
+
+def grouped(season: Season, rows: np.ndarray, decisions: Decisions) -> tuple[list[str], np.ndarray]:
+    """The groups of new animals among photographs, and how probable it is that two encounters of a group show one."""
+    same = Sameness.of(season) if len(rows) > 1 else None
+    if same is None:
+        return [""] * len(rows), np.full(len(rows), math.nan)
+    codes = np.unique(season.encounters[rows], return_inverse=True)[1]
+    order, known = np.argsort(codes, kind="stable"), season.known
+    gallery = Gallery.of(known.identity.to_numpy(str), season.known_met)
+    among = same.among(between(season.likeness, rows[order] + len(known), codes[order], gallery))
     place = {mark: i for i, mark in enumerate(season.new.table.mark.to_numpy()[rows])}
-    met = season.encounters[rows]
-    must = [(i, j) for i, j in np.argwhere(met[:, None] == met) if i < j]
+    firsts = np.unique(codes, return_index=True)[1]
+    must = [(int(firsts[code]), i) for i, code in enumerate(codes) if firsts[code] != i]
     must += [(place[a], place[b]) for a, b in decisions.links("yes") if a in place and b in place]
     cannot = [(place[a], place[b]) for a, b in decisions.links("no") if a in place and b in place]
-    names = group_new(among, 0.5, must, cannot)
-    shares = np.full(len(rows), math.nan)
-    for name in set(names) - {""}:
-        own = np.flatnonzero(np.array(names) == name)
-        pairs = among[np.ix_(own, own)][~np.eye(len(own), dtype=bool)]
-        shares[own] = round(float(pairs.mean()), 4)
-    return names, shares
+    return group_new(among[codes][:, codes], 0.5, must, cannot)
 
 
 def group_new(
@@ -38,29 +95,59 @@ def group_new(
     threshold: float,
     must: Iterable[tuple[int, int]] = (),
     cannot: Iterable[tuple[int, int]] = (),
-) -> list[str]:
-    """Names "new 1", "new 2", ... for queries (M, M) that resemble each other; "" for those that resemble none.
+) -> tuple[list[str], np.ndarray]:
+    """Names "new 1", "new 2", ... for queries (M, M) that show the same animal, "" for those of whom there is one; and
+    how probable it is on average that two of a group do.
 
-    Average linkage: the likeness of their images, averaged over two groups, must reach `threshold`. Pairs that `must`
-    be linked are, pairs that `cannot` be linked never share a group, which goes before must.
+    Groups are joined by their best pairs, the most similar two first: the likeness of each of their members to the
+    most similar member of the other, on average, must reach `threshold`. So two flanks of an animal meet where a
+    photograph shows both, and one mistaken pair joins no large groups. Pairs that `must` be linked are, pairs that
+    `cannot` be linked never share a group, which goes before must.
     """
-    from sklearn.cluster import AgglomerativeClustering
+    total, best = len(similarity), (similarity + similarity.T) / 2  # of each query to the members of each group
+    named, apart, sums = np.arange(total), np.zeros((total, total), bool), np.zeros(total)
+    for i, j in cannot:
+        apart[i, j] = apart[j, i] = i != j
+    mean, sizes = best.copy(), np.ones(total)  # mean: of each group's members to each group
 
-    if len(similarity) < 2:
-        return [""] * len(similarity)
-    distance, total = 1 - (similarity + similarity.T) / 2, len(similarity)
-    apart = {frozenset(pair) for pair in cannot if len(set(pair)) == 2}  # a photograph and itself are one
-    linked_pairs = [pair for pair in must if frozenset(pair) not in apart]
-    if linked_pairs:
-        component = connected_groups(np.array(linked_pairs), total)
-        distance[component[:, None] == component] = 0
-    for i, j in map(tuple, apart):
-        distance[i, j] = distance[j, i] = 4.0 * total**2  # keeps the average of any two groups above the threshold
-    np.fill_diagonal(distance, 0)
-    linked = AgglomerativeClustering(
-        None, metric="precomputed", linkage="average", distance_threshold=1 - threshold + 1e-9
-    )
-    labels = linked.fit_predict(distance)
-    sizes = pd.Series(labels).value_counts()
-    numbers = {label: f"new {i}" for i, label in enumerate(sizes.index[sizes > 1], 1)}
-    return [numbers.get(label, "") for label in labels]
+    def join(one: int, other: int, probable: float) -> None:
+        sums[one] += sums[other] + sizes[one] * sizes[other] * probable
+        mean[one] = (sizes[one] * mean[one] + sizes[other] * mean[other]) / (sizes[one] + sizes[other])
+        best[:, one] = np.maximum(best[:, one], best[:, other])
+        named[named == other] = one
+        sizes[one], sizes[other] = sizes[one] + sizes[other], 0
+        mean[:, one] = np.bincount(named, best[:, one], total) / np.maximum(sizes, 1)
+        apart[one] |= apart[other]
+        apart[:, one] |= apart[:, other]
+
+    def joined(one: int) -> np.ndarray:
+        """How alike a group is to all others."""
+        fine = (sizes > 0) & ~apart[one] & (np.arange(total) != one)
+        return np.where(fine, (mean[one] + mean[:, one]) / 2, -np.inf)
+
+    for i, j in ((named[i], named[j]) for i, j in must):
+        if i != j and not apart[i, j]:
+            join(i, j, 1.0)
+    nearest = np.array([joined(one).max(initial=-np.inf) if sizes[one] else -np.inf for one in range(total)])
+    while total and nearest.max() >= threshold - 1e-9:
+        one = int(nearest.argmax())
+        likeness = joined(one)
+        if likeness.max() < nearest[one]:  # it was that of a group that has changed since
+            nearest[one] = likeness.max()
+            continue
+        other = int(likeness.argmax())
+        join(one, other, min(float(likeness[other]), 1.0))
+        nearest[other] = -np.inf
+        likeness = joined(one)
+        nearest = np.where(sizes > 0, np.maximum(nearest, likeness), -np.inf)
+        nearest[one] = likeness.max()
+    return names_of_groups(named, sums, sizes)
+
+
+def names_of_groups(named: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Names of groups of two at least, the largest first, and the mean of their pairs' probabilities."""
+    counts, shares = pd.Series(named).value_counts(), np.full(len(named), math.nan)
+    numbers = {label: f"new {i}" for i, label in enumerate(counts.index[counts > 1], 1)}
+    for label in numbers:
+        shares[named == label] = round(float(2 * sums[label] / (sizes[label] * (sizes[label] - 1))), 4)
+    return [numbers.get(label, "") for label in named], shares

@@ -2,12 +2,14 @@
 
 `identify` goes from folders to answers, a step after the other:
 
+    asked.py         settles what was asked for, and by which model
     photographs.py   finds the photographs (field_tables.py), and the animals on them (animals.py)
     ledger.py        knows those of earlier weeks again (marks.py), and what people said of them (decisions.py) and of
                      individuals (individuals.py), in tables (written.py)
-    season.py        embeds them (albums.py), finds encounters (encounters.py), matches spots (likeness.py)
-    trust.py         fits on the catalogue how probable a name is (confidence.py)
+    season.py        embeds them (albums.py), finds encounters (encounters.py), chooses evidence (evidence.py), such as
+                     matching spots (likeness.py)
     answers.py       ranks the animals for each photograph, and groups those that are new (grouping.py)
+    trust.py         fits on the catalogue (confidence.py) how probable names and new animals are (odds.py)
     writing.py       writes tables (captures.py), the report, and the page to review (review.py, overview.py)
     exports.py       writes what the field's programs read, of these answers or of earlier ones
 
@@ -27,22 +29,17 @@ import pandas as pd
 from jaguar_kit import (
     ANSWERS,
     KitError,
-    Recipe,
     __version__,
     claim,
     echo,
-    known_backbone,
-    load_weights,
     only_one,
     pick_device,
-    recipe_from_dict,
     refuse_other_contents,
-    weights_path,
 )
 
-from ..experiments.crops import CONFIDENCE, MARGIN
 from .animals import Wanted
-from .answers import answer_table
+from .answers import answer_table, rank_animals
+from .asked import model_of, settings_to_keep, settled
 from .captures import carry_over, keep_photographs, read_kept_cameras, with_stations
 from .cards import write_cards
 from .decisions import SETTINGS, Decisions, earlier_settings
@@ -84,10 +81,10 @@ def identify(
     cameras: a CSV of where cameras stood and when. export: tables for the field's programs. boxes: where animals are,
     each of which is named for itself; photographs that show none are set aside. cards: how many to write.
 
-    Each image of the catalogue is asked for once with and once without its identity there, images of its encounter left
-    out; from that come the probability that a name is right and that an animal is new. class: sure from probability
-    `sure` on (0.95), new from `fresh` on (0.75), else look. Where each animal has one image photographs are ranked, and
-    nothing is claimed. Returns the answers, a row for each photograph.
+    An encounter is asked for once, by the mean over its photographs. So is each of the catalogue, with and without its
+    identity there; from that and from the photographs come the share of new animals (or share_new), and how probable a
+    name and a new animal are. class: sure from probability `sure` on (0.95), new from probability `fresh` on (0.75),
+    else look. Where each animal has one image, nothing is claimed. Returns the answers, a row for each photograph.
     """
     out, begun = Path(out), time.time()
     with only_one(out.resolve()):
@@ -103,9 +100,9 @@ def identify(
         if season.known.identity.nunique() < 2:
             only = season.known.identity.iloc[0]
             raise KitError(f"{chosen['catalogue']}: only {only!r} can be read (expected two identities or more)")
-        trust = trust_in(season, identities, ledger.decisions, chosen)
-        least = chosen["sure"], chosen["new"]
-        answers, pictures = answer_table(season, trust.odds, ledger.decisions, *least, trust.weak)
+        ranked = rank_animals(season, ledger.decisions)
+        trust = trust_in(season, ranked, identities, chosen)
+        answers, pictures = answer_table(season, ranked, trust.odds, ledger.decisions, *trust.levels, trust.weak)
         before, ledger = ledger.sure, ledger.with_season(season, answers)
         notes, headline = notes + ledger.notes_since(before), trust.headline(answers)
         claim(out, ANSWERS)
@@ -191,65 +188,7 @@ def refuse_answers(out: Path) -> None:
     refuse_other_contents(out, ANSWERS)
 
 
-FOLDERS = ("catalogue", "queries")
-USUAL = {"local": False, "sure": 0.95, "new": 0.75, "share_new": 0.5}
-USUAL |= {"box_confidence": CONFIDENCE, "box_margin": MARGIN}
-
-
-def settled(given: Mapping[str, Any], model: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given, what is not as it was in the week before, else as usual; weights and backbone go together."""
-    model = model or {key: before.get(key) for key in ("weights", "backbone")}
-    chosen = {**model, **{k: before.get(k, USUAL.get(k)) if value is None else value for k, value in given.items()}}
-    for name, value in (("--sure", "sure"), ("--new", "new"), ("--share-new", "share_new")):
-        if not isinstance(chosen[value], float) or not 0 < chosen[value] < 1:
-            raise KitError(f"{name}: {chosen[value]} (expected a share above 0 and below 1)")
-    for name, value, most in (("--box-confidence", "box_confidence", 1), ("--box-margin", "box_margin", 2)):
-        if not isinstance(chosen[value], float) or not 0 <= chosen[value] <= most:
-            raise KitError(f"{name}: {chosen[value]} (expected a number from 0 to {most})")
-    for folder in FOLDERS:
-        if chosen[folder] is None:
-            raise KitError(f"--{folder}: is missing (expected a folder of photographs)")
-    return chosen
-
-
-def model_of(weights: str | Path | None, backbone: str | None) -> tuple[Recipe, set[str]]:
-    """The recipe of a trained run with its identities, or one of a backbone's features as they are, which has none."""
-    if (weights is None) == (backbone is None):
-        raise KitError("--weights, --backbone: give one of them (a trained run, or the name or file of a backbone)")
-    if weights is not None:
-        check_is_run(Path(weights))
-        _, metadata = load_weights(weights)
-        recipe = recipe_from_dict(metadata["recipe"], str(weights))
-        return replace(recipe, checkpoint=str(weights_path(weights)), soup=()), set(metadata["identities"])
-    name, file = str(backbone), None
-    if Path(name).suffix == ".safetensors":
-        if not Path(name).is_file():
-            raise KitError(
-                f"--backbone: {name}: there is no such file (expected safetensors, or the name of a backbone)"
-            )
-        name, file = Path(name).stem, name
-    known_backbone(name)
-    model = {"backbone": name, "weights": file, "head": "none", "pretrained": True, "freeze": True}
-    return recipe_from_dict({"name": "identify", "model": model, "background": "original"}), set()
-
-
-def check_is_run(folder: Path) -> None:
-    """Refuses the folder of a whole experiment, and lists its runs."""
-    if folder.is_dir() and not (folder / "weights.safetensors").is_file():
-        runs = sorted(path.parent for path in folder.glob("*/*/weights.safetensors"))
-        if runs:
-            shown = ", ".join(map(str, runs[:6])) + (", ..." if len(runs) > 6 else "")
-            raise KitError(f"--weights: {folder}: is an experiment of {len(runs)} runs (expected one of them: {shown})")
-
-
 # what is told at the end
-
-
-def settings_to_keep(chosen: Mapping[str, Any], root: Path, earlier: Path | None, week: int) -> dict[str, Any]:
-    """What the next week goes on with: all settings, with folders that hold from anywhere; root: of the photographs."""
-    paths = {key: None if chosen[key] is None else str(Path(chosen[key]).resolve()) for key in ("weights", *FOLDERS)}
-    settings = {"jaguar_kit": __version__, **chosen, **paths, "root": str(root.resolve()), "week": week}
-    return {**settings, "previous": None if earlier is None else str(earlier.resolve())}
 
 
 def tell_end(headline: Sequence[str], written: Sequence[Path], seconds: float) -> None:
@@ -295,7 +234,7 @@ def identify_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--share-new",
         type=float,
-        help="share of photographs that show new animals, until decisions tell (0.5)",
+        help="share of photographs that show new animals, where you know it (told by the photographs themselves)",
     )
     parser.add_argument(
         "--boxes",

@@ -1,4 +1,4 @@
-"""How alike photographs are: by their embeddings, and by matching spots."""
+"""How alike photographs and encounters are: by their embeddings, and by matching spots."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from jaguar_kit import (
     kept_tensor,
     progress,
     rows_at_a_time,
-    rows_by_code,
     save_tensors,
     similarity_matrix,
 )
 from torch import Tensor
 
-from ..experiments.spots import LocalFeatures, mutual_matches
+from ..experiments.spots import ALL_PAIRS, LocalFeatures, mutual_matches
 
 MARGIN = 0.7  # of the cosine of two spots that match
-SHORTLIST = 30  # images of the catalogue whose spots are matched with those of a photograph
+SHORTLIST = 30  # images of the catalogue whose spots are matched with those of a photograph, at least
 AMONG = 10  # and of the other photographs
 
 
@@ -36,14 +35,77 @@ class Likeness:
     embeddings: Tensor  # of the catalogue (K, D), then of the photographs
     geometry: Geometry
     spots: Any = None  # log(1 + strength) of matching spots (N, N), sparse
-    weight: float = 0.0  # of the spots beside the likeness of embeddings
+    by_query: bool = False  # whether evidence is standardised for each photograph, over the catalogue's images
+
+    def parts(self, rows: np.ndarray, columns: np.ndarray) -> list[np.ndarray]:
+        """Each kind of evidence, float64 (len(rows), len(columns))."""
+        found = [similarity_matrix(self.embeddings[rows], self.embeddings[columns], self.geometry).double().numpy()]
+        if self.spots is not None:
+            found.append(self.spots[rows][:, columns].toarray().astype(np.float64))
+        return found
 
     def __call__(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """float32 (len(rows), len(columns))."""
-        similarity = similarity_matrix(self.embeddings[rows], self.embeddings[columns], self.geometry).numpy()
-        if self.spots is None:
-            return similarity
-        return similarity + self.weight * self.spots[rows][:, columns].toarray()
+        """That of embeddings, float64 (len(rows), len(columns))."""
+        return self.parts(rows, columns)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """The encounters of a catalogue's images, which stand one behind another."""
+
+    met: np.ndarray  # of images (K,), codes
+    order: np.ndarray  # of images, by encounter
+    starts: np.ndarray  # of encounters there (G,)
+    identity: np.ndarray  # of encounters (G,)
+
+    @staticmethod
+    def of(identity: np.ndarray, met: np.ndarray) -> Gallery:
+        codes = np.unique(np.asarray(met), return_inverse=True)[1]
+        order = np.argsort(codes, kind="stable")
+        starts = np.searchsorted(codes[order], np.arange(codes.max(initial=-1) + 1))
+        return Gallery(codes, order, starts, np.asarray(identity)[order[starts]])
+
+    def means(self, matrix: np.ndarray) -> np.ndarray:
+        """Of images (R, K) over encounters (R, G)."""
+        sizes = np.diff([*self.starts, len(self.order)])
+        return np.add.reduceat(matrix[:, self.order], self.starts, axis=1) / sizes
+
+
+def standardised(matrix: np.ndarray, allowed: np.ndarray | None = None) -> np.ndarray:
+    """Rows with mean 0 and standard deviation 1 over what is `allowed`, 0 where that is all alike."""
+    there = np.isfinite(matrix) if allowed is None else allowed & np.isfinite(matrix)
+    number, values = np.maximum(there.sum(1, keepdims=True), 1), np.where(there, matrix, 0.0)
+    apart = np.where(there, values - values.sum(1, keepdims=True) / number, 0.0)
+    spread = np.sqrt((apart**2).sum(1, keepdims=True) / number)
+    apart = matrix - values.sum(1, keepdims=True) / number
+    return np.where(spread > 1e-9, apart / np.maximum(spread, 1e-9), np.minimum(apart, 0.0))
+
+
+def means_of_rows(matrix: np.ndarray, encounters: np.ndarray) -> np.ndarray:
+    """Of rows (R, K) over encounters (U, K), which are rising codes from 0."""
+    starts = np.searchsorted(encounters, np.arange(encounters[-1] + 1))
+    return np.add.reduceat(matrix, starts, axis=0) / np.bincount(encounters)[:, None]
+
+
+def of_encounters(
+    likeness: Likeness, rows: np.ndarray, encounters: np.ndarray, gallery: Gallery, allowed: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """How alike images are to the catalogue's (R, K), and their encounters to the catalogue's (U, G), which is the mean
+    over all pairs of the images of two.
+
+    rows (R,): images, those of an encounter one behind another; encounters (R,): theirs, rising codes from 0; allowed:
+    bool (U, G), the other encounters are -inf.
+    """
+    images = None if allowed is None else allowed[:, gallery.met][encounters]
+    parts = likeness.parts(rows, np.arange(len(gallery.met)))
+    by_image = sum(standardised(part, images) for part in parts) if likeness.by_query else sum(parts)
+    by_encounter = gallery.means(means_of_rows(by_image, encounters))
+    if likeness.by_query:  # a mean of several photographs is no less extreme than one alone
+        by_encounter = standardised(by_encounter, allowed)
+    return by_image, by_encounter if allowed is None else np.where(allowed, by_encounter, -np.inf)
+
+
+# matching spots
 
 
 def nearest_pairs(likeness: Likeness, rows: np.ndarray, columns: np.ndarray, met: np.ndarray, most: int) -> np.ndarray:
@@ -58,47 +120,37 @@ def nearest_pairs(likeness: Likeness, rows: np.ndarray, columns: np.ndarray, met
 
 
 def with_spots(
-    likeness: Likeness, features: LocalFeatures, identity: np.ndarray, met: np.ndarray, device: torch.device
+    likeness: Likeness, features: LocalFeatures, known: int, met: np.ndarray, device: torch.device
 ) -> Likeness:
-    """The likeness with matching spots of the nearest images, weighed by logistic regression on the catalogue's pairs.
+    """The likeness with matching spots of all images, or of the nearest ones where there are many.
 
-    identity (K,) of the catalogue, whose images come first; met (N,): encounters, pairs of which say nothing.
+    known: how many images are the catalogue's, which come first; met (N,): encounters, pairs of which say nothing.
     """
+    pairs = pairs_to_match(likeness, np.arange(known), np.arange(known, len(met)), met)
+    spots = symmetric(pairs, np.log1p(kept_strengths(features, pairs, device).numpy()), len(met))
+    return replace(likeness, spots=spots, by_query=True)
+
+
+def symmetric(pairs: np.ndarray, values: np.ndarray, total: int) -> Any:
+    """The sparse matrix (N, N) of values (P,) of pairs (P, 2)."""
     from scipy.sparse import csr_matrix
 
-    total, known = len(met), np.arange(len(identity))
-    own = nearest_pairs(likeness, known, known, met, SHORTLIST)
-    pairs = pairs_to_match(likeness, own, known, np.arange(len(identity), total), met)
-    value = np.log1p(kept_strengths(features, pairs, device).numpy())
     both = np.concatenate([pairs, pairs[:, ::-1]])
-    spots = csr_matrix((np.tile(value, 2), (both[:, 0], both[:, 1])), shape=(total, total))
-    fitted = own[own[:, 0] != own[:, 1]]
-    alike = likeness_of_pairs(likeness, fitted)
-    shown = np.stack([alike, np.asarray(spots[fitted[:, 0], fitted[:, 1]]).ravel()], 1)
-    same = identity[fitted[:, 0]] == identity[fitted[:, 1]]
-    return replace(likeness, spots=spots, weight=weight_of_spots(shown, same))
+    return csr_matrix((np.tile(values, 2), (both[:, 0], both[:, 1])), shape=(total, total))
 
 
-def pairs_to_match(
-    likeness: Likeness, own: np.ndarray, known: np.ndarray, asked: np.ndarray, met: np.ndarray
-) -> np.ndarray:
-    """Pairs (P, 2) in order: `own` of the catalogue's images, the photographs' with these and with each other."""
-    parts = [own, nearest_pairs(likeness, asked, known, met, SHORTLIST)] if len(asked) else [own]
+def pairs_to_match(likeness: Likeness, known: np.ndarray, asked: np.ndarray, met: np.ndarray) -> np.ndarray:
+    """Pairs (P, 2) in order: of the catalogue's images, and the photographs' with these and with each other; all where
+    that takes minutes, else of the nearest."""
+    total = len(known) + len(asked)
+    if total * (total - 1) // 2 <= ALL_PAIRS:
+        one, other = np.triu_indices(total, 1)
+        return np.stack([one, other], 1)[met[one] != met[other]]
+    most = max(SHORTLIST, ALL_PAIRS // total)
+    parts = [nearest_pairs(likeness, known, known, met, most)]
+    parts += [nearest_pairs(likeness, asked, known, met, most)] if len(asked) else []
     parts += [nearest_pairs(likeness, asked, asked, met, AMONG)] if len(asked) > 1 else []
     return np.unique(np.sort(np.concatenate(parts), axis=1), axis=0)
-
-
-def weight_of_spots(shown: np.ndarray, same: np.ndarray) -> float:
-    """What a pair's spots weigh beside its likeness: shown (P, 2) has both, same (P,) whether one animal is on both."""
-    from sklearn.linear_model import LogisticRegression
-
-    spread = shown.std(0) + 1e-9
-    weight = spread[0] / spread[1]
-    if same.any() and not same.all():
-        own_weights = LogisticRegression().fit(shown / spread, same).coef_[0]
-        if own_weights[0] > 0:
-            weight = max(float(own_weights[1] / own_weights[0]), 0.0) * weight
-    return float(weight)
 
 
 def kept_strengths(features: LocalFeatures, pairs: np.ndarray, device: torch.device) -> Tensor:
@@ -122,11 +174,3 @@ def strengths_of(features: LocalFeatures, pairs: np.ndarray, device: torch.devic
             others = features.descriptors[torch.from_numpy(pairs[rows, 1])].to(device).float()
             strength[rows] = mutual_matches(torch.einsum("kd,bld->bkl", own, others), MARGIN)[0].sum(1).cpu()
     return strength
-
-
-def likeness_of_pairs(likeness: Likeness, pairs: np.ndarray) -> np.ndarray:
-    """Likeness (P,) of pairs (P, 2)."""
-    told = np.empty(len(pairs))
-    for row, own in rows_by_code(np.arange(len(pairs)), pairs[:, 0]).items():
-        told[own] = likeness(np.array([row]), pairs[own, 1])[0]
-    return told

@@ -20,9 +20,10 @@ from jaguar_kit import (
 )
 
 from ..experiments.crops import MARGIN
-from ..experiments.spots import LocalFeatures
+from ..experiments.spots import LocalFeatures, without_fixed
 from .albums import Album, Shelf, embed_album, spots_of
 from .encounters import Alike, encounters_of, encounters_of_queries
+from .evidence import chosen
 from .likeness import Likeness, with_spots
 from .photographs import Photographs
 
@@ -41,24 +42,17 @@ class Season:
     encounters: np.ndarray  # and of the photographs
     features: LocalFeatures | None = None
     aside: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["why", "sure"]))  # that show no animal
+    evidence: str = "features"  # by which they are compared, in words
 
     @property
     def known(self) -> pd.DataFrame:
         return self.shelf.table
 
-    def among_known(self, rows: np.ndarray) -> np.ndarray:
-        total = len(self.known)
-        return self.likeness(rows + total, np.arange(total))
-
-    def among_new(self, rows: np.ndarray) -> np.ndarray:
-        total = len(self.known)
-        return self.likeness(rows + total, rows + total)
-
 
 def read_season(
     recipe: Recipe, photographs: Photographs, local: bool, device: torch.device, margin: float = MARGIN
 ) -> Season:
-    """Embeds all photographs, finds encounters, and matches spots where asked to."""
+    """Embeds all photographs, finds encounters, and chooses the evidence; matches spots where asked to."""
     check_model(recipe)
     embedder = embedder_for(recipe)[0].to(device, memory_format=memory_format(device)).eval()
     *albums, new = embed_all(recipe, embedder, photographs, device, margin)
@@ -70,11 +64,14 @@ def read_season(
     likeness = Likeness(torch.cat([shelf.embeddings, new.embeddings]), embedder.geometry)
     encounters = encounters_of_queries(new.table, hashes[-1], alike_as_known(likeness, identity, known_met))
     if not local:
-        return Season(shelf, new, likeness, known_met, encounters, None, photographs.aside)
-    features = spots_of([*albums, new], device)
+        likeness, words = chosen(likeness, identity, known_met)
+        return Season(shelf, new, likeness, known_met, encounters, None, photographs.aside, words)
     met = np.r_[known_met, known_met.max(initial=0) + 1 + encounters]
-    likeness = with_spots(likeness, features, identity, met, device)
-    return Season(shelf, new, likeness, known_met, encounters, features, photographs.aside)
+    features = without_fixed(spots_of([*albums, new], device), met)
+    likeness, words = chosen(
+        likeness, identity, known_met, lambda one: with_spots(one, features, len(identity), met, device)
+    )
+    return Season(shelf, new, likeness, known_met, encounters, features, photographs.aside, words)
 
 
 def embed_all(

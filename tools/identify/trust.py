@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .confidence import FRESH, LOOK, SURE, Odds, catalogue_guesses, expected_right, too_weak
-from .decisions import Decisions
+from .answers import Ranked
+from .confidence import FRESH, LOOK, SURE, catalogue_guesses, too_weak
+from .odds import Odds, drawn_weeks, interval_of
 from .season import Season
 
-LEAST_DECIDED = 20  # decisions by which the share of new animals is told
+UNTOLD = 0.9  # a share of new animals whose interval is wider than this is not told
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,14 +23,15 @@ class Trust:
 
     guesses: pd.DataFrame | None
     fitted_on: str
-    share_words: str
-    share_new: float
     weak: bool
     single: bool
     sure: float
     fresh: float
     odds: Odds | None
-    ruled_out: Sequence[float] = ()
+    right: np.ndarray  # bool (3, draws, N): which first names are right, as `drawn_weeks` tells
+    shares: np.ndarray  # (draws,): of photographs that show new animals
+    asked: float | None = None  # the share, where it was given
+    evidence: str = "features"  # in words
 
     def headline(self, answers: pd.DataFrame) -> list[str]:
         """How many are sure, to look at, and new, and how many names are to be expected right."""
@@ -43,20 +45,37 @@ class Trust:
         if self.odds is None:
             return [*told, "candidates are ranked, and nothing tells how sure they are"]
         if self.weak:
-            return [
-                *told,
-                f"too weak: on {self.guesses.known.sum()} images of the catalogue this model can't be told from chance",
-            ]
-        certain = answers[answers["class"] == SURE]
-        for kind, rows in (("first names", answers), ("sure ones", certain)):
-            if len(rows):
-                scores = rows.score.to_numpy()
-                low, high = expected_right(
-                    self.guesses, self.share_new, scores, rows.encounter.to_numpy(), self.ruled_out
-                )
-                right = self.odds.of_right(scores).sum()
-                told.append(f"about {right:.0f} of these {len(rows)} {kind} should be right [{low:.0f} to {high:.0f}]")
-        return told
+            tried = f"on {self.guesses.known.sum()} encounters of the catalogue"
+            return [*told, f"too weak: {tried} this model can't be told from chance"]
+        certain = (answers["class"] == SURE).to_numpy()
+        for kind, rows in (("first names", np.ones(len(answers), bool)), ("sure ones", certain)):
+            if rows.any():
+                right, low, high = interval_of(self.right[:, :, rows])
+                about = f"about {right:.0f} of these {rows.sum()} {kind} should be right"
+                told.append(f"{about} [{low:.0f} to {high:.0f}]")
+        return [*told, *self.share_told]
+
+    @property
+    def share_told(self) -> list[str]:
+        """A sentence where the photographs don't tell how many of them show new animals."""
+        low, high = np.quantile(self.shares, [0.025, 0.975])
+        if self.asked is not None or high - low <= UNTOLD:
+            return []
+        return [f"how many show new animals can't be told, so that none is called new: from {low:.0%} to {high:.0%}"]
+
+    @property
+    def levels(self) -> tuple[float, float]:
+        """From which probability on a name is sure, and an animal new: none is where the share of them is not told."""
+        return self.sure, np.inf if self.odds is not None and self.share_told else self.fresh
+
+    @property
+    def share_words(self) -> str:
+        """Which share of photographs is taken to show new animals, and how it is known."""
+        if self.asked is not None:
+            return f"if {self.asked:.0%} of photographs showed new animals (--share-new)"
+        low, high = np.quantile(self.shares, [0.025, 0.975])
+        span = f"[{low:.0%} to {high:.0%}]"
+        return f"{self.odds.share:.0%} of photographs taken to show new animals, by their likenesses {span}"
 
     def cautions(self) -> list[str]:
         """What a reader must know, in sentences."""
@@ -64,14 +83,15 @@ class Trust:
             return ["Each animal of the catalogue has one image, so that nothing tells how sure a match is."]
         if self.odds is None:
             return [
-                "No image of the catalogue is recognised among the others, so that nothing tells how sure a match is."
+                "No encounter of the catalogue is recognised by the others, so that nothing tells how sure a match is."
             ]
         known = self.guesses[self.guesses.known]
         right = (known.identity == known.truth).mean()
         said = [
+            f"Compared by {self.evidence}, means over the photographs of an encounter.",
             f"Probabilities are fitted on {self.fitted_on}; {self.share_words}. sure: right with probability "
             f"{self.sure:.0%} at least; new: a new animal with {self.fresh:.0%} at least.",
-            f"{len(known)} of its images, each asked for among images of other encounters: the right animal is first "
+            f"{len(known)} of its encounters, each asked for among the others: the right animal is first "
             f"for {right:.0%}. Who is known from one flank only may be called new when seen from the other.",
         ]
         if self.weak:
@@ -83,36 +103,21 @@ class Trust:
         return said
 
 
-def trust_in(season: Season, identities: set[str], decisions: Decisions, chosen: Mapping[str, Any]) -> Trust:
-    """Fits confidence on the catalogue, where any animal has two images of it; identities: whom the weights know."""
-    table, (share, words) = season.known, share_of_new(decisions, chosen["share_new"])
-    guesses, fitted_on, odds, ruled_out = None, "", None, rejected_guesses(season, decisions)
+def trust_in(season: Season, ranked: Ranked, identities: set[str], chosen: Mapping[str, Any]) -> Trust:
+    """Fits confidence on the catalogue, where any animal has two images of it, and to the week's photographs.
+
+    identities: whom the weights know.
+    """
+    table, asked, scores, ruled_out = season.known, chosen["share_new"], ranked.score[:, 0], ranked.ruled_out
+    right, shares = np.zeros((3, 1, len(scores)), bool), np.zeros(1)
+    guesses, fitted_on, odds = None, "", None
     if not (single := not table.identity.duplicated().any()):
         guesses, fitted_on = catalogue_guesses(chosen["weights"], table, season.known_met, season.likeness, identities)
-        odds = Odds.of(guesses, share, ruled_out)
-    weak = guesses is not None and too_weak(guesses, table.identity.nunique())
-    return Trust(guesses, fitted_on, words, share, weak, single, chosen["sure"], chosen["new"], odds, ruled_out)
-
-
-def share_of_new(decisions: Decisions, asked: float) -> tuple[float, str]:
-    """Which share of photographs shows new animals, and in words how it is known: as was asked, until decisions tell.
-
-    Then it is the share of new ones among the animals that were named: their photographs are no measure, for a new
-    animal is new once, however often it came by.
-    """
-    named = decisions.named
-    if len(named) < LEAST_DECIDED:
-        return asked, f"if {asked:.0%} of photographs showed new animals (--share-new)"
-    new, animals = named[named.decision == "new"].identity.nunique(), named.identity.nunique()
-    share = (new + 1) / (animals + 2)
-    return share, f"{share:.0%} of photographs taken to show new animals, as {new} of {animals} that were named are new"
-
-
-def rejected_guesses(season: Season, decisions: Decisions) -> list[float]:
-    """For each photograph whose animals somebody ruled out, its likeness to the most similar of them."""
-    identity, found = season.known.identity.to_numpy(str), []
-    for row, mark in enumerate(season.new.table.mark):
-        if names := decisions.rejected.get(mark):
-            own = season.among_known(np.array([row]))[0][np.isin(identity, list(names))]
-            found += [float(own.max())] if len(own) else []
-    return found
+        odds = Odds.of(guesses, ruled_out)
+    if odds is not None:
+        odds = odds.of_week(scores, season.encounters) if asked is None else odds.at(asked)
+        right, shares = drawn_weeks(guesses, scores, season.encounters, asked, ruled_out)
+    weak = guesses is not None and too_weak(guesses)
+    return Trust(
+        guesses, fitted_on, weak, single, chosen["sure"], chosen["new"], odds, right, shares, asked, season.evidence
+    )
