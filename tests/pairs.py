@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jaguar_kit
@@ -30,9 +31,10 @@ import tiny
 import torch
 import yaml
 from jaguar_kit import KitError, Recipe, RunSpec, expand, merge_recipe, recipe_from_dict, recipe_to_dict
+from joblib.externals import loky
 from safetensors.torch import load_file
 
-report_room, runs_room = jaguar_kit.room("experiments.report"), jaguar_kit.room("experiments.runs")
+report_room, engines_room = jaguar_kit.room("experiments.report"), jaguar_kit.room("experiments.engines")
 
 # settings, by section
 
@@ -507,9 +509,9 @@ def validates_in_one_size(recipe: Recipe, runs: Runs) -> bool:
 def two_runs_at_a_time_give_what_one_at_a_time_gives(trial: Trial) -> str:
     several = {} if len(trial.runs) > 1 else {"seeds": [5, 6]}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(multiprocessing, "get_context", lambda _: PROCESSES)  # which imports the kit once for all
-        patch.setattr(runs_room, "end_with_parent", int)  # their parent is the one that has imported it
-        patch.setattr(runs_room, "core_count", lambda: 1)  # so that sums are added up by one thread in both
+        kept = SimpleNamespace(shutdown=lambda **_: None)  # processes stay, and import the kit once for all
+        patch.setattr(loky, "get_reusable_executor", lambda: kept)
+        patch.setattr(engines_room, "core_count", lambda: 1)  # so that sums are added up by one thread in both
         at_a_time = trial.run(several, jobs=2)
     return (trial.run(several) if several else trial.plain) - at_a_time
 

@@ -448,7 +448,7 @@ def test_a_run_uses_all_evidence_and_shows_each_step(mini, tmp_path):
     strongest, median, other = told["matches"]
     assert strongest["strength"] >= median["strength"]
     assert len(set(strongest["identities"])) == len(set(median["identities"])) == 1 < len(set(other["identities"]))
-    assert f"{' and '.join(other['identities'])} ({other['strength']:.2f})" in report
+    assert f"{' and '.join(other['identities'])} ({other['strength']:.2f}" in report
     (drawn,) = (result.folder / "figures").glob("run0-matches.*")
     assert image_type(drawn.read_bytes()) == "jpeg"
 

@@ -18,7 +18,7 @@ import jaguar_kit
 import pytest
 import torch
 from jaguar_kit import KitError
-from jaguar_kit_tools.experiments import session
+from jaguar_kit_tools.experiments import leaderboard, session
 from jaguar_kit_tools.on_kaggle import client as kaggle_client
 from jaguar_kit_tools.on_kaggle import kernels as kernels_tool
 from jaguar_kit_tools.on_kaggle import mounts, rehearsal, scores
@@ -676,7 +676,7 @@ def test_a_score_is_awaited_and_kept_beside_the_validation(scored, server):
     assert (ended.code, ended.error) == (0, "")
     assert "jaguar-re-id: 4 submissions left today, 1 made" in ended.said
     assert "public score 0.90123, validation mAP 0.8712, across encounters 0.5000" in ended.said
-    [row] = scores.read_scores(scores.SCORES).to_dict("records")
+    [row] = scores.read_scores(leaderboard.SCORES).to_dict("records")
     told = {"competition": COMPETITION, "kernel": FINAL, "message": "two words", "status": "complete", "private": ""}
     told |= {"map": "0.871235", "map_across": "0.500000", "public": "0.90123", "run": "default/seed42", "ref": "1"}
     assert {name: row[name] for name in told} == told
@@ -687,18 +687,18 @@ def test_the_same_file_is_not_submitted_twice(scored, server):
     assert scored().code == 0
     assert_one_line(scored(), "was submitted to jaguar-re-id on", "'two words' (public score 0.90123)", code=2)
     assert len(server.submissions) == 1
-    table = scores.read_scores(scores.SCORES)
-    scores.keep_score(scores.SCORES, {**table.iloc[0], "sha256": "0" * 64})
-    table = scores.read_scores(scores.SCORES)
+    table = scores.read_scores(leaderboard.SCORES)
+    scores.keep_score(leaderboard.SCORES, {**table.iloc[0], "sha256": "0" * 64})
+    table = scores.read_scores(leaderboard.SCORES)
     assert list(table.sha256) == [table.sha256[0], "0" * 64]
-    table.assign(competition="another").to_csv(scores.SCORES, index=False)
+    table.assign(competition="another").to_csv(leaderboard.SCORES, index=False)
     assert scored().code == 0
 
 
 def test_a_scoring_error_is_told_in_the_competitions_own_words(scored, server):
     server.scores = [{"status": "ERROR", "errorDescription": "Submission contains\nnull values"}]
     assert_one_line(scored(), "the submission was not scored: Submission contains null values")
-    [row] = scores.read_scores(scores.SCORES).to_dict("records")
+    [row] = scores.read_scores(leaderboard.SCORES).to_dict("records")
     assert row["status"] == "error: Submission contains null values"
 
 
@@ -707,7 +707,7 @@ def test_a_submission_without_a_score_yet_is_kept_and_listed_later(scored, serve
     server.fail("GetSubmission", 404, times=2)  # it does not show at once
     server.fail("GetSubmission", 403, after=3)
     assert_one_line(scored(), "403", "it is submitted: --list reads its score later")
-    assert list(scores.read_scores(scores.SCORES).status) == ["pending"]
+    assert list(scores.read_scores(leaderboard.SCORES).status) == ["pending"]
     server.failures.clear()
     server.scores = [{"status": "COMPLETE", "publicScore": "0.8", "privateScore": "0.75"}]
     server.sessions["a-user/jaguar-kit-mine"] = Session(["ERROR"], failure="out of\nmemory")
@@ -718,7 +718,7 @@ def test_a_submission_without_a_score_yet_is_kept_and_listed_later(scored, serve
     assert "  a-user/jaguar-kit-mine: error: out of memory, last run" in ended.said
     assert "something-else" not in ended.said
     assert "'two words': jaguar-re-id: public score 0.8, private 0.75, validation mAP 0.8712" in ended.said
-    assert list(scores.read_scores(scores.SCORES).private) == ["0.75"]
+    assert list(scores.read_scores(leaderboard.SCORES).private) == ["0.75"]
 
 
 def test_one_kernel_is_listed_alone_and_one_that_was_never_pushed(kernel, server, run):
@@ -738,7 +738,7 @@ def test_an_interrupt_after_the_submission_says_how_to_read_the_score(scored, se
     ended = scored()
     assert ended.code == 130
     assert "it is submitted: --list reads its score later" in ended.said
-    assert list(scores.read_scores(scores.SCORES).status) == ["pending"]
+    assert list(scores.read_scores(leaderboard.SCORES).status) == ["pending"]
 
 
 def test_an_older_client_is_asked_by_its_list(scored, server, client, monkeypatch):
@@ -747,7 +747,7 @@ def test_an_older_client_is_asked_by_its_list(scored, server, client, monkeypatc
     ended = scored()
     assert (ended.code, ended.error) == (0, "")
     assert "left today" not in ended.said
-    assert list(scores.read_scores(scores.SCORES).public) == ["0.90123"]
+    assert list(scores.read_scores(leaderboard.SCORES).public) == ["0.90123"]
     assert not server.calls("GetSubmission")
 
 
@@ -757,9 +757,9 @@ def test_nothing_is_said_of_limits_that_kaggle_does_not_tell(scored, server):
 
 
 def test_a_table_of_scores_that_is_another_is_refused_before_the_submission(scored, server):
-    scores.SCORES.parent.mkdir()
+    leaderboard.SCORES.parent.mkdir()
     for text in ("a,b\n1,2\n", ""):
-        scores.SCORES.write_text(text)
+        leaderboard.SCORES.write_text(text)
         assert_one_line(scored(), "results/scores.csv: ", code=2)
     assert not server.submissions
 

@@ -710,7 +710,7 @@ def test_two_mounts_of_one_competition_are_not_chosen_between(on_kaggle):
 def test_time_counts_from_the_session_s_beginning(on_kaggle, mini, monkeypatch):
     deadlines = []
 
-    def run_cells(grid, jobs):
+    def run_cells(grid, *_):
         deadlines.append(grid.deadline - jaguar_kit.time.monotonic())
         raise KeyboardInterrupt
 

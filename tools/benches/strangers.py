@@ -24,11 +24,11 @@ import torch
 from ..experiments.spots import without_fixed
 from ..identify.albums import Album, Shelf, embed_album, spots_of
 from ..identify.answers import answer_table, rank_animals
+from ..identify.asked import USUAL, model_of
 from ..identify.confidence import FRESH, SURE
 from ..identify.decisions import Decisions
 from ..identify.encounters import encounters_of
 from ..identify.evidence import chosen
-from ..identify.identify import USUAL, model_of
 from ..identify.likeness import Likeness, kept_strengths, symmetric
 from ..identify.odds import interval_of
 from ..identify.season import Season
