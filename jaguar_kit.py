@@ -200,14 +200,16 @@ ROOM_OF_PART = {  # single parts, likewise
 ROOM_OF = {  # promised names that live in a room
     name: f"experiments.{room}"
     for room, names in {
-        "analysis": "quality_signals representativeness uniqueness PairSimilarity duplicate_pairs connected_groups "
+        "analysis": "representativeness uniqueness PairSimilarity duplicate_pairs connected_groups "
         "keep_sharpest pair_decisions curate",
+        "cards": "evidence_card",
         "figures": "contact_sheet tiles match_figure augmentation_sheet",
         "findings": "summarise compare_variants bootstrap_interval",
         "mini_dataset": "make_mini_dataset",
         "open_set": "open_set_score nearest_identities answers_of threshold_curve fit_thresholds cross_fitted_score "
         "write_answers validate_answers",
         "page": "Page",
+        "quality": "quality_signals",
         "report": "write_report",
         "session": "run_kernel begin_kernel leave_results",
         "smoke": "smoke small_backbone save_backbone",
@@ -860,6 +862,7 @@ class Recipe:
     name: str  # names the result folder too
     question: str = ""
     hypothesis: str = ""
+    expects: dict[str, Literal["higher", "lower", "same"]] = field(default_factory=dict)  # by variant, "*": all others
     intervention: str = ""  # what varies and what stays fixed
     protocol: str = ""  # how it is measured
     interpretation: str = ""  # what was learned, in a person's words
@@ -897,7 +900,7 @@ class Recipe:
 EXPERIMENT_WIDE = ("name", "variants", "grid", "seeds", "part", "overrides", "ensemble", "reading", "readings")
 SAID_BEFORE = ("question", "hypothesis", "intervention", "protocol")  # of an experiment, before its results
 # These change no result.
-WORDS = (*SAID_BEFORE, "interpretation", "published", "leaderboard", "conclusion", "reading", "readings")
+WORDS = (*SAID_BEFORE, "expects", "interpretation", "published", "leaderboard", "conclusion", "reading", "readings")
 
 
 MOST_RUNS, MOST_BYTES_OF_TEXT = 10_000, 1 << 20  # of an experiment, and of its recipe
@@ -8683,7 +8686,7 @@ def settings_that_count(recipe: Recipe | Mapping) -> dict[str, Any]:
         else:
             flat[dotted] = value
 
-    walk({k: v for k, v in raw.items() if k not in (*WORDS, "name", "ensemble", "part")}, "")
+    walk({k: v for k, v in raw.items() if k not in (*WORDS, "name", "ensemble", "part", "analysis")}, "")
     drawn = getattr(REGISTRY.get(("background", flat.get("background.name"))), "drawn", False)
     drawn = drawn or flat.get("augment") or flat.get("train.mix.name", "none") != "none"
     alike = flat.get("model.freeze") and not drawn  # parts of a batch draw for themselves, and batch norm sees them
@@ -9612,7 +9615,10 @@ ROOM_OF_COMMAND = {  # and what it does
     "list": ("experiments.reference", "[KIND ...]: everything that a recipe can name"),
     "sheet": ("experiments.reference", "RECIPE [--data DIR] [--out sheet.png]: what background and augmentation do"),
     "identify": ("identify.identify", "--backbone NAME --catalogue DIR --queries DIR --out DIR: who is on these"),
-    "report": ("experiments.comparison", "FOLDER [FOLDER ...] [--out DIR]: a report again, or a comparison"),
+    "report": (
+        "experiments.comparison",
+        "FOLDER [FOLDER ...] [--look NAME ...]: a report again, or a comparison",
+    ),
     "fetch": ("on_kaggle.weights", "NAME ... [--out weights]: backbones as safetensors"),
     "package": ("on_kaggle.package", "--user NAME [--weights FILE ...] [--create | --update]: the Kaggle Dataset"),
     "kernels": ("on_kaggle.kernels", "[--user NAME] [--competition SLUG] | --check: a Kaggle kernel for every recipe"),

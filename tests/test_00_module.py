@@ -15,6 +15,7 @@ from pathlib import Path
 import jaguar_kit
 import pandas as pd
 import pytest
+from cases import every
 
 SOURCE = Path(jaguar_kit.__file__).read_text(encoding="utf-8")
 TREE = ast.parse(SOURCE)
@@ -195,7 +196,7 @@ TOOLS = Path(jaguar_kit.__file__).parent / "tools"
 ROOMS = sorted(path.relative_to(TOOLS).with_suffix("").as_posix() for path in TOOLS.glob("*/*.py"))
 
 
-@pytest.mark.parametrize("name", ROOMS)
+@every("name", ROOMS)
 def test_every_room_opens_and_says_what_it_holds(name):
     assert jaguar_kit.room(name.replace("/", ".")).__doc__
 
@@ -209,6 +210,7 @@ def test_promised_names_are_in_their_rooms_and_others_are_not_made_up():
         _ = jaguar_kit.nothing
 
 
+@pytest.mark.ci
 def test_an_installed_kit_works_from_another_folder_and_takes_no_name_that_others_may_have(tmp_path):
     source, site, here = tmp_path / "source", tmp_path / "site", tmp_path / "here"
     root = Path(jaguar_kit.__file__).parent
@@ -290,6 +292,7 @@ assert "| minp (used) |" in page
 """
 
 
+@pytest.mark.ci
 def test_a_new_measure_is_one_entry(mini, tmp_path):
     entry = (
         '        Measure("minp", "mean inverse negative penalty", "", "higher", "nothing validates", logged=True,\n'

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from cases import every
 from jaguar_kit import KitError, expand, load_recipe, recipe_to_dict, run_recipe
 from jaguar_kit_tools.experiments import report as report_room
 from jaguar_kit_tools.experiments.search import search_baseline
@@ -35,7 +36,7 @@ def test_every_contradiction_has_its_entry_or_its_test():
         assert entry.taken != "neither" or entry.why, row
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@every("path", RECIPES)
 def test_a_recipe_runs_in_either_reading_and_has_what_it_says_it_takes(path):
     recipe = load_recipe(path)
     own = recipe_to_dict(recipe)

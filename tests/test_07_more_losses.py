@@ -351,7 +351,7 @@ def refusal(call, *arguments, **settings) -> str:
 # Values and gradients.
 
 
-@pytest.mark.parametrize("name", SLOW)
+@every("name", SLOW)
 def test_loss_and_gradient_follow_the_formula(name):
     loss, places = build(name), [(kind, 0.0) for kind in LABELS] + [("one alone, one missing", p) for p in (0.7, -0.7)]
     for kind, pull in places:
@@ -391,7 +391,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@every("name", SETTINGS)
 def test_every_setting_has_its_place_in_the_formula(name):
     labels = LABELS["one alone, one missing"]
     for settings, pull in itertools.product(SETTINGS[name], (0.0, 0.7)):

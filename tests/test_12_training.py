@@ -1392,6 +1392,7 @@ def kill_while_training(line, out: Path, seconds: float, mode: str, mini: Path, 
     raise AssertionError("the run always ended before it was killed")
 
 
+@pytest.mark.ci
 def test_a_killed_run_ends_as_if_nothing_had_been(uninterrupted, mini, tmp_path):
     whole, out = uninterrupted("whole"), tmp_path / "out"
     line = [whole.recipe, "--data", mini, "--out", out]
@@ -1656,6 +1657,7 @@ PAIRS = {  # pairs of which each process, and each part, sees some alone; no bat
 }
 
 
+@pytest.mark.ci
 def test_two_processes_with_batches_in_parts_have_the_loss_of_one_with_whole_batches(mini, tmp_path):
     line = ["--data", mini, "--device", "cpu", "--out"]
     assert called(written(tmp_path / "whole", **PAIRS), *line, tmp_path / "one") == 0

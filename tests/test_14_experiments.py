@@ -267,6 +267,7 @@ for out, cache, size in (("results/runs", "plenty", 32), ("out", "cache", 256)):
 """
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(not CAN_MOUNT, reason="needs user and mount namespaces (unshare -rm)")
 def test_a_full_disk_is_told_in_one_line(tiny, mini, tmp_path):
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -434,6 +435,7 @@ def small(mini, tmp_path_factory):
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_has_a_smoke_run(path, small, tmp_path, monkeypatch):
     """Every variant of it is trained, on fewer images than the command's, and for one epoch."""

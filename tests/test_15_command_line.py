@@ -257,6 +257,7 @@ for path, argument in zip(sys.argv[1::2], sys.argv[2::2]):
 """
 
 
+@pytest.mark.ci
 def test_programs_end_with_the_code_of_their_command_though_the_reader_has_enough(tmp_path):
     lines = [word for path, argument, _ in PROGRAMS for word in (str(ROOT / path), argument)]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

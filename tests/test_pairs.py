@@ -50,6 +50,7 @@ def test_what_must_hold_does_for_pairs_of_settings(first, world, refused, tmp_pa
     assert len(refused) <= MOST_REFUSED * PAIRS, json.dumps(refused, indent=2)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("one", sample(), ids=lambda one: one.words)
 def test_what_must_hold_does_for_a_few_pairs_of_settings(one, world, refused, tmp_path):
     try_out([one], world, refused, tmp_path)

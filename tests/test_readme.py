@@ -20,6 +20,7 @@ import jaguar_kit
 import pandas as pd
 import pytest
 import yaml
+from cases import every
 from jaguar_kit_tools.experiments import smoke as smoke_room
 from jaguar_kit_tools.on_kaggle import package as package_tool
 from jaguar_kit_tools.on_kaggle import run as kaggle_run
@@ -314,7 +315,7 @@ INLINE = sorted({
 })  # fmt: skip
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *INLINE])
+@every("command", [*COMMANDS, *INLINE])
 def test_every_command_is_one_that_its_parser_takes(command):
     found = words_of(command)
     if found:
@@ -413,6 +414,7 @@ def test_every_recipe_of_the_pages_is_one(block, place):
         assert len(jaguar_kit.expand(recipe)) == 16  # as the page says
 
 
+@pytest.mark.ci
 def test_the_notebook_runs_beside_the_module_alone(photographs, tmp_path):
     [block] = blocks("python", "README.md")
     shutil.copy(jaguar_kit.__file__, tmp_path)
@@ -463,6 +465,7 @@ def test_a_trained_run_is_evaluated_again(trained, place):
     assert pd.read_csv(place / "runs" / "again" / "results.csv")["map_postprocessed"].notna().all()
 
 
+@pytest.mark.ci
 def test_reports_are_made_again_and_compared(trained, place):
     for name in ("lbe08", "lbe09", "first/lbe09", "second/lbe09", "eda02"):
         shutil.copytree(trained, place / "runs" / name)
@@ -503,6 +506,7 @@ def test_lists_sheets_and_kernels_are_made(place, capsys):
     shutil.rmtree(place / "kernels" / "mine")
 
 
+@pytest.mark.ci
 def test_a_season_is_answered_and_goes_on(place):
     """identify, with a small backbone in place of miewid."""
     first = command_like(f"{PYTHON} -m jaguar_kit identify --backbone miewid", "README.md")
@@ -521,6 +525,7 @@ def kaggle(tmp_path, tmp_path_factory):
         yield server
 
 
+@pytest.mark.ci
 def test_a_first_score_and_the_final_one_reach_kaggle(place, kaggle, tmp_path, monkeypatch):
     """The README's commands for Kaggle, in their order, against a server that plays it."""
     monkeypatch.setattr(kaggle_run, "rehearse", lambda *_: [])  # rehearsals have tests of their own

@@ -19,6 +19,7 @@ from jaguar_kit_tools.experiments.answer import (
     control_first,
     control_of,
     effects,
+    expected_words,
     scores_words,
     shown_runs,
     things_changed,
@@ -124,6 +125,19 @@ def test_where_nothing_is_told_the_answer_says_how_much_stays_possible():
     told, said = said_of(first=THREE, second={1: 0.60, 2: 0.50, 3: 0.48})
     most = max(abs(told.low[0]), abs(told.high[0]))
     assert f"may still differ by up to {most:.4f}: a hypothesis of no difference is not refuted there" in said
+
+
+def test_what_was_expected_is_held_or_refuted_or_not_to_be_told():
+    higher, lower, alike = moved(0.1), moved(-0.1), {1: 0.60, 2: 0.50, 3: 0.48}
+    told, _ = said_of(first=THREE, up=higher, down=lower, near=alike)
+    for expects, expected in (
+        ({"*": "higher"}, "Expected to be higher than first: held for up; refuted for down; not to be told for near."),
+        ({"*": "lower"}, "Expected to be lower than first: held for down; refuted for up; not to be told for near."),
+        ({"*": "same"}, "Expected to be the same as first: refuted for up, down; not refuted for near."),
+        ({"up": "higher", "near": "same"}, "Expected to be higher than first: held for up. Expected to be the same as"),
+    ):
+        assert " ".join(expected_words(told, "first", expects)).startswith(expected), expects
+    assert expected_words(told, "first", {}) == []
 
 
 def test_measures_that_disagree_are_not_one_answer():

@@ -173,6 +173,7 @@ def test_animals_are_where_masks_say_or_in_the_central_box():
     assert torch.equal(animals_in(Stand("coat", whole, labels).network, np.arange(2)), plain)
 
 
+@pytest.mark.ci
 def test_a_report_looks_where_in_the_image_when_it_is_asked_to(trained):  # noqa: F811
     report_command([str(trained.folder), "--look", "attribution", "--device", "cpu"])
     page = (trained.folder / "report.md").read_text()

@@ -121,6 +121,7 @@ def test_shown_pairs_are_confusions_with_what_was_to_be_found_and_pairs_of_two_e
             assert run.encounters[one] != run.encounters[other]
 
 
+@pytest.mark.ci
 def test_a_report_shows_cards_when_it_is_asked_to(trained):  # noqa: F811
     report_command([str(trained.folder), "--look", "cards", "--device", "cpu"])
     page = (trained.folder / "report.md").read_text()

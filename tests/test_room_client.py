@@ -842,6 +842,7 @@ def package_weights(run: Callable[..., Ended], weights: Path, tmp_path: Path) ->
     return partial(run, package_tool.package_command, *start)
 
 
+@pytest.mark.ci
 def test_the_kit_is_uploaded_as_a_new_dataset_and_then_as_a_new_version(run, weights, server, tmp_path):
     dist = tmp_path / "dist"
     start = ("--user", "a-user", "--out", dist, "--weights", weights)
@@ -873,6 +874,7 @@ def test_the_kit_is_uploaded_as_a_new_dataset_and_then_as_a_new_version(run, wei
     assert list((tmp_path / "scratch").rglob("*.json")) == []
 
 
+@pytest.mark.ci
 def test_the_tool_uploads_and_waits(weights, server, tmp_path):
     server.new_states = ["READY"]
     tool = ROOT / "tools" / "package.py"

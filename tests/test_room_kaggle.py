@@ -533,6 +533,7 @@ def test_no_run_begins_that_kaggle_would_not_save(on_kaggle, mini, monkeypatch, 
     assert "1 of 2 runs are not there yet" in (result.folder / "report.md").read_text()
 
 
+@pytest.mark.ci
 @isolated
 @pytest.mark.parametrize(
     ("layout", "named"), [("nested mounts", ("final_evidence",)), ("flat mounts", ("lbe10", "eda01"))]
@@ -548,6 +549,7 @@ def test_a_package_alone_is_enough_for_a_kernel_a_search_and_an_analysis(layout,
     check_outputs(tmp_path / "working", mini)
 
 
+@pytest.mark.ci
 @isolated
 def test_every_cell_of_the_starter_runs_and_shows_what_it_should(package, mini, tmp_path):
     mount(tmp_path, package, mini)

@@ -164,6 +164,7 @@ def weeks(name, draws):
     return strangers.shares_told(strangers.simulated(strangers.STRENGTHS[name]), draws)
 
 
+@pytest.mark.ci
 @every("name", ["weak", "strong"])
 def test_headlines_hold_at_any_share_of_strangers(name):
     table = weeks(name, 4)

@@ -193,6 +193,7 @@ def test_a_part_that_can_not_be_is_one_line(mini, tmp_path, capsys):
 # engines
 
 
+@pytest.mark.ci
 def test_processes_know_parts_that_were_registered_where_no_file_is(mini, tmp_path):
     """As in a notebook, whose cells no other process can import."""
     space = {"__name__": "__main__", "jaguar_kit": jaguar_kit}

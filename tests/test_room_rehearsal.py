@@ -238,6 +238,7 @@ def test_what_is_not_known_is_told_and_not_counted():
 # a session
 
 
+@pytest.mark.ci
 def test_missing_weights_are_found_before_any_push(package, kernel, temporary, mini, monkeypatch):
     monkeypatch.setattr(mounts, "synthetic", lambda *_: mini)
     variants = {"a": {}, "b": {"checkpoint": "runs/x/y/seed1"}}

@@ -90,6 +90,7 @@ def test_another_seed_draws_others(whole, mini, tmp_path):
     assert other["settings"] != whole[0]["settings"]
 
 
+@pytest.mark.ci
 def test_a_search_that_goes_on_later_draws_what_it_would_have_drawn(whole, mini, tmp_path):
     for trials in (1, 5, 8):
         assert trials_of(search(tmp_path, mini, search={"trials": trials})) == whole[:trials]

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-KIT = "d058dc80784212c6b6bfa1cb3a4b56d09572b3f9c692ef1305037c74d6b56c82"  # of its jaguar_kit.py and tools/experiments
+KIT = "de52c549bfae34c3b7720af7cb09f99381340e427f54194b255c414c71f66fe8"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))

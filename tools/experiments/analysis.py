@@ -57,7 +57,7 @@ from .figures import (
 )
 from .looking import check_looks, is_look
 from .page import Page
-from .quality import differing_bits, gray_levels, quality_of_files, quality_signals  # noqa: F401 - found here
+from .quality import differing_bits, gray_levels, quality_of_files
 
 
 def to_unit_range(values: np.ndarray) -> np.ndarray:

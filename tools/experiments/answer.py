@@ -138,6 +138,30 @@ def answer_words(told: pd.DataFrame, control: str) -> list[str]:
     return [f"{gained}{' '.join(said)}", basis_words(told)]
 
 
+def expected_words(told: pd.DataFrame, control: str, expects: Mapping[str, str]) -> list[str]:
+    """What the numbers say of the hypothesis, where the recipe tells what it expects of each variant."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, own in told.groupby("variant", sort=False):
+        if wanted := expects.get(name, expects.get("*")):
+            found.setdefault((wanted, outcome_of(wanted, group_of(own))), []).append(name)
+    said = []
+    for wanted in dict.fromkeys(wanted for wanted, _ in found):
+        parts = [f"{how} for {', '.join(found[wanted, how])}" for how in OUTCOMES if (wanted, how) in found]
+        expected = f"the same as {control}" if wanted == "same" else f"{wanted} than {control}"
+        said.append(f"Expected to be {expected}: {'; '.join(parts)}.")
+    return said
+
+
+OUTCOMES = ("held", "refuted", "not refuted", "not to be told")
+
+
+def outcome_of(wanted: str, group: str) -> str:
+    """What a variant's differences say of an expectation."""
+    if group in ("gain", "loss"):
+        return "held" if (group == "gain") == (wanted == "higher") and wanted != "same" else "refuted"
+    return "not refuted" if wanted == "same" and group == UNSURE else "not to be told"
+
+
 GROUPS = {  # in the order in which they are said
     "gain": "A gain over {control} is held for {names}.",
     "gain by one": "By one measure alone a gain is held for {names}.",
@@ -338,7 +362,7 @@ def report_answer(
         [f"{intended}, the control, has no finished run: {control} stands in."] if intended not in ("", control) else []
     )
     if len(told):
-        said += answer_words(told, control)
+        said += [*expected_words(told, control, recipe.expects), *answer_words(told, control)]
     else:
         said.append(alone_words(table))
     few = few_across(table)

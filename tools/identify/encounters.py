@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from jaguar_kit import ENCOUNTERS, column_groups, cut_batches, rows_at_a_time, rows_by_code
 
-from ..experiments.analysis import connected_groups, differing_bits
+from ..experiments.analysis import connected_groups
+from ..experiments.quality import differing_bits
 
 MEETINGS = (*ENCOUNTERS, "date", "day")  # columns by which images of one identity were taken together
 NEAR_DUPLICATE = 11  # bits of the perceptual hash that may differ
