@@ -36,6 +36,7 @@ def test_every_contradiction_has_its_entry_or_its_test():
         assert entry.taken != "neither" or entry.why, row
 
 
+@pytest.mark.ci
 @every("path", RECIPES)
 def test_a_recipe_runs_in_either_reading_and_has_what_it_says_it_takes(path):
     recipe = load_recipe(path)

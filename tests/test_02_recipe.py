@@ -591,6 +591,7 @@ def test_there_are_recipes():
     assert "quickstart" in {path.stem for path in RECIPES}
 
 
+@pytest.mark.ci
 def test_every_recipe_asks_a_question_round_trips_and_has_a_small_version():
     for path in RECIPES:
         recipe = load_recipe(path)

@@ -104,6 +104,7 @@ def test_models_vote_by_their_confidence():
     assert alone.score.tolist() == [0.9, 0.4]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("decide", ["nearest", "softmax"])
 def test_several_models_answer_an_open_set_together(decide, tmp_path):
     data = make_mini_dataset(tmp_path / "open", identities=9, images=150, layout="animalclef")

@@ -669,6 +669,7 @@ def test_mixed_backgrounds_are_drawn_for_each_image_by_their_shares():
             jaguar_kit.build("background", "mixed", of=of)
 
 
+@pytest.mark.ci
 def test_another_background_at_inference_is_seen_by_validation_alone(mini, tmp_path):
     told = {
         "name": "other",

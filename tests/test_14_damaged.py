@@ -178,6 +178,7 @@ def test_a_damaged_checkpoint_is_one_line(place, copy, mini):
     assert run(copy, mini)[0] == 0
 
 
+@pytest.mark.ci
 def test_a_damaged_experiment_is_told_by_report_and_written_anew_by_a_run(folder, copy, mini):
     whole = (folder / "experiment.json").read_bytes()
     for how in spoiled(folder / "experiment.json"):

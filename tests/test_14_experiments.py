@@ -127,6 +127,7 @@ def test_a_finished_run_is_not_run_again(finished, mini):
     assert {p.name: p.stat().st_mtime_ns for p in place.iterdir()} == before
 
 
+@pytest.mark.ci
 def test_force_sets_the_old_result_aside_and_repeats_it_exactly(mini, tmp_path):
     first = run_recipe(recipe_of(train={"epochs": 1}), data=mini, out=tmp_path)
     run_recipe(recipe_of(train={"epochs": 1}), data=mini, out=tmp_path, force=True)
@@ -153,6 +154,7 @@ def test_other_data_never_mixes_with_a_result(finished, mini, tmp_path):
         run_recipe(recipe_of(), data=other, out=finished.folder.parent)
 
 
+@pytest.mark.ci
 def test_the_other_round_is_other_data(finished, mini, tmp_path):
     other = jaguar_kit.make_mini_dataset(tmp_path / mini.name, identities=6, images=72, seed=0, round=2)
     with pytest.raises(jaguar_kit.KitError, match="other images or labels"):
@@ -352,6 +354,7 @@ def test_random_images_go_through_a_frozen_backbone_each_epoch_others_once(seen,
     assert sum(seen) == training + test + 3 * (training - validation)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("random", [{}, {"augment": [], "background": "noise"}], ids=["augmentation", "background"])
 def test_kept_views_go_through_the_backbone_once_for_all_runs_of_a_seed(random, seen, mini, tmp_path):
     variants = {"narrow": {}, "wide": {"model": {"head": {"name": "mlp", "hidden": 64}}}}
@@ -456,6 +459,7 @@ def test_every_recipe_has_a_smoke_run(path, small, tmp_path, monkeypatch):
         assert "Findings" in page
 
 
+@pytest.mark.ci
 def test_smoke_runs_begin_with_a_small_backbone_that_is_trained_once(tmp_path, monkeypatch):
     whole, names = jaguar_kit.run_recipe, []
 

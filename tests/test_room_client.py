@@ -791,6 +791,7 @@ def with_facts(files: dict[str, bytes], name: str, content: bytes) -> None:
     files["manifest.json"] = json.dumps(manifest).encode()
 
 
+@pytest.mark.ci
 def test_a_push_rehearses_by_what_kaggle_holds(kernel, server, run, on_server, rehearsed):
     ended = run(kaggle_run.push_command, kernel)
     assert (ended.code, ended.error) == (0, "")

@@ -581,12 +581,14 @@ def test_every_cell_of_the_starter_runs_off_kaggle_too(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "starter.ipynb"]
 
 
+@pytest.mark.ci
 def test_an_experiment_runs_offline(package, mini, on_kaggle, session_here):
     mount(on_kaggle, package, mini)
     assert session_here(ROOT / "kernels" / "lbe02" / "lbe02.py") == (0, "")
     check_outputs(on_kaggle / "working", mini)
 
 
+@pytest.mark.ci
 def test_packaged_weights_are_enough_to_infer_with_an_ensemble(mini, on_kaggle, session_here, tmp_path):
     trained = jaguar_kit.run_recipe(
         jaguar_kit.recipe_from_dict({**TINY, "seeds": [1, 2]}), mini, tmp_path / "runs", "cpu"

@@ -110,6 +110,7 @@ def test_a_page_fits_its_window_sorts_and_folds(width, tmp_path):
 # while runs go on
 
 
+@pytest.mark.ci
 def test_lines_of_epochs_stay_and_each_result_is_told_as_its_run_ends(mini, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(jaguar_kit, "is_watched", lambda *_: True)
     clock = iter(range(0, 10**9, 2))
@@ -133,6 +134,7 @@ def test_few_lines_go_where_nobody_looks_on(mini, tmp_path, capsys):
     assert "epoch 1: loss" not in capsys.readouterr().out
 
 
+@pytest.mark.ci
 def test_a_report_is_there_when_the_first_run_ends_and_says_that_others_come(mini, tmp_path, monkeypatch):
     seen, whole = [], jaguar_kit.execute_run
 
@@ -216,6 +218,7 @@ def test_images_as_they_are_become_features_in_three_lines():
     torch.testing.assert_close(jaguar_kit.embed(lambda x: x * 2, torch.ones(3, 2)), 2 * torch.ones(3, 2))
 
 
+@pytest.mark.ci
 def test_a_result_from_before_a_setting_was_there_is_still_a_result(mini, tmp_path, capsys):
     recipe = recipe_from_dict({"name": "older", **SMALL})
     result = run_recipe(recipe, data=mini, out=tmp_path, device="cpu")

@@ -125,6 +125,7 @@ def report_command():
     return report_command
 
 
+@pytest.mark.ci
 def test_a_merge_that_was_killed_ends_as_one_that_was_not(whole, mini, tmp_path, monkeypatch):
     folders = []
     for number in (1, 2):
@@ -320,6 +321,7 @@ def trials_in(folder: Path) -> dict[int, dict]:
     return {number: {key: found[number][key] for key in ("settings", "state", "value")} for number in sorted(found)}
 
 
+@pytest.mark.ci
 def test_a_session_alone_draws_from_a_journal_what_it_draws_from_files(mini, tmp_path, monkeypatch):
     alone = searched(mini, tmp_path / "alone", monkeypatch)
     shared = searched(mini, tmp_path / "shared", monkeypatch, storage=str(tmp_path / "trials.journal"))
@@ -386,6 +388,7 @@ class Machine(KaggleServer):
         return super().SaveKernel(body)
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Kaggle's client needs Python 3.11")
 def test_two_sessions_of_which_one_ends_by_time_are_gone_on_with_and_merged(whole, mini, tmp_path, monkeypatch, capsys):
     recipes = tmp_path / "recipes"

@@ -116,6 +116,7 @@ def test_a_poisoned_solution_changes_nothing(labelled, strong, tmp_path):
     assert again.table["map"].tolist() == labelled.table["map"].tolist()
 
 
+@pytest.mark.ci
 def test_a_kill_in_the_second_round_changes_nothing(labelled, strong, tmp_path, monkeypatch):
     begun = []
 

@@ -130,6 +130,7 @@ def small_squares(monkeypatch):
     monkeypatch.setattr(albums, "LOCAL_POINTS", 64)
 
 
+@pytest.mark.ci
 def test_matching_spots_are_drawn_and_weighed(field, weights, tmp_path, small_squares):
     with jaguar_kit.quiet():
         answers = identify(None, field.catalogue, field.weeks[0], tmp_path / "out", "cpu", str(weights), local=True)
