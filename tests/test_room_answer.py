@@ -138,6 +138,8 @@ def test_what_was_expected_is_held_or_refuted_or_not_to_be_told():
     ):
         assert " ".join(expected_words(told, "first", expects)).startswith(expected), expects
     assert expected_words(told, "first", {}) == []
+    one, _ = said_of(first={1: 0.5}, near={1: 0.51})
+    assert expected_words(one, "first", {"*": "same"}) == ["Expected to be the same as first: not to be told for near."]
 
 
 def test_measures_that_disagree_are_not_one_answer():

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-KIT = "de52c549bfae34c3b7720af7cb09f99381340e427f54194b255c414c71f66fe8"  # of its jaguar_kit.py and tools/experiments
+KIT = "d62f29f43f9ce6368ac77ac60f4aef66f0164c9879bad900a7d228d3e9e1d84b"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))

@@ -143,7 +143,7 @@ def expected_words(told: pd.DataFrame, control: str, expects: Mapping[str, str])
     found: dict[tuple[str, str], list[str]] = {}
     for name, own in told.groupby("variant", sort=False):
         if wanted := expects.get(name, expects.get("*")):
-            found.setdefault((wanted, outcome_of(wanted, group_of(own))), []).append(name)
+            found.setdefault((wanted, outcome_of(wanted, own)), []).append(name)
     said = []
     for wanted in dict.fromkeys(wanted for wanted, _ in found):
         parts = [f"{how} for {', '.join(found[wanted, how])}" for how in OUTCOMES if (wanted, how) in found]
@@ -155,11 +155,12 @@ def expected_words(told: pd.DataFrame, control: str, expects: Mapping[str, str])
 OUTCOMES = ("held", "refuted", "not refuted", "not to be told")
 
 
-def outcome_of(wanted: str, group: str) -> str:
-    """What a variant's differences say of an expectation."""
+def outcome_of(wanted: str, own: pd.DataFrame) -> str:
+    """What a variant's differences say of an expectation; that nothing differs is never held, and needs an interval."""
+    group, bounded = group_of(own), own[["low", "high"]].notna().all(axis=None)
     if group in ("gain", "loss"):
         return "held" if (group == "gain") == (wanted == "higher") and wanted != "same" else "refuted"
-    return "not refuted" if wanted == "same" and group == UNSURE else "not to be told"
+    return "not refuted" if wanted == "same" and group == UNSURE and bounded else "not to be told"
 
 
 GROUPS = {  # in the order in which they are said
