@@ -295,13 +295,14 @@ def cost_findings(recipe: Recipe, machine: Machine, sizes: Sizes) -> list[Findin
         found.append(
             certain(
                 f"output: {len(costs)} runs leave {left / 1e9:.1f} GB, and Kaggle saves {SAVED / 1e9:.0f}; "
-                f"{fit} are made in a session; share the variants or seeds among kernels"
+                f"{fit} are made in a session; deal them out (--sessions {math.ceil(len(costs) / max(fit, 1))})"
             )
         )
     elif fit < len(costs):
         found.append(
             Finding(
-                f"output: after {fit} of {len(costs)} runs no other begins, for want of room in {SAVED / 1e9:.0f} GB"
+                f"output: after {fit} of {len(costs)} runs no other begins, for want of room in {SAVED / 1e9:.0f} GB; "
+                "more --sessions make each part smaller"
             )
         )
     return found
