@@ -1,6 +1,7 @@
 """30 short runs by a plain loop, by processes, by Dask and in parts at once: python tools/bench.py engines.
 
 The grid is that of `train`, with few epochs, on features that lie in the cache: what is left is what an engine costs.
+All add up by one thread, so that sums are the same.
 Every way runs by the real command, its report included, and must leave the same results.csv.
 """
 
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        os.environ["JAGUAR_KIT_CACHE"] = str(folder / "cache")
+        os.environ.update(JAGUAR_KIT_CACHE=str(folder / "cache"), OMP_NUM_THREADS="1")
         write_grid(folder, epochs=options.epochs)
         timed(command(folder, "once"))
         plain = None
