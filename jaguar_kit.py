@@ -9387,11 +9387,8 @@ def run(experiment: Experiment, jobs: int | None = 1, engine: str = "loky", addr
     """Makes the runs of this part that are not finished, several at a time where asked to; why by folder for those that
     failed."""
     specs, numbers, make = experiment.specs, range(1, len(experiment.specs) + 1), run_one
-    if experiment.recipe.part:
-        parts = room("experiments.parts")
-        numbers, make = parts.numbers_of_part(experiment.recipe, specs), parts.make_unless_elsewhere
-    elif experiment.recipe.search and experiment.recipe.search.storage:  # whose sessions share these runs too
-        make = room("experiments.parts").make_when_free
+    if experiment.recipe.part or experiment.recipe.search:  # whose runs several sessions may share
+        numbers, make = room("experiments.parts").shared_out(experiment)
     if jobs is None:
         quick = experiment.device.type == "cpu" and all(spec.recipe.model.freeze for spec in specs)
         jobs = core_count() if quick else 1

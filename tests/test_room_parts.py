@@ -147,6 +147,20 @@ def test_a_merge_that_was_killed_ends_as_one_that_was_not(whole, mini, tmp_path,
     assert_same(tmp_path / "merged", whole)
 
 
+def test_a_run_that_time_stopped_gives_way_to_one_that_is_over(whole, tmp_path):
+    """Though both have metrics: of the stopped one there is a checkpoint to go on from."""
+    [spec, *_] = expand(recipe_of())
+    early = tmp_path / "early"
+    shutil.copytree(whole, early)
+    metrics = early / spec.folder / "metrics.json"
+    metrics.write_text(json.dumps({**json.loads(metrics.read_text()), "stopped": "time", "map": 0.0}))
+    (early / spec.folder / "checkpoint.safetensors").write_bytes(b"")
+    assert RunFolder(early / spec.folder).finished
+    assert not parts.gather_run(spec, [early], tmp_path / "one")
+    assert parts.gather_run(spec, [early, whole], tmp_path / "two")
+    assert RunFolder(tmp_path / "two" / spec.folder).metrics()["map"] > 0
+
+
 def test_folders_of_other_experiments_are_no_parts(whole, mini, tmp_path):
     other = run_recipe(recipe_of(train={"lr": 0.5}, part="1/2"), mini, tmp_path, device="cpu").folder
     with pytest.raises(KitError, match=r"is no part of the experiment in .*train\.lr"):

@@ -46,12 +46,11 @@ from jaguar_kit import (
     progress,
     recipe_from_dict,
     recipe_to_dict,
-    run_one,
     sha_of,
     world_size,
 )
 
-from .parts import make_unless_elsewhere, make_when_free
+from .parts import MAKE_WHERE_BUSY, where_busy
 from .runs import Between, features_key, images_for
 from .session import kit_sha256
 from .spots import at_hand as aliked_at_hand
@@ -65,7 +64,6 @@ class Workers:
     count: int
     backend: Mapping[str, Any]
     threads: int  # of each
-    busy: str  # what becomes of a run that another process is making: raise or wait
     parent: bool = False  # whether they are children of this process, and end with it
     luggage: bytes | None = None  # data and weights, zipped, where they can't be seen there
     carry: bool = False  # whether a run's folder comes back with its result
@@ -80,12 +78,13 @@ def run_side_by_side(
     failed, between = {}, Between(experiment)
     with cluster(experiment, jobs, address) if engine == "dask" else processes(experiment, jobs) as workers:
         if workers.carry:  # what is finished need not be sent for
-            numbers = [n for n in numbers if experiment.specs[n - 1] in experiment.unfinished]
-        orders = [order_of(experiment, number, workers) for number in numbers]
+            numbers = [n for n in numbers if not experiment.run_folder(experiment.specs[n - 1]).done]
+        kit, parts = None if workers.parent else kit_sha256(), own_parts()  # children run the same kit
+        orders = [{**order_of(experiment, number, workers), "kit": kit} for number in numbers]
         with on_sigterm(interrupt), parallel_config(**workers.backend), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*still being processed.*")  # by whoever interrupts
             ended = Parallel(workers.count, batch_size=1, pre_dispatch="all", return_as="generator_unordered")(
-                delayed(work)(kit_paths(), own_parts(), order, workers.luggage) for order in orders
+                delayed(work)(kit_paths(), parts, order, workers.luggage) for order in orders
             )
             for number, reason, packed in progress(ended, "runs", len(orders)):
                 spec = experiment.specs[number - 1]
@@ -101,7 +100,7 @@ def run_side_by_side(
 
 def order_of(experiment: Experiment, number: int, workers: Workers) -> dict[str, Any]:
     """A run by its number, in plain values."""
-    spec = experiment.specs[number - 1]
+    spec, busy = experiment.specs[number - 1], where_busy(experiment)
     return {
         "spec": {"variant": spec.variant, "why": spec.why, "derived": spec.derived},
         "recipe": recipe_to_dict(spec.recipe),
@@ -114,10 +113,9 @@ def order_of(experiment: Experiment, number: int, workers: Workers) -> dict[str,
         "ends": time.time() + experiment.deadline - time.monotonic(),
         "first": number == 1,
         "threads": workers.threads,
-        "busy": "pass" if experiment.recipe.part else workers.busy,
+        "busy": busy if busy != "raise" or workers.parent else "wait",  # a killed command's workers may still be at it
         "carry": workers.carry,
         "parent": os.getpid() if workers.parent else None,
-        "kit": None if workers.parent else kit_sha256(),  # whose children run the same
     }
 
 
@@ -183,15 +181,12 @@ def run_order(order: Mapping[str, Any], luggage: bytes | None) -> tuple[int, str
         echo(f"  {spec.folder}: not begun, for train.max_hours is over")
         return order["number"], "", None
     experiment.opened = {jaguar_kit.data_key(spec.recipe): images_for(spec.recipe, data, folder)}
-    reason = RUN_WHERE_BUSY[order["busy"]](experiment, order["number"])
+    reason = MAKE_WHERE_BUSY[order["busy"]](experiment, order["number"])
     there = experiment.run_folder(spec).path
     return order["number"], reason, pack_run(there) if order["carry"] and there.is_dir() else None
 
 
 watching: list[int] = []  # the parent that this process ends with
-
-
-RUN_WHERE_BUSY = {"raise": run_one, "wait": make_when_free, "pass": make_unless_elsewhere}
 
 
 # processes here
@@ -207,7 +202,7 @@ def processes(experiment: Experiment, jobs: int) -> Iterator[Workers]:
     extract_features(experiment)
     threads = max(1, core_count() // jobs)
     try:
-        yield Workers(jobs, {"backend": "loky", "inner_max_num_threads": threads}, threads, "raise", parent=True)
+        yield Workers(jobs, {"backend": "loky", "inner_max_num_threads": threads}, threads, parent=True)
     except BaseException as error:
         for child in active_children():
             child.terminate()
@@ -252,12 +247,12 @@ def cluster(experiment: Experiment, jobs: int, address: str | None) -> Iterator[
             check_workers(client)
             backend: dict[str, Any] = {"backend": "dask", "client": client}
             if own:
-                yield Workers(-1, backend, max(1, core_count() // jobs), "wait")
+                yield Workers(-1, backend, max(1, core_count() // jobs))
             else:
                 luggage, carry = pack_luggage(client, experiment), not all_see(client, experiment.folder)
                 tell_cluster(client, luggage, carry)
                 backend["scatter"] = [] if luggage is None else [luggage]
-                yield Workers(-1, backend, 0, "wait", luggage=luggage, carry=carry)
+                yield Workers(-1, backend, 0, luggage=luggage, carry=carry)
         finally:
             client.close()
     finally:

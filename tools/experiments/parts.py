@@ -6,7 +6,7 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -96,22 +96,28 @@ def deal(specs: Sequence[RunSpec], parts: int) -> list[list[int]]:
     """
     recipes = [spec.recipe for spec in specs]
     keys = [features_key(recipe) if recipe.model.freeze else f"learns {at}" for at, recipe in enumerate(recipes)]
+    costs = [run_cost(recipe) for recipe in recipes]
+    shared = {  # what extracting the features of each key costs
+        key: max(1, recipe.train.views) * pass_cost(recipe) for key, recipe in zip(keys, recipes) if recipe.model.freeze
+    }
     alone = [[at] for at in range(len(specs))]
     together = [[at for at, other in enumerate(keys) if other == key] for key in dict.fromkeys(keys)]
-    ways = [dealt_out(recipes, keys, groups, parts) for groups in (together, alone) if len(groups) >= parts]
+    ways = [dealt_out(costs, keys, shared, groups, parts) for groups in (together, alone) if len(groups) >= parts]
     return min(ways, key=lambda way: way[0])[1]
 
 
 def dealt_out(
-    recipes: Sequence[Recipe], keys: Sequence[str], groups: Sequence[Sequence[int]], parts: int
+    costs: Sequence[float],
+    keys: Sequence[str],
+    shared: Mapping[str, float],
+    groups: Sequence[Sequence[int]],
+    parts: int,
 ) -> tuple[float, list[list[int]]]:
     """The longest part's cost, and the numbers of each, where groups of runs are dealt out whole."""
     dealt: list[list[int]] = [[] for _ in range(parts)]
 
     def cost(own: Sequence[int]) -> float:
-        extracted = {keys[at]: recipes[at] for at in own if recipes[at].model.freeze}.values()
-        passes = sum(max(1, recipe.train.views) * pass_cost(recipe) for recipe in extracted)
-        return passes + sum(run_cost(recipes[at]) for at in own)
+        return sum(shared.get(key, 0) for key in {keys[at] for at in own}) + sum(costs[at] for at in own)
 
     for group in sorted(groups, key=lambda group: (-cost(group), group)):
         least = min(range(parts), key=lambda part: (cost([*dealt[part], *group]), len(dealt[part]), part))
@@ -146,19 +152,35 @@ def make_when_free(experiment: Experiment, number: int) -> str:
         time.sleep(1)
 
 
+MAKE_WHERE_BUSY = {"raise": run_one, "wait": make_when_free, "pass": make_unless_elsewhere}
+
+
+def where_busy(experiment: Experiment) -> str:
+    """What becomes of a run that another process is making, as MAKE_WHERE_BUSY names it."""
+    if experiment.recipe.part:
+        return "pass"
+    search = experiment.recipe.search
+    return "wait" if search and search.storage else "raise"
+
+
+def shared_out(experiment: Experiment) -> tuple[Sequence[int], Callable[[Experiment, int], str]]:
+    """Numbers of the runs that are made here, and what makes each."""
+    numbers: Sequence[int] = range(1, len(experiment.specs) + 1)
+    if experiment.recipe.part:
+        numbers = numbers_of_part(experiment.recipe, experiment.specs)
+    return numbers, MAKE_WHERE_BUSY[where_busy(experiment)]
+
+
 def tell_missing(experiment: Experiment) -> list[str]:
-    """The folders of runs that are neither finished nor failed, and a line that tells which parts lack them."""
-    over = {spec.folder for spec in experiment.finished} | set(experiment.failures)
-    missing = [spec.folder for spec in experiment.specs if spec.folder not in over]
+    """The folders of runs that are neither over nor failed, and a line that tells which parts lack them."""
+    failed = experiment.failures
+    missing = [s.folder for s in experiment.specs if s.folder not in failed and not experiment.run_folder(s).done]
     if missing:
         _, parts = part_of(experiment.recipe)
-        dealt = deal(experiment.specs, parts)
-        lacking = [
-            f"{part}/{parts} ({sum(experiment.specs[n - 1].folder in missing for n in own)} runs)"
-            for part, own in enumerate(dealt, 1)
-            if any(experiment.specs[n - 1].folder in missing for n in own)
-        ]
-        echo(f"  not there yet: {', '.join(lacking)}; results.csv and the report are over what is")
+        folders = [[experiment.specs[n - 1].folder for n in own] for own in deal(experiment.specs, parts)]
+        counts = {part: len({*own} & {*missing}) for part, own in enumerate(folders, 1)}
+        lacking = ", ".join(f"{part}/{parts} ({count} runs)" for part, count in counts.items() if count)
+        echo(f"  not there yet: {lacking}; results.csv and the report are over what is")
         recipe = experiment.recipe
         if recipe.ensemble.name != "none" or recipe.pseudo:
             echo("  what is made of all runs: when all parts are there, by the same command without a part")
@@ -173,17 +195,17 @@ def merge_parts(
 ) -> Result:
     """Copies the runs of one experiment from several folders into `out`, and tells of all of them.
 
-    A run that is finished in one folder wins over one that is begun; of two that are finished, the first counts, and a
-    line says so where their results differ. data: where the images lie, else as the first folder tells it. KitError
-    where the folders hold different experiments.
+    A run that is over in one folder wins over one that time stopped or that is begun; of two that are over, the first
+    counts, and a line says so where their results differ. data: where the images lie, else as the first folder tells
+    it. KitError where the folders hold different experiments.
     """
     folders, out = [Path(folder) for folder in folders], Path(out)
     recipe, told = experiment_in(folders[0])
     for other in folders[1:]:
         differ = differing_settings(recipe, experiment_in(other)[0])
         if differ:
-            told = "; ".join(f"{key}: {a} in {folders[0]}, {b} in {other}" for key, a, b in differ[:5])
-            raise KitError(f"{other}: is no part of the experiment in {folders[0]} ({told})")
+            said = "; ".join(f"{key}: {a} in {folders[0]}, {b} in {other}" for key, a, b in differ[:5])
+            raise KitError(f"{other}: is no part of the experiment in {folders[0]} ({said})")
     refuse_other_contents(out, EXPERIMENT)
     claim(out, EXPERIMENT)
     missing = [spec.folder for spec in expand(recipe) if not gather_run(spec, folders, out)]
@@ -195,14 +217,14 @@ def merge_parts(
 
 
 def gather_run(spec: RunSpec, folders: Sequence[Path], out: Path) -> bool:
-    """Copies a run from where it is furthest into `out`, unless it is finished there; whether it is finished."""
+    """Copies a run from where it is furthest into `out`, unless it is over there; whether it is over."""
     found = [RunFolder(folder / spec.folder) for folder in folders]
-    done, there = [run for run in found if run.finished], RunFolder(out / spec.folder)
+    done, there = [run for run in found if run.done], RunFolder(out / spec.folder)
     results = {(run.path / "metrics.json").read_bytes() for run in done}
     if len(results) > 1:
         unlike = f"is finished in {len(done)} folders with unlike results"
         echo(f"  note: {spec.folder}: {unlike}; that of {done[0].path} counts")
-    if there.finished:
+    if there.done:
         return True
     begun = [run for run in found if (run.path / "log.csv").is_file()]
     source = next(iter([*done, *sorted(begun, key=lambda run: -math.inf if run.failure else -len(run.log()))]), None)

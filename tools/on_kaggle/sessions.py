@@ -182,7 +182,8 @@ def has_ended(part: Part) -> bool:
 def fetch_part(job: Sessions, part: Part) -> None:
     """Fetches a session's output, and sees whether its runs are over; one that brought nothing new is the last."""
     place = part.output(job.out, part.pushed)
-    fetch_output(part.watch.kernel, place)
+    if not place.is_dir():  # an earlier call may have been interrupted behind it
+        fetch_output(part.watch.kernel, place)
     earlier = part.output(job.out, part.fetched) if part.fetched else None
     part.fetched = part.pushed
     left = [run for run in part.runs if not is_over(job, place, run)]
@@ -202,7 +203,7 @@ def run_in(job: Sessions, place: Path, run: str) -> RunFolder:
 
 def is_over(job: Sessions, place: Path, run: str) -> bool:
     there = run_in(job, place, run)
-    return there.finished or bool(there.failure)
+    return there.done or bool(there.failure)
 
 
 def progress_in(job: Sessions, place: Path, part: Part) -> int:
@@ -218,5 +219,5 @@ def merge_sessions(job: Sessions, parts: Sequence[Part], data: str | None, devic
     if not left:
         raise KaggleError(f"Kaggle: {job.folder}: no session left anything; {parts[0].why}")
     result = merge_parts(left, job.out / job.recipe.name, device, data)
-    missing = sum(not RunFolder(result.folder / run).finished for part in parts for run in part.runs)
+    missing = sum(not RunFolder(result.folder / run).done for part in parts for run in part.runs)
     return 1 if missing or result.failed else 0
