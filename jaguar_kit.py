@@ -12,10 +12,6 @@ It trains, evaluates and submits alone. Where tools/ lies beside it, its rooms t
 Letters for shapes, the same in every docstring:
     B batch   N images   D embedding   C identities   H W height and width in pixels
 
-Measured on two cores of an AMD EPYC, no GPU: the quickstart recipe ends at validation mAP 0.910 (its plain backbone has
-0.172) in 78 s; re-ranking 5,000 images takes 0.62 s on one core, 30 runs on cached features 84 s. The tables lie beside
-tools/benches.
-
 The way from a recipe to results, by the nouns that one must know:
 
     recipe.yaml --load_recipe--> Recipe --expand--> [RunSpec]              variants x grid x seeds
@@ -29,23 +25,21 @@ What a recipe names is a Component of the REGISTRY: a function that is called wi
 whose annotated fields are its settings. Experiment holds what is at work; RunFolder reads a run's files and tells its
 state: new, begun, failed, stopped, done.
 
-A section uses only what stands above it:
+Where it is decided:
 
-    # 1. Errors and registry
-    # 2. Recipe
-    # 3. Runtime
-    # 4. Data
-    # 5. Background and augmentation
-    # 6. Backbones and heads
-    # 7. Losses
-    # 8. Samplers
-    # 9. Metrics
-    # 10. Re-ranking and fusion
-    # 11. Embedding and feature cache
-    # 12. Training
-    # 13. Submission
-    # 14. Experiments
-    # 15. Command line
+    which settings and values a recipe may have    Recipe and the sections above it, check_parts, check_steps
+    which images train, validate and are queries   split_images, with_encounters, compare
+    whether a run is run again                     RunFolder.done and .changed, by run_one
+    which epoch's weights are kept                 best_epoch
+    which post-processing is used                  choose_steps; of auto the first list is first_choice
+    what of a step goes to metrics.json and page   measure_steps, by write_results as metrics["postprocess"]
+    what of a run log, tables and page show        MEASURES
+    when training ends before its time             out_of_patience, Trainer.fit, on_sigterm
+    what gives way where memory is short           Trainer.backward_that_fits
+    whose weights a run begins with                embedder_for, find_backbone_weights
+    what is submitted                              submission_of, write_submission
+
+Sections and what each promises stand in __all__; a section uses only what stands above it.
 """
 
 from __future__ import annotations
@@ -194,6 +188,7 @@ ROOM_OF_KIND = {  # where parts of these kinds are registered
 }
 ROOM_OF_PART = {  # single parts, likewise
     ("postprocess", "local"): "experiments.spots",
+    ("postprocess", "encounters"): "experiments.encounters",
     ("split", "open_set"): "experiments.open_set",
     ("head", "whiten"): "experiments.whitening",
 }
@@ -345,8 +340,9 @@ def register(kind: str, name: str, **facts: Any) -> Callable:
             setattr(factory, fact, value)
         if kind in USES:
             told, call, shape = USES[kind]
-            own, example = inspect.cleandoc(factory.__doc__ or name), f">>> {call.replace('{}', name)}.shape"
-            factory.__doc__ = f"{own}\n\n{told}\n" + ("" if ">>>" in own else f"\n{example}\ntorch.Size({shape})\n")
+            written, example = inspect.cleandoc(factory.__doc__ or name), f">>> {call.replace('{}', name)}.shape"
+            shown = "" if ">>>" in written else f"\n{example}\ntorch.Size({shape})\n"
+            factory.__doc__ = f"{written}\n\n{told}\n{shown}"
         return factory
 
     return add
@@ -379,8 +375,8 @@ def parameters_of(factory: Callable) -> Mapping[str, inspect.Parameter]:
 @cache
 def hints_of(factory: Callable) -> dict[str, Any]:
     """Types of the parameters of a function or of a class, whose inherited fields are read where they were written."""
-    told = factory if is_dataclass(factory) or not inspect.isclass(factory) else factory.__init__
-    hints = typing.get_type_hints(told, include_extras=True)
+    annotated = factory if is_dataclass(factory) or not inspect.isclass(factory) else factory.__init__
+    hints = typing.get_type_hints(annotated, include_extras=True)
     return {name: hints[name] for name in parameters_of(factory) if name in hints}
 
 
@@ -388,8 +384,8 @@ def hints_of(factory: Callable) -> dict[str, Any]:
 def hints_of_settings(factory: Callable) -> dict[str, Any]:
     """Types of those parameters that recipes may set: they have a default, and the kit does not supply them."""
     parameters, hints = parameters_of(factory).values(), hints_of(factory)
-    own = [p.name for p in parameters if p.default is not p.empty and p.name not in SUPPLIED]
-    return {name: hints.get(name, Any) for name in own}
+    names = [p.name for p in parameters if p.default is not p.empty and p.name not in SUPPLIED]
+    return {name: hints.get(name, Any) for name in names}
 
 
 def settings_of(kind: str, name: str) -> dict[str, Any]:
@@ -475,8 +471,8 @@ def component(kind: str, value: Any, where: str) -> Component:
 def part_words(part: Component) -> str:
     """A part's name, and those of its settings that are not the defaults."""
     defaults = settings_of(part.kind, part.name)
-    own = ", ".join(f"{key} {value}" for key, value in part.settings.items() if value != defaults.get(key))
-    return f"{part.name} ({own})" if own else part.name
+    changed = ", ".join(f"{key} {value}" for key, value in part.settings.items() if value != defaults.get(key))
+    return f"{part.name} ({changed})" if changed else part.name
 
 
 PLAIN = "what JSON and YAML both can tell"
@@ -592,8 +588,8 @@ def checked(function: Callable) -> Callable:
     @cache
     def bounded() -> dict[str, Any]:
         kinds = (Annotated, Literal, typing.Union, types.UnionType)
-        told = {name: hint for name, hint in hints_of(function).items() if typing.get_origin(hint) in kinds}
-        return {name: hint for name, hint in told.items() if re.search("Annotated|Literal", repr(hint))}
+        hints = {name: hint for name, hint in hints_of(function).items() if typing.get_origin(hint) in kinds}
+        return {name: hint for name, hint in hints.items() if re.search("Annotated|Literal", repr(hint))}
 
     @wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
@@ -625,10 +621,10 @@ class Measure:
     of_runs: bool = True  # whether a page's table of runs shows it; results.csv has all
     digits: int = 4
 
-    def of(self, told: Mapping[str, Any]) -> float:
+    def of(self, metrics: Mapping[str, Any]) -> float:
         """Its value by the metrics of a run, NaN where it was not measured."""
         for path in (self.within or (self.name,), self.instead):
-            value: Any = told if path else {}
+            value: Any = metrics if path else {}
             for key in path:
                 value = value.get(key, {}) if isinstance(value, Mapping) else {}
             if isinstance(value, (int, float)):
@@ -926,8 +922,8 @@ class StrictLoader(yaml.SafeLoader):
         return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]  # before "<<" brings in others
-        keys = [self.construct_object(key, deep=True) for key in own]
+        written = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]  # before "<<" brings in others
+        keys = [self.construct_object(key, deep=True) for key in written]
         if twice := [key for i, key in enumerate(keys) if key in keys[:i]]:
             raise yaml.MarkedYAMLError(None, None, f"key '{twice[0]}' stands twice in one section", node.start_mark)
         return super().construct_mapping(node, deep)
@@ -1050,11 +1046,11 @@ def check_steps(steps: Sequence[Component], where: str) -> None:
         weights = step.settings.get("weights") if reads == "evidence" else None
         if weights and len(weights) != len(evidence):
             raise KitError(f"{where}: {step.name}.weights: {len(weights)} for {len(evidence)} (likeness and evidence)")
-        kind, told = step.settings.get("kind", "sum"), f"{where}: {step.name}.weights: {list(weights or ())}"
+        kind, shown = step.settings.get("kind", "sum"), f"{where}: {step.name}.weights: {list(weights or ())}"
         if weights and (not any(weights) or max(map(abs, weights)) > 1e30 or (kind == "rank" and min(weights) < 0)):
-            raise KitError(f"{told} (expected numbers up to 1e30, not all 0, and by ranks none below 0)")
+            raise KitError(f"{shown} (expected numbers up to 1e30, not all 0, and by ranks none below 0)")
         if weights and kind == "isotonic":
-            raise KitError(f"{told}: kind isotonic weighs nothing (expected sum)")
+            raise KitError(f"{shown}: kind isotonic weighs nothing (expected sum)")
         read.update(made.get(reads, []))
         if makes == "embeddings":
             made["embeddings"] = [number]
@@ -1151,8 +1147,8 @@ def override(recipe: Recipe, text: str, where: str) -> Recipe:
             raise KitError(f"{where}: the recipe's grid varies {dotted}; override grid instead")
     raw = merge_recipe(recipe_to_dict(recipe), {"seeds": [], **given} if "seed" in given else given)
     raw = read_as(raw, where) if "reading" in given else raw
-    own = [] if "part" in given else [text]  # which changes no run
-    return recipe_from_dict({**raw, "overrides": [*recipe.overrides, *own]}, where)
+    recorded = [] if "part" in given else [text]  # which changes no run
+    return recipe_from_dict({**raw, "overrides": [*recipe.overrides, *recorded]}, where)
 
 
 def replaces(given: Any, keys: Sequence[str], part: bool = False) -> bool:
@@ -1166,9 +1162,9 @@ def read_as(raw: dict, where: str) -> dict:
     """Plain settings with those of the reading that they name laid upon them, as far as that is one of settings."""
     readings = convert(raw.get("readings"), tuple[Reading, ...], f"{where}: readings")
     reading = convert(raw["reading"], hints_of(Recipe)["reading"], f"{where}: reading")
-    for number, told in enumerate(getattr(entry, reading, "") for entry in readings):
-        convert(told, dict if isinstance(told, Mapping) else str, f"{where}: readings[{number}].{reading}")
-        raw = merge_recipe(raw, told) if isinstance(told, Mapping) else raw
+    for number, changes in enumerate(getattr(entry, reading, "") for entry in readings):
+        convert(changes, dict if isinstance(changes, Mapping) else str, f"{where}: readings[{number}].{reading}")
+        raw = merge_recipe(raw, changes) if isinstance(changes, Mapping) else raw
     return raw
 
 
@@ -1443,15 +1439,15 @@ def damaged(path: Path, what: object, remedy: str = MEND_RUN) -> KitError:
 def read_record(path: Path, needed: Mapping[str, type | tuple[type, ...]], remedy: str = MEND_RUN) -> dict[str, Any]:
     """A JSON object that the kit wrote, with values of these types; KitError with the remedy where it is damaged."""
     try:
-        told = read_json(path)
+        record = read_json(path)
     except (ValueError, RecursionError) as error:
         raise damaged(path, error, remedy) from None
-    if not isinstance(told, dict):
+    if not isinstance(record, dict):
         raise damaged(path, "it is no JSON object", remedy)
     for key, kind in needed.items():
-        if not isinstance(told.get(key), kind) or isinstance(told[key], bool):
-            raise damaged(path, f"{key}: {told.get(key)!r}", remedy)
-    return told
+        if not isinstance(record.get(key), kind) or isinstance(record[key], bool):
+            raise damaged(path, f"{key}: {record.get(key)!r}", remedy)
+    return record
 
 
 class Whole(dict):
@@ -1467,7 +1463,7 @@ def misfit(value: Any, shape: Any, where: str) -> str:
         return f"{where}: {value!r}"
     inner = enumerate(value) if isinstance(shape, list) else value.items()
     shapes = ((key, one, shape[0] if isinstance(shape, list) else shape.get(key, shape.get(""))) for key, one in inner)
-    found = (misfit(one, own, f"{where}.{key}".lstrip(".")) for key, one, own in shapes if own is not None)
+    found = (misfit(one, kind, f"{where}.{key}".lstrip(".")) for key, one, kind in shapes if kind is not None)
     return next(filter(None, found), "")
 
 
@@ -1544,11 +1540,11 @@ def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
     """A progress bar with an ETA on a terminal and in a notebook; elsewhere a line every half minute."""
     from tqdm.auto import tqdm
 
-    told: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if not is_watched(sys.stderr):
-        told = {"file": LinesOfProgress(), "delay": 30, "mininterval": 30, "maxinterval": 30}
-        told["bar_format"] = "{desc}: {n_fmt} of {total_fmt}, {remaining} left"
-    return tqdm(items, desc=label, total=total, disable=rank() > 0, leave=False, **told)
+        settings = {"file": LinesOfProgress(), "delay": 30, "mininterval": 30, "maxinterval": 30}
+        settings["bar_format"] = "{desc}: {n_fmt} of {total_fmt}, {remaining} left"
+    return tqdm(items, desc=label, total=total, disable=rank() > 0, leave=False, **settings)
 
 
 def echo(text: str) -> None:
@@ -1666,9 +1662,9 @@ def recipe_path(name: str | Path) -> Path:
 
 def base_path(path: Path, base: str) -> Path:
     """The file that a recipe is based on: from its own folder, or what comes with the kit and has that name."""
-    own = path.parent / (base if Path(base).suffix else f"{base}.yaml")
-    if own.exists() or len(Path(base).parts) != 1 or own.suffix != ".yaml":
-        return own
+    beside = path.parent / (base if Path(base).suffix else f"{base}.yaml")
+    if beside.exists() or len(Path(base).parts) != 1 or beside.suffix != ".yaml":
+        return beside
     try:
         return recipe_path(Path(base).stem)
     except KitError as error:
@@ -1703,10 +1699,10 @@ def read_recipe(path: Path, seen: tuple[Path, ...]) -> Recipe:
             )
         numbers = ("published", "leaderboard")  # of others belong to one experiment
         own_words = {"conclusion": "", **{key: {} for key in numbers if set(numbers) & raw.keys()}}
-        told = convert(raw.get("readings"), tuple[dict, ...], f"{path}: readings")
-        inherited = [entry for entry in below["readings"] if entry["about"] not in [t.get("about") for t in told]]
+        readings = convert(raw.get("readings"), tuple[dict, ...], f"{path}: readings")
+        inherited = [entry for entry in below["readings"] if entry["about"] not in [t.get("about") for t in readings]]
         raw = merge_recipe({**below, **own_words, **({"seeds": []} if "seed" in raw else {})}, raw)
-        raw["readings"] = [*told, *inherited]
+        raw["readings"] = [*readings, *inherited]
     return recipe_from_dict(read_as(raw, str(path)) if "reading" in raw else raw, str(path))
 
 
@@ -2045,8 +2041,8 @@ def clean_label(text: str) -> str:
 def read_labels(written: pd.Series) -> pd.Series:
     """Labels as they are read; a column of whole numbers that a spreadsheet made 1.0, 2.0 is read as 1, 2."""
     labels = written.map(clean_label)
-    told = labels[labels != ""]
-    return labels.str.replace(r"\.0+$", "", regex=True) if told.str.fullmatch(r"-?\d+\.0+").all() else labels
+    names = labels[labels != ""]
+    return labels.str.replace(r"\.0+$", "", regex=True) if names.str.fullmatch(r"-?\d+\.0+").all() else labels
 
 
 def clean_labels(table: Path, train: pd.DataFrame, column: str) -> list[str]:
@@ -2120,9 +2116,9 @@ def with_solution(competition: Competition) -> Competition:
     key, value = ("image_id", "identity") if competition.open_set else ("filename", "ground_truth")
     solution = read_labels(read_table(table, (key, value)).set_index(key)[value])
     check_unique(solution.index.to_series(), table, key)
-    told = sum(solution.get(name, "") != "" for name in test)
-    if told < len(test):
-        return competition.noted(f"{table}: tells {told} of {len(test)} test images, so that nothing is scored by it")
+    known = sum(solution.get(name, "") != "" for name in test)
+    if known < len(test):
+        return competition.noted(f"{table}: tells {known} of {len(test)} test images, so that nothing is scored by it")
     solution = solution.reindex(test)
     others = 0 if competition.open_set else int((~solution.isin(competition.train.identity)).sum())
     note = f"{table}: {others} of {len(solution)} test images show nobody of train.csv"
@@ -2142,12 +2138,12 @@ def with_views(competition: Competition) -> Competition:
     rows = np.split(match_images(table, views, key, pd.concat([train, test], ignore_index=True)), [len(train)])
     joined, notes = [], []
     for part, found, called in zip((train, test), rows, ("training", "test")):
-        told = [column for column in views if column not in (*part.columns, "identity", "ground_truth")]
-        columns = views[told].iloc[found].set_axis(part.index)
+        taken = [column for column in views if column not in (*part.columns, "identity", "ground_truth")]
+        columns = views[taken].iloc[found].set_axis(part.index)
         columns[found < 0] = None
         joined.append(pd.concat([part, columns], axis=1))
         count = int((found >= 0).sum())
-        note = f"{table}: tells {', '.join(told) or 'nothing new'} of {count} of {len(part)} {called} images"
+        note = f"{table}: tells {', '.join(taken) or 'nothing new'} of {count} of {len(part)} {called} images"
         if not count and called == "training":
             note += f" (it names {views[key].iloc[0]}, the images are called {train.path.iloc[0]})"
         notes += [note] if count or called == "training" else []
@@ -2166,21 +2162,22 @@ def match_images(table: Path, views: pd.DataFrame, key: str, images: pd.DataFram
     An image is known by its path below the root, of which a row may tell more or less folders, as long as that fits
     one image and one row alone.
     """
-    told = [Path(os.path.normpath(name.replace("\\", "/"))).parts for name in views[key]]
+    written = [Path(os.path.normpath(name.replace("\\", "/"))).parts for name in views[key]]
     content = list(zip(*(views[column] for column in views if column not in ("path", "filename")))) or [()] * len(views)
     rows: dict[tuple[str, ...], int] = {}
     by_name: dict[str, list[int]] = {}
-    for row, parts in enumerate(told):
+    for row, parts in enumerate(written):
         if content[rows.setdefault(parts, row)] != content[row]:
             raise KitError(f"{table}: more than one row for {'/'.join(parts)}, with different values")
         by_name.setdefault(parts[-1] if parts else "", []).append(row)
     found = []
-    for own in ([Path(path).parts, Path(name).parts] for path, name in zip(images.path, images.filename)):
-        exact = next((rows[parts] for parts in own if parts in rows), None)
-        alike = {rows[told[row]] for row in by_name.get(own[0][-1], ()) if any(ends_alike(told[row], p) for p in own)}
+    for names in ([Path(path).parts, Path(name).parts] for path, name in zip(images.path, images.filename)):
+        exact = next((rows[parts] for parts in names if parts in rows), None)
+        last = by_name.get(names[0][-1], ())
+        alike = {rows[written[row]] for row in last if any(ends_alike(written[row], name) for name in names)}
         found.append(exact if exact is not None else alike.pop() if len(alike) == 1 else -1)
     times = Counter(found)
-    sure = [times[row] == 1 or told[row] == Path(path).parts for row, path in zip(found, images.path)]
+    sure = [times[row] == 1 or written[row] == Path(path).parts for row, path in zip(found, images.path)]
     return np.where(sure, found, -1)
 
 
@@ -2465,8 +2462,8 @@ def open_store(
     target = (cache or cache_dir()) / "pictures" / f"{key}.npy"
     if (faults := stored_faults(target)) is None:
         faults = write_store(target, images, masks_found, size, fit, bad_images, turns or [0.0] * len(paths))
-        told = {"root": str(root), "size": size, "fit": fit, "broken": faults, "crc32": checksums_of(target)}
-        write_json(target.with_suffix(".json"), told)
+        record = {"root": str(root), "size": size, "fit": fit, "broken": faults, "crc32": checksums_of(target)}
+        write_json(target.with_suffix(".json"), record)
     check_readable(paths, faults, bad_images)
     return ImageStore(np.load(target, mmap_mode="c"), key, tuple(map(int, faults)))  # as torch wants it: writable
 
@@ -2480,12 +2477,12 @@ def stored_faults(target: Path) -> dict[str, str] | None:
     if not (target.is_file() and record.is_file()):
         return None
     try:
-        told = read_record(record, {"broken": dict, "crc32": list}, "")
-        intact = checksums_of(target) == told["crc32"] and all(key.isdigit() for key in told["broken"])
+        stored = read_record(record, {"broken": dict, "crc32": list}, "")
+        intact = checksums_of(target) == stored["crc32"] and all(key.isdigit() for key in stored["broken"])
     except (KitError, ValueError, EOFError):  # cut short by a full disk or a careless hand
         intact = False
     if intact:
-        return told["broken"]
+        return stored["broken"]
     echo(f"  note: {target}: was damaged and is made anew")
     remove_path(record)
     return None
@@ -2539,9 +2536,9 @@ EXPERIMENT, ANSWERS, COMPARISON = MARKED = ("an experiment", "answers", "a compa
 def refuse_other_contents(folder: Path, holds: str) -> None:
     """Refuses to write results where something else lies already; a result of the same kind is gone on with."""
     marker, known = folder / MARKER, "experiment.json" if holds == EXPERIMENT else None
-    told = marker.read_text(encoding="utf-8", errors="replace").strip() if marker.is_file() else ""
-    if told in MARKED:
-        there = told
+    marked = marker.read_text(encoding="utf-8", errors="replace").strip() if marker.is_file() else ""
+    if marked in MARKED:
+        there = marked
     elif folder.is_dir():
         mine = {"interpretation.md", "trials", *((p.name for p in folder.iterdir() if p.is_dir()) if known else ())}
         others = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and p.name not in mine)
@@ -2996,11 +2993,11 @@ def split_images(
     data: DataConfig, train: pd.DataFrame, listed: np.ndarray, hashes: Callable
 ) -> tuple[list[Split], list[str]]:
     """Splits of the data's own images, and notes; those of `data.extra` train in each, none that is not listed."""
-    own, met = own_rows(train), train.encounter.to_numpy()
+    inside, met = own_rows(train), train.encounter.to_numpy()
     column = data.split.settings.get("column")
-    own_hashes = partial(hashes, 0, int(own.sum()))
-    splits = data.split.build(train=train[own], hashes=own_hashes, split_seed=data.split_seed)
-    splits = [(np.r_[rows, np.flatnonzero(~own)].astype(int), held_out) for rows, held_out in splits]
+    own_hashes = partial(hashes, 0, int(inside.sum()))
+    splits = data.split.build(train=train[inside], hashes=own_hashes, split_seed=data.split_seed)
+    splits = [(np.r_[rows, np.flatnonzero(~inside)].astype(int), held_out) for rows, held_out in splits]
     splits = [(rows[listed[rows]], held_out) for rows, held_out in splits]
     for rows, held_out in splits:
         paired = data.split.name == "all" or train.identity.iloc[held_out].duplicated().any()
@@ -3066,9 +3063,9 @@ def with_extra(competition: Competition, data: DataConfig) -> Competition:
         also = f"of its images are images of {competition.root}, which may validate, or of an earlier folder, too"
         refuse(same, also, where, " (expected other photographs)")
         there |= {file_sample(other.root / path) for path in other.train.path}
-        own = {column: f"{name}/" + other.train[column] for column in ("identity", "filename")}
-        own["path"] = [str((other.root / path).resolve()) for path in other.train.path]
-        tables.append(other.train.assign(**own, **{EXTRA: name}))
+        renamed = {column: f"{name}/" + other.train[column] for column in ("identity", "filename")}
+        renamed["path"] = [str((other.root / path).resolve()) for path in other.train.path]
+        tables.append(other.train.assign(**renamed, **{EXTRA: name}))
         count = f"{len(other.train)} images of {len(other.identities)} identities"
         notes.append(f"{where}: {count} train besides, and never validate or answer")
     train = pd.concat(tables, ignore_index=True)
@@ -4062,8 +4059,8 @@ class Embedder(nn.Module):
             return self
         super().train(mode)
         for module in self.backbone.modules():  # what does not learn keeps its batch norm statistics too
-            own = list(module.parameters(recurse=False))
-            module.training = mode and (not own or any(p.requires_grad for p in own))
+            parameters = list(module.parameters(recurse=False))
+            module.training = mode and (not parameters or any(p.requires_grad for p in parameters))
         return self
 
     @property
@@ -4158,14 +4155,15 @@ def hub_backbone(repository: str) -> Backbone:
     if path is None:
         with asking_the_hub(f"hf-hub:{repository}") as download:
             path = Path(download(repository, HUB_CONFIG)).with_name(HUB_FILE)
-    told = config_beside(path) or (load_safetensors(path)[1] if path.is_file() else {})
-    if "architecture" not in told:
+    metadata = config_beside(path) or (load_safetensors(path)[1] if path.is_file() else {})
+    if "architecture" not in metadata:
         raise KitError(
             f"model.backbone: hf-hub:{repository}: {path}: nothing tells which of timm's architectures it holds "
             f"(expected timm's {HUB_CONFIG} beside it; or name the architecture, and this file in model.weights)"
         )
-    config = normalisation_in(path, told.get("config", "{}"))
-    return Backbone(told["architecture"], repository, config=config, arguments=json.loads(told.get("arguments", "{}")))
+    config = normalisation_in(path, metadata.get("config", "{}"))
+    arguments = json.loads(metadata.get("arguments", "{}"))
+    return Backbone(metadata["architecture"], repository, config=config, arguments=arguments)
 
 
 def hub_answers() -> bool:
@@ -4320,16 +4318,16 @@ HUB_FILE, HUB_CONFIG = "model.safetensors", "config.json"  # what lies in a fold
 def config_beside(path: Path) -> dict[str, str]:
     """What timm's config.json beside the hub's file tells, as the metadata of the kit's own files do; {} for none."""
     config = path.with_name(HUB_CONFIG)
-    told = read_record(config, {}, "fetch it again") if path.name == HUB_FILE and config.is_file() else {}
-    if not isinstance(told.get("architecture"), str):
+    settings = read_record(config, {}, "fetch it again") if path.name == HUB_FILE and config.is_file() else {}
+    if not isinstance(settings.get("architecture"), str):
         return {}  # there is none, or another library's
-    shown = told.get("pretrained_cfg", told)
-    name = told["architecture"].partition(".")[0]
+    shown = settings.get("pretrained_cfg", settings)
+    name = settings["architecture"].partition(".")[0]
     tagged = f"{name}.{shown.get('tag')}"
     return {
         "architecture": tagged if tagged in timm.list_pretrained() else name,
         "config": json.dumps({key: shown[key] for key in ("mean", "std", "input_size") if key in shown}),
-        "arguments": json.dumps(told.get("model_args", {})),
+        "arguments": json.dumps(settings.get("model_args", {})),
     }
 
 
@@ -4411,9 +4409,9 @@ def read_backbone(path: Path, name: str, input_size: int | None, classifier: boo
     metadata = {**config_beside(path), **metadata}
     if metadata.get("format", "").startswith("jaguar_kit 1"):
         raise KitError(f"{path}: holds a whole run, not a backbone (expected it in `checkpoint`, not in model.weights)")
-    wanted, told = known_backbone(name).architecture, metadata.get("architecture")
-    if told is not None and told.partition(".")[0] != wanted.partition(".")[0]:
-        raise KitError(f"{path}: weights of another architecture: {told}, but model.backbone {name!r} is {wanted}")
+    wanted, kind = known_backbone(name).architecture, metadata.get("architecture")
+    if kind is not None and kind.partition(".")[0] != wanted.partition(".")[0]:
+        raise KitError(f"{path}: weights of another architecture: {kind}, but model.backbone {name!r} is {wanted}")
     if "sha256" in metadata and metadata["sha256"] != sha_of(tensors):
         raise KitError(f"{path}: damaged: its tensors are not those of which it tells the sha256; fetch it again")
     backbone.pretrained_cfg.update(normalisation_in(path, metadata.get("config", "{}")))
@@ -4435,9 +4433,9 @@ def read_backbone(path: Path, name: str, input_size: int | None, classifier: boo
 def normalisation_in(path: Path, text: str, where: str = "config") -> dict[str, Any]:
     """Mean, standard deviation and input size of images, as far as a weights file's metadata tell them as JSON."""
     with suppress(ValueError, TypeError, AttributeError, RecursionError):
-        told = json.loads(text)
-        config = {key: tuple(map(float, told[key])) for key in ("mean", "std") if key in told}
-        config |= {key: tuple(map(int, told[key])) for key in ("input_size",) if key in told}
+        settings = json.loads(text)
+        config = {key: tuple(map(float, settings[key])) for key in ("mean", "std") if key in settings}
+        config |= {key: tuple(map(int, settings[key])) for key in ("input_size",) if key in settings}
         small = all(math.isfinite(v) and abs(v) < 1e4 for values in config.values() for v in values)
         if small and all(len(v) == 3 for v in config.values()) and all(s > 0 for s in config.get("std", ())):
             return config
@@ -4462,10 +4460,10 @@ def by_own_names(known: Backbone, backbone: nn.Module, tensors: dict[str, Tensor
         others = sorted({key.partition(".")[0] for key in tensors if not key.startswith(tuple(names))})
         echo(f"  note: {known.hub}: left out what is not the backbone's ({', '.join(others) or 'nothing'})")
         tensors = inner(names)
-    own = backbone.state_dict().keys()
-    for prefix in () if own <= tensors.keys() else WRAPPINGS:
+    wanted = backbone.state_dict().keys()
+    for prefix in () if wanted <= tensors.keys() else WRAPPINGS:
         found = inner({prefix: ""})
-        if own <= found.keys():
+        if wanted <= found.keys():
             others = f", and left out {len(tensors) - len(found)} others" if len(found) < len(tensors) else ""
             echo(f"  note: {path}: took its tensors without the prefix {prefix!r}{others}")
             return found
@@ -4486,20 +4484,20 @@ def detached(tensor: Tensor) -> Tensor:
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    own = module.state_dict()
-    counters = {k: v for k, v in own.items() if k.endswith("num_batches_tracked") and k not in tensors}
+    state = module.state_dict()
+    counters = {k: v for k, v in state.items() if k.endswith("num_batches_tracked") and k not in tensors}
     tensors = {**tensors, **counters}  # which some savers leave out, and evaluation never reads
-    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    other = sorted(k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape)
+    missing, unknown = sorted(state.keys() - tensors.keys()), sorted(tensors.keys() - state.keys())
+    other = sorted(k for k in state.keys() & tensors.keys() if state[k].shape != tensors[k].shape)
     if missing or unknown or other:
         faults = [f"'{name}' is missing" for name in missing] + [f"'{name}' is unknown" for name in unknown]
-        faults += [f"'{k}' is {tuple(tensors[k].shape)}, expected {tuple(own[k].shape)}" for k in other]
+        faults += [f"'{k}' is {tuple(tensors[k].shape)}, expected {tuple(state[k].shape)}" for k in other]
         raise KitError(
             f"{path}: weights of another architecture: {faults[0]} "
             f"({len(missing)} missing, {len(unknown)} unknown, {len(other)} of another shape)"
         )
     usual = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-    odd = next((k for k in sorted(own) if own[k].is_floating_point() and tensors[k].dtype not in usual), None)
+    odd = next((k for k in sorted(state) if state[k].is_floating_point() and tensors[k].dtype not in usual), None)
     if odd or any(not torch.isfinite(value).all() for value in tensors.values() if value.is_floating_point()):
         fault = f"'{odd}' is {tensors[odd].dtype}, as of quantised weights" if odd else "not all of them are numbers"
         raise KitError(f"{path}: {fault} (expected the finite float weights of {type(module).__name__})")
@@ -4693,8 +4691,8 @@ class MarginSoftmax(IdentityLoss):
 
     def per_sample_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         cosine = self.cosines(embeddings)
-        own = [] if getattr(self, "margins", None) is None else [self.margins_by_identity[labels, None]]
-        target = self.with_margin(cosine.gather(1, labels[:, None]), embeddings, *own)
+        margins = [] if getattr(self, "margins", None) is None else [self.margins_by_identity[labels, None]]
+        target = self.with_margin(cosine.gather(1, labels[:, None]), embeddings, *margins)
         logits = self.scale * cosine.scatter(1, labels[:, None], target)
         losses = F.cross_entropy(logits, labels, reduction="none")
         return losses, torch.ones_like(losses, dtype=torch.bool)
@@ -4726,8 +4724,8 @@ class ArcFace(MarginSoftmax):
                 raise KitError(f"loss: margins: {list(self.margins)} need counts, the images of each identity")
             rarity = torch.tensor(self.counts, dtype=torch.float64).clamp(min=1) ** -0.25
             span = (rarity - rarity.min()) / (rarity.max() - rarity.min()).clamp(min=1e-12)
-            told = self.margins[0] + (self.margins[1] - self.margins[0]) * span
-            self.register_buffer("margins_by_identity", told.float(), persistent=False)
+            margins = self.margins[0] + (self.margins[1] - self.margins[0]) * span
+            self.register_buffer("margins_by_identity", margins.float(), persistent=False)
 
     def with_margin(self, cosine: Tensor, embeddings: Tensor, margin: Tensor | None = None) -> Tensor:
         m = self.margin if margin is None else margin
@@ -5028,11 +5026,11 @@ class ProxyAnchor(IdentityLoss):
         with torch.autocast(embeddings.device.type, enabled=False):
             vectors = l2_normalize(embeddings)
             cosine = vectors @ l2_normalize(self.weight).to(vectors).T  # (B, C)
-            own = labels[:, None] == torch.arange(len(self.weight), device=labels.device)
-            pull = F.softplus(masked_logsumexp(-self.scale * (cosine - self.margin), own, 0))  # (C,)
-            push = F.softplus(masked_logsumexp(self.scale * (cosine + self.margin), ~own, 0))
+            same = labels[:, None] == torch.arange(len(self.weight), device=labels.device)
+            pull = F.softplus(masked_logsumexp(-self.scale * (cosine - self.margin), same, 0))  # (C,)
+            push = F.softplus(masked_logsumexp(self.scale * (cosine + self.margin), ~same, 0))
             balance = self.balance.to(cosine)
-            return (balance * pull).sum() / own.any(0).sum() + (balance * push).mean()
+            return (balance * pull).sum() / same.any(0).sum() + (balance * push).mean()
 
 
 # sums of losses
@@ -5151,7 +5149,7 @@ def balanced_batches(
     """
     members = list(rows_by_code(rows, codes).values())
     length = per_identity or max(map(len, members))
-    drawn = np.concatenate([repeat_rows(own, length, rng) for own in members])
+    drawn = np.concatenate([repeat_rows(rows_of_one, length, rng) for rows_of_one in members])
     return cut_batches(rng.permutation(drawn), batch_size)
 
 
@@ -5165,7 +5163,7 @@ def encounter_batches(
     >>> [len(batch) for batch in encounter_batches(np.arange(4), met, 8, np.random.default_rng(0), met)]
     [2]
     """
-    drawn = [rng.choice(own) for own in rows_by_code(rows, met).values()]
+    drawn = [rng.choice(together) for together in rows_by_code(rows, met).values()]
     return cut_batches(rng.permutation(drawn), batch_size)
 
 
@@ -5206,8 +5204,8 @@ def pk_batches(
     present = np.array(list(members))
     identities = min(identities, len(members))
     waiting = {
-        code: list(repeat_rows(own, math.ceil(len(own) / images) * images, rng).reshape(-1, images))
-        for code, own in members.items()
+        code: list(repeat_rows(rows_of_one, math.ceil(len(rows_of_one) / images) * images, rng).reshape(-1, images))
+        for code, rows_of_one in members.items()
     }
     queue = [(-len(groups), rng.random(), code) for code, groups in waiting.items()]  # most groups left, else by lot
     heapq.heapify(queue)
@@ -5299,8 +5297,8 @@ def check_room(rows: int, columns: int, device: torch.device) -> None:
         free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     elif wanted > 1 << 30:
         with suppress(OSError, IndexError, ValueError):  # where no system tells it
-            told = Path("/proc/meminfo").read_text(encoding="utf-8")
-            free = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", told)[1])
+            meminfo = Path("/proc/meminfo").read_text(encoding="utf-8")
+            free = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", meminfo)[1])
     if wanted > free:
         raise KitError(
             f"similarity: {rows:,} x {columns:,} take {wanted / 2**30:.0f} GiB, but {free / 2**30:.0f} are free "
@@ -5386,13 +5384,13 @@ def compare(
     else:
         met = as_labels(encounters, "encounters")
         gallery_met = met if alone else as_labels(gallery_encounters, "gallery_encounters")
-    for name, own, wanted in (("encounters", met, asked), ("gallery_encounters", gallery_met, gallery)):
-        if len(own) != len(wanted):
-            raise KitError(f"{name}: {len(own)} for {len(wanted)} images (expected one for each)")
+    for name, groups, wanted in (("encounters", met, asked), ("gallery_encounters", gallery_met, gallery)):
+        if len(groups) != len(wanted):
+            raise KitError(f"{name}: {len(groups)} for {len(wanted)} images (expected one for each)")
     (*codes, names), (*meetings, _) = numbered(asked, gallery), numbered(met, gallery_met)
     if len(asked) and len(gallery) and not np.isin(*codes).any():
-        told = f"such as {str(gallery[0])!r} there and {str(asked[0])!r} here"
-        raise KitError(f"gallery_labels: none of them is among the labels ({told})")
+        examples = f"such as {str(gallery[0])!r} there and {str(asked[0])!r} here"
+        raise KitError(f"gallery_labels: none of them is among the labels ({examples})")
     return Comparison(matrix, *codes, *meetings, names)
 
 
@@ -5494,8 +5492,8 @@ def score_queries(compared: Comparison) -> QueryScores:
         block.masked_fill_(met[queries, None] == gallery_met, -torch.inf)  # no candidates
         places = np.arange(images[rows].max())
         beyond = places >= images[rows, None]
-        own = by_identity[np.where(beyond, first[rows, None], first[rows, None] + places)]
-        mine = block.gather(1, torch.from_numpy(own).to(device))
+        places_of_matches = by_identity[np.where(beyond, first[rows, None], first[rows, None] + places)]
+        mine = block.gather(1, torch.from_numpy(places_of_matches).to(device))
         mine = ascending(mine.masked_fill_(torch.from_numpy(beyond).to(device), -torch.inf))[:, -length:]
         missing = torch.from_numpy(length - found)[:, None].to(device)
         mine = torch.maximum(mine, mine.gather(1, missing)).contiguous()
@@ -5845,14 +5843,14 @@ def grown_reciprocal_keys(ranked: Tensor, half: int) -> Tensor:
     """`expanded_reciprocal_keys`, each member's set being compared with the row's set as it has grown so far."""
     total, columns = len(ranked), ranked.tolist()
     near, nearer = (reciprocal_lists(ranked[:, :k]).tolist() for k in (ranked.shape[1], half))
-    own = [{c for c, mutual in zip(*row) if mutual} for row in zip(columns, nearer)]
+    mutuals = [{c for c, mutual in zip(*row) if mutual} for row in zip(columns, nearer)]
     keys: list[int] = []
     for row, (members, mutual) in enumerate(zip(columns, near)):
         first = [c for c, there in zip(members, mutual) if there]
         grown = set(first)
         for member in first:
-            if 3 * len(own[member] & grown) > 2 * len(own[member]):
-                grown |= own[member]
+            if 3 * len(mutuals[member] & grown) > 2 * len(mutuals[member]):
+                grown |= mutuals[member]
         keys += [row * total + column for column in grown]
     return torch.tensor(keys, device=ranked.device).sort().values
 
@@ -5965,8 +5963,10 @@ def k_reciprocal_rerank(
             raise KitError(f"similarity: shape {shape} is not square (one set, or queries and gallery together)")
         if len(matrix) and float(matrix.max()) > 1.001:
             raise KitError(f"similarity: {float(matrix.max()):g} is more than 1, which an image has with itself")
-        if len(own := matrix.diagonal()) and float(own.min()) < 0.99:
-            raise KitError(f"similarity: an image has {float(own.min()):g} with itself (expected 1; is it a distance?)")
+        if len(same := matrix.diagonal()) and float(same.min()) < 0.99:
+            raise KitError(
+                f"similarity: an image has {float(same.min()):g} with itself (expected 1; is it a distance?)"
+            )
     if queries is not None and queries >= len(matrix):
         raise KitError(f"k_reciprocal_rerank: queries: {queries} of {len(matrix)} rows (expected at least 1, not all)")
     reranked = rerank_square(matrix, k1, k2, lambda_value, growing)
@@ -6048,12 +6048,12 @@ def rank_average(*similarities: Any, weights: Sequence[float] = (), own_gallery:
     return as_given(torch.from_numpy(mean), similarities[0])
 
 
-def is_own(matrix: Any, told: bool | None) -> bool:
+def is_own(matrix: Any, said: bool | None) -> bool:
     """Whether similarities are of one set that is its own gallery, as told, or by their shape."""
     square = matrix.shape[0] == matrix.shape[1]
-    if told and not square:
+    if said and not square:
         raise KitError(f"own_gallery: similarities of shape {tuple(matrix.shape)} are not of one set (expected N x N)")
-    return square if told is None else told
+    return square if said is None else said
 
 
 @dataclass(frozen=True, eq=False)
@@ -6095,9 +6095,9 @@ def fit_calibration(scores: Any, same: Any, kind: Literal["isotonic", "logistic"
     [0.0, 1.0]
     """
     try:
-        values, told = (as_array(given, np.float64).ravel() for given in (scores, same))
-        truth = told == 1
-        if not np.isin(told, (0, 1)).all():
+        values, pairs = (as_array(given, np.float64).ravel() for given in (scores, same))
+        truth = pairs == 1
+        if not np.isin(pairs, (0, 1)).all():
             raise ValueError("same holds more than true and false")
     except (ValueError, TypeError) as error:
         raise KitError(f"fit_calibration: {error} (expected numbers, and true or false for each)") from None
@@ -6165,9 +6165,9 @@ def closed_set_posterior(logits: Any, form: Agreement = "hellinger", temperature
     [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
     given = logits if isinstance(logits, (list, tuple)) and logits and np.ndim(logits[0]) == 2 else [logits]
-    told = [as_matrix(one, "logits").double() for one in given]
-    check_shapes("closed_set_posterior", told)
-    share = torch.stack([(one / temperature).softmax(1) for one in told]).mean(0)
+    by_member = [as_matrix(one, "logits").double() for one in given]
+    check_shapes("closed_set_posterior", by_member)
+    share = torch.stack([(one / temperature).softmax(1) for one in by_member]).mean(0)
     share = share.sqrt() if form == "hellinger" else share
     check_room(len(share), len(share), share.device)
     found = torch.empty(len(share), len(share), device=share.device)
@@ -6347,32 +6347,6 @@ def blend_step(state: Retrieval, raw_weight: Fraction = 0.2) -> Retrieval:
     return replace(state, similarity=blend(state.raw, state.matrix(), raw_weight))
 
 
-@register("postprocess", "encounters")
-def encounters_step(state: Retrieval) -> Retrieval:
-    """Two images are as alike as those of their two encounters are on average: what is known to be one animal is one
-    query, and one answer. Encounters are those of `data.encounter`; a solution is not needed.
-
-    >>> postprocess(["encounters"], torch.eye(4), encounters=[0, 0, 1, 1]).shape
-    torch.Size([4, 4])
-    """
-    if state.encounters is None:
-        return state
-    return replace(state, similarity=mean_over_encounters(state.matrix(), state.encounters))
-
-
-def mean_over_encounters(similarity: Tensor, encounters: np.ndarray) -> Tensor:
-    """Mean of the similarities (N, N) over all pairs of two images' encounters (N,), an image with itself left out."""
-    codes = torch.from_numpy(pd.factorize(encounters)[0]).to(similarity.device)
-    sizes, own = torch.bincount(codes).double(), similarity.diagonal().double()
-    by_row = similarity.new_zeros(len(sizes), len(codes)).double().index_add_(0, codes, similarity.double())
-    total = by_row.new_zeros(len(sizes), len(sizes)).index_add_(1, codes, by_row)
-    pairs = sizes[:, None] * sizes
-    total.diagonal().sub_(torch.zeros_like(sizes).index_add_(0, codes, own))
-    pairs.diagonal().sub_(sizes)
-    mean = (total / pairs.clamp(min=1)).to(similarity)
-    return mean[codes][:, codes].fill_diagonal_(1)
-
-
 @register("postprocess", "posterior", reads="embeddings", makes="evidence")
 def posterior_step(state: Retrieval, form: Agreement = "hellinger", temperature: Positive | None = None) -> Retrieval:
     """`closed_set_posterior` by the loss's logits; the temperature is fitted in validation where it is null.
@@ -6386,8 +6360,8 @@ def posterior_step(state: Retrieval, form: Agreement = "hellinger", temperature:
         )
     logits = as_matrix(state.logits(state.lengthened()), "logits") / (temperature or 1.0)
     found = torch.as_tensor(closed_set_posterior(logits, form))
-    told = state.with_evidence("posterior", found.to(state.raw).clamp_(min=1e-12).log_(), torch.exp)
-    return replace(told, shares=logits.softmax(1), form=form)
+    named = state.with_evidence("posterior", found.to(state.raw).clamp_(min=1e-12).log_(), torch.exp)
+    return replace(named, shares=logits.softmax(1), form=form)
 
 
 @register("postprocess", "fuse", reads="evidence", makes="similarity")
@@ -6509,11 +6483,11 @@ def postprocess(
     parts = as_steps(steps)
     if any(part.name == "auto" for part in parts):
         raise KitError("postprocess: auto needs labelled images to choose by (expected steps; choose_steps chooses)")
-    told = None if logits is None else logits if callable(logits) else lambda _: as_matrix(logits, "logits")
+    named = None if logits is None else logits if callable(logits) else lambda _: as_matrix(logits, "logits")
     sized = None if images is None else images if callable(images) else lambda _: as_store(images)
     graph = None if training is None else lambda: as_matrix(training, "training")
     met = None if encounters is None else as_labels(encounters, "encounters")
-    state = Retrieval.of(embeddings, views, geometry, told, sized, CPU, graph, met)
+    state = Retrieval.of(embeddings, views, geometry, named, sized, CPU, graph, met)
     if met is not None and len(met) != len(state.raw):
         raise KitError(f"postprocess: encounters: {len(met)} for {len(state.raw)} images (expected one for each)")
     return as_given(run_steps(without_fitting(parts), state).matrix(), embeddings)
@@ -6532,10 +6506,10 @@ class Calibrated:
 
 
 def needs_fitting(part: Component) -> bool:
-    told = part.settings.get
+    setting = part.settings.get
     if part.name == "posterior":
-        return told("temperature") is None
-    return part.name == "fuse" and told("kind") in ("logistic", "isotonic") and not told("weights")
+        return setting("temperature") is None
+    return part.name == "fuse" and setting("kind") in ("logistic", "isotonic") and not setting("weights")
 
 
 TEMPERATURES = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -6547,23 +6521,21 @@ def fit_step(
     """The step with what validation decides: fitted on the images of `rows`, bool (N,), and pairs of two encounters."""
     if not needs_fitting(part):
         return part
-    own = np.flatnonzero(rows)
-    told = labels[own], None if encounters is None else encounters[own]
+    kept = np.flatnonzero(rows)
+    truth = labels[kept], None if encounters is None else encounters[kept]
     if part.name == "posterior":
-        logits, form = state.logits(state.lengthened())[torch.from_numpy(own)], part.settings.get("form", "hellinger")
-        asking = (
-            compare(np.zeros((len(own), len(own)), np.float32), *told).sizes()[1] > 0
-        )  # images with another to find
-        enough = len({*told[0][asking]}) >= FEWEST
+        logits, form = state.logits(state.lengthened())[torch.from_numpy(kept)], part.settings.get("form", "hellinger")
+        asking = compare(np.zeros((len(kept),) * 2, np.float32), *truth).sizes()[1] > 0  # with another to find
+        enough = len({*truth[0][asking]}) >= FEWEST
         tried = TEMPERATURES if enough else (1.0,)
-        scores = [identity_balanced_map(closed_set_posterior(logits, form, t), *told) if enough else 0 for t in tried]
+        scores = [identity_balanced_map(closed_set_posterior(logits, form, t), *truth) if enough else 0 for t in tried]
         return replace(part, settings={**part.settings, "temperature": tried[int(np.argmax(scores))]})
-    first, second = np.triu_indices(len(own), 1)
-    apart = np.ones(len(first), bool) if encounters is None else told[1][first] != told[1][second]
-    same = (told[0][first] == told[0][second])[apart]
+    first, second = np.triu_indices(len(kept), 1)
+    apart = np.ones(len(first), bool) if encounters is None else truth[1][first] != truth[1][second]
+    same = (truth[0][first] == truth[0][second])[apart]
     if same.all() or not same.any():
         return replace(part, settings={"kind": "sum"})
-    values = [one.cpu().numpy()[np.ix_(own, own)][first, second][apart] for one in state.evidence.values()]
+    values = [one.cpu().numpy()[np.ix_(kept, kept)][first, second][apart] for one in state.evidence.values()]
     if part.settings["kind"] == "isotonic":
         return Calibrated(part, [fit_calibration(one, same) for one in values])
     from sklearn.linear_model import LogisticRegression
@@ -6587,8 +6559,8 @@ def fit_steps(
 
 def without_fitting(parts: Sequence[Component], named: bool = False) -> tuple[Component, ...]:
     """The steps where no image was validated: of auto its first choice, and what would be fitted at its default."""
-    told = as_steps(first_choice(named, seen=True)) if [part.name for part in parts] == ["auto"] else parts
-    return tuple(replace(p, settings={}) if needs_fitting(p) and p.name == "fuse" else p for p in told)
+    chosen = as_steps(first_choice(named, seen=True)) if [part.name for part in parts] == ["auto"] else parts
+    return tuple(replace(p, settings={}) if needs_fitting(p) and p.name == "fuse" else p for p in chosen)
 
 
 def measure_steps(
@@ -6603,13 +6575,13 @@ def measure_steps(
     if any(map(needs_fitting, parts)):
         identities = np.random.default_rng(0).permutation(identities)[::2]
     halves = np.isin(labels, identities)
-    for own in (halves == half for half in np.unique(halves)):
-        _, states = fit_steps(parts, state, labels, encounters, own if own.all() else ~own)
-        for told, reached in zip(found, states[first:]):
+    for half_rows in (halves == half for half in np.unique(halves)):
+        _, states = fit_steps(parts, state, labels, encounters, half_rows if half_rows.all() else ~half_rows)
+        for row, reached in zip(found, states[first:]):
             matrix = reached.matrix()
             measured = by_kind(average_precision, matrix, labels, encounters)
             for kind, values in {**measured, TOP1: nearest_is_right(matrix, labels)}.items():
-                told.setdefault(kind, np.full(len(labels), math.nan))[own] = values[own]
+                row.setdefault(kind, np.full(len(labels), math.nan))[half_rows] = values[half_rows]
     return found
 
 
@@ -6725,17 +6697,17 @@ def choose_steps(
     if not len(labels):
         raise KitError("choose_steps: labels: there are none (expected one for each of the validation images)")
     automatic = [part.name for part in parts] == ["auto"]
-    told, codes = (labels, encounters), np.unique(labels, return_inverse=True)[1].reshape(-1)
+    truth, codes = (labels, encounters), np.unique(labels, return_inverse=True)[1].reshape(-1)
     if automatic:
         every = (*AUTO_CANDIDATES, *(GRAPH_CANDIDATES if state.training else ()))
         every += NAMING_CANDIDATES if state.logits else ()
         first = as_steps(first_choice(state.logits is not None, state.views is not None))
         others = [as_steps(candidate) for candidate in every if state.views or "tta" not in candidate]
         candidates = [*others, *([] if first in others else [first])]
-        measured = [measure_steps(candidate, state, *told, first=-1)[0] for candidate in candidates]
+        measured = [measure_steps(candidate, state, *truth, first=-1)[0] for candidate in candidates]
     else:
         candidates = [parts[:i] for i in range(len(parts) + 1)]
-        measured = measure_steps(parts, state, *told)
+        measured = measure_steps(parts, state, *truth)
     chosen, why = len(candidates) - 1, ""
     counted = {kind: len(np.unique(codes[~np.isnan(values)])) for kind, values in measured[0].items() if kind != TOP1}
     kind = next((kind for kind in ("_across", "") if counted.get(kind, 0) >= FEWEST), None)
@@ -6749,7 +6721,7 @@ def choose_steps(
         chosen = max(better, key=lambda i: mean_or_nan(mean_by_identity(gains[i], codes)), default=chosen)
     rows = rows_of_steps(map(describe_steps, candidates), measured, codes)
     rows = [{**row, "used": number == chosen} for number, row in enumerate(rows)]
-    fitted, states = fit_steps(candidates[chosen], state, *told, np.ones(len(labels), bool))
+    fitted, states = fit_steps(candidates[chosen], state, *truth, np.ones(len(labels), bool))
     return ChosenSteps(candidates[chosen], fitted, rows, states, why)
 
 
@@ -6939,8 +6911,8 @@ def embed(
         raise KitError(f"embed: source: a {type(source).__name__} (expected a Source, or a tensor of prepared images)")
     if isinstance(network, Embedder) and isinstance(source, FeatureSource):
         check_prepared(source.features)
-    own = positions is None or type(source).__len__ is not Source.__len__
-    positions = positions_in(positions, len(source) if own else None)
+    counted = positions is None or type(source).__len__ is not Source.__len__
+    positions = positions_in(positions, len(source) if counted else None)
     one_shape = isinstance(source, PixelSource) and wants_one_shape(source.device)
     filled = one_shape and len(positions) >= batch_size  # with other images, or, where there are too few, behind them
     batches = whole_batches(positions, batch_size) if filled else cut_batches(positions, batch_size)
@@ -6964,17 +6936,17 @@ def embed(
 
 def positions_in(asked: Any, count: int | None) -> np.ndarray:
     """Rows of `count` images (None: nobody knows), by number, or by what is true where one is meant; all for None."""
-    told = np.arange(count) if asked is None else np.asarray(asked)
-    if told.dtype == object and all(isinstance(one, (bool, np.bool_)) for one in told.flat):
-        told = told.astype(bool)
-    if told.dtype == bool and told.ndim == 1 and count in (None, len(told)):
-        return np.flatnonzero(told)
-    whole = told if told.size else np.zeros(told.shape, np.int64)
-    if told.ndim != 1 or whole.dtype.kind not in "iuf" or (whole != np.rint(whole)).any():
+    given = np.arange(count) if asked is None else np.asarray(asked)
+    if given.dtype == object and all(isinstance(one, (bool, np.bool_)) for one in given.flat):
+        given = given.astype(bool)
+    if given.dtype == bool and given.ndim == 1 and count in (None, len(given)):
+        return np.flatnonzero(given)
+    whole = given if given.size else np.zeros(given.shape, np.int64)
+    if given.ndim != 1 or whole.dtype.kind not in "iuf" or (whole != np.rint(whole)).any():
         raise KitError(
-            f"positions: {told.dtype} of shape {told.shape} (expected whole numbers, or {count} times true or false)"
+            f"positions: {given.dtype} of shape {given.shape} (expected whole numbers, or {count} times true or false)"
         )
-    if told.size and count is not None and not 0 <= whole.min() <= whole.max() < count:
+    if given.size and count is not None and not 0 <= whole.min() <= whole.max() < count:
         raise KitError(f"positions: {whole.min():g} to {whole.max():g} (expected 0 to {count - 1}, of {count} images)")
     return whole.astype(np.int64)
 
@@ -7284,19 +7256,19 @@ def own_part(source: Source, positions: np.ndarray) -> np.ndarray:
     return shard(positions) if isinstance(source, PixelSource) else positions
 
 
-def gather_rows(own: Tensor, total: int) -> Tensor:
+def gather_rows(computed: Tensor, total: int) -> Tensor:
     """All processes' rows of a batch of `total`, in order, from this one's `shard`."""
     if world_size() == 1:
-        return own
+        return computed
     if total < world_size():
-        return own if rank() == 0 else own.detach()  # all computed all of it; one gradient is enough
+        return computed if rank() == 0 else computed.detach()  # all computed all of it; one gradient is enough
     sizes = [len(part) for part in np.array_split(np.arange(total), world_size())]
-    padded = own.new_zeros(max(sizes), *own.shape[1:])
-    padded[: len(own)] = own.detach()
+    padded = computed.new_zeros(max(sizes), *computed.shape[1:])
+    padded[: len(computed)] = computed.detach()
     gathered = [torch.empty_like(padded) for _ in sizes]
     torch.distributed.all_gather(gathered, padded)
     rows = [part[:size] for part, size in zip(gathered, sizes)]
-    rows[rank()] = own  # every process computes the same loss of all rows, so each keeps its own gradient
+    rows[rank()] = computed  # every process computes the same loss of all rows, so each keeps its own gradient
     return torch.cat(rows)
 
 
@@ -7331,9 +7303,9 @@ def any_rank(*flags: bool) -> list[bool]:
     """For each flag whether it is raised in any process; all must ask. It is told from CPU to CPU."""
     if world_size() == 1:
         return list(flags)
-    told = torch.tensor(flags, dtype=torch.float32)
-    torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
-    return told.bool().tolist()
+    raised = torch.tensor(flags, dtype=torch.float32)
+    torch.distributed.all_reduce(raised, op=torch.distributed.ReduceOp.MAX)
+    return raised.bool().tolist()
 
 
 # versions of weights, layers that learn, and the state of a checkpoint
@@ -7369,7 +7341,7 @@ def backbone_groups(embedder: Embedder, lr: float, layer_decay: float) -> list[d
     for name, parameter in named.items():
         groups.setdefault(layers[name], []).append(parameter)
     last = max(layers.values(), default=0)
-    return [{"params": own, "lr": lr * layer_decay ** (last - layer)} for layer, own in sorted(groups.items())]
+    return [{"params": learned, "lr": lr * layer_decay ** (last - layer)} for layer, learned in sorted(groups.items())]
 
 
 def backbone_version(model: ModelConfig) -> str:
@@ -7613,8 +7585,8 @@ class Trainer:
                 self.seconds += seconds
                 if best_epoch(self.history[1:], config.select) == len(self.history) - 2:
                     self.best = self.learned()
-                for told in filter(None, (self.schedule.after_epoch, track, epoch_ended)):
-                    told(row)
+                for listener in filter(None, (self.schedule.after_epoch, track, epoch_ended)):
+                    listener(row)
                 if rank() == 0 and time.monotonic() - written > 1:
                     write_table(folder / "log.csv", pd.DataFrame(self.history))
                     written = time.monotonic()
@@ -7659,10 +7631,10 @@ class Trainer:
         """The batches of an epoch, the same whenever they are asked for."""
         rows, rng = self.task.train, np.random.default_rng((self.recipe.seed, epoch))
         codes = self.task.labels[torch.from_numpy(rows)].numpy()
-        sampler, told = self.recipe.train.sampler, []
+        sampler, encounters = self.recipe.train.sampler, []
         if "met" in parameters_of(lookup("sampler", sampler.name)):
-            told = [rows if self.task.met is None else self.task.met[torch.from_numpy(rows)].numpy()]
-        drawn = sampler(rows, codes, self.recipe.train.batch_size, rng, *told)
+            encounters = [rows if self.task.met is None else self.task.met[torch.from_numpy(rows)].numpy()]
+        drawn = sampler(rows, codes, self.recipe.train.batch_size, rng, *encounters)
         return [np.ascontiguousarray(batch, np.int64) for batch in drawn]
 
     def train_epoch(self, epoch: int, stage: int, step_ended: Callable[[], bool]) -> dict[str, float]:
@@ -7682,8 +7654,8 @@ class Trainer:
         sums, begun, waiting, images = self.epoch_so_far, time.monotonic(), 0.0, 0
         ahead = batches[sums["step"] :]
         cut = [cut_micro_batches(batch, self.micro_batch) for batch in ahead]
-        own = [np.concatenate([own_part(source, part) for part in parts]) for parts in cut]  # of each micro-batch
-        reading, bar = read_ahead(source, own), progress(ahead, f"epoch {epoch}")
+        read = [np.concatenate([own_part(source, part) for part in parts]) for parts in cut]  # of each micro-batch
+        reading, bar = read_ahead(source, read), progress(ahead, f"epoch {epoch}")
         while sums["step"] < len(batches):
             before, first = time.monotonic(), sums["step"]
             group = [(first + i, batch, next(reading)) for i, batch in enumerate(batches[first : first + every])]
@@ -7775,9 +7747,9 @@ class Trainer:
             labels = [one[torch.from_numpy(positions)].to(self.device, non_blocking=True) for one in known]
             parts, used = [], 0
             for part in cut_micro_batches(positions, self.micro_batch):
-                own = images[used : used + len(own_part(source, part))]
-                parts.append(MicroBatch(own, len(part), (self.recipe.seed, epoch, step, *([used] if used else []))))
-                used += len(own)
+                tensors = images[used : used + len(own_part(source, part))]
+                parts.append(MicroBatch(tensors, len(part), (self.recipe.seed, epoch, step, *([used] if used else []))))
+                used += len(tensors)
             loss, agrees = self.backward_batch(source, parts, labels, len(positions) / total, number == len(group))
             found.append(torch.cat([loss.detach().double()[None], agrees]))
         return found
@@ -7803,8 +7775,8 @@ class Trainer:
             pooled = torch.cat(vectors).requires_grad_()
         if not whole and mixed:
             starts = np.cumsum([0, *(part.total for part in parts)]).tolist()
-            partners = [own[0] + start for (_, own), start in zip(seen, starts)]  # they are counted within a part
-            mixed = [torch.cat(partners), torch.cat([own[1] for _, own in seen])]
+            partners = [mix[0] + start for (_, mix), start in zip(seen, starts)]  # they are counted within a part
+            mixed = [torch.cat(partners), torch.cat([mix[1] for _, mix in seen])]
         if not whole or (shared and world_size() > 1):
             seed_everything(*parts[0].seeds)  # what is shared draws the same everywhere
         loss, agrees = self.loss_of_pooled(pooled, labels, mixed)
@@ -7957,8 +7929,8 @@ class Trainer:
         """`embed`, each process having embedded its own part."""
         if not isinstance(source, PixelSource):
             return self.embed(positions, source, batch_size=1024)
-        own = self.embed(shard(positions), source)
-        return own if len(own) == len(positions) else gather_rows(own.to(self.device), len(positions)).cpu()
+        part = self.embed(shard(positions), source)
+        return part if len(part) == len(positions) else gather_rows(part.to(self.device), len(positions)).cpu()
 
     def retrieval(self, positions: np.ndarray, embeddings: Tensor, encounters: np.ndarray | None) -> Retrieval:
         """What post-processing may look at of the images at `positions`, whose embeddings are (N, D)."""
@@ -8028,12 +8000,12 @@ class Trainer:
         if not self.average:
             yield
             return
-        own = {key: value.detach().clone() for key, value in self.live().items()}
+        live = {key: value.detach().clone() for key, value in self.live().items()}
         self.restore(self.average)
         try:
             yield
         finally:
-            self.restore(own)
+            self.restore(live)
 
     def save(self, path: Path) -> None:
         kept = ("best", "average", "history", "seconds", "micro_batch")
@@ -8065,10 +8037,10 @@ class Trainer:
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.restore(state["learned"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for parameter, own in self.optimizer.state.items():
-            for key, value in own.items():  # laid out in memory as their parameters are, for fused steps
+        for parameter, moments in self.optimizer.state.items():
+            for key, value in moments.items():  # laid out in memory as their parameters are, for fused steps
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    own[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+                    moments[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         self.schedule.scheduler.load_state_dict(state["schedule"])
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
@@ -8178,12 +8150,12 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         lacking = {"normalisation": '""', "backbone_sha256": '""', "trained": "[]"}  # in files of earlier versions
         known = ("recipe", "identities", "metrics", *lacking)
-        told = {key: json.loads({**lacking, **metadata}[key]) for key in known}
-        if wrong := misfit(told, SHAPE_OF_WEIGHTS, ""):
+        facts = {key: json.loads({**lacking, **metadata}[key]) for key in known}
+        if wrong := misfit(facts, SHAPE_OF_WEIGHTS, ""):
             raise ValueError(wrong)
     except (ValueError, KeyError, RecursionError) as error:
         raise damaged(weights_path(path), f"metadata: {error}", "train it again, or give another file") from None
-    return tensors, told
+    return tensors, facts
 
 
 def holds_backbone(keys: Iterable[str]) -> bool:
@@ -8271,9 +8243,9 @@ def embedder_for(recipe: Recipe) -> tuple[Embedder, dict[str, Tensor], list[str]
     whole = holds_backbone(tensors)
     check_same_model(recipe, metadata)
     embedder = build_embedder(replace(model, pretrained=False) if whole else model)
-    own = {k: v for k, v in embedder.state_dict().items() if whole or not k.startswith("backbone.")}
+    state = {k: v for k, v in embedder.state_dict().items() if whole or not k.startswith("backbone.")}
     given = tensors_below("embedder.", tensors)
-    if other := misfits(own, given):
+    if other := misfits(state, given):
         raise KitError(
             f"{recipe.checkpoint}: weights of another model: '{other[0]}' differs; model should be as in its recipe: "
             f"{json.dumps(metadata['recipe']['model'])}"
@@ -8309,10 +8281,10 @@ def check_same_model(recipe: Recipe, metadata: Mapping[str, Any]) -> None:
 
 def take_over_classes(trainer: Trainer, tensors: Mapping[str, Tensor], same_identities: bool) -> None:
     """Begins the loss with what a checkpoint learned of the classes, where they are the same; says where not."""
-    own, given = trainer.loss.state_dict(), tensors_below("loss.", tensors)
-    if same_identities and not misfits(own, given):
+    classes, given = trainer.loss.state_dict(), tensors_below("loss.", tensors)
+    if same_identities and not misfits(classes, given):
         trainer.loss.load_state_dict(given)
-    elif own:
+    elif classes:
         reason = "its loss has other parts" if same_identities else "it knows other individuals"
         echo(f"  note: {trainer.recipe.checkpoint}: {reason}, so that the recipe's loss begins with new class weights")
 
@@ -8598,14 +8570,14 @@ class RunFolder:
 
     def metrics(self) -> dict[str, Any]:
         path = self.path / "metrics.json"
-        told = read_record(path, {**dict.fromkeys(NUMBERS_OF_RUN, NUMBER), "untrained": dict, "per_identity": dict})
-        wrong = misfit(told, SHAPE_OF_METRICS, "")
-        wrong = wrong or ("untrained lacks map" if "map" not in told["untrained"] else "")
-        if not wrong and "images" in (counted := told.get("validated", {})):
+        found = read_record(path, {**dict.fromkeys(NUMBERS_OF_RUN, NUMBER), "untrained": dict, "per_identity": dict})
+        wrong = misfit(found, SHAPE_OF_METRICS, "")
+        wrong = wrong or ("untrained lacks map" if "map" not in found["untrained"] else "")
+        if not wrong and "images" in (counted := found.get("validated", {})):
             wrong = misfit(counted, Whole(BASIS), "validated")
-        if wrong or not math.isfinite(told["epochs"]):
-            raise damaged(path, wrong or f"epochs: {told['epochs']}")
-        return told
+        if wrong or not math.isfinite(found["epochs"]):
+            raise damaged(path, wrong or f"epochs: {found['epochs']}")
+        return found
 
     def log(self) -> pd.DataFrame:
         """A row of numbers for each epoch of a finished run."""
@@ -8636,29 +8608,29 @@ class RunFolder:
         """The settings that it was made with, the fingerprint of its data, and that of the weights it began with."""
         path = self.path / "recipe.yaml"
         try:
-            told = read_yaml(path.read_text(encoding="utf-8"), str(path))
-            own = {key: value for key, value in told.items() if key not in ("data_fingerprint", "weights")}
-            recipe_from_dict(own, str(path))
-            told["data_fingerprint"]  # at its end
+            kept = read_yaml(path.read_text(encoding="utf-8"), str(path))
+            recipe = {key: value for key, value in kept.items() if key not in ("data_fingerprint", "weights")}
+            recipe_from_dict(recipe, str(path))
+            kept["data_fingerprint"]  # at its end
         except (KeyError, KitError, ValueError, AttributeError, TypeError) as error:
             raise damaged(path, str(error).removeprefix(f"{path}: ")) from None
-        return told
+        return kept
 
     def begin(self, recipe: Recipe, data: str) -> None:
         """Writes recipe.yaml; data: their fingerprint."""
-        told = {**without_passwords(recipe_to_dict(recipe)), "data_fingerprint": data}
-        told["weights"] = weights_version(recipe)
-        write_text(self.path / "recipe.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
+        settings = {**without_passwords(recipe_to_dict(recipe)), "data_fingerprint": data}
+        settings["weights"] = weights_version(recipe)
+        write_text(self.path / "recipe.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
     def changed(self, recipe: Recipe, data: str) -> list[str]:
         """What its settings and data differ in from those of now; nothing where it has no results."""
         if not (self.path / "recipe.yaml").is_file() or not self.has_results:
             return []
         earlier = self.settings()
-        told, weights = earlier.pop("data_fingerprint", data), earlier.pop("weights", "")
+        fingerprint_before, weights = earlier.pop("data_fingerprint", data), earlier.pop("weights", "")
         earlier = recipe_to_dict(recipe_from_dict(earlier, str(self.path)))  # with what was no setting yet
         changed = [f"{key}: {then} there, {now} now" for key, then, now in differing_settings(earlier, recipe)]
-        changed += ["the data: other images or labels"] if told != data else []
+        changed += ["the data: other images or labels"] if fingerprint_before != data else []
         now = weights_version(recipe) if weights else ""
         other = weights and now and now != weights
         return [*changed, *(["the weights that it begins with: another file"] if other else [])]
@@ -8865,8 +8837,8 @@ def run_split(
     every = None if every is None else torch.tensor(every)
     task = replace(task, encounters=met, met=every, at_size=images.at_size)
     if recipe.train.select == "map_across":
-        told = evidence_of(images.competition.train.identity.to_numpy(str)[task.validation], [], met)
-        if (few := told.get("across", {}).get("identities", 0)) < FEWEST:
+        validated = basis_of(images.competition.train.identity.to_numpy(str)[task.validation], [], met)
+        if (few := validated.get("across", {}).get("identities", 0)) < FEWEST:
             echo(f"  note: train.select: map_across: {few} identities are too few to choose by: the last epoch is kept")
             recipe = replace(recipe, train=replace(recipe.train, select="last"))
     trainer = Trainer(recipe, embedder, loss, optimizer, task, deadline)
@@ -8900,7 +8872,7 @@ def write_results(
     trainer: Trainer,
     images: Images,
     identities: Sequence[str],
-    told: Mapping[str, float],
+    measured: Mapping[str, float],
     embeddings: Tensor,
     place: Path,
 ) -> None:
@@ -8916,19 +8888,19 @@ def write_results(
     kept |= {"paths": paths.iloc[task.validation], "trained": seen}
     if known := set(paths.iloc[task.validation]) & set(embedder.trained_before):
         echo(f"  note: the checkpoint was trained on {len(known)} of {len(rows)} validation images, which flatters mAP")
-    metrics = {**told, "per_identity": {}}
+    metrics = {**measured, "per_identity": {}}
     if len(labels):
         state = trainer.retrieval(task.validation, embeddings, task.encounters)
-        kept_apart = {metric: told[metric] for metric in ("val_loss", "accuracy", "map_across")}
+        kept_apart = {metric: measured[metric] for metric in ("val_loss", "accuracy", "map_across")}
         metrics = {**kept_apart, **retrieval_metrics(state.raw, labels)}
-        metrics["validated"] = evidence_of(labels, list(kept["paths"]), task.encounters)
+        metrics["validated"] = basis_of(labels, list(kept["paths"]), task.encounters)
         chosen = choose_steps(recipe.postprocess, state, labels, task.encounters)
         steps = chosen.fitted
         if recipe.postprocess:
             metrics.update(chosen.scores("_postprocessed"), postprocess=chosen.rows)
         if chosen.why:
             echo(f"  note: postprocess: {chosen.why}")
-        kept |= evidence_kept(chosen.states, identities)
+        kept |= kept_for_ensembles(chosen.states, identities)
         if chosen.states[-1].matched:
             draw = room("experiments.figures").match_examples
             metrics["matches"] = draw(chosen.states[-1], [*rows], labels, task.encounters)
@@ -8957,17 +8929,17 @@ def chance_map(labels: np.ndarray, orders: int, encounters: np.ndarray | None = 
     return mean_or_nan(np.array(found))
 
 
-def evidence_of(labels: np.ndarray, paths: Sequence[str], met: np.ndarray | None) -> dict[str, Any]:
+def basis_of(labels: np.ndarray, paths: Sequence[str], met: np.ndarray | None) -> dict[str, Any]:
     """How much mAP rests on: images, those that count as queries, their identities, pairs of one identity, and the mAP
     that a random order has; the same across encounters; `on` changes with the images."""
 
-    def told(encounters: np.ndarray | None) -> dict[str, Any]:
+    def counts(encounters: np.ndarray | None) -> dict[str, Any]:
         _, positives = compare(np.zeros((len(labels), len(labels)), np.float32), labels, encounters).sizes()
         found = {"queries": int((positives > 0).sum()), "identities": len(np.unique(labels[positives > 0]))}
         return {**found, "pairs": int(positives.sum() // 2), "chance": chance_map(labels, 10, encounters)}
 
-    across = {} if met is None else {"across": told(met)}
-    return {"images": len(labels), **told(None), **across, "on": fingerprint(sorted(paths))}
+    across = {} if met is None else {"across": counts(met)}
+    return {"images": len(labels), **counts(None), **across, "on": fingerprint(sorted(paths))}
 
 
 def compile_backbone(backbone: nn.Module) -> None:
@@ -9020,13 +8992,13 @@ def make_task(
         return source if size in (None, recipe.data.size) else replace(source, store=images.at_size(size))
 
     def trained_on(size: int | None) -> Source:
-        own = stored(trained, size)
+        images_of_size = stored(trained, size)
         if not embedder.frozen or recipe.train.mixes:
-            return own
+            return images_of_size
         if prepare.fixed:
-            return features(own)
-        drawn = [features(own, view=view, first=len(labels)) for view in range(recipe.train.views)]
-        return ViewSource(tuple(drawn)) if drawn else own
+            return features(images_of_size)
+        drawn = [features(images_of_size, view=view, first=len(labels)) for view in range(recipe.train.views)]
+        return ViewSource(tuple(drawn)) if drawn else images_of_size
 
     def evaluated_on(source: PixelSource) -> Source:
         return features(source) if embedder.frozen else source
@@ -9037,7 +9009,7 @@ def make_task(
     return replace(task, evaluated=tuple(evaluated_on(stored(pixels, s.size)) for s in stages)) if by_stage else task
 
 
-def evidence_kept(states: Sequence[Retrieval], identities: Sequence[str]) -> dict[str, Any]:
+def kept_for_ensembles(states: Sequence[Retrieval], identities: Sequence[str]) -> dict[str, Any]:
     """What an ensemble asks of a run, by its states: similarities (N, N) at the end and before evidence is joined to
     likeness, spots, and how probably each image shows each of the identities (N, C)."""
     final, known = states[-1], next((state for state in reversed(states) if state.evidence), None)
@@ -9066,15 +9038,15 @@ def write_test_results(
     states = list(itertools.accumulate(steps, lambda state, step: step(state), initial=before))
     state, raw = states[-1], score_test(competition, before.raw.numpy()) if trainer.recipe.postprocess else None
     similarity = state.matrix().numpy()
-    kept = {**evidence_kept(states, identities), "embeddings": embeddings.numpy(), "similarity": similarity}
+    kept = {**kept_for_ensembles(states, identities), "embeddings": embeddings.numpy(), "similarity": similarity}
     save_arrays(place / "test.npz", **kept, images=images)
-    told: dict[str, Any] = submit(competition, similarity, raw, place)
+    metrics: dict[str, Any] = submit(competition, similarity, raw, place)
     if competition.solution is not None and steps:
         truth, met = competition.solution.to_numpy(str), shared_encounters(competition.test)
         measured = [by_kind(average_precision, one.matrix(), truth, met) for one in states]
         names_of = ["raw", *(f"+ {part_words(getattr(step, 'part', step))}" for step in steps)]
-        told["postprocess_test"] = rows_of_steps(names_of, measured, np.unique(truth, return_inverse=True)[1])
-    return told
+        metrics["postprocess_test"] = rows_of_steps(names_of, measured, np.unique(truth, return_inverse=True)[1])
+    return metrics
 
 
 def score_test(competition: Competition, similarity: np.ndarray) -> dict[str, float]:
@@ -9127,7 +9099,7 @@ def combine_folds(competition: Competition, place: Path, folds: int, geometry: G
 
     short: further folds are not there yet, for time was over.
     """
-    told = [RunFolder(place / f"fold{k}").metrics() for k in range(folds)]
+    metrics = [RunFolder(place / f"fold{k}").metrics() for k in range(folds)]
     held_out = [RunFolder(place / f"fold{k}").arrays("validation.npz", "embeddings", "images") for k in range(folds)]
     blocks = {
         f"similarity{k}": similarity_matrix(fold["embeddings"], geometry=geometry) for k, fold in enumerate(held_out)
@@ -9135,33 +9107,34 @@ def combine_folds(competition: Competition, place: Path, folds: int, geometry: G
     save_arrays(
         place / "oof_similarity.npz", **blocks, **{f"images{k}": fold["images"] for k, fold in enumerate(held_out)}
     )
-    facts = {**mean_of_folds(told), "folds": folds, "versions": told[0]["versions"]}
-    facts["validated"] = {"on": fingerprint([t.get("validated", {}).get("on") for t in told])}
-    facts.update({"stopped": "max_hours"} if short or any("stopped" in t for t in told) else {})
+    facts = {**mean_of_folds(metrics), "folds": folds, "versions": metrics[0]["versions"]}
+    facts["validated"] = {"on": fingerprint([t.get("validated", {}).get("on") for t in metrics])}
+    facts.update({"stopped": "max_hours"} if short or any("stopped" in t for t in metrics) else {})
     if competition.pairs is not None:
         tests = [RunFolder(place / f"fold{k}").arrays("test.npz", "embeddings", "similarity") for k in range(folds)]
-        used = {row["steps"] for t in told for row in t.get("postprocess", []) if row["used"]} or {"raw"}
+        used = {row["steps"] for t in metrics for row in t.get("postprocess", []) if row["used"]} or {"raw"}
         final = [test["similarity"] for test in tests]
         fused = np.mean(final, 0) if len(used) == 1 else rank_average(*final)  # other steps, other scales
         raw = np.mean([similarity_matrix(test["embeddings"], geometry=geometry) for test in tests], 0)
         facts.update(
-            submit(competition, fused, score_test(competition, raw) if "postprocess" in told[0] else None, place)
+            submit(competition, fused, score_test(competition, raw) if "postprocess" in metrics[0] else None, place)
         )
     write_json(place / "metrics.json", facts)
 
 
-def mean_of_folds(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The metrics of folds in one: each measure as MEASURES has it, tables by the means of what several folds have."""
+def mean_of_folds(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The folds of folds in one: each measure as MEASURES has it, tables by the means of what several folds have."""
     found: dict[str, Any] = {}
     for key in ("untrained", "plain", "per_identity", "other_backgrounds"):
-        if key in told[0]:
-            found[key] = pd.DataFrame([t[key] for t in told]).mean().to_dict()
-    if "open_set" in told[0]:
-        kinds = [kind for kind in ("given", "fitted", "cross_fitted") if kind in told[0]["open_set"]]
-        found["open_set"] = {k: pd.DataFrame([t["open_set"][k] for t in told]).mean().to_dict() for k in kinds}
+        if key in folds[0]:
+            found[key] = pd.DataFrame([t[key] for t in folds]).mean().to_dict()
+    if "open_set" in folds[0]:
+        kinds = [kind for kind in ("given", "fitted", "cross_fitted") if kind in folds[0]["open_set"]]
+        found["open_set"] = {k: pd.DataFrame([t["open_set"][k] for t in folds]).mean().to_dict() for k in kinds}
     for name, measure in MEASURES.items():
-        (*tables, key), values = measure.within or (name,), np.array([measure.of(t) for t in told])
-        if any(key in t for t in told) and not tables and not name.startswith("test_"):  # one submission tells the test
+        (*tables, key), values = measure.within or (name,), np.array([measure.of(t) for t in folds])
+        told_once = bool(tables) or name.startswith("test_")  # one submission tells the test
+        if any(key in t for t in folds) and not told_once:
             both = {"mean": values.mean(), "sum": values.sum(), "first": values[0]}
             found[key] = float(both[measure.folds])
     return found
@@ -9170,12 +9143,12 @@ def mean_of_folds(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def runs_table(specs: Sequence[RunSpec], folder: Path) -> pd.DataFrame:
     rows = []
     for spec in specs:
-        told = RunFolder(folder / spec.folder).metrics()
-        values = {name: (measure, measure.of(told)) for name, measure in MEASURES.items()}
+        metrics = RunFolder(folder / spec.folder).metrics()
+        values = {name: (measure, measure.of(metrics)) for name, measure in MEASURES.items()}
         values = {n: v for n, (m, v) in values.items() if m.logged or not m.missing or not math.isnan(v)}
         row = {"variant": spec.variant, "seed": spec.recipe.seed, "background": part_words(spec.recipe.background)}
-        behind = {f"map@{name}": value for name, value in told.get("other_backgrounds", {}).items()}
-        rows.append({**row, **values, **behind, "validated_on": told.get("validated", {}).get("on", "")})
+        behind = {f"map@{name}": value for name, value in metrics.get("other_backgrounds", {}).items()}
+        rows.append({**row, **values, **behind, "validated_on": metrics.get("validated", {}).get("on", "")})
     return pd.DataFrame(rows)
 
 
@@ -9219,7 +9192,7 @@ def median_runs(table: pd.DataFrame, measure: str = "map") -> list[int]:
     """Rows of the median run (of two, the lower) of each variant, those with the best mean first."""
     scored = table.dropna(subset=[measure])
     order = scored.groupby("variant")[measure].mean().sort_values(ascending=False, kind="stable").index
-    runs = {name: own.sort_values(measure, kind="stable").index for name, own in scored.groupby("variant")}
+    runs = {name: rows.sort_values(measure, kind="stable").index for name, rows in scored.groupby("variant")}
     return [int(runs[name][(len(runs[name]) - 1) // 2]) for name in order]
 
 
@@ -9337,7 +9310,7 @@ def only_tells(recipe: Recipe) -> bool:
 def check_earlier(folder: Path, specs: Sequence[RunSpec], competitions: Mapping[str, Competition], force: bool) -> None:
     """Refuses to mix results of other settings or other data, unless they failed or `force` sets them aside."""
     recipes = {} if force else {data_key(spec.recipe): spec.recipe for spec in specs}
-    told = {key: data_fingerprint(recipe, competitions[key], folder) for key, recipe in recipes.items()}
+    fingerprints = {key: data_fingerprint(recipe, competitions[key], folder) for key, recipe in recipes.items()}
     for spec in specs:
         place = folder / spec.folder
         if (
@@ -9349,7 +9322,7 @@ def check_earlier(folder: Path, specs: Sequence[RunSpec], competitions: Mapping[
         if force:
             continue  # whatever lies there is set aside, unread
         there = RunFolder(place)
-        changed = there.changed(spec.recipe, told[data_key(spec.recipe)])
+        changed = there.changed(spec.recipe, fingerprints[data_key(spec.recipe)])
         if changed and not there.failure:
             raise KitError(
                 f"{place}: holds a run with other settings ({'; '.join(changed)}); choose another --out, "
@@ -9522,8 +9495,9 @@ def run_recipe(
         with first_process_first():
             open_experiment(experiment, searching=not report_only)
         if writing:
-            told = {"recipe": without_passwords(recipe_to_dict(replace(recipe, part=None)))}
-            write_json(folder / "experiment.json", told | {"data": None if data is None else str(Path(data).resolve())})
+            facts = {"data": None if data is None else str(Path(data).resolve())}
+            whole = without_passwords(recipe_to_dict(replace(recipe, part=None)))
+            write_json(folder / "experiment.json", {"recipe": whole, **facts})
         by_others = report_only or (together > 1 and world_size() == 1)
         make = (lambda: experiment.failures) if by_others else partial(run, experiment, jobs, engine, address)
         failed = make()
@@ -9554,8 +9528,8 @@ def nothing_left_on_error(folder: Path) -> Iterator[None]:
 
 
 def add_overrides(parser: Any) -> None:
-    told = "overrides a setting of the recipe"
-    parser.add_argument("-o", dest="overrides", metavar="dotted.setting=value", action="append", default=[], help=told)
+    words = "overrides a setting of the recipe"
+    parser.add_argument("-o", dest="overrides", metavar="dotted.setting=value", action="append", default=[], help=words)
 
 
 def run_command(argv: Sequence[str] | None = None) -> int:

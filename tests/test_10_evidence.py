@@ -27,6 +27,7 @@ from jaguar_kit import (
     recipe_from_dict,
     run_recipe,
 )
+from jaguar_kit_tools.experiments import encounters as encounters_room
 from jaguar_kit_tools.experiments.figures import image_type
 from safetensors.torch import save_file
 
@@ -306,12 +307,12 @@ def slow_mean_over_encounters(similarity, met):
 def test_encounters_answer_by_the_mean_of_their_pairs(met, random):
     met = np.array(met)
     similarity = np.random.default_rng(len(met)).random((len(met), len(met)))
-    found = jaguar_kit.mean_over_encounters(torch.from_numpy(similarity), met).numpy()
+    found = encounters_room.mean_over_encounters(torch.from_numpy(similarity), met).numpy()
     np.testing.assert_allclose(found, slow_mean_over_encounters(similarity, met), atol=1e-9)
     order = random.sample(range(len(met)), len(met))
-    again = jaguar_kit.mean_over_encounters(torch.from_numpy(similarity[np.ix_(order, order)]), met[order]).numpy()
+    again = encounters_room.mean_over_encounters(torch.from_numpy(similarity[np.ix_(order, order)]), met[order]).numpy()
     np.testing.assert_allclose(again, found[np.ix_(order, order)], atol=1e-9)
-    alone = jaguar_kit.mean_over_encounters(torch.from_numpy(similarity), np.arange(len(met))).numpy()
+    alone = encounters_room.mean_over_encounters(torch.from_numpy(similarity), np.arange(len(met))).numpy()
     np.testing.assert_allclose(alone[~np.eye(len(met), dtype=bool)], similarity[~np.eye(len(met), dtype=bool)])
 
 

@@ -32,6 +32,7 @@ def run(options: argparse.Namespace) -> None:
     }
     state = jk.Retrieval(logits, matrices["likeness"], jk.Cosine(), evidence=matrices)
     spots, ensemble = jk.room("experiments.spots"), jk.room("experiments.ensemble")
+    encounters = jk.room("experiments.encounters")
     met = draw.integers(0, options.size // 3, options.size)
     whitening, codes = jk.build("head", "whiten", in_features=1280), np.arange(options.size) % 100
     vectors = torch.from_numpy(draw.standard_normal((options.size, 1280), np.float32))
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
         f"spots fixed to a camera, of {images:,} images": lambda: spots.fixed_to_camera(features, np.arange(images)),
         f"fuse, three matrices of {options.size:,} x {options.size:,}": lambda: jk.fuse_step(state),
         "the same, standardised by query": lambda: jk.fuse_step(state, by="query"),
-        f"encounters, {options.size:,} images of {options.size // 3:,}": lambda: jk.mean_over_encounters(
+        f"encounters, {options.size:,} images of {options.size // 3:,}": lambda: encounters.mean_over_encounters(
             state.raw, met
         ),
         f"whitening fitted to {options.size:,} x 1,280": lambda: whitening.fit_scatter(vectors, codes),
