@@ -28,16 +28,16 @@ state: new, begun, failed, stopped, done.
 Where it is decided:
 
     which settings and values a recipe may have    Recipe and the sections above it, check_parts, check_steps
-    which images train, validate and are queries   split_images, with_encounters, compare
-    whether a run is run again                     RunFolder.done and .changed, by run_one
+    which images train, validate and are queries   split_images, compare; which share an encounter: with_encounters
+    whether a run is run again                     run_one, by RunFolder.done and .changed; check_earlier refuses
     which epoch's weights are kept                 best_epoch
     which post-processing is used                  choose_steps; of auto the first list is first_choice
-    what of a step goes to metrics.json and page   measure_steps, by write_results as metrics["postprocess"]
-    what of a run log, tables and page show        MEASURES
-    when training ends before its time             out_of_patience, Trainer.fit, on_sigterm
-    what gives way where memory is short           Trainer.backward_that_fits
+    what metrics.json and page tell of steps       rows_of_steps, as metrics["postprocess"] by write_results
+    what of a run log, tables and page show        MEASURES, of what retrieval_metrics and Trainer.validate find
+    when training ends before its time             out_of_patience; SIGTERM, hours: Checkpointer.save_or_stop
+    what gives way where memory is short           Trainer.backward_that_fits, to embed in_parts
     whose weights a run begins with                embedder_for, find_backbone_weights
-    what is submitted                              submission_of, write_submission
+    what is submitted, and kept for ensembles      submission_of, write_submission; kept_for_ensembles
 
 Sections and what each promises stand in __all__; a section uses only what stands above it.
 """
@@ -470,6 +470,7 @@ def component(kind: str, value: Any, where: str) -> Component:
 
 def part_words(part: Component) -> str:
     """A part's name, and those of its settings that are not the defaults."""
+    part = getattr(part, "part", part)  # of a Calibrated
     defaults = settings_of(part.kind, part.name)
     changed = ", ".join(f"{key} {value}" for key, value in part.settings.items() if value != defaults.get(key))
     return f"{part.name} ({changed})" if changed else part.name
@@ -606,7 +607,10 @@ def checked(function: Callable) -> Callable:
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that tells of a run, and all that logs, choices, tables and reports need to know of it."""
+    """A number that tells of a run, and all that logs, choices, tables and reports need to know of it.
+
+    Its value is what metrics.json has under its name: of `retrieval_metrics`, or of `Trainer.validate` in every epoch.
+    """
 
     name: str  # of its column
     meaning: str
@@ -6515,6 +6519,18 @@ def needs_fitting(part: Component) -> bool:
 TEMPERATURES = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
+def fit_temperature(logits: Tensor, form: str, labels: np.ndarray, encounters: np.ndarray | None) -> float:
+    """Of TEMPERATURES whose mAP is not told from the best one's the nearest to 1; 1 below FEWEST identities."""
+    codes = np.unique(labels, return_inverse=True)[1].reshape(-1)
+    found = {t: average_precision(closed_set_posterior(logits, form, t), labels, encounters) for t in TEMPERATURES}
+    means = {t: mean_by_identity(precision, codes) for t, precision in found.items()}
+    if (~np.isnan(means[1.0])).sum() < FEWEST:
+        return 1.0
+    best = max(means, key=lambda t: mean_or_nan(means[t]))
+    alike = [t for t in TEMPERATURES if not mean_interval(means[best] - means[t], fewest=FEWEST)[0] > 0]
+    return min(alike, key=lambda t: abs(math.log(t)))
+
+
 def fit_step(
     part: Component, state: Retrieval, labels: np.ndarray, encounters: np.ndarray | None, rows: np.ndarray
 ) -> Step:
@@ -6525,11 +6541,7 @@ def fit_step(
     truth = labels[kept], None if encounters is None else encounters[kept]
     if part.name == "posterior":
         logits, form = state.logits(state.lengthened())[torch.from_numpy(kept)], part.settings.get("form", "hellinger")
-        asking = compare(np.zeros((len(kept),) * 2, np.float32), *truth).sizes()[1] > 0  # with another to find
-        enough = len({*truth[0][asking]}) >= FEWEST
-        tried = TEMPERATURES if enough else (1.0,)
-        scores = [identity_balanced_map(closed_set_posterior(logits, form, t), *truth) if enough else 0 for t in tried]
-        return replace(part, settings={**part.settings, "temperature": tried[int(np.argmax(scores))]})
+        return replace(part, settings={**part.settings, "temperature": fit_temperature(logits, form, *truth)})
     first, second = np.triu_indices(len(kept), 1)
     apart = np.ones(len(first), bool) if encounters is None else truth[1][first] != truth[1][second]
     same = (truth[0][first] == truth[0][second])[apart]
@@ -6682,9 +6694,9 @@ def choose_steps(
     embeddings (N, D), or a `Retrieval`, which has more to look at; labels and encounters (N,). Fixed steps are used as
     they are, and measured one after the other. `auto` begins with all evidence that there is, fused, and leaves it for
     the best of those lists whose gain over it has an interval above 0: Student's, over identities, wider the more
-    candidates there are (Bonferroni). It is the mAP across encounters that decides, where they are told. What is
-    fitted, such as the posterior's temperature, is fitted on one half of the identities and measured on the other; what
-    is used then is fitted on all. Below FEWEST identities the first list stays.
+    candidates there are (Bonferroni). The mAP across encounters decides, or, where fewer than FEWEST identities
+    have one, the usual. What is fitted, such as the posterior's temperature, is fitted on one half of the identities
+    and measured on the other; what is used then is fitted on all. Below FEWEST identities the first list stays.
 
     >>> choose_steps(["k_reciprocal"], torch.eye(4), np.array(["a", "a", "b", "b"])).parts[0].name
     'k_reciprocal'
@@ -6722,6 +6734,8 @@ def choose_steps(
     rows = rows_of_steps(map(describe_steps, candidates), measured, codes)
     rows = [{**row, "used": number == chosen} for number, row in enumerate(rows)]
     fitted, states = fit_steps(candidates[chosen], state, *truth, np.ones(len(labels), bool))
+    if any(map(needs_fitting, candidates[chosen])):
+        rows[chosen]["fitted"] = describe_steps(fitted)
     return ChosenSteps(candidates[chosen], fitted, rows, states, why)
 
 
@@ -8075,7 +8089,7 @@ class Checkpointer:
             self.saving = time.monotonic() - begun
         self.saved = time.monotonic()
 
-    def heed(self, due: bool, late: bool = False) -> bool:
+    def save_or_stop(self, due: bool, late: bool = False) -> bool:
         """A checkpoint where one is due; whether time is over. KeyboardInterrupt when any process was told to end."""
         due = due and rank() == 0 and time.monotonic() - self.saved >= 50 * self.saving
         ended, late, due = any_rank(self.trainer.stopped == "SIGTERM", late, due)
@@ -8090,10 +8104,10 @@ class Checkpointer:
     def after_step(self) -> bool:
         """Whether to stop here."""
         due = self.minutes > 0 and time.monotonic() - self.saved >= 60 * self.minutes
-        return self.heed(due, late=time.monotonic() > self.until)
+        return self.save_or_stop(due, late=time.monotonic() > self.until)
 
     def after_epoch(self) -> None:
-        self.heed(due=True)
+        self.save_or_stop(due=True)
 
 
 # trained weights
@@ -8891,8 +8905,7 @@ def write_results(
     metrics = {**measured, "per_identity": {}}
     if len(labels):
         state = trainer.retrieval(task.validation, embeddings, task.encounters)
-        kept_apart = {metric: measured[metric] for metric in ("val_loss", "accuracy", "map_across")}
-        metrics = {**kept_apart, **retrieval_metrics(state.raw, labels)}
+        metrics.update(retrieval_metrics(state.raw, labels))
         metrics["validated"] = basis_of(labels, list(kept["paths"]), task.encounters)
         chosen = choose_steps(recipe.postprocess, state, labels, task.encounters)
         steps = chosen.fitted
@@ -9044,7 +9057,7 @@ def write_test_results(
     if competition.solution is not None and steps:
         truth, met = competition.solution.to_numpy(str), shared_encounters(competition.test)
         measured = [by_kind(average_precision, one.matrix(), truth, met) for one in states]
-        names_of = ["raw", *(f"+ {part_words(getattr(step, 'part', step))}" for step in steps)]
+        names_of = ["raw", *(f"+ {part_words(step)}" for step in steps)]
         metrics["postprocess_test"] = rows_of_steps(names_of, measured, np.unique(truth, return_inverse=True)[1])
     return metrics
 
@@ -9073,7 +9086,7 @@ def run_facts(trainer: Trainer) -> dict[str, Any]:
     trained = trainer.history[1:]
     parameters = list(trainer.embedder.parameters()) + list(trainer.loss.parameters())
     return {
-        "untrained": {m: trainer.history[0][m] for m in METRICS},
+        "untrained": {m: trainer.history[0].get(m, math.nan) for m in METRICS},
         "plain": {m: trainer.history[0].get(f"plain_{m}", math.nan) for m in ("map", "map_across")},
         "epochs": len(trained),
         "best_epoch": best_epoch(trained, trainer.recipe.train.select) + 1 if trained else 0,
@@ -9167,9 +9180,9 @@ RESULT = {  # what a line says of a run, as far as it was measured
 }
 
 
-def result_line(row: Any) -> str:
+def result_line(row: pd.Series) -> str:
     """What came out of a run, in a line."""
-    values = {name: getattr(row, name, math.nan) for name in RESULT}
+    values = {name: row.get(name, math.nan) for name in RESULT}
     said = (RESULT[name].format(MEASURES[name].shown(v)) for name, v in values.items() if not math.isnan(v))
     return f"  {row.variant}/seed{row.seed}: {''.join(said)}"
 
@@ -9309,23 +9322,20 @@ def only_tells(recipe: Recipe) -> bool:
 
 def check_earlier(folder: Path, specs: Sequence[RunSpec], competitions: Mapping[str, Competition], force: bool) -> None:
     """Refuses to mix results of other settings or other data, unless they failed or `force` sets them aside."""
-    recipes = {} if force else {data_key(spec.recipe): spec.recipe for spec in specs}
+    if force:  # whatever lies there is set aside, unread
+        for spec in specs:
+            checkpoint, place = spec.recipe.checkpoint, (folder / spec.folder).resolve()
+            if checkpoint and place in weights_path(checkpoint).resolve().parents:
+                raise KitError(f"checkpoint: {checkpoint}: --force would set it aside; choose another --out")
+        return
+    recipes = {data_key(spec.recipe): spec.recipe for spec in specs}
     fingerprints = {key: data_fingerprint(recipe, competitions[key], folder) for key, recipe in recipes.items()}
     for spec in specs:
-        place = folder / spec.folder
-        if (
-            force
-            and spec.recipe.checkpoint
-            and place.resolve() in weights_path(spec.recipe.checkpoint).resolve().parents
-        ):
-            raise KitError(f"checkpoint: {spec.recipe.checkpoint}: --force would set it aside; choose another --out")
-        if force:
-            continue  # whatever lies there is set aside, unread
-        there = RunFolder(place)
+        there = RunFolder(folder / spec.folder)
         changed = there.changed(spec.recipe, fingerprints[data_key(spec.recipe)])
         if changed and not there.failure:
             raise KitError(
-                f"{place}: holds a run with other settings ({'; '.join(changed)}); choose another --out, "
+                f"{there.path}: holds a run with other settings ({'; '.join(changed)}); choose another --out, "
                 "or set it aside with --force"
             )
 
@@ -9408,7 +9418,7 @@ def run_one(experiment: Experiment, number: int) -> str:
             try:
                 execute_run(spec, images, there.path, experiment.device, experiment.deadline)
                 if rank() == 0 and there.finished:
-                    echo(result_line(next(runs_table([spec], experiment.folder).itertuples())))
+                    echo(result_line(runs_table([spec], experiment.folder).iloc[0]))
             except TrainingFailed as error:
                 failure = str(error)
                 echo(f"  {spec.folder}: failed: {failure}")
@@ -9582,34 +9592,10 @@ def kernel_command(argv: Sequence[str]) -> int:
     return 0
 
 
-ROOM_OF_COMMAND = {  # and what it does
-    "list": ("experiments.reference", "[KIND ...]: everything that a recipe can name"),
-    "sheet": ("experiments.reference", "RECIPE [--data DIR] [--out sheet.png]: what background and augmentation do"),
-    "identify": ("identify.identify", "--backbone NAME --catalogue DIR --queries DIR --out DIR: who is on these"),
-    "report": (
-        "experiments.comparison",
-        "FOLDER [FOLDER ...] [--look NAME ...]: a report again, or a comparison",
-    ),
-    "fetch": ("on_kaggle.weights", "NAME ... [--out weights]: backbones as safetensors"),
-    "package": ("on_kaggle.package", "--user NAME [--weights FILE ...] [--create | --update]: the Kaggle Dataset"),
-    "kernels": ("on_kaggle.kernels", "[--user NAME] [--competition SLUG] | --check: a Kaggle kernel for every recipe"),
-    "push": ("on_kaggle.run", "kernels/X [--wait] [--fetch DIR] [--submit -m MESSAGE]: from push to submission"),
-}
-
-
 def any_command(argv: Sequence[str] | None = None) -> int:
-    """`python -m jaguar_kit COMMAND ...`; `COMMAND --help` tells more."""
+    """`python -m jaguar_kit COMMAND ...`; `COMMAND --help` tells more. All but `run` are those of rooms."""
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
-    if name == "run":
-        return run_command(rest)
-    if name in ("", "-h", "--help"):
-        said = {"run": "RECIPE [--data DIR] [--out DIR] ...: trains, validates, writes submission and report"}
-        said |= {tool: what for tool, (_, what) in ROOM_OF_COMMAND.items()}
-        echo("python -m jaguar_kit COMMAND ...\n" + "\n".join(f"  {known:<10}{what}" for known, what in said.items()))
-        return 0
-    if name not in ROOM_OF_COMMAND:
-        raise KitError(f"jaguar_kit: there is no command {name!r}; {suggest(name, ('run', *ROOM_OF_COMMAND))}")
-    return getattr(room(ROOM_OF_COMMAND[name][0], name), f"{name}_command")(rest)
+    return run_command(rest) if name == "run" else room("experiments.commands", name or "help").call(name, rest)
 
 
 def main(command: Callable[[Sequence[str] | None], int] = any_command, argv: Sequence[str] | None = None) -> int:

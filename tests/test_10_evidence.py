@@ -20,7 +20,6 @@ from jaguar_kit import (
     choose_steps,
     closed_set_posterior,
     extract_local,
-    identity_balanced_map,
     local_similarity,
     multi_scale_tta,
     postprocess,
@@ -30,6 +29,7 @@ from jaguar_kit import (
 from jaguar_kit_tools.experiments import encounters as encounters_room
 from jaguar_kit_tools.experiments.figures import image_type
 from safetensors.torch import save_file
+from scipy.stats import ttest_1samp
 
 LOGITS = st.lists(st.lists(st.floats(-20, 20), min_size=3, max_size=3), min_size=1, max_size=6)
 
@@ -404,15 +404,20 @@ def test_many_images_are_compared_by_a_shortlist_unless_all_pairs_are_asked_for(
     assert room.compared(many, 5).sum(1).eq(6).all()
 
 
-def test_a_fitted_temperature_is_the_best_of_those_tried():
+def test_a_fitted_temperature_is_the_plainest_of_those_not_told_from_the_best():
     embeddings, logits, labels, met = some_evidence(images=120, identities=12)
     state = jaguar_kit.Retrieval.of(embeddings, None, None, lambda _: torch.from_numpy(logits))
     chosen = choose_steps([{"name": "posterior", "form": "product"}], state, labels, met)
-    tried = {
-        t: identity_balanced_map(closed_set_posterior(logits, "product", t), labels, met)
-        for t in jaguar_kit.TEMPERATURES
-    }
-    assert chosen.fitted[0].settings["temperature"] == max(tried, key=tried.get)
+    found = {}
+    for t in jaguar_kit.TEMPERATURES:
+        precision = jaguar_kit.average_precision(closed_set_posterior(logits, "product", t), labels, met)
+        found[t] = np.array([np.nanmean(precision[labels == name]) for name in np.unique(labels)])
+    best = max(found, key=lambda t: found[t].mean())
+    behind = {t: ttest_1samp(found[best] - one, 0).confidence_interval().low > 0 for t, one in found.items()}
+    plainest = min((t for t in found if not behind[t]), key=lambda t: abs(np.log(t)))
+    assert chosen.fitted[0].settings["temperature"] == plainest
+    assert f"temperature {plainest:g}" in chosen.rows[-1]["fitted"]
+    assert plainest != best
 
 
 # in a run

@@ -1179,7 +1179,7 @@ def test_an_epoch_that_time_cut_short_goes_on_where_it_stopped(tmp_path, monkeyp
 
     def late_at_the_fifth(keeper):
         calls.append(1)
-        stop = keeper.heed(False, late=len(calls) == 5)
+        stop = keeper.save_or_stop(False, late=len(calls) == 5)
         keeper.saving = 0.0  # so that checkpoints are always due
         return stop
 

@@ -96,17 +96,17 @@ def test_another_backbone_of_that_name_is_refused(frozen, mini, tmp_path):
 def test_a_backbone_that_was_replaced_while_a_run_was_interrupted_is_refused(mini, tmp_path, monkeypatch):
     file = backbone_file(tmp_path / "test_resnet.safetensors", 0)
     recipe = recipe_of(model={"weights": file}, train={"epochs": 3})
-    heed, calls = jaguar_kit.Checkpointer.heed, []
+    plain, calls = jaguar_kit.Checkpointer.save_or_stop, []
 
     def interrupted(self, *due, **late):
         calls.append(None)
         if len(calls) == 6:
             self.keep()
             raise KeyboardInterrupt
-        return heed(self, *due, **late)
+        return plain(self, *due, **late)
 
     with monkeypatch.context() as patch:
-        patch.setattr(jaguar_kit.Checkpointer, "heed", interrupted)
+        patch.setattr(jaguar_kit.Checkpointer, "save_or_stop", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_recipe(recipe, data=mini, out=tmp_path / "runs")
     backbone_file(Path(file), 1)

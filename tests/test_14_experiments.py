@@ -381,15 +381,15 @@ def test_views_of_images_on_which_nothing_is_random_are_the_images(seen, mini, t
 def test_an_interrupted_run_on_kept_views_ends_as_if_nothing_had_been(mini, tmp_path, monkeypatch):
     recipe = recipe_of(**{**DRAWN, "train": {"epochs": 3, "views": 2}})
     whole = run_recipe(recipe, data=mini, out=tmp_path / "whole").folder / "default" / "seed42"
-    heed, calls = jaguar_kit.Checkpointer.heed, []
+    plain, calls = jaguar_kit.Checkpointer.save_or_stop, []
 
     def interrupted(self, *due, **late):
         calls.append(None)
         if len(calls) == 8:
             raise KeyboardInterrupt
-        return heed(self, *due, **late)
+        return plain(self, *due, **late)
 
-    monkeypatch.setattr(jaguar_kit.Checkpointer, "heed", interrupted)
+    monkeypatch.setattr(jaguar_kit.Checkpointer, "save_or_stop", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, data=mini, out=tmp_path / "cut")
     monkeypatch.undo()

@@ -97,15 +97,15 @@ def test_a_search_that_goes_on_later_draws_what_it_would_have_drawn(whole, mini,
 
 
 def test_a_search_that_was_interrupted_draws_what_it_would_have_drawn(whole, mini, tmp_path, monkeypatch):
-    heed, calls = jaguar_kit.Checkpointer.heed, []
+    plain, calls = jaguar_kit.Checkpointer.save_or_stop, []
 
     def interrupted(self, *due, **late):
         calls.append(None)
         if len(calls) in (3, 11, 25):
             raise KeyboardInterrupt
-        return heed(self, *due, **late)
+        return plain(self, *due, **late)
 
-    monkeypatch.setattr(jaguar_kit.Checkpointer, "heed", interrupted)
+    monkeypatch.setattr(jaguar_kit.Checkpointer, "save_or_stop", interrupted)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             search(tmp_path, mini)

@@ -413,6 +413,7 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
     if detail["why"]:
         page.note(detail["why"])
     steps = pd.DataFrame(detail["metrics"].get("postprocess", []))
+    fitted = [name for name in steps.pop("fitted") if isinstance(name, str)] if "fitted" in steps else []
     if len(steps):
         page.table(
             steps,
@@ -422,6 +423,8 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
             "image becomes right, or wrong, by the steps; used: what the submission went through. What is fitted was "
             "fitted on the other half of the identities. Measured, and by auto chosen, on these images.",
         )
+    if fitted:
+        page.note(f"Fitted on all validation images, and so used: {', '.join(fitted)}.")
     if idle := idle_steps(detail["metrics"].get("postprocess", [])):
         page.note(f"Note: these steps changed no score: {', '.join(idle)}.")
     if tested := detail["metrics"].get("postprocess_test"):
