@@ -59,7 +59,7 @@ def test_what_the_docstring_says_decides_is_there():
     lines = [line for line in index.splitlines() if line.strip()]
     assert len(lines) >= 10
     for line in lines:
-        names = re.findall(r"\b(?:[A-Z]\w+(?:\.\w+)?|[a-z]+(?:_\w+)+|MEASURES)", line[49:])
+        names = re.findall(r"\b(?:[A-Z][a-z]\w+(?:\.\w+)?|[a-z]+(?:_\w+)+|MEASURES)", line[49:])
         assert names, line
         for name in names:
             owner, _, attribute = name.partition(".")
