@@ -957,9 +957,13 @@ def merge_settings(base: Any, over: Any) -> Any:
 
 
 def merge_recipe(base: Mapping, over: Mapping) -> dict:
-    """`merge_settings` at the top of a recipe, whose name does not name a part."""
-    name = over.get("name", base.get("name"))
-    return merge_settings({**base, "name": name}, {**over, "name": name})
+    """`merge_settings` at the top of a recipe, whose name does not name a part; null takes a variant of `base` away."""
+    name, before = over.get("name", base.get("name")), base.get("variants") or {}
+    merged = merge_settings({**base, "name": name}, {**over, "name": name})
+    if isinstance(merged.get("variants"), Mapping) and isinstance(over.get("variants"), Mapping):
+        gone = {key for key, given in over["variants"].items() if given is None and key in before}
+        merged["variants"] = {key: given for key, given in merged["variants"].items() if key not in gone}
+    return merged
 
 
 def nested(dotted: str, value: Any) -> dict:
@@ -9291,6 +9295,10 @@ def plan(
         room("experiments.analysis", f"{recipe.name}: analysis: {recipe.analysis[0].name}").check_weights(recipe)
     if recipe.ensemble.name != "none":
         room("experiments.ensemble", f"{recipe.name}: ensemble").check_ensemble(recipe, specs)
+    if recipe.pseudo and recipe.pseudo.measured_on:
+        room("experiments.ensemble", f"{recipe.name}: pseudo").members_in(
+            recipe.pseudo.measured_on, "pseudo.measured_on"
+        )
     if recipe.part is not None:
         room("experiments.parts", f"{recipe.name}: part").check_part(recipe, specs)
     competitions = load_competitions(specs, data)

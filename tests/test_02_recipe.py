@@ -714,3 +714,10 @@ def test_null_empties_a_list_and_a_mapping_alone(write_recipe):
         write_recipe("base: base.yaml\nseeds: null\naugment: null\npublished: null\ndata: {turn: null}")
     )
     assert (recipe.seeds, recipe.augment, recipe.published, recipe.data.turn) == ((), (), {}, {})
+
+
+def test_null_takes_a_variant_of_the_base_away(write_recipe):
+    write_recipe("variants: {plain: {}, large: {loss: {margin: 0.6}}, small: {loss: arcface}}", "below.yaml")
+    above = write_recipe("base: below.yaml\nvariants: {large: null, other: null}", "above.yaml")
+    assert [spec.variant for spec in expand(load_recipe(above))] == ["plain", "small", "other"]
+    assert [spec.variant for spec in expand(load_recipe(above, ["variants.small=null"]))] == ["plain", "other"]

@@ -334,6 +334,7 @@ def test_a_report_shows_its_control_and_says_what_is_submitted(whole):
     chosen = jaguar_kit.submission_of(whole)
     row = whole.table[(whole.table.variant == chosen.parts[-3]) & (whole.table.seed == int(chosen.parts[-2][4:]))]
     assert f"Submitted: {chosen.parts[-3]}/{chosen.parts[-2]}, validation mAP {row['map'].iloc[0]:.4f}" in told
+    assert len(re.findall("submitted", told, re.IGNORECASE)) == 1, "it is said in one place"
     assert whole.report.stat().st_size < 3e6
 
 

@@ -821,6 +821,24 @@ def test_a_dataset_that_is_not_there_is_refused_and_a_strange_one_is_not(kernel,
         assert f"  {source}: nowhere here: not looked at" in ended.said
 
 
+def test_members_that_no_session_left_on_kaggle_are_refused_before_a_push(
+    all_kernels, server, run, on_server, rehearsed, output
+):
+    fuse, champion = all_kernels / "champion_fuse", "a-user/jaguar-kit-champion"
+    ended = run(kaggle_run.push_command, fuse)
+    assert_one_line(ended, "3 things are certain to fail its session", code=2)
+    told = "runs/champion/eva02: a-user/jaguar-kit-champion holds no finished run of it (expected metrics.json and "
+    assert f"certain: member {told}" in ended.said
+    assert "let kernels/champion end first" in ended.said
+    assert not server.calls("SaveKernel")
+    names = ("metrics.json", "recipe.yaml")
+    runs = {f"runs/champion/{v}/seed42/{name}": b"{}" for v in ("eva02", "dinov3", "miewid") for name in names}
+    server.sessions[champion] = Session(output=output("champion", **runs))
+    ended = run(kaggle_run.push_command, fuse)
+    assert (ended.code, ended.error) == (0, "")
+    assert f"  member runs/champion/miewid: 1 finished run in {champion} (kernel_sources)" in ended.said
+
+
 def test_a_package_of_kaggle_is_laid_out_with_small_files_for_its_weights(server, on_server, tmp_path):
     with_facts(on_server, "dinov3_l.safetensors", b"0" * 1000)
     with_facts(on_server, "final.yaml", b"name: other\n")

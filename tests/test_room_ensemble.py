@@ -6,6 +6,7 @@ import shutil
 
 import jaguar_kit
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from jaguar_kit import KitError, RunFolder, recipe_from_dict, run_recipe
@@ -81,12 +82,33 @@ def test_what_a_member_is_worth_is_measured_without_it(trained, mini):
     told = [m.evidence("validation") for place in places for m in ensemble_room.members_in(str(place))]
     labels, part = told[0].labels, jaguar_kit.Component("ensemble", "evidence")
     judged = ensemble_room.Judged(part, told, told, labels, None)
-    worth = judged.worth(part.build(held_out=told), ["one", "two"])
+    worth = judged.worth(judged.ranked(part.build(held_out=told)(told)), ["one", "two"])
     alone = [jaguar_kit.identity_balanced_map(ensemble_room.fused_evidence([one], [1.0]), labels) for one in told]
     assert [row["map"] for row in worth["members"]] == pytest.approx(alone)
     assert [row["without_map"] for row in worth["members"]] == pytest.approx(alone[::-1])
     assert worth["best_choice"] >= max(alone) - 1e-9
     assert worth["overlap"][0][1] == worth["overlap"][1][0] <= 1 == worth["overlap"][0][0]
+
+
+def test_test_images_are_fused_once_whether_their_names_are_known_or_not(trained, mini, tmp_path, monkeypatch):
+    fused, members = [], [str(trained / f"{name}@{mini.name}") for name in ("small", "other")]
+
+    def counted(told, *arguments, fuse=ensemble_room.fused_evidence, **settings):
+        fused.append((len(told), "test_0001.png" in told[0].images))
+        return fuse(told, *arguments, **settings)
+
+    monkeypatch.setattr(ensemble_room, "fused_evidence", counted)
+    told = {"name": "evidence", "members": members, "steps": [{"name": "k_reciprocal", "k1": 5, "k2": 2}]}
+    recipe = recipe_from_dict({"name": "once", "train": {"epochs": 0}, "data": {"size": 32}, "ensemble": told})
+    folder = run_recipe(recipe, mini, tmp_path, device="cpu").folder
+    assert fused.count((2, True)) == 1
+    found = jaguar_kit.read_json(folder / "ensemble" / "metrics.json")
+    submitted = pd.read_csv(folder / "ensemble" / "submission.csv").merge(jaguar_kit.load_pairs(mini / "test.csv"))
+    images = sorted(submitted.query_image.unique())
+    matrix = submitted.pivot(index="query_image", columns="gallery_image", values="similarity")
+    labels = pd.read_csv(mini / "solution.csv", index_col="filename").ground_truth[images].to_numpy(str)
+    by_file = jaguar_kit.identity_balanced_map(matrix.loc[images, images].fillna(1).to_numpy(), labels)
+    assert found["test_map"] == pytest.approx(by_file, abs=1e-6), "what is judged is what is submitted"
 
 
 def test_folds_are_members_and_other_splits_have_no_validation_of_their_own(trained, mini, tmp_path):

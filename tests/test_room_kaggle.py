@@ -13,6 +13,8 @@ from pathlib import Path
 
 import jaguar_kit
 import kornia.feature
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from jaguar_kit import KitError
@@ -92,19 +94,21 @@ def can_isolate() -> bool:
         return False
 
 
-def kaggle_session(place: Path, *code_files: Path, empty_cache: bool = False) -> subprocess.CompletedProcess:
+def kaggle_session(
+    place: Path, *code_files: Path, empty_cache: bool = False, small: bool = True
+) -> subprocess.CompletedProcess:
     """Runs code files, alone in a folder and in few epochs, with place/input mounted, place/working to write to."""
     for name in ("root", "working", "src", "spy", "cache"):
         (place / name).mkdir()
     alone = [place / "src" / code_file.name for code_file in code_files]
     for path, code_file in zip(alone, code_files):
         path.write_text(code_file.read_text().replace("train.epochs=8", "train.epochs=2"))
-    if not empty_cache:
-        small = jaguar_kit.small_backbone().parent  # the session need not train another
-        shutil.copytree(small, place / "cache" / small.relative_to(jaguar_kit.cache_dir()))
+    if small and not empty_cache:
+        trained = jaguar_kit.small_backbone().parent  # the session need not train another
+        shutil.copytree(trained, place / "cache" / trained.relative_to(jaguar_kit.cache_dir()))
     (place / "session.sh").write_text(SESSION)
     (place / "spy" / "sitecustomize.py").write_text(NO_NETWORK)
-    settings = {jaguar_kit.CACHE_VARIABLE: str(place / "cache"), "JAGUAR_KIT_SMOKE": "1"}
+    settings = {jaguar_kit.CACHE_VARIABLE: str(place / "cache"), "JAGUAR_KIT_SMOKE": str(int(small))}
     settings |= {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "TMPDIR": str(place / "working"), "PYTHONPATH": str(place / "spy")}
     runner = RUN_NOTEBOOK if alone[0].suffix == ".ipynb" else RUN_SCRIPTS
     command = ["unshare", "-rmn", "bash", place / "session.sh", place, sys.executable, runner, *alone]
@@ -629,6 +633,57 @@ def test_a_kernel_that_trains_nothing_fuses_what_two_sessions_left(on_kaggle, mi
     assert [name.split("/")[-4:-2] for name in told["runs"]] == [["runs", "first"], ["runs", "second"]]
     jaguar_kit.validate_submission(working / "submission.csv", mini / "test.csv")
     assert kernels_tool.earlier_experiments(jaguar_kit.load_recipe("champion_fuse")) == ["champion"]
+
+
+def small_champion(name: str, backbone: str, size: int) -> dict:
+    """A member as recipes/champion.yaml trains it, spots by ALIKED among it, of a tiny backbone with packed weights."""
+    plain = jaguar_kit.recipe_to_dict(jaguar_kit.load_recipe("champion"))
+    model = {"backbone": backbone, "input_size": size, "gradient_checkpointing": False, "head": {"output": 16}}
+    changes = {"name": name, "data": {"size": 48}, "model": model, "train": {"epochs": 1, "layer_decay": 1.0}}
+    own = jaguar_kit.merge_recipe(plain, changes)
+    local = next(step for step in own["postprocess"] if step["name"] == "local")
+    local.update(size=64, points=16)
+    return {**own, "variants": {}, "seeds": [1]}
+
+
+@pytest.mark.ci
+@isolated
+@pytest.mark.skipif(not hasattr(kornia.feature, "ALIKED"), reason="this kornia has no ALIKED")
+def test_champions_of_two_sessions_are_fused_in_a_third_without_a_network(mini, tmp_path):
+    """Kit and weights are one dataset; each session has its own folders, and nothing but what is mounted."""
+    backbones = {"first": ("test_resnet", 32), "second": ("test_vit", 160)}
+    weights = [tmp_path / f"{name}.safetensors" for name in ("test_resnet", "test_vit", "aliked_n16")]
+    for path, (name, size) in zip(weights, backbones.values()):
+        jaguar_kit.save_backbone(path, jaguar_kit.create_backbone(name, size), name)
+    state = kornia.feature.ALIKED("aliked-n16").state_dict()
+    save_file({key: value.contiguous() for key, value in state.items()}, weights[-1])
+    fuse = jaguar_kit.recipe_to_dict(jaguar_kit.load_recipe("champion_fuse"))
+    fuse = {**fuse, "name": "together", "ensemble": {"name": "evidence", "members": ["runs/first", "runs/second"]}}
+    recipes = {**{name: small_champion(name, *facts) for name, facts in backbones.items()}, "together": fuse}
+    (tmp_path / "recipes").mkdir()
+    for name, recipe in recipes.items():
+        (tmp_path / "recipes" / f"{name}.yaml").write_text(json.dumps(recipe))
+    kernels_tool.write_kernels(tmp_path / "kernels", tmp_path / "recipes", "a-user")
+    package = package_kit(tmp_path / "dist", "a-user", weights)
+    for name in recipes:
+        place = tmp_path / "sessions" / name
+        mount(place, package, mini)
+        sources = json.loads((tmp_path / "kernels" / name / "kernel-metadata.json").read_text())["kernel_sources"]
+        for slug in (source.rpartition("/")[2] for source in sources):
+            left = tmp_path / "sessions" / slug.removeprefix("jaguar-kit-") / "working"
+            shutil.copytree(left, place / "input" / slug)
+        done = kaggle_session(place, tmp_path / "kernels" / name / f"{name}.py", small=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        check_outputs(place / "working", mini)
+    runs = tmp_path / "sessions" / "together" / "working" / "runs" / "together"
+    told = json.loads((runs / "ensemble" / "metrics.json").read_text())
+    mounted = [f"/kaggle/input/jaguar-kit-{name}/runs/{name}/default/seed1" for name in backbones]
+    assert told["runs"] == mounted
+    assert not list(runs.glob("*/seed*"))  # nothing was trained
+    kept = [tmp_path / "sessions" / name / "working/runs" / name / "default/seed1/test.npz" for name in backbones]
+    assert all({"likeness", "shares", "strength"} <= set(np.load(path)) for path in kept)
+    submitted = [pd.read_csv(path.parent / "submission.csv") for path in (*kept, runs / "ensemble" / "submission.csv")]
+    assert len({tuple(table.similarity.rank()) for table in submitted}) == 3  # it says what neither member says
 
 
 def test_one_kernel_is_written_alone(tmp_path, monkeypatch, capsys):

@@ -25,8 +25,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaguar_kit import KitError, RunFolder, expand, recipe_from_dict, run_recipe
 from jaguar_kit_tools.experiments import engines, parts
+from jaguar_kit_tools.on_kaggle import client as kaggle_client
 from jaguar_kit_tools.on_kaggle import kernels as kernels_tool
 from jaguar_kit_tools.on_kaggle import run as kaggle_run
+from jaguar_kit_tools.on_kaggle import sessions as kaggle_sessions
 from kaggle_server import KaggleServer, Session, kaggle_client_module, playing_kaggle, session_output
 from tiny import ARCFACE, TINY
 
@@ -382,6 +384,28 @@ def test_three_sessions_of_which_one_is_killed_make_each_of_thirty_trials_once(m
     assert Counter(ended).most_common(1)[0][1] == 1
 
 
+@pytest.mark.slow
+def test_sessions_that_share_a_search_make_its_last_runs_once_by_several_processes_each(mini, tmp_path, monkeypatch):
+    """Fewer trials than the sampler needs before it looks at the others, so that one session draws the same."""
+    alone = searched(mini, tmp_path / "alone", monkeypatch, trials=3)
+    path, journal = tmp_path / "tiny.yaml", tmp_path / "trials.journal"
+    search = {**SEARCH["search"], "trials": 3, "storage": str(journal)}
+    path.write_text(yaml.safe_dump({**SEARCH, "search": search}, sort_keys=False))  # the space has an order
+    line = [sys.executable, str(ROOT / "tools" / "run_recipe.py"), str(path), "--data", str(mini), "--device", "cpu"]
+    line += ["--out", str(tmp_path / "out"), "--jobs", "2"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    sessions = [subprocess.Popen(line, env=env, **pipes) for _ in range(2)]
+    said = [session.communicate(timeout=500)[0] for session in sessions]
+    assert [session.returncode for session in sessions] == [0, 0], said
+    folder = tmp_path / "out" / alone.name
+    assert trials_in(folder) == trials_in(alone)
+    assert sorted(n for text in said for n in numbers_ended(text)) == [0, 1, 2]
+    assert_same(folder, alone)
+    made = [line.split()[0] for text in said for line in text.splitlines() if " of 2)" in line]
+    assert sorted(made) == ["baseline/seed42", "best/seed42"], said
+
+
 def numbers_ended(text: str) -> list[int]:
     """Numbers of the trials that a session told the end of."""
     lines = [line.split() for line in text.splitlines() if line.startswith("  space trial")]
@@ -402,19 +426,78 @@ class Machine(KaggleServer):
         return super().SaveKernel(body)
 
 
-@pytest.mark.ci
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="Kaggle's client needs Python 3.11")
-def test_two_sessions_of_which_one_ends_by_time_are_gone_on_with_and_merged(whole, mini, tmp_path, monkeypatch, capsys):
-    recipes = tmp_path / "recipes"
-    recipes.mkdir()
-    (recipes / "tiny.yaml").write_text(yaml.safe_dump(FOUR))
-    kernels_tool.write_kernels(tmp_path / "kernels", recipes, "a-user")
-    kernel, outputs = tmp_path / "kernels" / "tiny", {}
+@pytest.fixture(scope="module")
+def left(mini, tmp_path_factory) -> dict[tuple[str, int], dict[str, bytes]]:
+    """What the first session of each of two parts leaves."""
+    outputs = {}
     for number in (1, 2):
-        made = run_recipe(recipe_of(part=f"{number}/2"), mini, tmp_path / "made", device="cpu", folder=None).folder
+        place = tmp_path_factory.mktemp("part")
+        made = run_recipe(recipe_of(part=f"{number}/2"), mini, place, device="cpu").folder
         whole_part = {f"runs/tiny/{p.relative_to(made).as_posix()}": p.read_bytes() for p in files_in(made)}
-        outputs[f"jaguar-kit-tiny-{number}-of-2", 1] = session_output(tmp_path / "s", **whole_part)
-        shutil.rmtree(tmp_path / "made")
+        outputs[f"jaguar-kit-tiny-{number}-of-2", 1] = session_output(place / "s", **whole_part)
+    return outputs
+
+
+@pytest.fixture
+def dealt_out(left, mini, tmp_path, monkeypatch):
+    """A machine that has what each session leaves, and the command that deals a kernel out to two."""
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "tiny.yaml").write_text(yaml.safe_dump(FOUR))
+    kernels_tool.write_kernels(tmp_path / "kernels", tmp_path / "recipes", "a-user")
+    monkeypatch.setattr(kaggle_run, "rehearse", lambda *_: [])
+    monkeypatch.setattr("kaggle_server.KaggleServer", Machine)
+    line = [str(tmp_path / "kernels" / "tiny"), "--sessions", "2", "--fetch", str(tmp_path / "fetched")]
+    line += ["--data", str(mini), "--every", "0.02", "--stale", "0.3"]
+    with playing_kaggle(kaggle_client_module(tmp_path / "client"), tmp_path) as server:
+        server.prepared = dict(left)
+        yield server, line
+
+
+needs_client = pytest.mark.skipif(sys.version_info < (3, 11), reason="Kaggle's client needs Python 3.11")
+
+
+@pytest.mark.ci
+@needs_client
+@pytest.mark.parametrize("moment", ["before", "on the way", "after"])
+def test_an_interrupted_fetch_goes_on_where_it_was(moment, whole, dealt_out, tmp_path, monkeypatch, capsys):
+    (server, line), fetch, fetched = dealt_out, kaggle_sessions.fetch_output, []
+
+    def interrupted(kernel, out):
+        fetched.append(kernel)
+        if len(fetched) == 2 and moment == "before":
+            raise KeyboardInterrupt
+        fetch(kernel, out)
+        if len(fetched) == 2 and moment == "after":
+            raise KeyboardInterrupt
+        return out
+
+    def half(folder, kernel, check=kaggle_client.check_output):
+        if len(fetched) == 2 and moment == "on the way":  # when files have come, which are not yet in their place
+            assert any(folder.iterdir())
+            raise KeyboardInterrupt
+        return check(folder, kernel)
+
+    monkeypatch.setattr(kaggle_sessions, "fetch_output", interrupted)
+    monkeypatch.setattr(kaggle_client, "check_output", half)
+    assert jaguar_kit.main(kaggle_run.push_command, line) == 130
+    assert "the same command waits for them again" in capsys.readouterr().err
+    assert jaguar_kit.main(kaggle_run.push_command, line) == 0, capsys.readouterr()
+    assert {slug: len(versions) for slug, versions in server.kernels.items()} == {
+        "a-user/jaguar-kit-tiny-1-of-2": 1,
+        "a-user/jaguar-kit-tiny-2-of-2": 1,
+    }  # no session is begun again
+    first, second, *again = fetched
+    assert first != second
+    assert again == ([] if moment == "after" else [second])  # nor is anything fetched twice
+    assert_same(tmp_path / "fetched" / "tiny", whole)
+    assert not [path for path in (tmp_path / "fetched").rglob("*") if path.name.startswith(".tmp")]
+
+
+@pytest.mark.ci
+@needs_client
+def test_two_sessions_of_which_one_ends_by_time_are_gone_on_with_and_merged(whole, dealt_out, tmp_path, capsys):
+    server, line = dealt_out
+    outputs = server.prepared
     ended = outputs["jaguar-kit-tiny-2-of-2", 1]
     second = parts.deal(expand(recipe_of()), 2)[1][1]
     late = f"runs/tiny/{expand(recipe_of())[second - 1].folder}/"
@@ -422,16 +505,10 @@ def test_two_sessions_of_which_one_ends_by_time_are_gone_on_with_and_merged(whol
     outputs["jaguar-kit-tiny-2-of-2", 2] = session_output(tmp_path / "s", **files)
     early = {name: content for name, content in files.items() if not name.startswith(late)}
     outputs["jaguar-kit-tiny-2-of-2", 1] = session_output(tmp_path / "s", **early)
-    monkeypatch.setattr(kaggle_run, "rehearse", lambda *_: [])
-    client = kaggle_client_module(tmp_path / "client")
-    monkeypatch.setattr("kaggle_server.KaggleServer", Machine)
-    with playing_kaggle(client, tmp_path) as server:
-        server.prepared = outputs
-        line = [str(kernel), "--sessions", "2", "--fetch", str(tmp_path / "fetched"), "--data", str(mini)]
-        code = jaguar_kit.main(kaggle_run.push_command, [*line, "--every", "0.02", "--stale", "0.3"])
-        told = capsys.readouterr()
-        assert code == 0, told.out + told.err
-        pushed = {slug: [json.loads(json.dumps(one)) for one in versions] for slug, versions in server.kernels.items()}
+    code = jaguar_kit.main(kaggle_run.push_command, line)
+    told = capsys.readouterr()
+    assert code == 0, told.out + told.err
+    pushed = server.kernels
     assert {slug: len(versions) for slug, versions in pushed.items()} == {
         "a-user/jaguar-kit-tiny-1-of-2": 1,
         "a-user/jaguar-kit-tiny-2-of-2": 2,

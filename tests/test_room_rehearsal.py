@@ -268,14 +268,14 @@ def test_what_nobody_looked_at_may_hold_what_is_lacking(tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps([{"kind": kind, "text": "it"} for kind in ("weights", "trained", "data")]))
 
-    def told(attached=(), options=LOOK, **metadata):
-        return [finding.certain for finding in rehearsal.lacking_findings(tmp_path, attached, metadata, options)]
+    def told(attached=(), outputs=()):
+        return [finding.certain for finding in rehearsal.lacking_findings(tmp_path, attached, outputs, {})]
 
     assert told() == [True, True, True]
     assert told([mounts.Attached("a/b")]) == [False, False, True]
     assert told([mounts.Attached("a/b", {})]) == [True, True, True]
-    assert told(kernel_sources=["a/c"]) == [True, False, True]
-    assert told(kernel_sources=["a/c"], options=replace(LOOK, attach=["there"])) == [True, True, True]
+    assert told(outputs=[mounts.Output("a/c", "kernel")]) == [True, False, True]
+    assert told(outputs=[mounts.Output("a/c", "kernel", tmp_path)]) == [True, True, True]
 
 
 @pytest.mark.slow

@@ -175,7 +175,7 @@ def run_at(run: Result | Look | str | Path, device: str = "auto") -> Look:
     """The run that is meant: by itself, by its folder, or the best one of a result or of an experiment's folder."""
     if isinstance(run, Look):
         return run
-    from .comparison import experiment_in
+    from .remaking import experiment_in
 
     place = run.folder if isinstance(run, Result) else Path(run)
     folder = next((one for one in (place, *place.resolve().parents) if (one / "experiment.json").is_file()), None)

@@ -12,42 +12,21 @@ from jaguar_kit import (
     COMPARISON,
     KitError,
     Recipe,
-    Result,
     RunFolder,
     claim,
     damaged,
     differing_settings,
     echo,
     read_own_table,
-    read_record,
-    recipe_from_dict,
     refuse_other_contents,
-    room,
     run_recipe,
 )
 
 from .figures import bands_figure, variants_figure
 from .findings import compare_variants, over_seeds
-from .looking import looking_at
 from .page import Page, show_value
-
-
-def experiment_in(folder: Path) -> tuple[Recipe, str | None]:
-    """The recipe that an experiment was run by, and its data folder; KitError where the folder does not tell."""
-    record = folder / "experiment.json"
-    if not record.is_file():
-        raise KitError(f"{folder}: no experiment of this kit (expected its experiment.json, written by run_recipe.py)")
-    told = read_record(record, {"recipe": dict}, "run its recipe again, which writes it anew")
-    if not isinstance(told.get("data"), (str, type(None))):
-        raise damaged(record, f"data: {told['data']!r}", "run its recipe again, which writes it anew")
-    return recipe_from_dict(told["recipe"], str(record)), told.get("data")
-
-
-def remake_report(folder: str | Path, device: str = "auto", looks: Sequence[str] = ()) -> Result:
-    """Makes the report of an experiment's folder again, from what is finished there, with looks at its runs."""
-    recipe, data = experiment_in(Path(folder))
-    with looking_at(looks):
-        return run_recipe(recipe, data, device=device, report_only=True, folder=Path(folder))
+from .parts import merge_parts
+from .remaking import experiment_in, remake_report
 
 
 def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
@@ -181,7 +160,7 @@ def report_command(argv: Sequence[str] | None = None) -> int:
     if given.data and not given.merge:
         raise KitError("--data: is for --merge; an experiment tells itself where its images lie")
     if given.merge:
-        merged = room("experiments.parts").merge_parts(given.folders, given.merge, given.device, given.data)
+        merged = merge_parts(given.folders, given.merge, given.device, given.data)
         return 1 if merged.failed else 0
     if given.again and (len(given.folders) > 1 or given.out):
         raise KitError("--again: is for one folder, and says itself where results go (expected it without --out)")

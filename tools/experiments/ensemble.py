@@ -38,6 +38,7 @@ from jaguar_kit import (
     mean_by_identity,
     mean_or_nan,
     nearest_is_right,
+    on_kaggle,
     rank_average,
     recipe_from_dict,
     register,
@@ -231,22 +232,31 @@ def check_behind(steps: Sequence[Component], where: str) -> None:
     check_steps(steps, where)
 
 
-def members_in(place: str) -> list[Member]:
-    """The finished runs in a folder: of a run, its folds, or an experiment; on Kaggle also below what is mounted."""
-    path = Path(place)
-    if not path.exists() and not path.is_absolute():
-        mounted = [found.parent for found in find_mounted("metrics.json", depth=12)]
-        homes = {
-            up for folder in mounted for up in (folder, *folder.parents) if up.parts[-len(path.parts) :] == path.parts
-        }
-        path = min(homes, key=lambda up: len(up.parts), default=path)
-    runs = sorted({file.parent for file in path.rglob("metrics.json") if (file.parent / "recipe.yaml").is_file()})
-    runs = [run for run in runs if ".old" not in run.name]
+def members_in(place: str, setting: str = "ensemble.members") -> list[Member]:
+    """The finished runs in a folder: of a run, its folds, or an experiment; on Kaggle also below all that is mounted.
+
+    Of a run that several mounts hold, as outputs of sessions that went on from each other do, the first counts.
+    """
+    path, runs = Path(place), {}
+    homes = [path] if path.exists() or path.is_absolute() else mounted_homes(path)
+    for home in homes:
+        for file in sorted(home.rglob("metrics.json")):
+            if (file.parent / "recipe.yaml").is_file() and ".old" not in file.parent.name:
+                runs.setdefault(file.parent.relative_to(home), file.parent)
     if not runs:
+        attached = "; on Kaggle attach the output of the kernel that made it" if on_kaggle() else ""
         raise KitError(
-            f"ensemble.members: {place}: holds no finished run (expected the folder of a run or an experiment)"
+            f"{setting}: {place}: holds no finished run (expected the folder of a run or an experiment, with "
+            f"metrics.json and recipe.yaml of one{attached})"
         )
-    return [member for run in runs for member in members_of(str(run), RunFolder(run))]
+    return [member for _, run in sorted(runs.items()) for member in members_of(str(run), RunFolder(run))]
+
+
+def mounted_homes(path: Path) -> list[Path]:
+    """The folders of this relative path below what is mounted, wherever there is a finished run in it."""
+    folders = {up for file in find_mounted("metrics.json", depth=12) for up in file.parents}
+    homes = {up for up in folders if up.parts[-len(path.parts) :] == path.parts}
+    return sorted(homes, key=lambda up: (len(up.parts), up))
 
 
 def members_of(name: str, run: RunFolder, recipe: Recipe | None = None) -> list[Member]:
@@ -296,20 +306,25 @@ class Judged:
         fusion = replace(self.part, settings=settings).build(held_out=[self.held_out[n] for n in numbers])
         return fusion([self.told[n] for n in numbers])
 
-    def precision(self, similarity: np.ndarray) -> dict[str, np.ndarray]:
-        steps = self.part.settings.get("steps", ())
-        return by_kind(average_precision, behind(similarity, self.met, steps), self.labels, self.met)
+    def ranked(self, similarity: np.ndarray) -> np.ndarray:
+        """The similarities after the steps behind the ensemble."""
+        return behind(similarity, self.met, self.part.settings.get("steps", ()))
 
-    def worth(self, fusion: Fusion, names: Sequence[str]) -> dict[str, Any]:
+    def precision(self, ranked: np.ndarray) -> dict[str, np.ndarray]:
+        return by_kind(average_precision, ranked, self.labels, self.met)
+
+    def worth(self, together: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
         """What the ensemble scores, each member alone and the others without it, and which errors they share.
 
+        together: the similarities (N, N) of the ensemble, `ranked`.
         `overlap`: of the queries whose nearest image is wrong by one of two members, the share that is wrong by both;
         `best_choice`: the mAP if for each query the member were taken that answers it best, which no method can know.
         """
         codes, every = np.unique(self.labels, return_inverse=True)[1].reshape(-1), range(len(self.told))
-        whole, own = self.precision(fusion(self.told)), [self.fused(number) for number in every]
-        alone = [self.precision(one) for one in own]
-        without = [self.precision(self.fused(*(n for n in every if n != left))) for left in every if len(every) > 1]
+        whole, own = self.precision(together), [self.fused(number) for number in every]
+        alone = [self.precision(self.ranked(one)) for one in own]
+        others = [self.fused(*(n for n in every if n != left)) for left in every if len(every) > 1]
+        without = [self.precision(self.ranked(one)) for one in others]
         scored: dict[str, Any] = {f"map{kind}": mean_or_nan(mean_by_identity(v, codes)) for kind, v in whole.items()}
         for kind, values in whole.items():
             rows = []
@@ -407,16 +422,18 @@ def fuse_members(recipe: Recipe, members: Sequence[Member], competition: Competi
         if part.settings.get("fitted"):
             weights, chosen = choose_weights(evidence, labels, met, part.settings.get("by", "pairs"))
             fusion, told["chosen"] = partial(fusion.func, **{**fusion.keywords, "weights": weights}), chosen
-        told |= Judged(part, held_out, evidence, labels, met).worth(fusion, names)
+        judged = Judged(part, held_out, evidence, labels, met)
+        told |= judged.worth(judged.ranked(fusion(evidence)), names)
     elif part.settings.get("fitted"):
         told["chosen"] = {"why": "the members validate on different images, so that nothing is fitted"}
     if competition.pairs is not None:
         tests = [evidence_of_test(member, competition) for member in members]
         met, steps = shared_encounters(competition.test), part.settings.get("steps", ())
-        told |= submit(competition, behind(fusion(tests), met, steps), None, place)
+        similarity = behind(fusion(tests), met, steps)
+        told |= submit(competition, similarity, None, place)
         if competition.solution is not None:
             judged = Judged(part, held_out, tests, competition.solution.to_numpy(str), met)
-            told |= {f"test_{key}": value for key, value in judged.worth(fusion, names).items()}
+            told |= {f"test_{key}": value for key, value in judged.worth(similarity, names).items()}
     write_table(place / "members.csv", pd.DataFrame(told.get("members", told.get("test_members", []))))
     write_json(place / "metrics.json", told)
     return told

@@ -277,8 +277,8 @@ def findings(
         told = by_identity[best.variant].notna().sum()
         few = f"{told} identities are too few for an interval"
         spread += f"; {few if math.isnan(low) else f'95 % over identities [{low:.4f}, {high:.4f}]'}"
-    several, said = len(summary) > 1, submitted_words(best)
-    said += [
+    several = len(summary) > 1
+    said = [
         f"The {'highest ' * several}mean validation mAP is {'that of ' * several}{best.variant * several}"
         f"{': ' * several}{best['map']:.4f} ({spread})."
     ]
@@ -325,24 +325,6 @@ def findings(
         else:
             said.append(f"{row.variant}: {row.verdict} by {abs(row.difference):.4f} [{row.low:+.4f}, {row.high:+.4f}].")
     return said
-
-
-def submitted_words(best: pd.Series) -> list[str]:
-    """What the steps of post-processing make of the best variant, whose scores are submitted."""
-    processed = best.get("map_postprocessed", math.nan)
-    if math.isnan(processed):
-        return []
-    lost = ["on the validation images"] if processed < best["map"] else []
-    said = f"What is submitted of {best.variant} has validation mAP {processed:.4f} after its steps of post-processing"
-    if not math.isnan(best.get("map_postprocessed_across", math.nan)):
-        said += f" ({best.map_postprocessed_across:.4f} across encounters)"
-    if not math.isnan(best.get("test_map_postprocessed", math.nan)):
-        said += f", {best.test_map_postprocessed:.4f} on the test images"
-        lost += ["on the test images"] if best.test_map_postprocessed < best.get("test_map", -math.inf) else []
-    tested = best.get("test_map", math.nan)
-    raw = f"{best['map']:.4f}" + ("" if math.isnan(tested) else f" and {tested:.4f} on the test")
-    warning = f": WARNING, they lose {' and '.join(lost)}" if lost else ""
-    return [f"{said}{warning}; raw similarities have {raw}."]
 
 
 def learning_runs(table: pd.DataFrame) -> pd.DataFrame:

@@ -7,21 +7,51 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jaguar_kit import MEASURES, KitError, Recipe, read_own_table
+from jaguar_kit import MEASURES, KitError, Recipe, one_line
 
 from .figures import EFFECT, OTHER, new_figure, plain_label
 from .page import Page
 
 SCORES = Path("results/scores.csv")  # below the folder in which commands are given
 
+COLUMNS = {  # of scores.csv
+    "date": "of the submission, UTC",
+    "competition": "its slug",
+    "kernel": "owner/slug",
+    "recipe": "name of the experiment",
+    "recipe_hash": "of the settings that count",
+    "message": "as it was submitted with",
+    "run": "whose submission it is: variant/seed, or ensemble",
+    "map": "of the validation images",
+    "map_across": "the same across encounters",
+    "public": "score",
+    "private": "score, where Kaggle shows it",
+    "status": "pending, complete, or error and the competition's own words",
+    "ref": "Kaggle's number of the submission",
+    "sha256": "of the file",
+}
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """The rows of scores.csv, all as text; none where there is no such file."""
+    if not path.is_file():
+        return pd.DataFrame(columns=list(COLUMNS), dtype=str)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise KitError(
+            f"{path}: can't be read: {one_line(error)} (expected the scores of earlier submissions)"
+        ) from None
+    if list(table.columns) != list(COLUMNS):
+        raise KitError(
+            f"{path}: columns {', '.join(table.columns)} (expected {', '.join(COLUMNS)}); choose another --scores"
+        )
+    return table
+
 
 def scored_submissions(recipe: Recipe, path: Path = SCORES) -> pd.DataFrame:
     """The submissions to the recipe's competition that have a score and a validation; map and public as numbers."""
-    if not path.is_file():
-        return pd.DataFrame(columns=["recipe", "map", "public"])
-    table = read_own_table(path, "tools/kaggle_run.py --list looks it over")
-    if lacking := {"competition", "recipe", "run", "date", "map", "public"} - set(table):
-        raise KitError(f"{path}: lacks the columns {', '.join(sorted(lacking))} (expected what kaggle_run.py keeps)")
+    table = read_scores(path)
     numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in ("map", "public")}
     table = table.assign(**numbers).dropna(subset=["map", "public"])
     return table[table.competition == recipe.data.competition].reset_index(drop=True)

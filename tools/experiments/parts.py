@@ -34,7 +34,7 @@ from jaguar_kit import (
     write_json,
 )
 
-from .comparison import experiment_in, remake_report
+from .remaking import experiment_in, remake_report
 from .runs import features_key
 
 

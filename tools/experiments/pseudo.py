@@ -82,7 +82,7 @@ def measured(groups: Sequence[Sequence[Evidence]], settings: PseudoLabels) -> Me
 def held_out(experiment: Experiment, specs: Sequence[RunSpec]) -> list[list[Evidence]]:
     """Validation evidence of the runs, or of those that `measured_on` names, by what they hold out."""
     place = experiment.recipe.pseudo.measured_on
-    members = members_in(place) if place else members_among(experiment, specs)
+    members = members_in(place, "pseudo.measured_on") if place else members_among(experiment, specs)
     groups: dict[tuple, list[Evidence]] = {}
     for one in (member.evidence("validation") for member in members):
         if one.shares is not None and len(one.images):

@@ -81,6 +81,8 @@ def smoke(recipe: Recipe, weights: str | Path | None = None, masks: bool = False
     trains = bool(recipe.train.epochs or any(spec.recipe.checkpoint for spec in expand(recipe)))
     if raw["ensemble"].get("members"):  # which are not there: a member is trained in their place
         raw["ensemble"]["members"], trains = [], True
+    if raw["pseudo"]:  # whose rule other runs would measure
+        raw["pseudo"]["measured_on"] = None
     raw.update(name=name, seeds=[], checkpoint=None, soup=[], data={**raw["data"], "mini": asdict(mini)})
     small = recipe_from_dict(raw, name)
     column = ["data.split.column=burst"] if recipe.data.split.settings.get("column") else []  # the mini-dataset's

@@ -329,8 +329,8 @@ def push_kernel(folder: str | Path) -> tuple[str, int]:
     return metadata["id"], int(reply.version_number)
 
 
-def session_begun(api: Any, kernel: str) -> float | None:
-    """When the session began whose output Kaggle now serves, by its run.json; None where there is none."""
+def session_record(api: Any, kernel: str) -> dict[str, Any] | None:
+    """run.json of the session whose output Kaggle now serves; None where there is none."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as place:
@@ -341,8 +341,16 @@ def session_begun(api: Any, kernel: str) -> float | None:
             if error.code in (403, 404):  # so it tells a kernel that was never pushed
                 return None
             raise
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return float(read_json(Path(place) / "run.json")["begun"])
+        with suppress(OSError, ValueError):
+            told = read_json(Path(place) / "run.json")
+            return told if isinstance(told, dict) else None
+    return None
+
+
+def session_begun(api: Any, kernel: str) -> float | None:
+    """When that session began; None where nothing tells it."""
+    with suppress(KeyError, TypeError, ValueError):
+        return float((session_record(api, kernel) or {})["begun"])
     return None
 
 

@@ -110,6 +110,12 @@ def kernel_slug(name: str) -> str:
     return "jaguar-kit-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
+def part_slug(slug: str, number: int, count: int) -> str:
+    """The slug of a kernel that makes one of several parts of another's runs."""
+    ending = f"-{number}-of-{count}"
+    return slug[: 50 - len(ending)].rstrip("-") + ending
+
+
 def recipe_in_short(recipe: Recipe) -> dict:
     """What of the recipe is not the default, as plain YAML values of which `recipe_from_dict` makes it again."""
 
@@ -179,8 +185,25 @@ def earlier_experiments(recipe: Recipe) -> list[str]:
     """Names of the experiments whose weights a recipe begins with, or whose runs it fuses, such as final of
     runs/final/default/seed42."""
     used = [path for cell in expand(recipe) for path in (cell.recipe.checkpoint, *cell.recipe.soup) if path]
-    used += recipe.ensemble.settings.get("members", ())
-    return sorted({Path(path).parts[1] for path in used if path.startswith("runs/") and len(Path(path).parts) > 2})
+    begun = {Path(path).parts[1] for path in used if path.startswith("runs/") and len(Path(path).parts) > 2}
+    return sorted({*begun, *filter(None, map(experiment_of, runs_named(recipe)))})
+
+
+def members_named(recipe: Recipe) -> tuple[str, ...]:
+    """The folders of finished runs that a recipe fuses besides its own."""
+    return tuple(recipe.ensemble.settings.get("members", ()))
+
+
+def runs_named(recipe: Recipe) -> tuple[str, ...]:
+    """The folders of finished runs that a recipe needs: to fuse them, or to measure its pseudo-labels by."""
+    measured = recipe.pseudo.measured_on if recipe.pseudo else None
+    return (*members_named(recipe), *([measured] if measured else []))
+
+
+def experiment_of(member: str) -> str | None:
+    """The experiment that a member belongs to, such as champion of runs/champion/eva02; None where it does not tell."""
+    parts = Path(member).parts
+    return parts[1] if parts[:1] == ("runs",) and len(parts) > 1 else None
 
 
 def kernel_metadata(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,14 +12,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import jaguar_kit
+import pandas as pd
 import torch
 from jaguar_kit import (
     KitError,
@@ -38,7 +41,7 @@ from ..experiments.runs import folder_bytes
 from ..experiments.session import REHEARSAL_VARIABLE, file_facts, read_manifest
 from .client import dataset_file, dataset_status
 from .counting import SAVED
-from .kernels import PLACEHOLDER, RECIPES
+from .kernels import PLACEHOLDER, RECIPES, kernel_slug, part_slug
 from .package import package_kit
 
 Files = Mapping[str, Mapping[str, Any]]  # bytes and sha256 by name, as a manifest tells them
@@ -150,6 +153,94 @@ def packages_of(
     return found
 
 
+@dataclass
+class Output:
+    """What another kernel's session, or a dataset of runs, brings into this session, as far as it is known."""
+
+    source: str  # owner/slug
+    kind: str  # kernel or dataset
+    folder: Path | None = None  # of it here
+    runs: frozenset[str] | None = None  # folders of its finished runs; None: nobody looked
+    named: bool = True  # by the kernel's metadata
+
+    @property
+    def slug(self) -> str:
+        return self.source.rpartition("/")[2]
+
+
+def runs_among(files: Iterable[str]) -> frozenset[str]:
+    """The folders of finished runs among files of an output, told by path."""
+    known = {*files}
+    folders = {name.rpartition("/")[0] for name in known if name.rpartition("/")[2] == "metrics.json"}
+    return frozenset(folder for folder in folders if f"{folder}/recipe.yaml" in known)
+
+
+def runs_below(folder: Path) -> frozenset[str]:
+    found = [path for name in ("metrics.json", "recipe.yaml") for path in folder.rglob(name)]
+    return runs_among(path.relative_to(folder).as_posix() for path in found)
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """run.json of an output that lies here; {} where it has none."""
+    with suppress(OSError, ValueError):
+        told = read_json(folder / "run.json")
+        return told if isinstance(told, dict) else {}
+    return {}
+
+
+def slug_of(folder: Path) -> str | None:
+    """The slug of the kernel that left an output, by its run.json and its place among those of several sessions."""
+    kernel = record_of(folder).get("kernel")
+    if not isinstance(kernel, str):
+        return None
+    part = re.fullmatch(r"part(\d+)", folder.resolve().parent.name)
+    if part:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            count = len(read_json(folder.resolve().parents[1] / "sessions.json")["parts"])
+            return part_slug(kernel_slug(kernel), int(part[1]), count)
+    return kernel_slug(kernel)
+
+
+def outputs_here() -> list[Path]:
+    """Outputs that tools/kaggle_run.py fetched into the folder results, the latest session first."""
+    found = [file.parent for name in ("*/run.json", "*/part*/session*/run.json") for file in Path("results").glob(name)]
+    return sorted(found, key=lambda folder: (-float(record_of(folder).get("begun") or 0), folder))
+
+
+def outputs_of(
+    metadata: Mapping[str, Any],
+    options: Rehearsal,
+    attached: Sequence[Attached] = (),
+    record: Callable[[str], Mapping[str, Any] | None] | None = None,
+) -> list[Output]:
+    """What other kernels and datasets leave for this one: folders that lie here, known by their run.json or by their
+    own name, or given in the order of kernel_sources. record: tells a kernel's run.json as Kaggle serves it, where that
+    is asked; a folder of another session than that is left out."""
+    given = [Path(folder) for folder in options.attach]
+    found = [Output(source, "kernel") for source in metadata.get("kernel_sources", [])]
+    found += [Output(one.source, "dataset") for one in attached if one.files is None]
+    by_slug: dict[str, Path] = {}
+    for folder in [*given, *outputs_here()]:
+        by_slug.setdefault(slug_of(folder) or folder.resolve().name, folder)
+    for one in found:
+        one.folder = by_slug.get(one.slug)
+    left = [folder for folder in given if all(one.folder != folder for one in found)]
+    unknown = [folder for folder in left if slug_of(folder) is None]
+    for one, folder in zip([one for one in found if one.folder is None and one.kind == "kernel"], unknown):
+        one.folder = folder
+        left.remove(folder)
+    found += [Output(f"here/attached{n}", "kernel", folder, named=False) for n, folder in enumerate(left)]
+    for one in found:
+        if record is not None and one.kind == "kernel" and one.named and one.folder not in given:
+            told = record(one.source) or {}
+            one.runs = runs_among(told.get("files", {}))
+            if one.folder is None or record_of(one.folder).get("begun") != told.get("begun"):
+                one.folder = None
+        elif one.folder is not None:
+            one.runs = runs_below(one.folder)
+    return found
+
+
 # its folders
 
 LAYOUTS = {  # where a mount lies below /kaggle/input, by what it is of
@@ -202,9 +293,14 @@ def mount_package(one: Attached, place: Path, root: Path) -> None:
 
 
 def lay_out(
-    root: Path, layout: str, attached: Sequence[Attached], metadata: Mapping[str, Any], options: Rehearsal
+    root: Path,
+    layout: str,
+    attached: Sequence[Attached],
+    outputs: Sequence[Output],
+    metadata: Mapping[str, Any],
+    data: str | Path | None,
 ) -> None:
-    """The folders input, working and scratch below `root`."""
+    """The folders input, working and scratch below `root`; data: of the competition, None: a synthetic one."""
     where = LAYOUTS[layout]
     for name in ("input", "working", "scratch"):
         (root / name).mkdir(parents=True)
@@ -215,13 +311,13 @@ def lay_out(
     for competition in metadata.get("competition_sources", []):
         place = root / "input" / where["competition"].format(slug=competition)
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(Path(options.data).resolve() if options.data else synthetic(root.parent, competition))
-    kernels = [*metadata.get("kernel_sources", []), *(f"here/attached{n}" for n in range(len(options.attach)))]
-    for source, folder in zip(kernels, options.attach):
-        owner, _, slug = source.partition("/")
-        place = root / "input" / where["kernel"].format(owner=owner, slug=slug)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(Path(folder).resolve())
+        place.symlink_to(Path(data).resolve() if data else synthetic(root.parent, competition))
+    for one in outputs:
+        if one.folder is not None:
+            owner, _, slug = one.source.partition("/")
+            place = root / "input" / where[one.kind].format(owner=owner, slug=slug)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(one.folder.resolve())
 
 
 def synthetic(place: Path, competition: str) -> Path:
@@ -233,6 +329,25 @@ def synthetic(place: Path, competition: str) -> Path:
         drawn = make_mini_dataset(cache_dir() / "mini" / f"rehearsal-{kind}", identities=9, images=150, **told)
         shutil.copytree(drawn, folder)
         remove_path(folder / "solution.csv")
+    return folder
+
+
+def stand_in(place: Path, competition: str, images: Sequence[str]) -> Path:
+    """The synthetic competition with test images of these names, each pair of which is asked for."""
+    folder = place / "data" / f"{competition}-stand-in"
+    if not folder.is_dir():
+        shutil.copytree(synthetic(place, competition), folder)
+        drawn = sorted((folder / "test").rglob("*.png"))
+        picture = drawn[0].read_bytes()
+        for path in drawn:
+            path.unlink()
+        for name in images:
+            (drawn[0].parent / name).write_bytes(picture)
+        pairs = pd.DataFrame(permutations(images, 2), columns=["query_image", "gallery_image"])
+        pairs.insert(0, "row_id", range(len(pairs)))
+        pairs.to_csv(folder / "test.csv", index=False)
+        for name in ("sample_submission.csv", "views.csv"):  # which tell of the others
+            remove_path(folder / name)
     return folder
 
 

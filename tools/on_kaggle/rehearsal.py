@@ -12,8 +12,6 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,33 +56,24 @@ from .counting import (
     runs_of,
     runs_that_fit,
 )
+from .findings import Finding, certain
 from .kernels import MODULE, PLACEHOLDER, check_kernel
+from .members import member_findings, test_images_of
 from .mounts import (
     Attached,
     Ended,
+    Output,
     Rehearsal,
     lay_out,
+    outputs_of,
     packages_of,
     plain_path,
     run_session,
     session_folder,
+    stand_in,
     without_network,
 )
 from .package import ROOM_FILES
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a rehearsal found, in a line: it fails the session for certain, or it may."""
-
-    text: str
-    certain: bool = False
-
-    def __str__(self) -> str:
-        return f"{'certain' if self.certain else 'warning'}: {self.text}"
-
-
-certain = partial(Finding, certain=True)
 
 
 def add_rehearsal_options(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +85,13 @@ def add_rehearsal_options(parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="DIR", help="the competition's data (a small synthetic set)")
     add("--package", metavar="DIR", action="append", default=[], help="a package that tools/package.py built (dist/*)")
     add("--weights", metavar="FILE", nargs="*", default=[], help="build a package with these weights instead")
-    add("--attach", metavar="DIR", action="append", default=[], help="what a kernel left that this one goes on from")
+    add(
+        "--attach",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="what a kernel left that is needed (results/*)",
+    )
     add("--mounts", choices=("flat", "nested"), help="one of Kaggle's two layouts (both)")
     add("--minutes", type=float, default=10.0, help="that the run may take (10)")
 
@@ -316,12 +311,12 @@ def in_hours(hours: float) -> str:
 
 
 def lacking_findings(
-    root: Path, attached: Sequence[Attached], metadata: Mapping[str, Any], options: Rehearsal
+    root: Path, attached: Sequence[Attached], outputs: Sequence[Output], metadata: Mapping[str, Any]
 ) -> list[Finding]:
     """What the session told that the recipe would not find in its own size."""
     path = root / "scratch" / "jaguar_kit" / LACKING
     unknown = [one.source for one in attached if one.files is None] + list(metadata.get("model_sources", []))
-    unseen = list(metadata.get("kernel_sources", []))[len(options.attach) :]
+    unseen = [one.source for one in outputs if one.kind == "kernel" and one.folder is None]
     found = []
     for told in read_json(path) if path.is_file() else []:
         elsewhere = {"weights": unknown, "trained": [*unknown, *unseen]}.get(told["kind"], [])
@@ -360,10 +355,15 @@ def output_findings(working: Path, competition: bool) -> list[Finding]:
     return found
 
 
-def rehearse(folder: Path, options: Rehearsal, online: Callable[[str], Attached] | None = None) -> list[Finding]:
+def rehearse(
+    folder: Path,
+    options: Rehearsal,
+    online: Callable[[str], Attached] | None = None,
+    record: Callable[[str], Mapping[str, Any] | None] | None = None,
+) -> list[Finding]:
     """Rehearses a kernel's session; says what it does, and gives what would fail there or might.
 
-    online: tells what Kaggle holds of a dataset, where that is asked.
+    online, record: tell what Kaggle holds of a dataset, and what a kernel's session left there, where that is asked.
     """
     metadata = check_kernel(folder, named=online is not None)
     code = folder / metadata["code_file"]
@@ -377,13 +377,18 @@ def rehearse(folder: Path, options: Rehearsal, online: Callable[[str], Attached]
         for one in attached:
             where = one.folder or ("Kaggle" if one.files is not None else "nowhere here: not looked at")
             echo(f"  {one.source}: {where}")
+        outputs = outputs_of(metadata, options, attached, record)
+        for one in [one for one in outputs if one.folder is not None]:
+            echo(f"  {one.source}: {one.folder}")
         kit = kit_findings(attached, recipe)
         found += kit
         if recipe is not None:
+            found += member_findings(metadata, recipe, outputs)
             found += weights_findings(recipe, attached)
             found += counted_findings(recipe, metadata["machine_shape"], options.data)
         if not any(finding.certain for finding in kit):
-            found += sessions(code, recipe, attached, metadata, options, place, bool(any(f.certain for f in found)))
+            hopeless = any(finding.certain for finding in found)
+            found += sessions(code, recipe, attached, outputs, metadata, options, place, hopeless)
         found = list({str(finding): finding for finding in found}.values())
         for finding in found:
             echo(str(finding))
@@ -409,13 +414,21 @@ def sessions(
     code: Path,
     recipe: Recipe | None,
     attached: Sequence[Attached],
+    outputs: Sequence[Output],
     metadata: Mapping[str, Any],
     options: Rehearsal,
     place: Path,
     hopeless: bool,
 ) -> list[Finding]:
-    """Looks at the session in one layout of its mounts, and runs it in the other."""
+    """Looks at the session in one layout of its mounts, and runs it in the other.
+
+    Where all members of an ensemble are here, they are fused: on test images of the names that they know, unless data
+    are given.
+    """
     found: list[Finding] = []
+    data, fused = options.data, test_images_of(recipe, outputs) if recipe is not None else []
+    if data is None and fused:
+        data = stand_in(place, recipe.data.competition, fused)
     for number, layout in enumerate(options.layouts, 1):
         last = number == len(options.layouts)
         hopeless = hopeless or any(finding.certain for finding in found)
@@ -429,12 +442,12 @@ def sessions(
         cut = "without network" if without_network() else "with connections refused"
         echo(f"  {layout} mounts, {cut}: {what}")
         root = place / layout
-        lay_out(root, layout, attached, metadata, options)
-        if how == "small" and recipe is not None:
+        lay_out(root, layout, attached, outputs, metadata, data)
+        if how == "small" and recipe is not None and not fused:
             small = small_backbone().parent  # the session need not train another
             shutil.copytree(small, root / "scratch" / "jaguar_kit" / small.relative_to(cache_dir()))
         ended = run_session(root, code, how, options.minutes, show=runs)
-        found += lacking_findings(root, attached, metadata, options)
+        found += lacking_findings(root, attached, outputs, metadata)
         refused = how == "look" and found and ended.code
         found += [] if refused else run_findings(ended, root, f"{what} ({layout} mounts)")
         if runs and not ended.code and not ended.stopped:

@@ -22,12 +22,14 @@ from .client import (
     patiently,
     push_kernel,
     session_begun,
+    session_record,
     submit_file,
     submit_kernel,
 )
+from .findings import Finding
 from .kernels import check_kernel, check_up_to_date
 from .mounts import Rehearsal, of_kaggle
-from .rehearsal import Finding, add_rehearsal_options, rehearse
+from .rehearsal import add_rehearsal_options, rehearse
 from .scores import (
     NotScored,
     await_score,
@@ -120,7 +122,7 @@ def push_command(argv: Sequence[str] | None = None) -> int:
         check_up_to_date(folder)
     api, kernel = kaggle_api(), metadata["id"]
     if not given.no_push and not given.unrehearsed:
-        found = rehearse(folder, options, partial(of_kaggle, api, kernel.partition("/")[0]))
+        found = rehearse_online(folder, options, api)
         refuse_certain(folder, found, " (--unrehearsed pushes all the same)")
     patience = Patience(every=given.every, stale=given.stale)
     waits = given.wait or given.fetch
@@ -152,12 +154,12 @@ def sessions_command(given: Any, folder: Path, options: Rehearsal) -> int:
     check_up_to_date(folder)
 
     def rehearsed(place: Path) -> None:
-        found = [] if given.unrehearsed else rehearse(place, options, partial(of_kaggle, api, owner))
+        found = [] if given.unrehearsed else rehearse_online(place, options, api)
         refuse_certain(place, found, " (--unrehearsed pushes all the same)")
 
     patience = Patience(every=given.every, stale=given.stale)
     job = begin_sessions(folder, given.sessions, Path(given.fetch), patience, rehearsed, given.at_a_time)
-    api, owner = kaggle_api(), check_kernel(folder)["id"].partition("/")[0]
+    api = kaggle_api()
     try:
         return run_in_sessions(job, api, given.data)
     except KeyboardInterrupt:
@@ -176,6 +178,12 @@ def rehearsal_of(given: Any) -> Rehearsal:
         whole=given.whole,
         minutes=given.minutes,
     )
+
+
+def rehearse_online(folder: Path, options: Rehearsal, api: Any) -> list[Finding]:
+    """A rehearsal by what Kaggle holds of the kernel's sources."""
+    owner = check_kernel(folder)["id"].partition("/")[0]
+    return rehearse(folder, options, partial(of_kaggle, api, owner), partial(session_record, api))
 
 
 def refuse_certain(folder: Path, found: Sequence[Finding], otherwise: str = "") -> None:

@@ -25,45 +25,12 @@ from jaguar_kit import (
     write_table,
 )
 
+from ..experiments.leaderboard import COLUMNS, read_scores
 from .client import KaggleError, Patience, patiently, questions, told_by_kaggle
-
-COLUMNS = {  # of scores.csv
-    "date": "of the submission, UTC",
-    "competition": "its slug",
-    "kernel": "owner/slug",
-    "recipe": "name of the experiment",
-    "recipe_hash": "of the settings that count",
-    "message": "as it was submitted with",
-    "run": "whose submission it is: variant/seed, or ensemble",
-    "map": "of the validation images",
-    "map_across": "the same across encounters",
-    "public": "score",
-    "private": "score, where Kaggle shows it",
-    "status": "pending, complete, or error and the competition's own words",
-    "ref": "Kaggle's number of the submission",
-    "sha256": "of the file",
-}
 
 
 class NotScored(KaggleError):
     """A submission that was made, but has no score."""
-
-
-def read_scores(path: Path) -> pd.DataFrame:
-    """The rows of scores.csv, all as text; none where there is no such file."""
-    if not path.is_file():
-        return pd.DataFrame(columns=list(COLUMNS), dtype=str)
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise KitError(
-            f"{path}: can't be read: {one_line(error)} (expected the scores of earlier submissions)"
-        ) from None
-    if list(table.columns) != list(COLUMNS):
-        raise KitError(
-            f"{path}: columns {', '.join(table.columns)} (expected {', '.join(COLUMNS)}); choose another --scores"
-        )
-    return table
 
 
 def keep_score(path: Path, row: Mapping[str, Any]) -> None:

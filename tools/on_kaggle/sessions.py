@@ -16,7 +16,7 @@ from jaguar_kit import KitError, Recipe, RunFolder, atomic, echo, expand, read_j
 
 from ..experiments.parts import check_part, deal, merge_parts
 from .client import KaggleError, Patience, Watch, fetch_output, push_kernel, session_begun
-from .kernels import check_kernel, own_overrides, read_code
+from .kernels import check_kernel, own_overrides, part_slug, read_code
 from .rehearsal import carried_recipe
 
 AT_A_TIME = 2  # sessions with a GPU that Kaggle runs for one person
@@ -113,8 +113,7 @@ def write_part_kernel(job: Sessions, part: Part, again: bool) -> Path:
     told = own_overrides(code, job.folder / code_file)
     changes = [*ast.literal_eval(ast.parse(told).body[0].value), f"part={part.number}/{job.count}"]
     owner, _, slug = metadata["id"].partition("/")
-    ending = f"-{part.number}-of-{job.count}"
-    slug = slug[: 50 - len(ending)].rstrip("-") + ending
+    slug = part_slug(slug, part.number, job.count)
     metadata |= {"id": f"{owner}/{slug}", "title": slug}
     metadata["kernel_sources"] = [*metadata.get("kernel_sources", []), *([metadata["id"]] if again else [])]
     with atomic(place) as temporary:
