@@ -37,6 +37,7 @@ LEARNING = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("changes", "most"),
     [

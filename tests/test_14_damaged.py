@@ -133,6 +133,7 @@ def test_a_damaged_file_of_a_finished_run_is_one_line(name, place, copy, mini):
         assert {path.name: path.read_bytes() for path in place.iterdir()} == before, how
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "names",
     [["metrics.json"], ["recipe.yaml", "log.csv", "validation.npz"], ["failed.json", "checkpoint.safetensors"]],
@@ -207,6 +208,7 @@ def test_damaged_weights_are_told_where_they_are_used(place, copy, mini):
         assert not (copy / "answers").exists(), how
 
 
+@pytest.mark.ci
 def test_an_interpretation_is_read_whatever_its_encoding(folder):
     note = "is not UTF-8 and is read as Latin-1"
     for written, shown in (

@@ -691,6 +691,7 @@ def test_other_backgrounds_are_measured_and_reliance_reported(mini, tmp_path):
     assert "| reliance |" in told
 
 
+@pytest.mark.ci
 def test_a_variant_trains_on_what_curation_left(mini, tmp_path):
     variants = {"full": {}, "curated": {"data": {"subset": "analysis/curated.csv"}}}
     analysis = [{"name": "curation", "duplicate": 1.0}]  # to a backbone that learned nothing all are alike
@@ -729,6 +730,7 @@ def test_a_second_backbone_is_compared_by_weights_of_its_own(mini, tmp_path, mon
     assert (result.folder / "figures" / "pairs-test_convnext.png").is_file()
 
 
+@pytest.mark.ci
 def test_a_search_leaves_its_best_recipe_and_resumes(mini, tmp_path):
     first = run_recipe(searching(2), data=mini, out=tmp_path)
     trials = first.folder / "trials"
@@ -778,6 +780,7 @@ FUSED = {
 }
 
 
+@pytest.mark.ci
 def test_an_ensemble_is_what_its_formula_says(mini, tmp_path):
     steps = [{"name": "query_expansion", "k": 2}]
     for kind, formula in FUSED.items():

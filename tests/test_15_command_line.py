@@ -435,6 +435,7 @@ def test_a_sheet_writes_over_an_earlier_sheet_and_nothing_else(tmp_path, capsys)
     assert (tmp_path / "mine.txt").read_text() == "x"
 
 
+@pytest.mark.ci
 def test_a_sheet_turns_images_as_training_does(tmp_path, capsys):
     data = {"mini": {"identities": 9, "images": 120, "layout": "animalclef"}, "size": 32, "turn": {"top": -90}}
     path, seen = tmp_path / "x.yaml", []

@@ -37,6 +37,7 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(first, mini, tmp_path):
     assert len(told) == AT_A_TIME
 
 
+@pytest.mark.ci
 def test_one_bad_input_of_each_kind_ends_in_one_line(mini, tmp_path, monkeypatch):
     """In this process, without the images of reports, so that the generator itself stays alive."""
     monkeypatch.chdir(tmp_path)

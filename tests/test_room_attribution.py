@@ -25,6 +25,8 @@ from jaguar_kit_tools.experiments.comparison import report_command
 from PIL import Image
 from test_room_diagnostics import Stand, coats_and_scenes, look_at, trained  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.ci
+
 
 def asked_of(part, images=6, **made):
     """A scorer that reads one part, and questions of likeness within an animal."""

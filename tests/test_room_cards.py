@@ -13,6 +13,9 @@ from jaguar_kit_tools.experiments.figures import OTHER, SAME, sheet_font
 from PIL import Image, ImageColor
 from test_room_diagnostics import look_at, trained  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.ci
+
+
 FACTS = ("Together", "Likeness", "Flanks", "Scenes", "Encounter", "Without scenes", "Spots", "Where it rests")
 
 

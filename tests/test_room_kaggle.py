@@ -490,6 +490,7 @@ def test_a_carried_recipe_that_differs_from_the_packaged_one_stops_at_once(tmp_p
     session.check_carried(recipe, tmp_path)
 
 
+@pytest.mark.ci
 def test_an_earlier_output_is_taken_up_and_one_of_other_settings_is_not(on_kaggle, mini, capsys):
     shutil.copytree(mini, on_kaggle / "input" / "jaguar-re-id")
     jaguar_kit.run_kernel(as_text({**TINY, "seeds": [1]}))
@@ -509,6 +510,7 @@ def test_an_earlier_output_is_taken_up_and_one_of_other_settings_is_not(on_kaggl
     check_outputs(working, mini)
 
 
+@pytest.mark.ci
 def test_a_session_that_ran_out_of_time_goes_on_in_the_next(on_kaggle, mini, capsys):
     shutil.copytree(mini, on_kaggle / "input" / "jaguar-re-id")
     long = {**TINY, "train": {**TINY["train"], "epochs": 4, "patience": 0}}
@@ -618,6 +620,7 @@ def test_packaged_weights_are_enough_to_infer_with_an_ensemble(mini, on_kaggle, 
     assert fused.read_bytes() == (on_kaggle / "working" / "submission.csv").read_bytes()
 
 
+@pytest.mark.ci
 def test_a_kernel_that_trains_nothing_fuses_what_two_sessions_left(on_kaggle, mini, capsys):
     shutil.copytree(mini, on_kaggle / "input" / "jaguar-re-id")
     working = on_kaggle / "working"

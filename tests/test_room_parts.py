@@ -94,6 +94,7 @@ def test_runs_that_share_features_stay_together_where_that_ends_sooner():
 # parts
 
 
+@pytest.mark.ci
 def test_parts_in_folders_of_their_own_are_brought_together(whole, mini, tmp_path, capsys):
     line = [str(written(tmp_path)), "--data", str(mini), "--device", "cpu", "--jobs", "1"]
     for number in (1, 2):
@@ -163,6 +164,7 @@ def test_a_run_that_time_stopped_gives_way_to_one_that_is_over(whole, tmp_path):
     assert RunFolder(tmp_path / "two" / spec.folder).metrics()["map"] > 0
 
 
+@pytest.mark.ci
 def test_folders_of_other_experiments_are_no_parts(whole, mini, tmp_path):
     other = run_recipe(recipe_of(train={"lr": 0.5}, part="1/2"), mini, tmp_path, device="cpu").folder
     with pytest.raises(KitError, match=r"is no part of the experiment in .*train\.lr"):
@@ -183,6 +185,7 @@ def test_a_run_that_is_made_elsewhere_is_passed_over(whole, mini, tmp_path, caps
     assert_same(tmp_path / whole.name, whole)
 
 
+@pytest.mark.ci
 def test_an_ensemble_waits_for_all_parts(mini, tmp_path, capsys):
     fused = recipe_of(ensemble="mean", seeds=[1])
     folder = run_recipe(replace(fused, part="1/2"), mini, tmp_path, device="cpu").folder
@@ -345,6 +348,7 @@ def test_a_session_alone_draws_from_a_journal_what_it_draws_from_files(mini, tmp
     assert len(trials_in(alone)) == 6
 
 
+@pytest.mark.ci
 def test_the_trial_of_a_session_that_died_is_taken_up(mini, tmp_path, monkeypatch, capsys):
     journal, out = str(tmp_path / "trials.journal"), tmp_path / "shared"
     folder = searched(mini, out, monkeypatch, storage=journal, trials=2)

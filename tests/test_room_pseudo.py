@@ -87,6 +87,7 @@ def labelled(strong, tmp_path_factory):
     return run_recipe(recipe_of(**STRONG, pseudo=ROUNDS), strong, tmp_path_factory.mktemp("open"), device="cpu")
 
 
+@pytest.mark.ci
 def test_a_strong_model_labels_in_rounds_and_the_report_counts_the_wrong_ones(labelled, strong):
     rows = jaguar_kit.read_json(labelled.folder / "pseudo" / "rounds.json")
     assert [row["round"] for row in rows] == [1, 2]
@@ -103,6 +104,7 @@ def test_a_strong_model_labels_in_rounds_and_the_report_counts_the_wrong_ones(la
     assert "right by the solution, which chose nothing" in labelled.report.read_text(encoding="utf-8")
 
 
+@pytest.mark.ci
 def test_a_poisoned_solution_changes_nothing(labelled, strong, tmp_path):
     poisoned = tmp_path / strong.name
     shutil.copytree(strong, poisoned)

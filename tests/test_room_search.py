@@ -85,6 +85,7 @@ def test_a_search_tells_of_every_trial_what_became_of_it(whole):
     assert all(isinstance(told["settings"]["model.head.output"], int) for told in whole)
 
 
+@pytest.mark.ci
 def test_another_seed_draws_others(whole, mini, tmp_path):
     (other,) = trials_of(search(tmp_path, mini, search={"seed": 1, "trials": 1}))
     assert other["settings"] != whole[0]["settings"]
@@ -96,6 +97,7 @@ def test_a_search_that_goes_on_later_draws_what_it_would_have_drawn(whole, mini,
         assert trials_of(search(tmp_path, mini, search={"trials": trials})) == whole[:trials]
 
 
+@pytest.mark.ci
 def test_a_search_that_was_interrupted_draws_what_it_would_have_drawn(whole, mini, tmp_path, monkeypatch):
     plain, calls = jaguar_kit.Checkpointer.save_or_stop, []
 
@@ -112,6 +114,7 @@ def test_a_search_that_was_interrupted_draws_what_it_would_have_drawn(whole, min
     assert trials_of(search(tmp_path, mini)) == whole
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_trial_that_ended_but_was_not_told_of_is_not_run_again(moment, whole, mini, tmp_path, monkeypatch):
     """Killed between a trial's results and the file that tells of it, before or after that took its place."""
@@ -140,6 +143,7 @@ def test_a_trial_that_ended_but_was_not_told_of_is_not_run_again(moment, whole, 
     assert not {"space0", "space1", "space2"} & set(ran)
 
 
+@pytest.mark.ci
 def test_the_space_is_drawn_at_random_beside_with_the_same_budget(mini, tmp_path):
     """As Optuna's own random sampler draws, whatever came out of earlier trials; told beside the search's best."""
     folder = search(tmp_path, mini, **jaguar_kit.merge_settings(FEW, {"search": {"random": True}}))
@@ -171,6 +175,7 @@ def test_a_search_with_other_settings_is_refused_and_force_sets_it_aside(few, mi
     assert (folder / "trials.old1" / "space1" / "trial.json").is_file()
 
 
+@pytest.mark.ci
 def test_a_search_of_an_earlier_version_is_told(few, mini):
     folder = few / f"tiny@{mini.name}"
     (folder / "search-space.log").write_text("{}")
@@ -186,6 +191,7 @@ def spoilt(content: bytes) -> dict[str, bytes]:
     return {"truncated": content[:-20], "empty": b"", "garbled": b"\x80\x81", "another": b"[]", **values}
 
 
+@pytest.mark.ci
 def test_a_damaged_trial_is_one_line_and_force_gets_past_it(few, mini):
     path = few / f"tiny@{mini.name}" / "trials" / "space0" / "trial.json"
     for how, content in spoilt(path.read_bytes()).items():
@@ -229,6 +235,7 @@ def test_a_bad_storage_is_one_line_without_its_password(mini, tmp_path, capsys):
         assert not (tmp_path / "runs").exists(), url
 
 
+@pytest.mark.ci
 def test_a_password_is_written_nowhere(mini, tmp_path, monkeypatch):
     """Not in settings, reports, weights or errors; the search itself runs in a database of this machine."""
     import optuna
@@ -329,6 +336,7 @@ def test_a_password_in_a_value_of_another_kind_is_not_told():
         assert SECRET not in str(error.value)
 
 
+@pytest.mark.ci
 def test_a_search_whose_own_settings_are_overridden_goes_on(few, mini, monkeypatch):
     monkeypatch.setattr(jaguar_kit.Page, "figure", lambda *_: None)
     recipe = jaguar_kit.override(recipe_of(**FEW), "search.trials=3", "-o")
@@ -337,6 +345,7 @@ def test_a_search_whose_own_settings_are_overridden_goes_on(few, mini, monkeypat
     assert jaguar_kit.load_recipe(folder / "best.yaml").search is None
 
 
+@pytest.mark.ci
 def test_a_choice_that_can_not_run_is_a_trial_that_failed(mini, tmp_path):
     space = {"model.backbone": {"choices": ["test_resnet", "nothing_of_that_name"]}}
     told = trials_of(search(tmp_path, mini, search={"trials": 5, "space": space}, train={"epochs": 1}))
