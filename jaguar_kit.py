@@ -29,10 +29,10 @@ Where it is decided:
 
     which settings and values a recipe may have    Recipe and the sections above it, check_parts, check_steps
     which images train, validate and are queries   split_images, compare; which share an encounter: with_encounters
-    whether a run is run again                     run_one, by RunFolder.done and .changed; check_earlier refuses
+    whether a run is run again                     RunFolder.fate
     which epoch's weights are kept                 best_epoch
     which post-processing is used                  choose_steps; of auto the first list is first_choice
-    what metrics.json and page tell of steps       rows_of_steps, as metrics["postprocess"] by write_results
+    what metrics.json and page tell of steps       choose_steps; write_results puts it at "postprocess"
     what of a run log, tables and page show        MEASURES, of what retrieval_metrics and Trainer.validate find
     when training ends before its time             out_of_patience; SIGTERM, hours: Checkpointer.save_or_stop
     what gives way where memory is short           Trainer.backward_that_fits, to embed in_parts
@@ -2824,7 +2824,10 @@ def encounters_in(table: pd.DataFrame, column: str) -> np.ndarray:
 def with_encounters(
     competition: Competition, asked: str | None, hashes: Callable[[int, int], np.ndarray]
 ) -> Competition:
-    """The tables with a column encounter, and a note on what tells it; hashes: (first, count) of the stored images."""
+    """The tables with a column encounter, and a note on what tells it; hashes: (first, count) of the stored images.
+
+    A column of the training table tells it, or else near-duplicates do; so, too, of test images that it does not tell.
+    """
     train, test = competition.train, competition.test
     if asked is not None:
         check_column(train, asked, "data.encounter")
@@ -2833,17 +2836,20 @@ def with_encounters(
         codes = encounters_in(pd.concat([train, test], ignore_index=True), column)
     else:
         codes = find_bursts(train, hashes(0, len(train)))
-    if len(test) and not (column in test and test[column].fillna("").astype(str).str.strip().any()):
+    untold = len(test) and not (column in test and test[column].fillna("").astype(str).str.strip().any())
+    if untold:
         found = find_bursts(test.assign(identity=""), hashes(len(train), len(test)))
         codes = np.r_[codes[: len(train)], codes.max(initial=0) + 1 + found]
     train, of_test = train.assign(encounter=codes[: len(train)]), codes[len(train) :]
     shared = int(train.encounter.duplicated(keep=False).sum())
-    how = f"are told by the column {column}" if column else "are near-duplicates with neighbouring file numbers"
+    alike = "are near-duplicates with neighbouring file numbers"
+    how = f"are told by the column {column}" if column else alike
+    again = int(pd.Series(of_test).duplicated(keep=False).sum())
     note = f"encounters {how}: {shared} of {len(train)} training images share one with another"
     test = test.assign(encounter=of_test) if len(of_test) else test
-    if len(of_test) and (again := int(test.encounter.duplicated(keep=False).sum())):
-        note += f", and {again} of {len(test)} test images do"
-    return replace(competition, train=train, test=test).noted(note if shared else "")
+    if again:
+        note += f", and {again} of {len(test)} test images do" + (f", which {alike}" if untold and column else "")
+    return replace(competition, train=train, test=test).noted(note if shared or again else "")
 
 
 def shared_encounters(table: pd.DataFrame) -> np.ndarray | None:
@@ -3047,40 +3053,6 @@ def notes_on_masks(recipe: Recipe, store: ImageStore, root: Path, most: int = 25
         yield f"{root}: {faint} of {len(ends)} masks looked at are nowhere above one half" if faint else ""
 
 
-def with_extra(competition: Competition, data: DataConfig) -> Competition:
-    """The data with the images of further folders to train on, behind its own; identities and names begin with theirs.
-
-    The column EXTRA names the folder, "" for the data's own.
-    """
-    if not data.extra:
-        return competition
-    tables, notes = [competition.train.assign(**{EXTRA: ""})], []
-    there = {file_sample(competition.root / path) for path in competition.paths}
-    for folder in data.extra:
-        where = f"data.extra: {folder}"
-        if data.masks is not None:
-            raise KitError(f"{where}: masks of a folder of their own are not looked for (expected alpha)")
-        try:
-            other = load_competition(folder)
-        except KitError as error:
-            raise KitError(f"data.extra: {error}") from None
-        name = other.root.resolve().name
-        if name in {table[EXTRA].iloc[0] for table in tables}:
-            raise KitError(f"{where}: two folders are called {name!r}, which names identities (rename one)")
-        same = [path for path in other.train.path if file_sample(other.root / path) in there]
-        also = f"of its images are images of {competition.root}, which may validate, or of an earlier folder, too"
-        refuse(same, also, where, " (expected other photographs)")
-        there |= {file_sample(other.root / path) for path in other.train.path}
-        renamed = {column: f"{name}/" + other.train[column] for column in ("identity", "filename")}
-        renamed["path"] = [str((other.root / path).resolve()) for path in other.train.path]
-        tables.append(other.train.assign(**renamed, **{EXTRA: name}))
-        count = f"{len(other.train)} images of {len(other.identities)} identities"
-        notes.append(f"{where}: {count} train besides, and never validate or answer")
-    train = pd.concat(tables, ignore_index=True)
-    words = [c for c in train if train[c].dtype == object or pd.api.types.is_string_dtype(train[c])]
-    return replace(competition, train=train.fillna(dict.fromkeys(words, ""))).noted(*notes)
-
-
 def own_rows(train: pd.DataFrame) -> np.ndarray:
     """Which images are the data's own, not of `data.extra`, bool (N,)."""
     return (train[EXTRA] == "").to_numpy() if EXTRA in train else np.ones(len(train), bool)
@@ -3090,7 +3062,10 @@ def load_competitions(specs: Sequence[RunSpec], data: str | Path | None) -> dict
     """The data of every run by its `data_key`, each folder read once."""
     load, recipes = cache(load_competition), {data_key(spec.recipe): spec.recipe for spec in specs}
     read = {key: load(find_data(recipe, data), recipe.data.masks) for key, recipe in recipes.items()}
-    return {key: with_extra(read[key], recipe.data) for key, recipe in recipes.items()}
+    for key, recipe in recipes.items():
+        if recipe.data.extra:
+            read[key] = room("experiments.extra", f"{recipe.name}: data.extra").with_extra(read[key], recipe.data)
+    return read
 
 
 # 5. Background and augmentation
@@ -8094,7 +8069,11 @@ class Checkpointer:
         self.saved = time.monotonic()
 
     def save_or_stop(self, due: bool, late: bool = False) -> bool:
-        """A checkpoint where one is due; whether time is over. KeyboardInterrupt when any process was told to end."""
+        """A checkpoint where one is due; whether time is over.
+
+        A SIGTERM (`Trainer.end_soon`) lets the step end; then a checkpoint is taken here in any case, and
+        KeyboardInterrupt ends the process, with exit code 130.
+        """
         due = due and rank() == 0 and time.monotonic() - self.saved >= 50 * self.saving
         ended, late, due = any_rank(self.trainer.stopped == "SIGTERM", late, due)
         if late and not ended:
@@ -8653,6 +8632,19 @@ class RunFolder:
         other = weights and now and now != weights
         return [*changed, *(["the weights that it begins with: another file"] if other else [])]
 
+    def fate(
+        self, spec: RunSpec, data: str, force: bool = False
+    ) -> Literal["make", "done", "failed", "aside", "refuse"]:
+        """Decides what becomes of what lies here when `spec` is to be run on data of this fingerprint.
+
+        make: it is begun, or gone on with; done and failed: it stays; aside: it gives way to a new run, by force or
+        where it is of other settings and failed, or they come from other runs; refuse: it is of other settings.
+        """
+        changed = not force and self.changed(spec.recipe, data)
+        if changed or force:
+            return "aside" if force or spec.derived or self.failure else "refuse"
+        return "done" if self.done else "failed" if self.failure else "make"
+
     def set_aside(self) -> None:
         """Renames it, so that nothing is lost."""
         path = self.path
@@ -9027,8 +9019,9 @@ def make_task(
 
 
 def kept_for_ensembles(states: Sequence[Retrieval], identities: Sequence[str]) -> dict[str, Any]:
-    """What an ensemble asks of a run, by its states: similarities (N, N) at the end and before evidence is joined to
-    likeness, spots, and how probably each image shows each of the identities (N, C)."""
+    """What of a run's states an ensemble asks for, in validation.npz and test.npz: `similarity` (N, N) at the end;
+    `likeness` and the `strength` of spots, before they are fused; `shares` (N, C), how probably each image shows each
+    of the `identities`, and the `form` in which they were compared."""
     final, known = states[-1], next((state for state in reversed(states) if state.evidence), None)
     kept = {"similarity": final.matrix()} if len(states) > 1 else {}
     if known is not None:
@@ -9339,13 +9332,9 @@ def check_earlier(folder: Path, specs: Sequence[RunSpec], competitions: Mapping[
     recipes = {data_key(spec.recipe): spec.recipe for spec in specs}
     fingerprints = {key: data_fingerprint(recipe, competitions[key], folder) for key, recipe in recipes.items()}
     for spec in specs:
-        there = RunFolder(folder / spec.folder)
-        changed = there.changed(spec.recipe, fingerprints[data_key(spec.recipe)])
-        if changed and not there.failure:
-            raise KitError(
-                f"{there.path}: holds a run with other settings ({'; '.join(changed)}); choose another --out, "
-                "or set it aside with --force"
-            )
+        there, data = RunFolder(folder / spec.folder), fingerprints[data_key(spec.recipe)]
+        if there.fate(spec, data) == "refuse":
+            raise other_settings(there, there.changed(spec.recipe, data))
 
 
 def open_experiment(experiment: Experiment, searching: bool = True) -> None:
@@ -9402,24 +9391,30 @@ def run(experiment: Experiment, jobs: int | None = 1, engine: str = "loky", addr
     return failed
 
 
-def run_one(experiment: Experiment, number: int) -> str:
-    """Makes a run, by its number from 1 on, unless it is finished; why it failed, if it did.
+def other_settings(there: RunFolder, changed: Sequence[str]) -> KitError:
+    return KitError(
+        f"{there.path}: holds a run with other settings ({'; '.join(changed)}); choose another --out, or set it aside "
+        "with --force"
+    )
 
-    A result of other settings gives way where it failed, or where the settings come from other runs.
-    """
+
+def run_one(experiment: Experiment, number: int) -> str:
+    """Makes a run, by its number from 1 on, as `RunFolder.fate` decides; why it failed, if it did."""
     spec = experiment.specs[number - 1]
     there, images = experiment.run_folder(spec), experiment.images(spec)
     with only_one(there.path) if rank() == 0 else nullcontext():
-        if rank() == 0 and os.path.lexists(there.path):
-            changed = not experiment.force and there.changed(spec.recipe, images.fingerprint)
-            if experiment.force or (changed and (spec.derived or there.failure)):
-                there.set_aside()
-        done, failure = from_first_process((there.done, there.failure))
-        if done:
+        first = rank() == 0 and os.path.lexists(there.path)
+        fate = there.fate(spec, images.fingerprint, experiment.force) if first else "make"
+        fate, failure = from_first_process((fate, there.failure if fate == "failed" else ""))
+        if fate == "refuse":
+            raise other_settings(there, there.changed(spec.recipe, images.fingerprint))
+        if fate == "aside" and first:
+            there.set_aside()
+        if fate == "done":
             echo(f"  {spec.folder}: finished before")
             if rank() == 0:
                 remove_path(there.path / "checkpoint.safetensors")  # of a process that was killed as it finished
-        elif failure:
+        elif fate == "failed":
             echo(f"  {spec.folder}: failed before ({failure}); other settings or --force run it again")
         else:
             echo(f"  {spec.folder} ({number} of {len(experiment.specs)})")

@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 from cases import every
-from jaguar_kit_tools.experiments import comparison, figures
+from jaguar_kit_tools.experiments import comparison, extra, figures
 from jaguar_kit_tools.identify import albums, decisions, encounters, grouping
 from jaguar_kit_tools.on_kaggle import kernels, package, weights
 from PIL import Image
@@ -263,9 +263,9 @@ def test_two_further_folders_of_the_same_images_are_one_line(mini, tmp_path):
                 Image.fromarray(drawn).save(tmp_path / place / animal / f"{number}.png")
     folders = [str(tmp_path / "one"), str(tmp_path / "other")]
     with pytest.raises(jk.KitError, match=r"data\.extra: .*other: 4 of its images are images of"):
-        jk.with_extra(jk.load_competition(mini), jk.DataConfig(extra=tuple(folders)))
+        extra.with_extra(jk.load_competition(mini), jk.DataConfig(extra=tuple(folders)))
     with pytest.raises(jk.KitError, match=r"data\.extra: .*nowhere"):
-        jk.with_extra(jk.load_competition(mini), jk.DataConfig(extra=(str(tmp_path / "nowhere"),)))
+        extra.with_extra(jk.load_competition(mini), jk.DataConfig(extra=(str(tmp_path / "nowhere"),)))
 
 
 # what a run wrote of itself

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-KIT = "dfdce034c5815556acc89e71fbfeeaad06d4640ec393e6b2e4cf47badd4411df"  # of its jaguar_kit.py and tools/experiments
+KIT = "9597b886dcce107c8ba9cb7ddf44e0fac383387b510a5c09020e5c25d388e0c7"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))
