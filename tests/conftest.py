@@ -14,9 +14,11 @@ import jaguar_kit as jk
 import matplotlib.figure
 import pytest
 import sklearn.manifold
+import timm
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 jk.room("experiments.page")  # from here on tests may import jaguar_kit_tools, installed or not
 MINI = jk.room("experiments.mini_dataset")
@@ -126,6 +128,15 @@ def drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small mini-dataset; it is shared, so only read it."""
     return jk.make_mini_dataset(tmp_path_factory.mktemp("mini") / "round1", identities=6, images=72, seed=0, round=1)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small backbone's weights as a file: random ones, of which nobody expects much."""
+    path = tmp_path_factory.mktemp("weights") / "test_resnet.safetensors"
+    state = timm.create_model("test_resnet", pretrained=False).state_dict()
+    save_file({key: value.contiguous() for key, value in state.items()}, path)
+    return path
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import tiny
 import torch
 from cases import every
 from jaguar_kit_tools.experiments import comparison, extra, figures
-from jaguar_kit_tools.identify import albums, decisions, encounters, grouping
+from jaguar_kit_tools.identify import decisions, encounters, facts, grouping
 from jaguar_kit_tools.on_kaggle import kernels, package, weights
 from PIL import Image
 from safetensors.numpy import save_file
@@ -505,7 +505,7 @@ def test_results_are_no_photographs(name, tmp_path):
         for number in range(2):
             Image.new("RGB", (20, 20), (number, 0, 0)).save(tmp_path / folder / f"{number}.png")
     (tmp_path / name).write_text("x")
-    for read in (jk.load_competition, albums.load_queries):
+    for read in (jk.load_competition, facts.load_queries):
         with pytest.raises(jk.KitError, match="holds results of this kit"):
             read(tmp_path)
 

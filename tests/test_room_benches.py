@@ -13,10 +13,12 @@ from pathlib import Path
 
 import jaguar_kit
 import numpy as np
+import pandas as pd
 import pytest
 import timm
+import torch
 from cases import every
-from jaguar_kit_tools.benches import measuring, peers, samples, scale, trainers
+from jaguar_kit_tools.benches import calibration, learned, measuring, peers, samples, scale, strangers, trainers
 from safetensors.torch import save_file
 
 TOOLS = Path(jaguar_kit.__file__).parent / "tools"
@@ -48,6 +50,8 @@ def test_each_command_tells_its_options(name, capsys):
         (["retrieval", "--sizes", "10"], "'10' is not a whole number of at least 40"),
         (["data", "--repeat", "none"], "'none' is not a whole number of at least 1"),
         (["season"], "required: --data"),
+        (["strangers", "--shares", "0.5", "2"], "'2' is not a share from 0 to 1"),
+        (["strangers", "--shares", "some"], "'some' is not a share from 0 to 1"),
     ],
 )
 def test_bad_options_end_in_a_line(arguments, told, capsys):
@@ -109,6 +113,62 @@ def test_a_photograph_takes_less_than_three_keys(browser, tmp_path):
     assert 0.5 < float(told[3]) < 3
     assert float(told[2]) < float(told[4])
     assert re.match(r"200 photographs: ready after \d+ ms, [\d.]+ ms a decision", lines[-1])
+
+
+@pytest.mark.slow
+def test_strangers_tell_what_was_told_and_what_is_so(tmp_path):
+    path = tmp_path / "test_resnet.safetensors"
+    state = timm.create_model("test_resnet", pretrained=False).state_dict()
+    save_file({key: value.contiguous() for key, value in state.items()}, path)
+    data = jaguar_kit.make_mini_dataset(tmp_path / "data", identities=12, images=120)
+    lines = run_bench("strangers", "--data", data, "--backbone", path, "--draws", 1, "--shares", 0, 0.5)
+    weeks = [line for line in lines if line.startswith("strangers ")]
+    assert [line.split()[1] for line in weeks] == ["0", "0.5"]
+    photographs = [int(re.search(r"photographs (\d+)", line)[1]) for line in weeks]
+    names = [line.split("|")[3:5] for line in lines if line.startswith("| names |")]
+    told = [[int(cell.split(",")[0]) for cell in column if cell.strip()] for column in zip(*names)]
+    assert [sum(column) for column in told] == photographs
+
+
+def test_what_was_told_stands_beside_what_is_so(capsys):
+    names = (np.array([0.02, 0.03, 0.97, 0.99, np.nan]), np.array([False, True, True, True, True]))
+    groups = [(np.ones(count), np.ones(count, bool)) for count in range(2)]
+    weeks = [{"names": names, "groups": own} for own in groups]
+    table = calibration.calibration_table(weeks)
+    assert table[["of", "told", "number"]].to_numpy().tolist() == [
+        ["names", "0.00 to 0.05", 4], ["names", "0.95 to 1.00", 4], ["groups", "0.95 to 1.00", 1],
+    ]  # fmt: skip
+    np.testing.assert_allclose(table["mean"], [0.025, 0.98, 1.0])
+    np.testing.assert_allclose(table.so, [0.5, 1.0, 1.0])
+    calibration.print_calibration(pd.concat([table.assign(strangers=0.0), table.iloc[1:].assign(strangers=1.0)]))
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "| names | 0.00 to 0.05 | 4, 0.025, 0.500 |  |",
+        "| names | 0.95 to 1.00 | 4, 0.980, 1.000 | 4, 0.980, 1.000 |",
+        "| groups | 0.95 to 1.00 | 1, 1.000, 1.000 | 1, 1.000, 1.000 |",
+    ]
+
+
+def test_groups_are_told_of_those_that_the_catalogue_lacks():
+    season, truth = strangers.simulated(0.5, animals=20)(0, 0.5)
+    told, so = calibration.pairs_of_groups(season, truth)
+    assert len(told) == len(so) > 0
+    assert so.mean() > 0.9  # of features as clear as these
+    lacking = np.isin(truth, season.known.identity)
+    assert len(calibration.pairs_of_groups(season, np.where(lacking, truth, season.known.identity.iloc[0]))[0]) == 0
+
+
+def test_maps_that_are_learned_tell_individuals_apart():
+    rng, identity = np.random.default_rng(0), np.repeat(list("abcdefgh"), 12)  # half of the directions are noise
+    own = np.repeat(rng.normal(size=(8, 16)), 12, 0) * np.r_[np.ones(8), np.zeros(8)]
+    features = torch.from_numpy(own + rng.normal(size=own.shape) * np.r_[np.full(8, 0.5), np.full(8, 3.0)]).float()
+
+    def told_apart(found: torch.Tensor) -> float:
+        unit = samples.unit_rows(found.numpy())
+        return jaguar_kit.identity_balanced_map(unit @ unit.T, identity)
+
+    plain = told_apart(features)
+    for fit in learned.WAYS.values():
+        assert told_apart(fit(features, identity)(features)) > plain + 0.1
 
 
 def test_peers_agree_with_the_kit():

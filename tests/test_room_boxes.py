@@ -18,13 +18,13 @@ from jaguar_kit import KitError, load_competition, make_mini_dataset, open_data,
 from jaguar_kit_tools.experiments import boxes, crops
 from jaguar_kit_tools.experiments.boxes import Boxes, Detection, Upright, by_photograph, read_boxes
 from jaguar_kit_tools.experiments.crops import Look, look_at
-from jaguar_kit_tools.identify import albums, animals, captures, decisions
+from jaguar_kit_tools.identify import animals, captures, decisions, facts
 from jaguar_kit_tools.identify.animals import Wanted
 from jaguar_kit_tools.identify.exports import Export
 from jaguar_kit_tools.identify.identify import close_season, export_earlier, identify
 from PIL import Image
 from test_room_exports import CHECKS, read_back
-from test_room_ledger import said, table, weights  # noqa: F401 - weights is a fixture
+from test_room_ledger import said, table
 from test_room_season import command
 
 LEFT, RIGHT = [0.05, 0.1, 0.4, 0.8], [0.55, 0.1, 0.4, 0.8]
@@ -103,7 +103,7 @@ class Study:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory, weights):  # noqa: F811
+def study(tmp_path_factory, weights):
     """A week that was answered with boxes."""
     made = Study(tmp_path_factory.mktemp("study"), weights)
     made.out = made.identify("answers1")
@@ -212,7 +212,7 @@ def test_decisions_on_two_animals_go_into_ledger_captures_and_exports(study, tmp
     assert sorted(observed.observationType) == ["animal"] * 3 + ["blank"] * 3 + ["human"]
 
 
-def test_next_week_boxes_are_remembered_and_only_open_animals_are_asked_for(study, weights, tmp_path):  # noqa: F811
+def test_next_week_boxes_are_remembered_and_only_open_animals_are_asked_for(study, weights, tmp_path):
     made = Study(tmp_path, weights)
     first = made.identify("answers1")
     answers = table(first / "answers.csv")
@@ -271,7 +271,7 @@ CAMERAS = (
 
 
 @pytest.fixture(scope="module")
-def by_hand(tmp_path_factory, weights):  # noqa: F811
+def by_hand(tmp_path_factory, weights):
     """The answers of that study, all animals named by a person."""
     root = tmp_path_factory.mktemp("by hand")
     for seed, name in ((1, "Ara"), (2, "Bo")):
@@ -708,7 +708,7 @@ def test_boxes_of_columns_come_through_a_catalogue(tmp_path):
     text = "image_id,identity,path,bbox,species\n"
     text += '1,Ara,0.jpg,"[12, 9, 60, 45]",onca\n2,Bo,0.jpg,"[72, 9, 36, 45]",onca\n3,Bo,1.jpg,,onca\n'
     (tmp_path / "metadata.csv").write_text(text)
-    root, found, notes = albums.load_catalogue(tmp_path / "metadata.csv")
+    root, found, notes = facts.load_catalogue(tmp_path / "metadata.csv")
     assert re.search("read as WildlifeReID-10k or AnimalCLEF: .*box from bbox", notes[0])
     seen = look_at("catalogue", root, found, Look(), True, None)
     assert seen.table.box.tolist() == ["0.1000 0.1000 0.5000 0.5000", "0.6000 0.1000 0.3000 0.5000", ""]

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from cases import every
 from jaguar_kit import KitError
-from jaguar_kit_tools.identify import albums, captures, clocks, decisions, exports, field_tables, metres
+from jaguar_kit_tools.identify import captures, clocks, decisions, exports, facts, field_tables, metres
 from jaguar_kit_tools.identify.identify import export_earlier
 from PIL import Image
-from test_room_season import Field, command, said, weights  # noqa: F401 - weights is a fixture
+from test_room_season import Field, command, said
 
 # two stations: A worked from the 1st to the 5th, B from the 3rd to the 6th but for the 4th; nobody passed on the 2nd
 
@@ -54,7 +54,7 @@ def answers_of(folder: Path, cameras: str | None = CAMERAS, rows=SEEN) -> Path:
     (folder / "identify.json").write_text("{}")
     if cameras is not None:
         (folder / "given.csv").write_text(cameras)
-        exports.keep_cameras(folder, folder / "given.csv", None)
+        captures.keep_cameras(folder, folder / "given.csv", None)
     return folder
 
 
@@ -284,6 +284,33 @@ def test_decisions_that_came_later_count(tmp_path):
     assert [row.split("\t")[::2] for row in rows] == [["100000", "Ana-Ñ"], ["000001", "Bo_1"], ["000010", "Dora"]]
 
 
+def test_what_people_call_empty_is_so_in_camtrap_dp(tmp_path):
+    folder = answers_of(tmp_path)
+    photographs = pd.read_csv(folder / "photographs.csv", dtype=str, keep_default_na=False)
+    boxes = {"week/A/4.jpg": "0.1 0.1 0.2 0.2", "week/A/2.jpg": "0.5 0.5 0.2 0.2"}  # what a detector took for animals
+    photographs["box"] = photographs.image.map(boxes).fillna("")
+    beside = photographs[photographs.image == "week/A/2.jpg"].assign(mark="b" * 16, box="0 0 0.1 0.1")
+    beside["picture"] = photographs.mark[photographs.image == "week/A/2.jpg"].iloc[0]
+    photographs = pd.concat([photographs, beside])
+    photographs.to_csv(folder / "photographs.csv", index=False, encoding="utf-8-sig")
+    marks = photographs.drop_duplicates("image").set_index("image").mark
+    said = {marks["week/A/4.jpg"]: "blank", "b" * 16: "blank", marks["week/A/3.jpg"]: "unusable"}
+    told = [(mark, "", "/w", kind, "", "Ana", f"2026-06-0{i + 1}") for i, (mark, kind) in enumerate(said.items())]
+    decisions.write_decisions(folder / "decisions.csv", pd.DataFrame(told, columns=list(decisions.COLUMNS)))
+    assert command("--previous", folder, "--export", "camtrapdp") == 0
+    media, observed = (
+        pd.read_csv(folder / f"camtrapdp/{name}.csv", dtype=str, keep_default_na=False)
+        for name in ("media", "observations")
+    )
+    observed = observed.merge(media, on="mediaID").set_index("filePath")
+    assert observed.observationType.to_dict() == {
+        "week/A copy/1.jpg": "animal", "week/A/2.jpg": "animal", "week/A/3.jpg": "unknown", "week/A/4.jpg": "blank",
+        "week/B/1.jpg": "animal", "week/B/2.jpg": "animal",
+    }  # fmt: skip
+    assert observed.index.is_unique  # a part without an animal makes no photograph blank
+    assert observed.loc["week/A/4.jpg", ["count", "classificationMethod", "individualID"]].tolist() == ["", "human", ""]
+
+
 def test_metres_are_those_of_utm():
     east, north = metres.utm_of(np.array([43.6425667]), np.array([-79.3871389]), 17, False)
     assert (east[0], north[0]) == (pytest.approx(630084, abs=1), pytest.approx(4833438, abs=2))  # Toronto's tower
@@ -499,7 +526,7 @@ def test_each_format_keeps_the_rules_that_its_makers_document(occasion, cameras,
 # as a user does it
 
 
-def test_two_weeks_go_out_with_decisions_and_effort_whatever_became_of_the_files(tmp_path, weights, capsys):  # noqa: F811
+def test_two_weeks_go_out_with_decisions_and_effort_whatever_became_of_the_files(tmp_path, weights, capsys):
     field = Field(tmp_path)
     cards = "".join(f"d{n},card{n},2026-05-01,2026-05-1{n},-16.5,-56.{n}\n" for n in range(3))
     (tmp_path / "deployments.csv").write_text("deploymentID,locationID,start,end,latitude,longitude\n" + cards)
@@ -510,7 +537,7 @@ def test_two_weeks_go_out_with_decisions_and_effort_whatever_became_of_the_files
     assert "catalogue: of 16 photographs 16 no date, 16 no place" in told
     assert not (one / "secr").exists()
     images = pd.read_csv(one / "answers.csv", encoding="utf-8-sig").image
-    said(one, *((image, "yes", "cat00") for image in images[:3]), (images[4], "new", "Dora"))
+    said(one, *((image, "yes", "cat00") for image in images[:3]), (images[4], "new", "Dora"), (images[5], "blank", ""))
     assert command("--previous", one, "--export", "all", "--occasion", "5") == 0
     assert "4 photographs of 2 animals are captures" in capsys.readouterr().out
     histories = (one / "rmark/histories.txt").read_text(encoding="utf-8").splitlines()
@@ -533,6 +560,9 @@ def test_two_weeks_go_out_with_decisions_and_effort_whatever_became_of_the_files
     assert len(effort) == 12
     media = pd.read_csv(two / "camtrapdp/media.csv", dtype=str)
     assert {"seen 0.jpg", "seen 1.jpg"} <= set(media.fileName)
+    observed = pd.read_csv(two / "camtrapdp/observations.csv", dtype=str).merge(media, on="mediaID")
+    (blank,) = observed[observed.observationType == "blank"].itertuples()
+    assert blank.fileName == Path(images[5]).name
     assert set(media.deploymentID) == {"d0", "d1", "d2"}
 
 
@@ -601,8 +631,8 @@ COMMON = {
 @every("kind", list(COMMON))
 def test_tables_of_the_fields_programs_are_understood(kind, tmp_path):
     path = tables_in(tmp_path, **COMMON[kind])
-    root, table, notes = albums.load_catalogue(path)
-    told, more = albums.with_facts(root, table)
+    root, table, notes = facts.load_catalogue(path)
+    told, more = facts.with_facts(root, table)
     assert told.path.tolist() == ["card/IMG_0.jpg", "card/IMG_1.jpg"]
     assert told.identity.tolist() == ["Ana", "Bo"]
     assert told.taken.str[:16].tolist() == ["2026-05-03 14:05", "2026-05-04 14:00"]  # the camera's clock
@@ -686,7 +716,7 @@ TOLD = {  # path, individual, box and what else is on the photograph; and how ma
 
 @every("kind", list(WHOLE))
 def test_each_program_is_read_by_its_own_columns_with_boxes_and_blanks(kind, tmp_path):
-    _, found, notes = albums.load_queries(tables_in(tmp_path, **WHOLE[kind]))
+    _, found, notes = facts.load_queries(tables_in(tmp_path, **WHOLE[kind]))
     found = found.reindex(columns=["path", "identity", "box", "seen"], fill_value="")
     numbers = found.path.str.extract(r"IMG_(\d)")[0]
     expected, unused = TOLD[kind]
@@ -697,19 +727,19 @@ def test_each_program_is_read_by_its_own_columns_with_boxes_and_blanks(kind, tmp
 
 
 def test_two_cameras_of_a_station_stay_two_in_camtraprs_records(tmp_path):
-    _, found, _ = albums.load_queries(tables_in(tmp_path, **WHOLE["camtrapR"]))
+    _, found, _ = facts.load_queries(tables_in(tmp_path, **WHOLE["camtrapR"]))
     assert list(zip(found.station, found.camera)) == [("L1", "left"), ("L1", "right")]
 
 
 def test_columns_that_are_used_and_that_are_not_are_told(tmp_path):
     path = tables_in(tmp_path, known="PATH,Identity,Torn Ear,Weather\ncard/IMG_0.jpg,a,x,y\ncard/IMG_1.jpg,b,x,y\n")
-    _, table, notes = albums.load_catalogue(path)
+    _, table, notes = facts.load_catalogue(path)
     assert table.identity.tolist() == ["a", "b"]
     assert (
         notes[0] == f"{path}: read: path from PATH, identity from Identity; 2 columns are not used: Torn Ear, Weather"
     )
-    told, _ = albums.with_facts(tmp_path, table)
-    assert albums.facts_nobody_has("catalogue", told) == [
+    told, _ = facts.with_facts(tmp_path, table)
+    assert facts.facts_nobody_has("catalogue", told) == [
         "catalogue: of 2 photographs 2 no date, 2 no place (neither in the files nor in a table)"
     ]
 
@@ -719,21 +749,21 @@ def test_metadata_of_wildlife_reid_names_its_test_images_nobody(tmp_path):
     rows = [
         f"{n},{who},card/IMG_{n}.jpg,2021-03-0{n + 1},left,jaguar,train,J\n" for n, who in enumerate(("a", "b", ""))
     ]
-    _, table, notes = albums.load_catalogue(tables_in(tmp_path, known=text + "".join(rows)))
+    _, table, notes = facts.load_catalogue(tables_in(tmp_path, known=text + "".join(rows)))
     assert table.identity.tolist() == ["a", "b"]
     assert any("1 images name nobody and are left out" in note for note in notes)
-    assert albums.with_facts(tmp_path, table)[0].taken.tolist() == ["2021-03-01", "2021-03-02"]
+    assert facts.with_facts(tmp_path, table)[0].taken.tolist() == ["2021-03-01", "2021-03-02"]
 
 
 def test_a_table_that_names_no_image_is_one_line(tmp_path):
     text = "Encounter.mediaAsset0,Encounter.mediaAsset1,Encounter.individualID\n,,Ana\n"
     with pytest.raises(KitError, match=r"Encounter\.mediaAsset0: names no image"):
-        albums.load_catalogue(tables_in(tmp_path, export=text))
+        facts.load_catalogue(tables_in(tmp_path, export=text))
 
 
 def test_observations_may_be_named_instead_of_media(tmp_path):
     tables_in(tmp_path, **COMMON["Camtrap DP"])
-    _, table, _ = albums.load_queries(tmp_path / "observations.csv")
+    _, table, _ = facts.load_queries(tmp_path / "observations.csv")
     assert table.path.tolist() == ["card/IMG_0.jpg", "card/IMG_1.jpg"]
 
 
@@ -743,18 +773,18 @@ def test_files_that_are_not_there_are_counted_and_two_of_a_name_are_told_apart_b
     text = "Station,DateTimeOriginal,Directory,FileName\n" + "".join(
         f"A,2026-05-01 10:00:00,{row},IMG_0.jpg\n" for row in rows
     )
-    _, table, notes = albums.load_queries(tables_in(tmp_path, records=text))
+    _, table, notes = facts.load_queries(tables_in(tmp_path, records=text))
     assert table.path.tolist() == ["other/IMG_0.jpg", "card/IMG_0.jpg"]
     assert any("2 of 4 images are not in" in note for note in notes)
     (tmp_path / "records.csv").write_text("Station,DateTimeOriginal,FileName\nA,2026-05-01,none.jpg\n")
     with pytest.raises(KitError, match="none of its 1 images is in"):
-        albums.load_queries(tmp_path / "records.csv")
+        facts.load_queries(tmp_path / "records.csv")
 
 
 def test_each_image_of_an_encounter_has_a_row(tmp_path):
     text = "Encounter.mediaAsset0,Encounter.mediaAsset1,Encounter.individualID\n"
     text += "IMG_0.jpg,IMG_1.jpg,Ana\nIMG_2.jpg,,Bo\nIMG_3.jpg,,Unassigned\n"
-    _, table, notes = albums.load_catalogue(tables_in(tmp_path, export=text))
+    _, table, notes = facts.load_catalogue(tables_in(tmp_path, export=text))
     assert list(zip(table.path, table.identity, table.encounter)) == [
         ("card/IMG_0.jpg", "Ana", "row 2"), ("card/IMG_1.jpg", "Ana", "row 2"), ("card/IMG_2.jpg", "Bo", "row 3"),
     ]  # fmt: skip
@@ -814,7 +844,7 @@ def test_what_cameras_write_wrongly_is_no_date_and_no_place(tmp_path):
     }
     for number, (name, exif) in enumerate(cases.items()):
         picture(tmp_path / name, number, exif)
-    told, notes = albums.with_facts(tmp_path, pd.DataFrame({"path": list(cases)}))
+    told, notes = facts.with_facts(tmp_path, pd.DataFrame({"path": list(cases)}))
     assert told.taken.tolist() == ["", "2026-05-03 10:00:00", "2026-05-04 10:00:00", "", "", "2026-05-05 10:00:00"]
     assert told.latitude.tolist() == [*[""] * 5, "-16.5"]
     assert "EXIF: 2 values are no dates" in notes[0]
@@ -825,6 +855,6 @@ def test_midnight_of_a_table_leaves_times_of_files(tmp_path):
     for number in range(2):
         picture(tmp_path / f"{number}.jpg", number, exif_with({0x9003: f"2026:05:03 1{number}:00:00"}))
     table = pd.DataFrame({"path": ["0.jpg", "1.jpg"], "date": "2026-05-03 00:00:00"})
-    told, notes = albums.with_facts(tmp_path, table)
+    told, notes = facts.with_facts(tmp_path, table)
     assert told.taken.tolist() == ["2026-05-03 10:00:00", "2026-05-03 11:00:00"]
     assert not notes

@@ -25,6 +25,7 @@ from jaguar_kit import KitError, load_competition, make_mini_dataset, recipe_fro
 from jaguar_kit_tools.identify import albums as albums_tool
 from jaguar_kit_tools.identify import confidence as confidence_tool
 from jaguar_kit_tools.identify import decisions as decisions_tool
+from jaguar_kit_tools.identify import facts
 from jaguar_kit_tools.identify import review as review_tool
 from jaguar_kit_tools.identify.answers import answer_table, rank_animals
 from jaguar_kit_tools.identify.confidence import held_out_images, leave_one_out, too_weak
@@ -371,7 +372,7 @@ def test_folders_are_read_below_and_hidden_or_other_files_left(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
-    root, table, notes = albums_tool.load_queries(tmp_path)
+    root, table, notes = facts.load_queries(tmp_path)
     assert root == tmp_path
     assert "1 .txt" in notes[0]
     assert ".hidden (1 files)" in notes[1]
@@ -390,7 +391,7 @@ def test_a_catalogue_may_be_a_csv_with_either_names_of_columns(tmp_path):
     }.items():
         (tmp_path / "known.csv").write_text(columns + "\n" + text.format("1.png", "2.png"))
         try:
-            root, table, _ = albums_tool.load_catalogue(tmp_path / "known.csv")
+            root, table, _ = facts.load_catalogue(tmp_path / "known.csv")
         except AttributeError as error:
             pytest.fail(f"{columns}: a traceback: {error}")
         assert root == tmp_path, columns
@@ -737,8 +738,7 @@ def album(identities, embeddings, images=None, **columns):
     pixels = noise if images is None else noise[images]
     table = pd.DataFrame({"path": [f"{i}.jpg" for i in range(len(identities))], "identity": identities, **columns})
     vectors = torch.tensor(np.asarray(embeddings), dtype=torch.float32)
-    store = jaguar_kit.ImageStore(pixels, "key")
-    return albums_tool.Album(table, store, np.arange(len(identities)), vectors)
+    return albums_tool.Album(table, vectors, jaguar_kit.perceptual_hashes(pixels))
 
 
 def slow_leave_one_out(identities, embeddings, met, asked):
@@ -767,7 +767,7 @@ def left_out(catalogue, asked=None):
     """Guesses for all images of a catalogue, or for those asked for by their places."""
     size = len(catalogue.table)
     wanted = np.isin(np.arange(size), range(size) if asked is None else asked)
-    met = encounters_of(catalogue.table, jaguar_kit.perceptual_hashes(catalogue.store))
+    met = encounters_of(catalogue.table, catalogue.hashes)
     likeness = Likeness(catalogue.embeddings, jaguar_kit.build("geometry", "cosine"))
     return leave_one_out(catalogue.table, met, likeness, wanted)
 
@@ -783,7 +783,7 @@ def test_each_encounter_is_asked_for_with_and_without_its_identity(column, answe
         embeddings = np.random.default_rng(seed).normal(size=(10, 4))
         catalogue = album(NAMES, embeddings, **({column: BURSTS} if column else {}))
         told = left_out(catalogue, asked)
-        codes = encounters_of(catalogue.table, jaguar_kit.perceptual_hashes(catalogue.store))
+        codes = encounters_of(catalogue.table, catalogue.hashes)
         expected = slow_leave_one_out(NAMES, embeddings, codes, asked)
         assert pd.factorize(codes)[0].tolist() == pd.factorize(np.array(met))[0].tolist()
         assert list(zip(told.image_id, told.identity, told.truth, told.known)) == [row[:4] for row in expected]
@@ -932,7 +932,7 @@ def test_photographs_of_the_catalogue_itself_are_no_queries(place, tmp_path, cap
 
 
 def test_a_competitions_folder_asks_for_its_test_images(place):
-    root, asked, _ = albums_tool.load_queries(place.data)
+    root, asked, _ = facts.load_queries(place.data)
     assert root == place.data
     assert asked.path.tolist() == load_competition(place.data).test.path.tolist()
 
@@ -942,7 +942,7 @@ def test_earlier_answers_are_no_photographs(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "answers" / "answers.csv").write_text("image\n")
-    assert albums_tool.load_queries(tmp_path)[1].path.tolist() == ["a.png"]
+    assert facts.load_queries(tmp_path)[1].path.tolist() == ["a.png"]
 
 
 def test_embeddings_are_kept_for_the_next_photographs(place, tmp_path, monkeypatch):
@@ -957,8 +957,8 @@ def test_a_mark_is_that_of_the_file_whatever_a_table_says(tmp_path):
     for number in range(2):
         Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
     table = pd.DataFrame({"path": ["0.png", "1.png"], "mark": "torn ear"})
-    told = albums_tool.with_facts(tmp_path, table)[0].mark
-    assert told.tolist() == [albums_tool.mark_of(tmp_path / name) for name in table.path]
+    told = facts.with_facts(tmp_path, table)[0].mark
+    assert told.tolist() == [facts.mark_of(tmp_path / name) for name in table.path]
 
 
 def test_cards_of_photographs_to_look_at_hold_their_evidence(place, tmp_path):

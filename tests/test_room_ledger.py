@@ -12,10 +12,9 @@ import jaguar_kit
 import numpy as np
 import pandas as pd
 import pytest
-import timm
 from cases import every
 from jaguar_kit import KitError
-from jaguar_kit_tools.identify import albums, decisions, individuals, marks
+from jaguar_kit_tools.identify import decisions, facts, individuals, marks
 from jaguar_kit_tools.identify import identify as identify_room
 from jaguar_kit_tools.identify import ledger as ledger_room
 from jaguar_kit_tools.identify.answers import answer_table
@@ -24,16 +23,6 @@ from jaguar_kit_tools.identify.identify import close_season, identify
 from jaguar_kit_tools.identify.ledger import ENTRY, Ledger
 from jaguar_kit_tools.identify.marks import picture_mark
 from PIL import Image, PngImagePlugin
-from safetensors.torch import save_file
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A backbone's weights as a file: random ones, of which nobody expects much."""
-    path = tmp_path_factory.mktemp("weights") / "test_resnet.safetensors"
-    state = timm.create_model("test_resnet", pretrained=False).state_dict()
-    save_file({key: value.contiguous() for key, value in state.items()}, path)
-    return path
 
 
 def picture(path: Path, seed: int, taken: str = "", camera: str = "", caption: str = "") -> Path:
@@ -211,7 +200,7 @@ def test_the_ledger_only_grows(season):
 def test_answers_of_an_earlier_version_are_taken_over(weights, tmp_path, monkeypatch):
     field = Season(tmp_path, weights)
     with jaguar_kit.quiet(), monkeypatch.context() as patch:
-        patch.setattr(marks, "picture_mark", albums.mark_of)  # as that version knew a photograph again
+        patch.setattr(marks, "picture_mark", facts.mark_of)  # as that version knew a photograph again
         first = field.answer(1, field.cards(1))
     said(first, ("w1_1", "yes", "Ara"), ("w1_2", "new", "Kudu"), ("w1_3", "yes", "Bo"))
     (first / "ledger.csv").unlink()
@@ -312,7 +301,7 @@ def test_a_sure_name_of_the_first_week_is_kept_when_its_photograph_is_not_asked_
 def test_a_picture_is_known_by_its_pixels(tmp_path):
     one = picture(tmp_path / "a.jpg", 1, "2026-05-01 10:00:00", "T1")
     other = picture(tmp_path / "b.jpg", 1, "2020-01-01 10:00:00", "T2", "a caption")
-    assert albums.mark_of(one) != albums.mark_of(other)
+    assert facts.mark_of(one) != facts.mark_of(other)
     assert picture_mark(one) == picture_mark(other)
     assert picture_mark(picture(tmp_path / "c.jpg", 2)) != picture_mark(one)
     words = PngImagePlugin.PngInfo()
@@ -328,7 +317,7 @@ def test_a_broken_file_is_its_own_mark(content, tmp_path):
     (tmp_path / "a.jpg").write_bytes(content)
     (tmp_path / "b.jpg").write_bytes(content + b"x")
     assert decisions.MARK.fullmatch(picture_mark(tmp_path / "a.jpg"))
-    assert albums.mark_of(tmp_path / "a.jpg") != albums.mark_of(tmp_path / "b.jpg")
+    assert facts.mark_of(tmp_path / "a.jpg") != facts.mark_of(tmp_path / "b.jpg")
 
 
 # what people say of each other's words

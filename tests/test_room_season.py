@@ -14,20 +14,18 @@ import jaguar_kit
 import numpy as np
 import pandas as pd
 import pytest
-import timm
 import torch
 from browsing import Opened, page_data, synthetic_page
 from cases import every
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaguar_kit import KitError, load_competition, make_mini_dataset
-from jaguar_kit_tools.identify import albums, decisions, review
+from jaguar_kit_tools.identify import albums, decisions, facts, review
 from jaguar_kit_tools.identify.encounters import Alike, encounters_of_queries
 from jaguar_kit_tools.identify.grouping import group_new
 from jaguar_kit_tools.identify.identify import identify
 from jaguar_kit_tools.identify.likeness import MARGIN, strengths_of
 from PIL import Image
-from safetensors.torch import save_file
 
 MARK = "0123456789abcdef"
 PROPERTY = settings(deadline=None, max_examples=60)
@@ -39,15 +37,6 @@ AWKWARD = (
     f"{'long' * 50}.png",
     "50 %23.png",
 )
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A backbone's weights as a file: random ones, of which nobody expects much."""
-    path = tmp_path_factory.mktemp("weights") / "test_resnet.safetensors"
-    state = timm.create_model("test_resnet", pretrained=False).state_dict()
-    save_file({key: value.contiguous() for key, value in state.items()}, path)
-    return path
 
 
 def with_exif(image: Image.Image, path: Path, taken: str, camera: str, place: tuple | None = None) -> None:
@@ -177,8 +166,8 @@ def test_no_words_but_out_are_needed_to_be_told_what_is_missing(capsys):
 
 
 def test_dates_cameras_and_places_come_from_the_files(field):
-    _, table, _ = albums.load_queries(field.weeks[0])
-    told, notes = albums.with_facts(field.weeks[0], table)
+    _, table, _ = facts.load_queries(field.weeks[0])
+    told, notes = facts.with_facts(field.weeks[0], table)
     assert not notes
     assert told.taken.str.fullmatch(r"2026-05-\d\d 06:\d\d:\d\d").all()
     assert set(told.camera) == {"Cam T0 card0", "Cam T1 card1", "Cam T2 card2"}  # no number of its own: by its folder
@@ -190,10 +179,10 @@ def test_dates_cameras_and_places_come_from_the_files(field):
 def test_a_photograph_is_known_again_by_what_it_holds(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"x" * 200_000)
     shutil.copy(tmp_path / "a.jpg", tmp_path / "b.jpg")
-    assert albums.mark_of(tmp_path / "a.jpg") == albums.mark_of(tmp_path / "b.jpg")
+    assert facts.mark_of(tmp_path / "a.jpg") == facts.mark_of(tmp_path / "b.jpg")
     for other in (b"x" * 200_001, b"y" + b"x" * 199_999, b"x" * 199_999 + b"y", b""):
         (tmp_path / "b.jpg").write_bytes(other)
-        assert albums.mark_of(tmp_path / "a.jpg") != albums.mark_of(tmp_path / "b.jpg")
+        assert facts.mark_of(tmp_path / "a.jpg") != facts.mark_of(tmp_path / "b.jpg")
 
 
 def test_encounters_are_found_by_time_and_likeness():
@@ -224,7 +213,7 @@ def test_strengths_of_pairs_are_those_of_all():
     spots = jaguar_kit.LocalFeatures(torch.rand(5, 6, 2), jaguar_kit.l2_normalize(torch.rand(5, 6, 4) - 0.3))
     every = jaguar_kit.local_similarity(spots, MARGIN)
     pairs = np.array([(i, j) for i in range(5) for j in range(i + 1, 5)])
-    found = strengths_of(spots, pairs, torch.device("cpu"), block=2)
+    found = strengths_of(spots, pairs, torch.device("cpu"))
     torch.testing.assert_close(found, every[pairs[:, 0], pairs[:, 1]])
     assert found.sum() > 0
 
@@ -442,7 +431,7 @@ def test_people_without_a_name_are_known_by_their_file(tmp_path):
 
 def test_times_are_read_as_they_are_written():
     values = ["2026-05-03T14:05:09Z", "2026-05-03 14:05", "2026-05-03", "03/05/2026", "", "2026-05-03 14:05:19.5"]
-    told, strange = albums.times_of(pd.Series(values))
+    told, strange = facts.times_of(pd.Series(values))
     assert told.tolist() == [
         "2026-05-03 14:05:09", "2026-05-03 14:05:00", "2026-05-03", "", "", "2026-05-03 14:05:19",
     ]  # fmt: skip
@@ -450,9 +439,9 @@ def test_times_are_read_as_they_are_written():
 
 
 def test_a_date_of_the_table_keeps_the_time_of_its_day(field):
-    _, table, _ = albums.load_queries(field.weeks[0])
-    own, _ = albums.with_facts(field.weeks[0], table)
-    dated, notes = albums.with_facts(
+    _, table, _ = facts.load_queries(field.weeks[0])
+    own, _ = facts.with_facts(field.weeks[0], table)
+    dated, notes = facts.with_facts(
         field.weeks[0], table.assign(date=["3/5/26", *own.taken.str[:10][1:-1], "2020-01-01"])
     )
     assert dated.taken[:-1].tolist() == own.taken[:-1].tolist()

@@ -25,6 +25,7 @@ BENCHES = {  # and what each measures
     "season": "three weeks of photographs, with decisions in between",
     "review": "key presses a photograph on the page to review, and how fluid it is",
     "strangers": "how honest identify is at any share of strangers",
+    "learned": "whether what is learned on a catalogue names more photographs",
     "catalogue": "identify with a large catalogue: seconds and memory",
     "scale": "how seconds and memory grow with the number of images",
     "data": "warm reads and cold decoding of images",

@@ -39,7 +39,7 @@ def albums(images: int, photographs: int, size: int) -> tuple[Album, Album, np.n
         features = centres[codes] + NOISE * rng.standard_normal((len(codes), size), np.float32)
         told = {"identity": np.char.add("a", codes.astype(str)), "path": [f"{i}.jpg" for i in range(len(codes))]}
         table = pd.DataFrame({**told, "taken": "", "camera": "", "mark": [f"m{i}" for i in range(len(codes))]})
-        found.append(Album(table, None, np.arange(len(codes)), torch.from_numpy(features)))
+        found.append(Album(table, torch.from_numpy(features)))
     return *found, met, encounters
 
 

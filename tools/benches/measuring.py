@@ -115,6 +115,17 @@ def whole_number(text: str, least: int = 0) -> int:
     return int(text)
 
 
+def a_share(text: str) -> float:
+    """An option's value from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1")
+    return value
+
+
 def output_file(text: str) -> Path:
     path = Path(text)
     if path.is_dir() or not path.parent.is_dir():

@@ -1,16 +1,18 @@
-"""How honest identify's headline is at any share of strangers: python tools/bench.py strangers [--data DIR].
+"""How honest identify is at any share of strangers: python tools/bench.py strangers [--data DIR].
 
-Weeks are drawn of which 0, 50 and 100 % show animals that the catalogue lacks; how many first names are right stands
-beside how many the headline expects. Simulated features by default: of each flank of an animal, encounter and
-photograph. With --data those of real photographs: half of the individuals are the catalogue's in each draw, encounters
-are left out of it whole, and animals keep two at least. Embeddings, and with --local matching spots of all pairs, are
-computed once, and kept. alone: first names that would be right if each photograph were an encounter.
+Weeks are drawn of which 0, 50 and 100 % (--shares) show animals that the catalogue lacks; how many first names are
+right stands beside how many the headline expects, and behind it what probabilities were told, and how often it was so:
+of names, of new animals, and of two encounters of a group of new animals. Simulated features by default: of each flank
+of an animal, encounter and photograph. With --data those of real photographs: half of the individuals are the
+catalogue's in each draw, encounters are left out of it whole, and animals keep two at least. With --local spots are
+matched as well, of each photograph and its --nearest others by features. What is worked out is kept. alone: first names
+that would be right if each photograph were an encounter.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,13 +31,15 @@ from ..identify.confidence import FRESH, SURE
 from ..identify.decisions import Decisions
 from ..identify.encounters import encounters_of
 from ..identify.evidence import chosen
-from ..identify.likeness import Likeness, kept_strengths, symmetric
+from ..identify.likeness import Likeness, kept_strengths, nearest_pairs, symmetric
 from ..identify.odds import interval_of
 from ..identify.season import Season
 from ..identify.trust import trust_in
-from .measuring import count
+from .calibration import Calibrations, calibration_table, pairs_of_groups, print_calibration
+from .measuring import a_share, count
 
 WEEK = 120  # photographs
+SHARES = (0.0, 0.5, 1.0)  # of strangers in a week
 STRENGTHS = {"weak": 3.5, "middling": 1.4, "strong": 0.9}  # noise of simulated photographs, that of animals being 1
 CHOSEN = {**USUAL, "weights": None, "share_new": None}
 
@@ -75,7 +79,7 @@ def simulated(noise: float, animals: int = 60, size: int = 64) -> Draw:
             table = table.assign(
                 path=[f"{i}.jpg" for i in range(len(table))], mark=[f"m{i}" for i in range(len(table))]
             )
-            albums.append(Album(table, None, np.arange(len(table)), torch.from_numpy(features).float()))
+            albums.append(Album(table, torch.from_numpy(features).float()))
         met, encounters = (np.repeat(np.arange(len(seen)), 2) for seen in (kept, week))
         return season_of(*albums, met, encounters), albums[1].table.identity.to_numpy(str)
 
@@ -85,8 +89,9 @@ def simulated(noise: float, animals: int = 60, size: int = 64) -> Draw:
 # of photographs
 
 
-def photographed(data: Path, backbone: str, local: bool) -> Draw:
-    """Weeks of a folder in the competition's layout whose test identities are known; local: matching spots as well."""
+def photographed(data: Path, backbone: str, nearest: int | None) -> Draw:
+    """Weeks of a folder in the competition's layout whose test identities are known; with matching spots of each
+    photograph and its `nearest` others, all for 0, none for None."""
     competition, recipe = jk.load_competition(data), model_of(None, backbone)[0]
     asked = competition.test.assign(identity=competition.solution.loc[competition.test.filename].to_numpy(str))
     table = pd.concat([competition.train, asked], ignore_index=True).fillna("").assign(taken="", camera="", mark="")
@@ -94,13 +99,12 @@ def photographed(data: Path, backbone: str, local: bool) -> Draw:
     embedder = jk.embedder_for(recipe)[0].to(device).eval()
     album = embed_album(recipe, embedder, competition.root, table, device, "embedding the photographs")
     album.table["mark"] = [f"m{i}" for i in range(len(album.table))]
-    met = encounters_of(album.table, jk.perceptual_hashes(album.store.subset(album.rows)))
-
-    strength = spots_between(album, met, device) if local else None
+    met = encounters_of(album.table, album.hashes)
+    strength = None if nearest is None else spots_between(album, met, nearest, device)
 
     def draw(seed: int, share: float) -> tuple[Season, np.ndarray]:
         kept, week = parted(album.table.identity.to_numpy(str), met, share, np.random.default_rng(seed))
-        known, new = (part_of(album, rows) for rows in (kept, week))
+        known, new = album.part(kept), album.part(week)
         rows = np.r_[kept, week]
         spots = None if strength is None else strength[rows][:, rows]
         return season_of(known, new, met[kept], met[week], spots), new.table.identity.to_numpy(str)
@@ -108,16 +112,15 @@ def photographed(data: Path, backbone: str, local: bool) -> Draw:
     return draw
 
 
-def spots_between(album: Album, met: np.ndarray, device: torch.device) -> Any:
-    """log(1 + strength) of the matching spots of all images (N, N), sparse, but for those of one encounter."""
-    one, other = np.triu_indices(len(met), 1)
-    pairs = np.stack([one, other], 1)[met[one] != met[other]]
-    features = without_fixed(spots_of([album], None, device), met)
+def spots_between(album: Album, met: np.ndarray, nearest: int, device: torch.device) -> Any:
+    """log(1 + strength) of the matching spots of images and their nearest others (N, N), sparse, but for those of one
+    encounter."""
+    rows, plain = np.arange(len(met)), Likeness(album.embeddings, jk.build("geometry", "cosine"))
+    pairs = nearest_pairs(plain, rows, rows, met, nearest or len(met))
+    pairs = np.unique(np.sort(pairs, axis=1), axis=0)
+    print(f"{len(pairs):,} pairs of {len(met)} photographs", flush=True)
+    features = without_fixed(spots_of([album], device), met)
     return symmetric(pairs, np.log1p(kept_strengths(features, pairs, device).numpy()), len(met))
-
-
-def part_of(album: Album, rows: np.ndarray) -> Album:
-    return Album(album.table.iloc[rows].reset_index(drop=True), album.store, album.rows[rows], album.embeddings[rows])
 
 
 def parted(identity: np.ndarray, met: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -139,8 +142,8 @@ def parted(identity: np.ndarray, met: np.ndarray, share: float, rng: np.random.G
 # what is told of them, and what is so
 
 
-def told_of(season: Season, truth: np.ndarray) -> dict[str, Any]:
-    """What the headline tells of a week, beside what is so."""
+def told_of(season: Season, truth: np.ndarray) -> tuple[dict[str, Any], Calibrations]:
+    """What the headline tells of a week, beside what is so; and the probabilities of its answers."""
     decisions = Decisions.none()
     ranked = rank_animals(season, decisions)
     trust = trust_in(season, ranked, set(), CHOSEN)
@@ -148,7 +151,12 @@ def told_of(season: Season, truth: np.ndarray) -> dict[str, Any]:
     right = (answers.identity == truth).to_numpy()
     expected, low, high = interval_of(trust.right)
     certain, fresh = ((answers["class"] == kind).to_numpy() for kind in (SURE, FRESH))
-    return {
+    calibrations = {
+        "names": (answers.probability.to_numpy(float), right),
+        "new animals": (answers.probability_new.to_numpy(float), ~np.isin(truth, season.known.identity)),
+        "groups of new animals": pairs_of_groups(season, truth),
+    }
+    told = {
         "photographs": len(truth),
         "right": int(right.sum()),
         "alone": int((rank_animals(one_by_one(season), decisions).names[:, 0] == truth).sum()),
@@ -163,6 +171,7 @@ def told_of(season: Season, truth: np.ndarray) -> dict[str, Any]:
         "new": int(fresh.sum()),
         "new and so": int((~np.isin(truth, season.known.identity))[fresh].sum()),
     }
+    return told, calibrations
 
 
 def one_by_one(season: Season) -> Season:
@@ -170,11 +179,12 @@ def one_by_one(season: Season) -> Season:
     return replace(season, known_met=np.arange(len(season.known)), encounters=np.arange(len(season.new.table)))
 
 
-def shares_told(draw: Draw, draws: int, shares: tuple[float, ...] = (0.0, 0.5, 1.0)) -> pd.DataFrame:
-    """A row for each share of strangers, of that many draws."""
-    rows = []
+def shares_told(draw: Draw, draws: int, shares: Sequence[float] = SHARES) -> pd.DataFrame:
+    """A row for each share of strangers, of that many draws; prints it, and what probabilities were told."""
+    rows, tables = [], []
     for share in shares:
-        found = pd.DataFrame([told_of(*draw(seed, share)) for seed in range(draws)])
+        weeks = [told_of(*draw(seed, share)) for seed in range(draws)]
+        found = pd.DataFrame([told for told, _ in weeks])
         total = found[
             ["photographs", "right", "alone", "expected", "sure", "sure and right", "new", "new and so"]
         ].sum()
@@ -182,16 +192,19 @@ def shares_told(draw: Draw, draws: int, shares: tuple[float, ...] = (0.0, 0.5, 1
         means = {"holds": found.holds.sum(), "width": wide, "share": found["share"].mean(), "told": found.told.sum()}
         rows.append({"strangers": share, "draws": draws, **total, **means})
         print("  ".join(f"{key} {value:.4g}" for key, value in rows[-1].items()), flush=True)
+        tables.append(calibration_table([told for _, told in weeks]).assign(strangers=share))
+    print_calibration(pd.concat(tables))
     return pd.DataFrame(rows)
 
 
 def run(options: argparse.Namespace) -> None:
     if options.data:
-        shares_told(photographed(Path(options.data), options.backbone, options.local), options.draws)
+        nearest = options.nearest if options.local else None
+        shares_told(photographed(Path(options.data), options.backbone, nearest), options.draws, options.shares)
         return
     for name, noise in STRENGTHS.items():
         print(f"simulated, {name}:")
-        shares_told(simulated(noise), options.draws)
+        shares_told(simulated(noise), options.draws, options.shares)
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -199,4 +212,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--data", help="folder in the competition's layout, with solution.csv (simulated features)")
     add("--backbone", default="tf_efficientnet_lite0", help="name or safetensors file (tf_efficientnet_lite0)")
     add("--local", action="store_true", help="matching spots as well")
+    add("--nearest", type=int, default=60, metavar="N", help="others that each is matched with, 0 for all (60)")
+    add("--shares", type=a_share, nargs="+", default=SHARES, metavar="S", help="of strangers in a week (0 0.5 1)")
     add("--draws", type=count, default=40, metavar="N", help="weeks at each share (40)")

@@ -164,6 +164,31 @@ def inside(places: Tensor, pixels: Tensor, box: Box | None) -> Tensor:
     return ((places >= low) & (places <= high)).all(1)
 
 
+def spot_finder(
+    detector: str, points: int, weights: str | None, device: Any, box: Box | None
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """A picture, uint8 (1, 3 or 4, S, S) -> places (points, 2) and descriptors (points, D) of its surest spots, inside
+    its mask where it has one, else inside the box where that is given, filled up with zeros."""
+    loaded: dict[int, Callable] = {}
+
+    @torch.no_grad()
+    def find(picture: Tensor) -> tuple[Tensor, Tensor]:
+        masked = picture.shape[1] == 4
+        looked_at = points * (2 if masked else 3 if box else 1)
+        if looked_at not in loaded:
+            loaded[looked_at] = load_detector(detector, looked_at, weights)
+            if hasattr(loaded[looked_at], "model"):
+                loaded[looked_at].model.to(device)
+        pixels = picture.to(device).float() / 255
+        where, what = loaded[looked_at](pixels[:, :3])[0]
+        own = inside(where, pixels[0], box)
+        where, what = where[own][:points] / (pixels.shape[-1] - 1), l2_normalize(what[own][:points])
+        places, described = (F.pad(x, (0, 0, 0, points - len(x))).cpu() for x in (where.float(), what.half()))
+        return places, described
+
+    return find
+
+
 @checked
 @torch.no_grad()
 def extract_local(
@@ -195,16 +220,8 @@ def extract_local(
     key = fingerprint(*parts, *([] if box is None else [box]))
 
     def look() -> dict[str, Tensor]:
-        looked_at = points * (2 if images.has_masks else 3 if box else 1)
-        detect, rows = load_detector(detector, looked_at, weights), []
-        if hasattr(detect, "model"):
-            detect.model.to(device)
-        for position in progress(range(len(images)), "looking for spots"):
-            pixels = images.read([position]).to(device).float() / 255
-            where, what = detect(pixels[:, :3])[0]
-            own = inside(where, pixels[0], box)
-            where, what = where[own][:points] / (pixels.shape[-1] - 1), l2_normalize(what[own][:points])
-            rows.append([F.pad(x, (0, 0, 0, points - len(x))).cpu() for x in (where.float(), what.half())])
+        find = spot_finder(detector, points, weights, device, box)
+        rows = [find(images.read([position])) for position in progress(range(len(images)), "looking for spots")]
         return dict(zip(("places", "descriptors"), map(torch.stack, zip(*rows))))
 
     path = cache_dir() / "local" / f"{key}.safetensors"

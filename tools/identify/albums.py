@@ -1,216 +1,80 @@
-"""Photographs of a catalogue and of a season: what is read of them, their embeddings, and the spots of their coats."""
+"""Photographs of a catalogue and of a season: their embeddings, and the spots of their coats."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import PIL
 import torch
 from jaguar_kit import (
     Embedder,
-    FolderScan,
     ImageStore,
     KitError,
     PixelSource,
     Preparation,
     Recipe,
-    cache_dir,
-    clean_labels,
     computed_by,
-    core_count,
     echo,
     embed,
     fingerprint,
     first_few,
     in_precision,
-    kept_tensor,
-    load_competition,
     module_fingerprint,
     native_size,
-    open_image,
-    open_store,
+    perceptual_hashes,
     precision_of,
-    refuse_results,
-    save_tensors,
+    sha_of,
 )
-from PIL import ExifTags, Image
+from PIL import Image
 from torch import Tensor
 
 from ..experiments.crops import MARGIN, cut, files_to_read
-from ..experiments.spots import CENTRE, LocalFeatures, detector_weights, extract_local
-from .clocks import places_of, times_of
-from .field_tables import read_field_table
-from .marks import mark_of
+from ..experiments.spots import CENTRE, LocalFeatures, detector_weights, spot_finder
+from .kept import kept_rows
+from .reading import Readable
 
-# tables of photographs
-
-
-def load_catalogue(path: str | Path, masks: str | None = None) -> tuple[Path, pd.DataFrame, list[str]]:
-    """Root, a table with path and identity of known individuals, from a folder or a CSV, and what is to be said of it.
-
-    A folder is read as `load_competition` does. A CSV has a column path or filename (below its own folder), and
-    identity or ground_truth, or columns as a program of the field names them; flank, burst and more may be told too.
-    """
-    path = Path(path)
-    if path.suffix.lower() != ".csv":
-        competition = load_competition(path, masks)
-        return competition.root, competition.train, list(competition.notes)
-    table, kind, notes = read_field_table(path)
-    if "identity" not in table:
-        raise KitError(
-            f"{path}: column 'identity' is missing (expected path,identity; found {','.join(table.columns)})"
-        )
-    if kind and (nameless := table.identity == "").any():
-        notes.append(f"{path}: {nameless.sum()} images name nobody and are left out of the catalogue")
-        table = table[~nameless].reset_index(drop=True)
-        if table.empty:
-            raise KitError(f"{path}: identity: names nobody (expected an individual for some images)")
-    boxes = table.box if "box" in table else ""
-    table = table.assign(filename=(table.path + " " + boxes).str.rstrip())  # of one file there is one row, or one a box
-    notes += clean_labels(path, table, "identity")
-    return path.parent, table.assign(filename=table.path), notes
-
-
-def load_queries(path: str | Path) -> tuple[Path, pd.DataFrame, list[str]]:
-    """Root, a table with the paths of the photographs to identify, those below a folder or of a CSV, and notes."""
-    path = Path(path)
-    if path.suffix.lower() == ".csv":
-        table, _, notes = read_field_table(path)
-        return path.parent, table, notes
-    if not path.is_dir():
-        raise KitError(f"--queries: {path}: there is no such folder (expected one with images, or a CSV with paths)")
-    if (path / "train.csv").is_file() or (path / "metadata.csv").is_file():
-        competition = load_competition(path)
-        if competition.test.empty:
-            raise KitError(f"--queries: {path}: its tables name no test images")
-        return path, competition.test.fillna(""), []
-    refuse_results(path)
-    found = FolderScan(path)
-    if not found.images:
-        raise KitError(f"--queries: {path}: has no images that can be read here ({found.others() or 'empty'})")
-    return path, pd.DataFrame({"path": list(map(str, found.images))}), found.notes
-
-
-# what a file tells of itself
-
-# tags of EXIF: DateTimeOriginal and DateTimeDigitized; Make and Model; BodySerialNumber; DateTime; Software
-WHEN, WHO, SERIAL, CHANGED, PROGRAM = (0x9003, 0x9004), (0x010F, 0x0110), 0xA431, 0x0132, 0x0131
-
-
-def degrees_of(values: Sequence[float], reference: str) -> float:
-    """Degrees, minutes and seconds as a number, negative in the south and west."""
-    degrees, minutes, seconds = (float(v) for v in values)
-    return round((degrees + minutes / 60 + seconds / 3600) * (-1 if reference in ("S", "W") else 1), 6)
-
-
-def clean_clock(text: str) -> str:
-    """A date and time of EXIF, "" where a camera wrote that it knows none."""
-    text = text.replace("\0", "").strip()
-    return "" if re.fullmatch(r"[0: ]*", text) else text
-
-
-def exif_of(path: Path) -> dict[str, str]:
-    """taken, camera, latitude and longitude as EXIF has them, as far as it does.
-
-    DateTime is when a file was last changed: it tells when a picture was taken where nothing else does, and no program
-    has put its name there.
-    """
-    told: dict[str, str] = {}
-    try:
-        with open_image(path) as image:
-            exif = image.getexif()
-            inner, place = exif.get_ifd(ExifTags.IFD.Exif), exif.get_ifd(ExifTags.IFD.GPSInfo)
-        clean = {tag: str(exif.get(tag) or "").replace("\0", "").strip() for tag in WHO}
-        serial = str(inner.get(SERIAL) or "").replace("\0", "").strip()
-        told["camera"] = " ".join(part for part in (*clean.values(), serial) if part)
-        told["serial"] = serial
-        when = [str(inner.get(tag) or "") for tag in WHEN]
-        when += [str(exif.get(CHANGED) or "")] if not exif.get(PROGRAM) else []
-        told["taken"] = next((text for text in map(clean_clock, when) if text), "")
-        if {1, 2, 3, 4} <= set(place):
-            told["latitude"], told["longitude"] = (
-                str(degrees_of(place[tag + 1], str(place[tag])[:1].upper())) for tag in (1, 3)
-            )
-    except Exception:  # noqa: BLE001 - PIL raises nearly anything on broken metadata, and the pixels are good
-        return {key: value for key, value in told.items() if value}
-    return {key: value for key, value in told.items() if value}
-
-
-TOLD = ("taken", "camera", "latitude", "longitude", "mark")
-
-
-def with_facts(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The table with columns taken, camera, latitude, longitude and mark: its own where it tells them, else the files'.
-
-    A camera that does not tell its own number is known by its folder as well. Where a table has a `date` it goes before
-    EXIF's day, whose time is kept where the day is the same. Returns what is to be said, too.
-    """
-
-    def look(path: str) -> dict[str, str]:
-        try:
-            return {**exif_of(root / path), "mark": mark_of(root / path)}
-        except OSError:  # what can't be read is told when it is decoded
-            return {}
-
-    with ThreadPoolExecutor(2 * core_count()) as pool:
-        found = pd.DataFrame(list(pool.map(look, table.path)), index=table.index)
-    found = found.reindex(columns=[*TOLD, "serial"]).astype(object)
-    found = found.where(found.notna(), "").astype(str)
-    folder = table.path.map(lambda path: os.path.dirname(path).replace(os.sep, "/"))
-    found["camera"] = found.camera.where(found.serial != "", (found.camera + " " + folder).str.strip())
-    found["taken"], strange = times_of(found.taken)
-    found, notes = found.drop(columns="serial"), strange.notes(f"{root}: EXIF")
-    for column in TOLD:
-        told = column in table and column != "mark"  # which a file alone has, whatever a column of that name says
-        own = table[column].fillna("").astype(str) if told else pd.Series("", table.index)
-        for name in ("taken", "date") if column == "taken" else ():
-            if name in table:
-                times, strange = times_of(table[name])
-                times = found.taken.where((times.str.len() == 10) & (found.taken.str[:10] == times), times)
-                own = times if name == "taken" else own.where(own != "", times)
-                notes += strange.notes(f"{root}: column {name}")
-        found[column] = own.where(own != "", found[column])
-    found["latitude"], found["longitude"], nowhere = places_of(found.latitude, found.longitude)
-    if nowhere:
-        notes.append(f"{root}: {nowhere} places are none (such as 0, 0), and left out")
-    return table.drop(columns=[c for c in TOLD if c in table]).assign(**found), notes
-
-
-def facts_nobody_has(what: str, table: pd.DataFrame) -> list[str]:
-    """What neither files nor tables tell of photographs, with a count."""
-    table = table.drop_duplicates("path")
-    words = {"taken": "date", "camera": "camera", "latitude": "place"}
-    lacking = {word: int((table[column] == "").sum()) for column, word in words.items()}
-    told = [f"{count} no {word}" for word, count in lacking.items() if count]
-    return [f"{what}: of {len(table)} photographs {', '.join(told)} (neither in the files nor in a table)"] * bool(told)
-
-
-# albums
+AT_ONCE = 64  # pictures that are read and embedded before they may be written
 
 
 @dataclass(frozen=True, eq=False)
 class Album:
-    """Photographs that could be read, and their embeddings."""
+    """Photographs that could be read, their embeddings and perceptual hashes."""
 
     table: pd.DataFrame  # path and what else is known, a row for each
-    store: ImageStore
-    rows: np.ndarray  # where in the store
     embeddings: Tensor
+    hashes: np.ndarray | None = None  # bool (N, 64)
+    files: Readable | None = None  # that were read: photographs, or crops of them
     notes: tuple[str, ...] = ()  # what a reader of the answers must know
     root: Path = Path()
-    files: tuple[str, ...] = ()  # that were read: photographs, or crops of them
-    masks: str | None = None  # of these files
     margin: float = MARGIN
+    size: int = 256  # px of the square as which they are read
+    fit: str = "squash"
+
+    def part(self, rows: np.ndarray) -> Album:
+        """These photographs alone."""
+        return replace(
+            self,
+            table=self.table.iloc[rows].reset_index(drop=True),
+            embeddings=self.embeddings[rows],
+            hashes=None if self.hashes is None else self.hashes[rows],
+            files=None if self.files is None else self.files.subset(rows),
+        )
+
+    def store(self, position: int) -> ImageStore:
+        """The picture alone, as the network is given it."""
+        return self.files.store(position, self.size, self.fit)
 
     def thumbnail(self, position: int) -> Image.Image:
-        return self.store.thumbnail(int(self.rows[position]))
+        """The picture as it is looked at, gray where it can no longer be read."""
+        try:
+            return self.store(position).thumbnail(0)
+        except Exception:  # noqa: BLE001 - PIL raises nearly anything on a broken file
+            return Image.new("RGB", (self.size, self.size), "gray")
 
     def file(self, position: int) -> Path:
         return self.root / self.table.path.iloc[position]
@@ -229,38 +93,65 @@ def embed_album(
     label: str,
     margin: float = MARGIN,
 ) -> Album:
-    """Reads and embeds photographs, or finds their embeddings in the cache; unreadable ones are told and left out."""
-    data, size, notes = recipe.data, recipe.model.input_size or native_size(embedder.backbone), []
-    turns = [data.turn.get(label, 0.0) for label in table.get("orientation", ())]
+    """Reads and embeds photographs, those that are not in the cache; unreadable ones are told and left out."""
+    data, notes = recipe.data, []
+    turns = [data.turn.get(value, 0.0) for value in table.get("orientation", ())]
     masks = data.masks if data.masks and (root / data.masks).is_dir() else None
     files, masks = files_to_read(root, table, masks, margin)
-    store = open_store(root, files, data.size, data.fit, masks, "skip", turns=turns)
-    if store.unreadable:
-        broken = first_few(list(table.path.iloc[list(store.unreadable)]))
-        notes.append(f"{len(store.unreadable)} images in {root} can't be read and are left out: {broken}")
-    if recipe.background.build().needs_masks and not store.has_masks:
+    readable = Readable.of(root, table, files, masks, turns)
+    rows, found = looked_at(recipe, embedder, readable, device, label)
+    unread = np.setdiff1d(np.arange(len(table)), rows)
+    if len(unread):
+        broken = first_few(list(table.path.iloc[unread]))
+        notes.append(f"{len(unread)} images in {root} can't be read and are left out: {broken}")
+    if recipe.background.build().needs_masks and not readable.masked.any():
         notes.append(f"the weights were trained with background {recipe.background.name}, but {root} has no masks")
     if data.turn and "orientation" not in table:
         notes.append(f"the weights were trained on images turned by their orientation, which {root} does not tell")
-    rows = np.setdiff1d(np.arange(len(store)), store.unreadable)
     if not len(rows):
-        raise KitError(f"{root}: none of its {len(store)} images can be read")
+        raise KitError(f"{root}: none of its {len(table)} images can be read")
     for note in notes:
         echo(f"  note: {note}")
-    cfg, precision = embedder.backbone.pretrained_cfg, precision_of("auto", device)
-    source = PixelSource(
-        store, Preparation(recipe.background, (), size, cfg["mean"], cfg["std"], recipe.model.crop), device
-    )
+    table, hashes = table.iloc[rows].reset_index(drop=True), found["hash"].numpy().astype(bool)
+    files = readable.subset(rows)
+    return Album(table, found["embedding"], hashes, files, tuple(notes), root, margin, data.size, data.fit)
+
+
+def looked_at(
+    recipe: Recipe, embedder: Embedder, files: Readable, device: torch.device, label: str
+) -> tuple[np.ndarray, dict[str, Tensor]]:
+    """Which pictures can be read, and embedding (N, D) and hash (N, 64) of each.
+
+    On a CPU each goes through the network alone, and on a GPU in batches of one shape, so that no other picture changes
+    a digit of what is kept of it.
+    """
+    data, cfg, precision = recipe.data, embedder.backbone.pretrained_cfg, precision_of("auto", device)
+    size = recipe.model.input_size or native_size(embedder.backbone)
+    prepare = Preparation(recipe.background, (), size, cfg["mean"], cfg["std"], recipe.model.crop)
     network = in_precision(embedder, precision)
     settings = (asdict(recipe.background), asdict(recipe.model), size, tuple(cfg["mean"]), tuple(cfg["std"]))
-    settings += computed_by(precision, device)
-    key = fingerprint("album 2", store.key, module_fingerprint(embedder), *settings, rows.tolist())
-    path = cache_dir() / "features" / f"{key}.safetensors"
-    if (embeddings := kept_tensor(path, "embeddings", len(rows))) is None:
-        embeddings = embed(network, source, rows, label=label)
-        save_tensors(path, {"embeddings": embeddings})
-    table, files = table.iloc[rows].reset_index(drop=True), tuple(files[row] for row in rows)
-    return Album(table, store, rows, embeddings, tuple(notes), root, files, masks, margin)
+    settings += (*computed_by(precision, device), data.size, data.fit, PIL.__version__)
+    many = device.type == "cuda" and not prepare.background.drawn
+
+    def make(positions: np.ndarray) -> tuple[np.ndarray, dict[str, Tensor]]:
+        good, pixels = files.decoded(positions, data.size, data.fit)
+        vectors: dict[int, Tensor] = {}
+        for rows in alike_in_shape(pixels) if many else ([row] for row in range(len(pixels))):
+            source = PixelSource(ImageStore(np.stack([pixels[row] for row in rows]), ""), prepare, device)
+            vectors |= zip(rows, embed(network, source))
+        if not pixels:
+            return good, {}
+        hashes = torch.from_numpy(perceptual_hashes(np.stack([one[..., :3] for one in pixels])).astype(np.uint8))
+        return good, {"embedding": torch.stack([vectors[row] for row in range(len(pixels))]), "hash": hashes}
+
+    kind = fingerprint("embeddings 1", module_fingerprint(embedder), *settings)
+    return kept_rows(f"embeddings-{kind}", files.keys, make, label, AT_ONCE)
+
+
+def alike_in_shape(pixels: Sequence[np.ndarray]) -> list[list[int]]:
+    """Places of pictures without masks, and of those with one."""
+    found = [[row for row, one in enumerate(pixels) if one.shape[-1] == channels] for channels in (3, 4)]
+    return [rows for rows in found if rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,16 +195,32 @@ LOCAL_SIZE, LOCAL_POINTS = 480, 512  # px of the square that is looked at for sp
 def spots_of(albums: Sequence[Album], device: torch.device) -> LocalFeatures:
     """The spots of the animals on all photographs of these albums: those in its mask or crop, else in the middle of the
     image; by ALIKED where its weights are there, else by SIFT; kept."""
+    detector, weights = "sift", None
     try:
-        detector = "aliked" if detector_weights("aliked", None) else "sift"
+        weights = detector_weights("aliked", None)
+        detector = "aliked" if weights else "sift"
     except KitError as error:
-        detector = "sift"
         echo(f"  note: matching spots by SIFT: {error}")
-    found = []
-    for album in albums:
-        store = open_store(album.root, list(album.files), LOCAL_SIZE, "squash", album.masks, "skip")
-        cropped = "box" in album.table and (album.table.box != "").any()
-        box = None if cropped else CENTRE
-        found.append(extract_local(store, detector, LOCAL_POINTS, device=device, box=box))
-    places, descriptors = (torch.cat([getattr(f, name) for f in found]) for name in ("places", "descriptors"))
-    return LocalFeatures(places, descriptors, fingerprint(*(f.key for f in found)))
+    by = ("" if weights is None else sha_of(weights), *computed_by(None, device), PIL.__version__)
+    parts = [spots_of_album(album, detector, by, device) for album in albums]
+    return LocalFeatures(*(torch.cat([found[name] for found in parts]) for name in ("places", "descriptors")))
+
+
+def spots_of_album(album: Album, detector: str, by: Sequence[str], device: torch.device) -> dict[str, Tensor]:
+    """Places and descriptors of the spots of each photograph, from the cache or looked for; by: what else they are
+    found by, which changes them."""
+    files, box = album.files, None if "box" in album.table and (album.table.box != "").any() else CENTRE
+    find = spot_finder(detector, LOCAL_POINTS, None, device, box)
+
+    def make(positions: np.ndarray) -> tuple[np.ndarray, dict[str, Tensor]]:
+        good, pixels = files.decoded(positions, LOCAL_SIZE, "squash")
+        found = [find(torch.from_numpy(one)[None].permute(0, 3, 1, 2)) for one in pixels]
+        rows = dict(zip(("places", "descriptors"), map(torch.stack, zip(*found))))
+        return good, rows
+
+    kind = fingerprint("spots 1", detector, LOCAL_SIZE, LOCAL_POINTS, box, *by)
+    there, rows = kept_rows(f"spots-{kind}", files.keys, make, "looking for spots", batch=16)
+    if len(there) < len(files):
+        gone = np.setdiff1d(np.arange(len(files)), there)
+        raise KitError(f"{album.file(int(gone[0]))}: could be read before, and can't now: {files.faults[int(gone[0])]}")
+    return rows

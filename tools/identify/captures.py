@@ -19,6 +19,7 @@ from jaguar_kit import AS_TEXT, KitError, atomic, echo, read_table, write_table
 from ..experiments.figures import new_figure, plain_label
 from ..experiments.page import Page
 from .decisions import FOR_SPREADSHEETS
+from .field_tables import read_cameras
 from .season import Season
 
 WHERE = ("taken", "camera", "latitude", "longitude")
@@ -288,12 +289,22 @@ def write_captures(out: Path, seen: pd.DataFrame, asked: pd.DataFrame) -> None:
         write_table(out / f"{name}.csv", table, FOR_SPREADSHEETS)
 
 
-def carry_over(out: Path, earlier: Path) -> None:
-    """Takes the photographs and the cameras that an earlier folder of answers knows along, as they are."""
-    for name in (PHOTOGRAPHS, CAMERAS):
-        if (earlier / name).is_file():
-            with atomic(out / name) as temporary:
-                shutil.copyfile(earlier / name, temporary)
+def carry_over(out: Path, earlier: Path, name: str) -> None:
+    """Takes a table of an earlier folder of answers along as it is, where there is one."""
+    if (earlier / name).is_file():
+        with atomic(out / name) as temporary:
+            shutil.copyfile(earlier / name, temporary)
+
+
+def keep_cameras(out: Path, cameras: str | Path | None, earlier: Path | None) -> None:
+    """Writes cameras.csv: the table that was given, else that of the week before as it is."""
+    if cameras is not None:
+        table, notes = read_cameras(Path(cameras))
+        for note in notes:
+            echo(f"  note: {note}")
+        write_table(out / CAMERAS, table, FOR_SPREADSHEETS)
+    elif earlier is not None:
+        carry_over(out, earlier, CAMERAS)
 
 
 def read_kept_cameras(folder: Path) -> pd.DataFrame | None:

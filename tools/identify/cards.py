@@ -44,23 +44,23 @@ class Maker:
     embedder: Any
     device: torch.device
 
-    def network(self, album: Any) -> Network:
-        """The network, as it sees the photographs of an album."""
+    def network(self, album: Any, position: int) -> Network:
+        """The network, as it sees a photograph of an album."""
         recipe, backbone = self.recipe, self.embedder.backbone
         size, cfg = recipe.model.input_size or native_size(backbone), backbone.pretrained_cfg
         behind = recipe.evaluated_background or recipe.background
         prepare = Preparation(behind, (), size, cfg["mean"], cfg["std"], recipe.model.crop)
-        return Network(self.embedder, PixelSource(album.store, prepare, self.device))
+        return Network(self.embedder, PixelSource(album.store(position), prepare, self.device))
 
     def card(self, row: int, answer: Mapping[str, Any], known: int) -> Card:
         """row: of the photograph; known: the catalogue's picture."""
         season, (album, own) = self.season, self.season.shelf.where(known)
-        places = [(self.network(season.new), season.new.rows[row]), (self.network(album), album.rows[own])]
+        networks = [self.network(season.new, row), self.network(album, own)]
         images, animals = (
-            torch.cat([make(network, np.array([int(at)])) for network, at in places])
+            torch.cat([make(network, np.zeros(1, int)) for network in networks])
             for make in (Network.inputs, lambda network, at: animals_in(network, at))
         )
-        maps, failed = maps_of_pair(places[0][0], about_each(images, animals))
+        maps, failed = maps_of_pair(networks[0], about_each(images, animals))
         likeness = float(season.likeness(np.array([row + len(season.known)]), np.array([known]))[0, 0])
         with torch.no_grad():
             plain, bare = (self.alike(self.embedder(one)) for one in (images, hide_border(images)))
@@ -82,7 +82,7 @@ class Maker:
             ("Spots", spots_told),
             ("Where it rests", "; ".join(failed) if failed else "the map passes both tests"),
         ]
-        bordered = tuple(seen_picture(Question(one, one[0]), places[0][0]) for one in hide_border(images))
+        bordered = tuple(seen_picture(Question(one, one[0]), networks[0]) for one in hide_border(images))
         evidence = Evidence(
             (season.new.thumbnail(row), season.shelf.thumbnail(known)),
             (str(answer["image"]), f"{answer['identity']}  {season.known.path.iloc[known]}"),

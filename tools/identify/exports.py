@@ -8,7 +8,7 @@ from __future__ import annotations
 import mimetypes
 import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -27,8 +27,7 @@ from .captures import (
     read_sightings,
     study_of,
 )
-from .decisions import FOR_SPREADSHEETS, Decisions, earlier_settings
-from .field_tables import read_cameras
+from .decisions import Decisions, earlier_settings
 from .metres import metres_of
 
 # what is asked for
@@ -73,18 +72,22 @@ class Captured:
     captures: pd.DataFrame  # identity, station, day, occasion (from 1), taken, image, mark, basis, ...
     sightings: pd.DataFrame  # all with a date, of either flank, at work or not
     export: Export
+    empty: Mapping[str, str]  # by mark, why a photograph has no name, as people said: blank or unusable
 
     @property
     def occasions(self) -> pd.DataFrame:
         return self.study.occasions(self.export.occasion)
 
 
-def export_tables(folder: Path, export: Export, ledger: Decisions | None = None) -> list[Path]:
+def export_tables(
+    folder: Path, export: Export, ledger: Decisions | None = None, empty: Mapping[str, str] | None = None
+) -> list[Path]:
     """Writes the tables that are asked for into a folder of answers, and says what they hold and what they leave out.
 
-    ledger: decisions that came after the answers. Returns what was written.
+    ledger: decisions that came after the answers. empty: by mark, why photographs have no name, where these are not
+    given. Returns what was written.
     """
-    captured, notes = gather(folder, export, ledger)
+    captured, notes = gather(folder, export, ledger, empty or {})
     written = []
     for name in export.formats:
         tables, said = WRITERS[name](captured)
@@ -106,11 +109,14 @@ def export_tables(folder: Path, export: Export, ledger: Decisions | None = None)
     return [*written, folder / "exports.txt"]
 
 
-def gather(folder: Path, export: Export, ledger: Decisions | None) -> tuple[Captured, list[str]]:
+def gather(
+    folder: Path, export: Export, ledger: Decisions | None, empty: Mapping[str, str]
+) -> tuple[Captured, list[str]]:
     """The captures of a folder of answers, and what they leave out, with counts."""
     photographs, seen, cameras = read_photographs(folder), read_sightings(folder), read_kept_cameras(folder)
     notes = []
     if ledger is not None:
+        empty = ledger.nothing
         seen = decided(photographs, seen, ledger, earlier_settings(folder).get("week") or 1)
     of_catalogue = seen.basis == "catalogue"
     if export.catalogue:
@@ -150,7 +156,7 @@ def gather(folder: Path, export: Export, ledger: Decisions | None) -> tuple[Capt
     captures = captures[~twice].reset_index(drop=True)
     captures["occasion"] = study.occasion_of(captures.day, export.occasion)
     fits, said = of_flank(captures, export.flank)
-    return Captured(study, captures[fits].reset_index(drop=True), seen, export), [*notes, *said]
+    return Captured(study, captures[fits].reset_index(drop=True), seen, export, empty), [*notes, *said]
 
 
 def few(rows: pd.DataFrame) -> str:
@@ -405,7 +411,8 @@ def for_camtrapdp(captured: Captured) -> tuple[Tables, list[str]]:
         notes.append(f"camtrapdp: {bare} photographs tell a day and no time: their time is written as midnight")
     media = media_table(pictures, np.array(own, object)[pictures.row], zone)
     of_medium = pd.Index(picture_of(pictures)).get_indexer(picture_of(photographs))
-    observations = observation_table(photographs, media.iloc[of_medium].reset_index(drop=True), captured.sightings)
+    media_of = media.iloc[of_medium].reset_index(drop=True)
+    observations = observation_table(photographs, media_of, captured.sightings, captured.empty)
     tables = {"deployments.csv": deployments[list(DEPLOYMENTS)], "media.csv": media, "observations.csv": observations}
     return tables, notes
 
@@ -422,8 +429,14 @@ def media_table(photographs: pd.DataFrame, deployment: np.ndarray, zone: str) ->
     return table[list(MEDIA)]
 
 
-def observation_table(photographs: pd.DataFrame, media: pd.DataFrame, seen: pd.DataFrame) -> pd.DataFrame:
-    """Who is on each medium; "unclassified" where nobody is sure. media: a row for each animal."""
+TYPES = {"person": "human", "unusable": "unknown"}  # what Camtrap DP calls what is on a medium, where it is no animal
+
+
+def observation_table(
+    photographs: pd.DataFrame, media: pd.DataFrame, seen: pd.DataFrame, empty: Mapping[str, str]
+) -> pd.DataFrame:
+    """Who is on each medium; "unclassified" where nobody is sure. media: a row for each animal; empty: by mark, what
+    people said of those that show none. A medium that shows anything is not blank."""
     known = seen.drop_duplicates("mark").set_index("mark").reindex(photographs.mark).reset_index(drop=True)
     named = known.identity.notna()
     event = photographs.encounter.where(photographs.encounter != "", photographs.mark)
@@ -433,32 +446,23 @@ def observation_table(photographs: pd.DataFrame, media: pd.DataFrame, seen: pd.D
     table = pd.DataFrame({"deploymentID": media.deploymentID, "mediaID": media.mediaID, "eventID": event})
     table["observationID"] = [uuid.uuid5(uuid.NAMESPACE_OID, mark).hex for mark in photographs.mark]
     table = table.assign(eventStart=begin, eventEnd=end, observationLevel="media", scientificName=species)
-    found = named | (photographs.box != "")
-    aside = photographs.aside.map({"person": "human"}).fillna(photographs.aside)
-    table["observationType"] = np.where(found, "animal", aside.where(aside != "", "unclassified"))
+    said = pd.Series([empty.get(mark, "") for mark in photographs.mark], photographs.index, dtype=str)
+    found = named | ((photographs.box != "") & (said == ""))
+    other = said.where(said != "", photographs.aside).replace(TYPES)
+    table["observationType"] = np.where(found, "animal", other.where(other != "", "unclassified"))
+    table["scientificName"] = table.scientificName.where(table.observationType != "blank", "")
     table["count"] = np.where(found, "1", "")
     boxes = photographs.box.where(photographs.box != "", "   ").str.split(" ", expand=True).reindex(columns=range(4))
     table[["bboxX", "bboxY", "bboxWidth", "bboxHeight"]] = boxes.fillna("").to_numpy()
     table["individualID"] = known.identity.fillna("")
-    table["classificationMethod"] = np.where(sure, "machine", np.where(named, "human", ""))
+    table["classificationMethod"] = np.where(sure, "machine", np.where(named | (said != ""), "human", ""))
     table["classifiedBy"] = np.where(sure, f"jaguar_kit {__version__}", "")
     table["classificationProbability"] = known.probability.where(sure, "").fillna("")
-    return table[list(OBSERVATIONS)]
+    blank = table.observationType == "blank"
+    shown = (~blank).groupby(table.mediaID).transform("any")
+    twice = blank & table.assign(blank=blank).duplicated(["mediaID", "blank"])
+    return table.loc[~(blank & shown) & ~twice, list(OBSERVATIONS)].reset_index(drop=True)
 
 
 WRITERS = {"secr": for_secr, "rmark": for_rmark, "camtrapr": for_camtrapr, "camtrapdp": for_camtrapdp}
 FORMATS = tuple(WRITERS)
-
-
-# between weeks
-
-
-def keep_cameras(out: Path, cameras: str | Path | None, earlier: Path | None) -> None:
-    """Writes cameras.csv: the table that was given, else that of the week before."""
-    if cameras is not None:
-        table, notes = read_cameras(Path(cameras))
-        for note in notes:
-            echo(f"  note: {note}")
-    elif earlier is None or (table := read_kept_cameras(earlier)) is None:
-        return
-    write_table(out / CAMERAS, table, FOR_SPREADSHEETS)

@@ -3,11 +3,11 @@
 `identify` goes from folders to answers, a step after the other:
 
     asked.py         settles what was asked for, and by which model
-    photographs.py   finds the photographs (field_tables.py), and the animals on them (animals.py)
+    photographs.py   finds the photographs (facts.py, field_tables.py), and the animals on them (animals.py)
     ledger.py        knows those of earlier weeks again (marks.py), and what people said of them (decisions.py) and of
                      individuals (individuals.py), in tables (written.py)
-    season.py        embeds them (albums.py), finds encounters (encounters.py), chooses evidence (evidence.py), such as
-                     matching spots (likeness.py)
+    season.py        reads (reading.py) and embeds them (albums.py), each once (kept.py), finds encounters
+                     (encounters.py), chooses evidence (evidence.py), such as matching spots (likeness.py)
     answers.py       ranks the animals for each photograph, and groups those that are new (grouping.py)
     trust.py         fits on the catalogue (confidence.py) how probable names and new animals are (odds.py)
     writing.py       writes tables (captures.py), the report, and the page to review (review.py, overview.py)
@@ -40,10 +40,10 @@ from jaguar_kit import (
 from .animals import Wanted
 from .answers import answer_table, rank_animals
 from .asked import model_of, settings_to_keep, settled
-from .captures import carry_over, keep_photographs, read_kept_cameras, with_stations
+from .captures import PHOTOGRAPHS, carry_over, keep_cameras, keep_photographs, read_kept_cameras, with_stations
 from .cards import write_cards
 from .decisions import SETTINGS, Decisions, earlier_settings
-from .exports import Export, export_tables, keep_cameras
+from .exports import Export, export_tables
 from .field_tables import read_cameras
 from .ledger import Ledger, open_ledger, take_up, weeks_until
 from .photographs import Photographs, find_photographs
@@ -112,7 +112,7 @@ def identify(
         written = write_season(out, season, trust, headline, answers, pictures, ledger, settings, notes)
         tell_end(headline, written, (time.time() - begun) / max(len(answers), 1))
         tell_written(write_cards(out, recipe, season, answers, pictures, cards, device))
-        tell_written(export_tables(out, export) if export else [])
+        tell_written(export_tables(out, export, empty=ledger.decisions.nothing) if export else [])
         return answers
 
 
@@ -157,7 +157,8 @@ def close_season(
             echo(f"  note: {note}")
         claim(out, ANSWERS)
         settings = {**before, "jaguar_kit": __version__, "previous": str(earlier.resolve())}
-        carry_over(out, earlier)
+        carry_over(out, earlier, PHOTOGRAPHS)
+        keep_cameras(out, None, earlier)
         weeks = [(week, folder) for week, folder, _ in weeks_until(earlier)[0]] if review else []
         written = write_close(out, ledger, {**settings, "week": ledger.week, "closed": True}, notes, weeks)
     for line in (*closing_lines(ledger), *(f"wrote {path}" for path in written)):

@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 from jaguar_kit import KitError, damaged, first_few, suggest, write_table
 
-from .albums import with_facts
 from .animals import notes_on_parts, with_animal_marks
 from .confidence import FRESH, LOOK, SURE
 from .decisions import COLUMNS, KINDS, SETTINGS, Decisions, earlier_settings, read_decisions, read_folder
+from .facts import with_facts
 from .individuals import ACTS, INDIVIDUALS, ISO, Act, Names, acts_of, read_individuals
 from .marks import COMPRESSED, mark_of, picture_mark, with_picture_marks
 from .photographs import Photographs, Placed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,22 +9,23 @@ import numpy as np
 import torch
 from jaguar_kit import (
     Geometry,
-    cache_dir,
+    computed_by,
     cut_batches,
     fingerprint,
-    kept_tensor,
-    progress,
     rows_at_a_time,
-    save_tensors,
+    sha_of,
     similarity_matrix,
 )
 from torch import Tensor
 
 from ..experiments.spots import ALL_PAIRS, LocalFeatures, mutual_matches
+from .kept import kept_rows, row_key
 
 MARGIN = 0.7  # of the cosine of two spots that match
 SHORTLIST = 30  # images of the catalogue whose spots are matched with those of a photograph, at least
 AMONG = 10  # and of the other photographs
+ODD = np.uint64(0x9E3779B97F4A7C15)  # by which two keys become that of a pair
+AT_ONCE = 1024  # pairs that are matched before somebody can stop it
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,23 +154,38 @@ def pairs_to_match(likeness: Likeness, known: np.ndarray, asked: np.ndarray, met
 
 
 def kept_strengths(features: LocalFeatures, pairs: np.ndarray, device: torch.device) -> Tensor:
-    """`strengths_of` these pairs, (P,), from the cache where they were matched before."""
-    key = fingerprint("season 1", features.key, zlib.crc32(pairs.tobytes()), len(pairs))
-    path = cache_dir() / "local" / f"{key}.safetensors"
-    if (strength := kept_tensor(path, "strength", len(pairs))) is None:
-        strength = strengths_of(features, pairs, device)
-        save_tensors(path, {"strength": strength})
-    return strength
+    """`strengths_of` these pairs, (P,), those from the cache that were matched before."""
+    own = np.array([row_key(sha_of(spots)) for spots in features.descriptors])
+    swapped = own[pairs[:, 0]] > own[pairs[:, 1]]  # one of two is always the first, wherever they stand
+    pairs = np.where(swapped[:, None], pairs[:, ::-1], pairs)
+    both = own[pairs].view(np.uint64)
+    keys = (both[:, 0] * ODD + both[:, 1]).view(np.int64)
+    order = np.argsort(pairs[:, 0], kind="stable")  # so that the spots of an image are taken up once
+
+    def make(positions: np.ndarray) -> tuple[np.ndarray, dict[str, Tensor]]:
+        positions = order[positions]
+        return np.ones(len(positions), bool), {"strength": strengths_of(features, pairs[positions], device)}
+
+    kind = fingerprint("strengths 1", MARGIN, *computed_by(None, device))
+    there, rows = kept_rows(f"strengths-{kind}", keys[order], make, "matching spots", batch=AT_ONCE)
+    found = torch.zeros(len(pairs))
+    found[torch.from_numpy(order[there])] = rows["strength"] if len(there) else found[:0]
+    return found
 
 
 @torch.no_grad()
-def strengths_of(features: LocalFeatures, pairs: np.ndarray, device: torch.device, block: int = 32) -> Tensor:
-    """Sum over matching spots of (cosine - margin)+, as `local_similarity` has it, for pairs (P, 2) in order: (P,)."""
-    strength, starts = torch.zeros(len(pairs)), np.flatnonzero(np.r_[True, np.diff(pairs[:, 0]) > 0])
-    for start, end in progress(list(zip(starts, [*starts[1:], len(pairs)])), "matching spots"):
+def strengths_of(features: LocalFeatures, pairs: np.ndarray, device: torch.device) -> Tensor:
+    """Sum over matching spots of (cosine - margin)+, as `local_similarity` has it, for pairs (P, 2): (P,).
+
+    On a CPU pair by pair, and on a GPU in blocks of one shape, so that no other pair changes a digit.
+    """
+    strength, block = torch.zeros(len(pairs)), 32 if device.type == "cuda" else 1
+    starts = np.flatnonzero(np.r_[True, np.diff(pairs[:, 0]) != 0])
+    for start, end in zip(starts, [*starts[1:], len(pairs)]):
         own = features.descriptors[pairs[start, 0]].to(device).float()
         for first in range(start, end, block):
-            rows = slice(first, min(first + block, end))
-            others = features.descriptors[torch.from_numpy(pairs[rows, 1])].to(device).float()
-            strength[rows] = mutual_matches(torch.einsum("kd,bld->bkl", own, others), MARGIN)[0].sum(1).cpu()
+            rows = np.arange(first, min(first + block, end))
+            others = features.descriptors[torch.from_numpy(pairs[np.resize(rows, block), 1])].to(device).float()
+            found = mutual_matches(torch.einsum("kd,bld->bkl", own, others), MARGIN)[0].sum(1).cpu()
+            strength[rows] = found[: len(rows)]
     return strength

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -19,7 +18,7 @@ from jaguar_kit import core_count, progress
 
 from .decisions import Decisions
 from .ledger import ASKED, Ledger, where_it_lies
-from .review import address, picture_of, pictures_by_animal
+from .review import address, page_mark, picture_of, pictures_by_animal
 
 MOST_OF_ANIMAL = 60  # pictures of the catalogue, beside all sightings
 DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
@@ -130,7 +129,7 @@ def overview_data(out: Path, ledger: Ledger, weeks: Sequence[tuple[int, Path]]) 
     acts = ledger.acts.drop_duplicates(["week", "said", "name", "to", "when"])
     acts = acts.rename(columns={"said": "kind", "name": "of", "who": "by"})[["week", "kind", "of", "to", "by"]]
     rows = ledger.decisions.rows
-    run = hashlib.sha256("".join(marks).encode() + str(out.resolve()).encode()).hexdigest()[:16]
+    run = page_mark(out, marks)
     return {
         "title": "All weeks", "run": run, "prefix": "new-", "weeks": True, "root": "", "cautions": [], "pics": pics,
         "animals": animals, "items": items, "words": words_of(ledger.decisions), "acts": acts.to_dict("records"),

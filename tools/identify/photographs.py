@@ -14,9 +14,9 @@ import pandas as pd
 from jaguar_kit import KitError
 
 from ..experiments.crops import Look, look_at
-from .albums import facts_nobody_has, load_catalogue, load_queries, with_facts
 from .animals import notes_on_files
 from .decisions import Decisions
+from .facts import facts_nobody_has, load_catalogue, load_queries, with_facts
 from .marks import mark_of
 
 Placed = tuple[Path, pd.DataFrame]  # a table of photographs, and the folder that its paths start from

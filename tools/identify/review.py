@@ -7,7 +7,7 @@ import hashlib
 import html
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -199,9 +199,14 @@ def review_data(
                 "gp": number_or_none(row["group_probability"]), "gm": kin, "q": candidates,
             }
         )  # fmt: skip
-    run = hashlib.sha256("".join(answers.mark).encode() + str(out.resolve()).encode()).hexdigest()[:16]
+    run = page_mark(out, answers.mark)
     animals = [{"n": name, "k": [number[k] for k in own], "more": more} for name, (own, more) in looked_up.items()]
     return {"title": "Who is who", "run": run, "prefix": "new-", "pics": pics, "animals": animals, "items": items}
+
+
+def page_mark(out: Path, marks: Iterable[str]) -> str:
+    """By what a browser knows the decisions of a page again: the photographs that it asks for, and where it lies."""
+    return hashlib.sha256("".join(marks).encode() + str(out.resolve()).encode()).hexdigest()[:16]
 
 
 def write_page(path: Path, data: dict[str, Any]) -> Path:

@@ -16,7 +16,6 @@ from jaguar_kit import (
     echo,
     embedder_for,
     memory_format,
-    perceptual_hashes,
 )
 
 from ..experiments.crops import MARGIN
@@ -59,10 +58,9 @@ def read_season(
     shelf = Shelf(tuple(albums))
     table = shelf.table.assign(day=lambda t: t.taken.str[:10])
     identity = table.identity.to_numpy(str)
-    hashes = [perceptual_hashes(album.store.subset(album.rows)) for album in (*albums, new)]
-    known_met = encounters_of(table, np.concatenate(hashes[:-1]))
+    known_met = encounters_of(table, np.concatenate([album.hashes for album in albums]))
     likeness = Likeness(torch.cat([shelf.embeddings, new.embeddings]), embedder.geometry)
-    encounters = encounters_of_queries(new.table, hashes[-1], alike_as_known(likeness, identity, known_met))
+    encounters = encounters_of_queries(new.table, new.hashes, alike_as_known(likeness, identity, known_met))
     if not local:
         likeness, words = chosen(likeness, identity, known_met)
         return Season(shelf, new, likeness, known_met, encounters, None, photographs.aside, words)
