@@ -1,4 +1,4 @@
-"""The page to review in a browser: a synthetic one, and what a person does there."""
+"""Pages in a browser, and what a person does there; a synthetic page to review."""
 
 from __future__ import annotations
 
@@ -62,16 +62,18 @@ def synthetic_page(folder: Path, count: int, **more: object) -> Path:
 class Opened:
     """A page in a browser, and what went wrong there."""
 
-    def __init__(self, browser, path: Path, width: int = 1280):
+    def __init__(self, browser, path: Path, width: int = 1280, ready: str = ".row", **more: object):
+        """ready: what is there when the page is; more: of the browser's context, such as its color_scheme."""
         self.path, self.faults = path, []
-        self.page = browser.new_context(viewport={"width": width, "height": 860}, accept_downloads=True).new_page()
+        view = {"width": width, "height": 860}
+        self.page = browser.new_context(viewport=view, accept_downloads=True, **more).new_page()
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         self.page.on(
             "console", lambda line: self.faults.append(line.text) if line.type in ("error", "warning") else None
         )
         self.page.on("dialog", lambda dialog: self.faults.append(dialog.message))
         self.page.goto(path.as_uri())
-        self.page.wait_for_selector(".row")
+        self.page.wait_for_selector(ready)
 
     def press(self, *keys: str) -> None:
         for key in keys:

@@ -24,7 +24,7 @@ from jaguar_kit_tools.experiments.figures import marginal_figure
 from jaguar_kit_tools.experiments.findings import across_words, findings, holm, next_words, same_words
 from jaguar_kit_tools.experiments.quality import quality_of, quality_of_files
 from jaguar_kit_tools.experiments.report import report_identities, selection_table, stages_table
-from jaguar_kit_tools.experiments.search import choices_table, trial_seconds
+from jaguar_kit_tools.experiments.search_page import choices_table, trial_seconds
 from test_room_reports import THREE, log_of, logs_of, recipe_of, table_of
 
 

@@ -1,6 +1,9 @@
 """Diagnostics find what was built into images, tables and networks: scenes, flanks, encounters, wrong labels."""
 
 import math
+import re
+import shutil
+from pathlib import Path
 
 import jaguar_kit
 import numpy as np
@@ -380,6 +383,47 @@ def test_a_report_looks_at_the_scene_when_it_is_asked_to(trained):
         remake_report(trained.folder, looks=["scenes"])
     with pytest.raises(KitError, match="--look: is for the report of one folder"):
         report_command([str(trained.folder), str(trained.folder), "--look", "scene"])
+
+
+def scene_of(folder):
+    return (folder / "report.md").read_text().partition("### Scene")[2].partition("\n### ")[0]
+
+
+def test_what_a_look_found_stays_when_the_report_is_drawn_again(trained, tmp_path):
+    folder = Path(shutil.copytree(trained.folder, tmp_path / "kept"))
+    report_command([str(folder), "--look", "scene", "cards", "--device", "cpu"])
+    cards = sorted(path.name for path in (folder / "figures").glob("card*"))
+    first = scene_of(folder)
+    report_command([str(folder), "--device", "cpu"])
+    assert scene_of(folder) == first
+    told, page = ((folder / name).read_text() for name in ("report.md", "report.html"))
+    assert "Trained with and without background" in first
+    assert told.count("### Scene") == told.count("### Evidence of single pairs") == 1
+    assert all(f"figures/{name}" in told for name in cards)
+    assert page.count("A wrong first match.") >= 1
+    assert "older state" not in told
+
+
+def test_what_a_look_found_of_other_runs_is_called_older(trained, tmp_path):
+    folder = Path(shutil.copytree(trained.folder, tmp_path / "kept"))
+    report_command([str(folder), "--look", "scene", "--device", "cpu"])
+    place = folder / "black" / "seed1" / "metrics.json"
+    place.write_text(place.read_text().replace('"epochs": 2', '"epochs": 2.0'))
+    report_command([str(folder), "--device", "cpu"])
+    assert re.match(r"\n\nNote: of an older state of the runs, made \d{4}-\d\d-\d\d \d\d:\d\d; ", scene_of(folder))
+    assert f"tools/report.py {folder} --look scene makes it again." in scene_of(folder)
+    assert "Trained with and without background" in scene_of(folder)
+    report_command([str(folder), "--look", "scene", "--device", "cpu"])
+    assert "older state" not in scene_of(folder)
+
+
+def test_what_a_look_left_may_be_damaged(trained, tmp_path):
+    folder = Path(shutil.copytree(trained.folder, tmp_path / "kept"))
+    (folder / "analysis").mkdir(exist_ok=True)
+    (folder / "analysis" / "look-cards.json").write_text("{}")
+    report_command([str(folder), "--device", "cpu"])
+    assert "look-cards.json" in (folder / "report.md").read_text()
+    assert "--look cards makes it again" in (folder / "report.md").read_text()
 
 
 def test_weights_that_are_gone_leave_the_rest_of_the_page(trained, tmp_path):

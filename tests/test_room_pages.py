@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 
 import jaguar_kit
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from browsing import Opened
 from hypothesis import given
 from hypothesis import strategies as st
 from jaguar_kit import KitError, Page, load_recipe, recipe_from_dict, run_recipe
 from jaguar_kit_tools.experiments import report as report_room
 from jaguar_kit_tools.experiments import runs as runs_room
 from jaguar_kit_tools.experiments.figures import new_figure
-from jaguar_kit_tools.experiments.page import markdown_html
+from jaguar_kit_tools.experiments.page import MOST_COLUMNS, markdown_html
 
 SMALL = {
     "data": {"size": 32},
@@ -72,39 +71,46 @@ def test_a_page_has_contents_folded_tables_and_an_end_of_looking_again(tmp_path)
     assert 'http-equiv="refresh"' in page.write(tmp_path, refresh=True).read_text(encoding="utf-8")
 
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-MEASURE = """
-<script>window.onerror = m => { document.title = 'error ' + m; };
-window.addEventListener('load', () => {
-  const told = {width: innerWidth, wide: document.documentElement.scrollWidth,
-    images: [...document.images].every(i => i.complete && i.naturalWidth > 0)};
-  const table = document.querySelector('table'), head = table.rows[0].cells[1];
-  const column = () => [...table.rows].slice(1).map(r => r.cells[1].textContent).join(' ');
-  head.click(); told.down = column(); head.click(); told.up = column();
-  const fold = document.querySelector('details'); told.closed = !fold.open;
-  fold.querySelector('summary').click(); told.open = fold.open;
-  document.body.setAttribute('data-told', JSON.stringify(told));
-});</script>"""
-
-
-@pytest.mark.skipif(BROWSER is None, reason="there is no browser here")
 @pytest.mark.parametrize("width", [1280, 794, 500, 390])
-def test_a_page_fits_its_window_sorts_and_folds(width, tmp_path):
-    page = long_page(tmp_path)
-    text = page.read_text(encoding="utf-8").replace("<body>", "<body>" + MEASURE).replace(' loading="lazy"', "")
-    page.write_text(text, encoding="utf-8")
-    words = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900"]
-    words += ["--virtual-time-budget=3000", "--dump-dom", page.as_uri()]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-    told = re.search(r'data-told="([^"]*)"', done.stdout)
-    assert told, done.stdout[-500:] + done.stderr[-500:]
-    found = jaguar_kit.json.loads(told[1].replace("&quot;", '"'))
-    assert found["wide"] <= found["width"], found
-    assert found["images"]
-    assert (found["down"], found["up"]) == ("0.3000 0.2000 0.1000", "0.1000 0.2000 0.3000")
-    assert found["closed"]
-    assert found["open"]
-    assert "<title>error" not in done.stdout
+def test_a_page_fits_its_window_sorts_and_folds(width, browser, tmp_path):
+    opened = Opened(browser, long_page(tmp_path), width, ready="table")
+    page = opened.page
+
+    def column() -> list[str]:
+        return page.locator("table").first.locator("td:nth-child(2)").all_inner_texts()
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.locator("img").first.scroll_into_view_if_needed()
+    assert page.evaluate("Promise.all([...document.images].map(one => one.decode())).then(() => true)")
+    head, fold = page.locator("table").first.locator("th:nth-child(2)"), page.locator("details")
+    head.click()
+    assert column() == ["0.3000", "0.2000", "0.1000"]
+    head.click()
+    assert column() == ["0.1000", "0.2000", "0.3000"]
+    assert not fold.evaluate("one => one.open")
+    fold.locator("summary").click()
+    assert fold.evaluate("one => one.open")
+    assert opened.faults == []
+
+
+def test_a_wide_table_stands_in_parts_that_a_sheet_holds(tmp_path):
+    page = Page()
+    page.table(pd.DataFrame({"variant": ["a", "b"], **{f"column_{i}": [i, -i] for i in range(32)}}))
+    heads = [re.findall(r"<th[^>]*>([^<]*)</th>", part) for part in page.html[0].split("<table>")[1:]]
+    assert [names[0] for names in heads] == ["variant"] * 3
+    assert [name for names in heads for name in names[1:]] == [f"column {i}" for i in range(32)]
+    assert max(map(len, heads)) <= MOST_COLUMNS
+    page.table(pd.DataFrame())
+    assert "<td" not in page.html[-1]
+
+
+def test_a_page_runs_no_script_but_its_own(browser, tmp_path):
+    path = long_page(tmp_path)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("</h1>", "</h1><script>document.title = 'another'</script>"), encoding="utf-8")
+    opened = Opened(browser, path, ready="table")
+    assert opened.page.title() == "A title"
+    assert any("Content Security Policy" in fault for fault in opened.faults)
 
 
 # while runs go on

@@ -25,7 +25,6 @@ from jaguar_kit_tools.experiments.figures import (
     losses_figure,
     map_figure,
     other_scales,
-    parallel_figure,
     roc_figure,
     scatter_figure,
     tiles,
@@ -33,6 +32,7 @@ from jaguar_kit_tools.experiments.figures import (
 )
 from jaguar_kit_tools.experiments.findings import background_column, best_up_to, findings, mean_interval, with_failed
 from jaguar_kit_tools.experiments.page import show_value
+from jaguar_kit_tools.experiments.search_page import parallel_figure
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
@@ -398,7 +398,7 @@ def test_a_page_stands_alone_and_its_images_exist(tmp_path):
     assert sorted(linked) == sorted(p.relative_to(tmp_path).as_posix() for p in (tmp_path / "figures").iterdir())
     for path in linked:
         Image.open(tmp_path / path).verify()
-    assert page.count("data:image/webp;base64,") == len(linked)
+    assert page.count("data:image/webp;base64,") + page.count('class="curves"') == len(linked)
     assert not re.search(r"https?://|<script[^>]|<link|src=\"(?!data:)", page)
 
 

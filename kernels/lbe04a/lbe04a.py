@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-KIT = "0bf98da94ae6abc43d4556ca704c9a3765d73ec4f8548644f681253da7da94f4"  # of its jaguar_kit.py and tools/experiments
+KIT = "c6fdea029e74a065cd4489d8ee610093ae6ce3d1003090f70aac11c5af4563e1"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))

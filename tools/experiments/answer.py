@@ -25,6 +25,7 @@ from jaguar_kit import (
 from .figures import effects_figure, scale_of
 from .findings import compare_variants, identity_gain, results_of
 from .page import Page
+from .search import SEARCHES, bounds_of, free_space, search_baseline
 
 # the control
 
@@ -318,6 +319,19 @@ def changes_table(recipe: Recipe, control: str = "") -> pd.DataFrame:
     return table.drop(columns=[c for c in ("note", "why") if c in table and not table[c].any()])
 
 
+def space_table(recipe: Recipe) -> pd.DataFrame:
+    """A row for each setting that is searched: what it is drawn from, and what the baseline has."""
+    own = settings_that_count(search_baseline(recipe).recipe)
+    rows = []
+    for title in SEARCHES:
+        for name, rule in free_space(recipe, title).items():
+            drawn = (", " if "choices" in rule else " to ").join(map(plain, bounds_of(rule, name)))
+            scale = ", on a logarithmic scale" if rule.get("log") else ""
+            baseline = plain(own[name]) if name in own else ""
+            rows.append({"space": title, "setting": name, "drawn from": f"{drawn}{scale}", "baseline": baseline})
+    return pd.DataFrame(rows)
+
+
 def changes_words(changes: pd.DataFrame) -> str:
     """Which variants change more than one thing, so that no difference is that of one setting alone."""
     several = list(changes.variant[changes.note != ""]) if "note" in changes else []
@@ -399,11 +413,24 @@ def alone_words(table: pd.DataFrame) -> str:
     return f"Not to be told: {table.variant.iloc[0]} alone was measured, and there is no control to compare it with."
 
 
+def effects_message(told: pd.DataFrame, control: str) -> str:
+    """What the figure shows, in a sentence: which variants are told from the control, else the largest difference."""
+    own = told[told.measure == told.measure.iloc[0]].dropna(subset=["difference"])
+    sure = own[own.verdict.isin(("higher", "lower"))]
+    if len(sure):
+        names = [f"{row.variant} {row.difference:+.4f}" for row in sure.itertuples()]
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        return f"Told from {control}: {', '.join(names[:4])}{more}."
+    most = own.loc[own.difference.abs().idxmax()]
+    return f"No variant is told from {control}; {most.variant} differs most, by {most.difference:+.4f}."
+
+
 def effects_caption(told: pd.DataFrame, control: str, trials: int) -> str:
     """What the marks of the figure are."""
     tries = trials * told.variant.nunique()
     paid = f", corrected for {tries} comparisons" if tries > 1 else ""
-    parts = [f"Difference of each variant to {control}, the line at 0; to the right is better."]
+    parts = [effects_message(told, control)]
+    parts.append(f"Difference of each variant to {control}, the line at 0; to the right is better.")
     if (told.n > 1).any():
         parts.append("Dots: single seeds, paired; thick: 95 % interval over seeds.")
     if told.identity_low.notna().any():
@@ -415,8 +442,15 @@ def report_changes(
     page: Page, recipe: Recipe, control: str, told: pd.DataFrame, logs: Mapping[str, pd.DataFrame], most: int = 12
 ) -> None:
     """The table of what each variant changes, with what was found of it; folded where it is long."""
+    if recipe.search:
+        page.heading("What the search varies", 3)
+        page.table(
+            space_table(recipe), "Everything else is the recipe's own; the baseline is what the best is held against."
+        )
+        return
     changes = changes_table(recipe, control)
     if changes.empty:
+        page.note("Nothing varies between the runs but their seeds." if len(recipe.seeds) > 1 else "Nothing varies.")
         return
     found = {name: group_of(own) for name, own in told.groupby("variant")} if len(told) else {}
     idle = set(idle_schedules(expand(recipe), logs))

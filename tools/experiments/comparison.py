@@ -22,7 +22,8 @@ from jaguar_kit import (
     run_recipe,
 )
 
-from .figures import bands_figure, variants_figure
+from .curves import put_bands
+from .figures import variants_figure
 from .findings import compare_variants, over_seeds
 from .page import Page, show_value
 from .parts import merge_parts
@@ -66,7 +67,7 @@ def compare_experiments(folders: Sequence[str | Path], out: str | Path) -> Path:
         page.heading("Curves")
         shown = [("map", "validation mAP"), ("train_loss", "training loss")]
         caption = f"By epoch, of the {len(curves)} variants that are best by their mean: mean over seeds and band."
-        page.figure("curves", bands_figure(curves, shown), caption)
+        put_bands(page, "curves", curves, shown, caption)
     page.heading("Settings that differ")
     (first, one), *others = recipes.items()
     for name, other in others:

@@ -368,7 +368,7 @@ def unread(look: Look, seconds: float) -> str:
     except KitError as error:
         return f"its network can't be read here: {error}"
     dear = needed > seconds
-    return f"it takes about {needed:.0f} s (tools/report.py FOLDER --look scene measures it)" if dear else ""
+    return f"it takes above {seconds:.0f} s a run (tools/report.py FOLDER --look scene measures it)" if dear else ""
 
 
 def report_diagnostics(page: Page, looks: Sequence[Look], scene: Page | None = None) -> None:
@@ -387,9 +387,12 @@ def report_diagnostics(page: Page, looks: Sequence[Look], scene: Page | None = N
     elif read:
         page.heading("Scene", 3)
         report_scene(page, read)
+    unseen: dict[str, list[str]] = {}
     for look, reason in zip(looks, reasons):
         if reason and scene is None:
-            page.note(f"Reliance on context of {look.spec.variant} is not measured: {reason}.")
+            unseen.setdefault(reason, []).append(look.spec.variant)
+    for reason, names in unseen.items():
+        page.note(f"Reliance on context of {', '.join(names)} is not measured: {reason}.")
     report_encounters(page, looks)
     report_flanks(page, looks, mirrored=not reasons[0])
     report_errors(page, looks[0])

@@ -19,6 +19,7 @@ from jaguar_kit import (
     RunFolder,
     RunSpec,
     backbone_version,
+    cache_dir,
     core_count,
     data_key,
     load_recipe,
@@ -38,6 +39,35 @@ def published_on(competition: Competition, slug: str) -> bool:
     return (len(competition.train), len(competition.identities)) == PUBLISHED_ON.get(slug)
 
 
+def is_drawn(competition: Competition) -> bool:
+    """Whether the images are those that the kit draws."""
+    return competition.root.resolve().is_relative_to((cache_dir() / "mini").resolve())
+
+
+def data_words(images: Competition) -> str:
+    met = f" in {images.train.encounter.nunique()} encounters" if "encounter" in images.train else ""
+    count = f"{len(images.train)} images of {len(images.identities)} identities"
+    return f"{images.root}: {count}{met}, {len(images.test)} test images"
+
+
+def measured_words(recipe: Recipe, specs: Sequence[RunSpec]) -> str:
+    """By which split, seeds and epochs was measured, whatever the recipe's own protocol tells."""
+    data, train = recipe.data, recipe.train
+    seeds = sorted({spec.recipe.seed for spec in specs})
+    split = "a split of its own for each seed" if data.split_by_seed else f"one split (seed {data.split_seed})"
+    many = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+    length = f"up to {train.epochs} epochs" if train.epochs else "no training"
+    early = (
+        f", ended after {train.patience} without a gain in {train.monitor}" if train.patience and train.epochs else ""
+    )
+    kept = f", of which the one best in {train.select} is kept" if train.epochs > 1 and train.select != "last" else ""
+    kept = ", of which the last is kept" if train.epochs > 1 and train.select == "last" else kept
+    return (
+        f"Identity-balanced mAP of validation images, split {data.split.name}, {split}; {many}; {length}{early}{kept}. "
+        "Settings of single variants may differ."
+    )
+
+
 def facts_of(recipe: Recipe, specs: Sequence[RunSpec], opened: Mapping[str, Images], folder: Path) -> dict[str, str]:
     """What was run, on what data, and how much its mAP rests on, for the top of a report."""
     facts = {}
@@ -48,16 +78,14 @@ def facts_of(recipe: Recipe, specs: Sequence[RunSpec], opened: Mapping[str, Imag
         return facts
     model, told = specs[0].recipe.model, RunFolder(folder / specs[0].folder).with_log.metrics()
     images = opened[data_key(specs[0].recipe)].competition
-    facts["Data"] = (
-        f"{images.root}: {len(images.train)} images of {len(images.identities)} identities in "
-        f"{images.train.encounter.nunique()} encounters, {len(images.test)} test images"
-    )
+    facts["Data"] = data_words(images)
     if (seen := told.get("validated", {})).get("images"):
         facts["Validation"] = (
             f"{seen['images']} images, of which {seen['queries']} are queries that count, of {seen['identities']} "
             f"identities; {seen['pairs']} pairs of one identity are to be found. A random order has mAP "
             f"{seen['chance']:.3f}{across_basis(seen)}" + ("." if len(opened) == 1 else f" ({specs[0].folder}).")
         )
+    facts["How it was measured"] = measured_words(recipe, specs)
     backbones = sorted({spec.recipe.model.backbone for spec in specs})
     learns = "frozen" if all(spec.recipe.model.freeze for spec in specs) else "learning"
     with suppress(KitError):

@@ -35,6 +35,9 @@ SAME, OTHER, INK, PAPER = (
     "#ffffff",
 )  # blue and vermilion: told apart by the colour-blind
 EFFECT = "#4c78a8"
+# of curves: blue, vermilion, ink and green, which deuteranopes tell apart too; then the same with other strokes
+PALETTE = (SAME, OTHER, INK, "#009e73")
+DASHES = ("", "7 3", "2 3", "8 3 2 3")  # px of line and gap
 
 
 def new_figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
@@ -45,6 +48,7 @@ def new_figure(width: float, height: float, columns: int = 1, rows: int = 1) -> 
     axes = figure.subplots(rows, columns)
     for ax in np.ravel(axes):
         ax.spines[["top", "right"]].set_visible(False)
+        ax.set_prop_cycle(color=PALETTE)
     return figure, axes
 
 
@@ -276,41 +280,6 @@ def collisions_figure(distance: np.ndarray, identities: np.ndarray) -> Any:
     return figure
 
 
-def parallel_figure(trials: pd.DataFrame) -> Any:
-    """Parallel coordinates: a line for each trial through its settings, each scaled to its own range."""
-    from matplotlib import colormaps
-    from matplotlib.colors import Normalize
-
-    trials = trials.dropna(subset=["value"])
-    columns = [c for c in trials if c not in ("number", "state", "value")] + ["value"]
-    figure, ax = new_figure(1.6 * len(columns) + 1, 4)
-    scaled, ends = pd.DataFrame(index=trials.index), []
-    for column in columns:
-        values = trials[column]
-        if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
-            codes, known = pd.factorize(values.astype(str), sort=True)
-            values, ends_here = pd.Series(codes, trials.index), (known[0], known[-1])
-        else:
-            ends_here = (f"{values.min():.3g}", f"{values.max():.3g}")
-        positive = (values > 0).all() and values.max() > 20 * values.min()
-        values = np.log(values) if positive else values
-        scaled[column] = (values - values.min()) / max(np.ptp(values), 1e-12)
-        ends.append(ends_here)
-    norm = Normalize(trials.value.min(), max(trials.value.max(), trials.value.min() + 1e-9))
-    for index, row in scaled.iterrows():
-        ax.plot(range(len(columns)), row, color=colormaps["viridis"](norm(trials.value[index])), alpha=0.8)
-    for i, (low, high) in enumerate(ends):
-        ax.axvline(i, color="#bbbbbb", lw=0.8, zorder=0)
-        ax.text(i, -0.04, low, ha="center", va="top", fontsize=8)
-        ax.text(i, 1.04, high, ha="center", va="bottom", fontsize=8)
-    labels = ["mAP" if c == "value" else c.rpartition(".")[2] for c in columns]
-    ax.set_xticks(range(len(columns)), labels)
-    ax.tick_params(axis="x", pad=16)
-    ax.set(yticks=[], ylim=(-0.12, 1.12))
-    ax.spines[["left", "bottom"]].set_visible(False)
-    return figure
-
-
 def plain_label(name: str) -> str:
     """A name as matplotlib shows it to the letter: no formula at a $, no hiding at a leading underscore."""
     return name.replace("$", r"\$") if not name.startswith("_") else " " + name.replace("$", r"\$")
@@ -513,19 +482,24 @@ def by_epoch(runs: Mapping[str, pd.DataFrame], column: str) -> pd.DataFrame:
 
 
 def bands_figure(
-    logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: Sequence[tuple[str, str]], one_scale: bool = False
+    logs: Mapping[str, Mapping[str, pd.DataFrame]],
+    columns: Sequence[tuple[str, str]],
+    one_scale: bool = False,
+    places: Mapping[str, int] | None = None,
 ) -> Any:
     """Columns of the logs by epoch, a panel for each: every variant's mean over its seeds, and a band from lowest to
     highest, as far as all of its runs go; beyond, the single runs that still went on, thinly. `logs`: by variant, by
-    seed; `columns`: names and what to write at the axis; one_scale: all panels have the same."""
+    seed; `columns`: names and what to write at the axis; one_scale: all panels have the same; places: of the variants
+    among all, which give their colours, as they come unless given."""
     figure, axes = new_figure(min(5 * len(columns), 11), 3.6, len(columns))
     for panel in np.ravel(axes)[1:] if one_scale else ():
         panel.sharey(np.ravel(axes)[0])
     for ax, (column, label) in zip(np.ravel(axes), columns):
         for i, (variant, runs) in enumerate(logs.items()):
             wide = by_epoch(runs, column)
-            colour, mark = f"C{i % 10}", "o" if len(wide) < 5 else None
-            style = ("-", "--", ":", "-.")[i // 10 % 4]
+            place = i if places is None else places[variant]
+            colour, mark = PALETTE[place % len(PALETTE)], "o" if len(wide) < 5 else None
+            style = ("-", "--", ":", "-.")[place // len(PALETTE) % 4]
             every = wide.loc[: min(log.epoch.max() for log in runs.values())]
             ax.plot(every.index, every.mean(axis=1), style, color=colour, marker=mark, label=plain_label(variant))
             if wide.shape[1] > 1 and len(logs) <= MOST_BANDS:
@@ -560,7 +534,7 @@ def losses_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: int =
         for column, style, label in (("train_loss", "-", "training"), ("val_loss", "--", "validation")):
             wide = by_epoch(runs, column)
             ax.plot(
-                wide.index, wide.mean(axis=1), style, color="C0", marker="o" if len(wide) < 5 else None, label=label
+                wide.index, wide.mean(axis=1), style, color=SAME, marker="o" if len(wide) < 5 else None, label=label
             )
         ax.set(xlabel="epoch", ylabel="loss", title=plain_label(variant))
         ax.xaxis.get_major_locator().set_params(integer=True)

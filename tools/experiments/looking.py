@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -13,14 +14,19 @@ from jaguar_kit import (
     Component,
     KitError,
     Recipe,
+    RunSpec,
     echo,
+    fingerprint,
     lookup,
+    read_record,
     register,
     registered,
     suggest,
+    write_json,
     write_table,
 )
 
+from .figures import image_type
 from .looks import Look
 from .page import Page
 from .scenes import report_scene, two_by_two
@@ -81,6 +87,50 @@ def looking_at(names: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         ASKED.reset(token)
+
+
+# what a look found stays on the page when the report is drawn again
+
+
+def state_of(folder: Path, specs: Sequence[RunSpec]) -> str:
+    """Changes when a finished run of the experiment is made anew, and when there are others."""
+    told = [(spec.folder, sorted((folder / spec.folder).rglob("metrics.json"))) for spec in specs]
+    return fingerprint([[name, [path.read_text(encoding="utf-8") for path in paths]] for name, paths in told])
+
+
+def keep_looks(folder: Path, found: dict[str, Page], state: str) -> None:
+    """Leaves what each look put on the page beside the experiment; its pictures lie in figures/."""
+    for name, page in found.items():
+        told = {"html": page.html, "lines": page.lines, "images": list(page.images)}
+        write_json(kept_at(folder, name), {"state": state, "made": time.strftime("%Y-%m-%d %H:%M"), **told})
+
+
+def kept_at(folder: Path, name: str) -> Path:
+    return folder / "analysis" / f"look-{name}.json"
+
+
+def kept_looks(folder: Path, state: str, besides: Container[str] = ()) -> dict[str, Page]:
+    """What earlier looks left, but for those named, each with a word where the runs are others by now."""
+    names = [name for name in looks_there() if name not in besides and kept_at(folder, name).is_file()]
+    return {name: kept_look(folder, name, state) for name in names}
+
+
+def kept_look(folder: Path, name: str, state: str) -> Page:
+    again, page = f"tools/report.py {folder} --look {name} makes it again", Page()
+    try:
+        told = read_record(kept_at(folder, name), {"html": list, "lines": list, "images": list, "made": str}, again)
+    except KitError as error:
+        page.note(f"Note: {error}")
+        return page
+    page.html, page.lines = list(map(str, told["html"])), list(map(str, told["lines"]))
+    if told.get("state") != state:
+        older = Page()
+        older.note(f"Note: of an older state of the runs, made {told['made']}; {again}.")
+        page.html[1:1], page.lines[1:1] = older.html, older.lines  # behind the heading
+    for image in map(str, told["images"]):
+        for path in (folder / "figures").glob(f"{image}.*"):
+            page.images |= {image: path.read_bytes()} if image_type(path.read_bytes()) == path.suffix[1:] else {}
+    return page
 
 
 def check_looks(recipe: Recipe) -> None:

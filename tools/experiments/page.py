@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
 import math
@@ -24,10 +25,13 @@ from jaguar_kit import (
 )
 from PIL import Image
 
+from . import live
 from .figures import image_type
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1240px; margin: 2em auto; padding: 0 1em; }
+:root { --paper: #fff; color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: var(--paper); max-width: 1240px; margin: 2em auto;
+  padding: 0 1em; }
 h1 { font-size: 1.7em; margin-bottom: .2em; } h2 { margin-top: 2em; border-bottom: 1px solid #ddd; }
 table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .25em .6em; font-size: 13.5px; text-align: right; border-bottom: 1px solid #eee; }
@@ -45,13 +49,17 @@ td.t { max-width: 32em; overflow-wrap: break-word; } .words { margin: 1em 0; }
 @media (max-width: 700px) { body { margin: 1em auto; } h1 { font-size: 1.4em; } ul { padding-left: 1.2em; }
   figure img { max-width: none; width: max(min(100%, var(--w)), .68 * var(--w)); }
   td.t { min-width: 7em; max-width: 17em; } pre { white-space: pre-wrap; }
-  .beside { display: block; } .beside figure img { width: 100%; } }
+  .beside { display: block; } .wide table { width: max-content; max-width: none; }
+  .wide th:first-child, .wide td:first-child { position: sticky; left: 0; max-width: 10.5em; overflow-wrap: anywhere; }
+  .wide td:first-child { background: var(--paper); } }
 @page { margin: 14mm; }
-@media print { body { max-width: none; margin: 0; } .wide { overflow: visible; } figure, tr { break-inside: avoid; }
+@media print { body { max-width: none; margin: 0; font-size: 10pt; } .wide { overflow: visible; }
+  figure, tr { break-inside: avoid; }
   h1, h2, h3, h2 + p, h3 + p { break-after: avoid; } img { max-height: 230mm; }
   th, td { font-size: 8pt; padding: .1em .3em; }
   details::details-content { content-visibility: visible; display: block; } }
-@media (prefers-color-scheme: dark) { body { background: #16181b; color: #ddd; } th, pre { background: #24282d; }
+@media screen and (prefers-color-scheme: dark) { :root { --paper: #16181b; } body { color: #ddd; }
+  th, pre { background: #24282d; }
   th, td { border-color: #333; } .note { color: #aaa; } h2 { border-color: #444; } summary, nav a { color: #8fc1ee; }
   img { background: #fff; } }
 """
@@ -92,6 +100,8 @@ OF_SUMMARIES = {  # columns beside the measures
     "most": Column("the highest", of_runs=False),
     "low": Column("lower end of the 95 % interval of the mean (Student)", of_runs=False),
     "high": Column("upper end", of_runs=False),
+    "low_animals": Column("lower end of the 95 % interval over identities: what other animals may give", of_runs=False),
+    "high_animals": Column("upper end", of_runs=False),
     "published": Column("measured by others, on images of the same number", of_runs=False),
     "best_epoch_sd": Column("its standard deviation over seeds", of_runs=False),
     "best_epochs": Column("the first and the last of them", of_runs=False),
@@ -119,8 +129,8 @@ COLUMNS = {**OF_SUMMARIES, **{name: of_measure(measure) for name, measure in MEA
 COLUMNS = {name: COLUMNS[name] for name in ("variant", "seed", *MEASURES, *COLUMNS)}
 
 ANSWERING = (  # the columns that stand first
-    "variant", "n", "map", "sd", "low", "high", "map_across", "published", "test_map", "reliance", "diverged",
-    "failed", "best_epoch", "seconds",
+    "variant", "n", "map", "sd", "low", "high", "low_animals", "high_animals", "map_across", "published", "test_map",
+    "reliance", "diverged", "failed", "best_epoch", "seconds",
 )  # fmt: skip
 
 
@@ -154,7 +164,19 @@ def show_column(values: pd.Series) -> list[str]:
     return [show_value(v) for v in values]
 
 
+MOST_COLUMNS = 15  # of a table, that a sheet of paper holds
+
+
 def html_table(table: pd.DataFrame) -> str:
+    """The table; a wide one as several below each other, each with the first column."""
+    if table.shape[1] <= MOST_COLUMNS:
+        return narrow_table(table)
+    parts = math.ceil((table.shape[1] - 1) / (MOST_COLUMNS - 1))
+    rest = np.array_split(np.arange(1, table.shape[1]), parts)
+    return "".join(narrow_table(table.iloc[:, [0, *part]]) for part in rest)
+
+
+def narrow_table(table: pd.DataFrame) -> str:
     texts = (table.iloc[:, i].map(lambda value: isinstance(value, str)).any() for i in range(table.shape[1]))
     words = [' class="t"' if text else "" for text in texts]
     meanings = {name: html.escape(column.meaning) for name, column in COLUMNS.items() if column.meaning}
@@ -244,6 +266,12 @@ class Page:
             figure.savefig(buffer, format="png", dpi=110)
         self.image(name, buffer.getvalue(), caption)
 
+    def live(self, name: str, figure: Any, caption: str, drawn: str) -> None:
+        """A figure whose picture is for Markdown; the page has in its place what `live_curves` drew."""
+        before = len(self.html)
+        self.figure(name, figure, caption)
+        self.html[before:] = [f'<figure>{drawn}<figcaption class="note">{html.escape(caption)}</figcaption></figure>']
+
     def image(self, name: str, image: bytes | Image.Image, caption: str) -> None:
         """A PNG or JPEG, or an image that becomes a PNG, which is kept under its name as it is.
 
@@ -286,13 +314,22 @@ class Page:
         links = [f'<a href="#{anchor(text)}">{html.escape(text)}</a>' for text in self.contents]
         contents = f"<nav>{' '.join(links)}</nav>" if len(links) > 3 else ""
         again = '<meta http-equiv="refresh" content="30">' if refresh else ""
+        script = f"{SORTING}{live.SCRIPT}" if any('class="curves"' in part for part in body) else SORTING
         write_text(
             folder / "report.html",
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(self.title)}</title>{again}'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style><body>{head}'
-            f"{contents}{''.join(body)}<script>{SORTING}</script></body></html>\n",
+            f'<!doctype html><html lang="en"><meta charset="utf-8">{policy(script)}<title>{html.escape(self.title)}'
+            f'</title>{again}<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<style>{STYLE}{live.STYLE}</style><body>{head}{contents}{''.join(body)}<script>{script}</script></body>"
+            "</html>\n",
         )
         return folder / "report.html"
+
+
+def policy(script: str) -> str:
+    """The page's own rule: its pictures and its script, and nothing from elsewhere."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    told = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
+    return f"<meta http-equiv=\"Content-Security-Policy\" content=\"{told}; base-uri 'none'; form-action 'none'\">"
 
 
 SHOWN_WIDTH = 1208  # px, of the page's column
@@ -305,7 +342,7 @@ def as_shown(image: bytes) -> bytes:
         size = SHOWN_WIDTH, max(1, round(picture.height * SHOWN_WIDTH / picture.width))
         picture = picture.resize(size, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=80)
+    picture.save(buffer, "WEBP", quality=70)
     return buffer.getvalue()
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 import yaml
 from jaguar_kit import (
-    MEASURES,
+    FEWEST,
     METRICS,
     SAID_BEFORE,
     Component,
@@ -29,6 +29,7 @@ from jaguar_kit import (
     average_precision,
     best_epoch,
     data_key,
+    mean_interval,
     median_runs,
     recipe_to_dict,
     settings_of,
@@ -47,20 +48,17 @@ from .answer import (
     shown_runs,
     submitted_words,
 )
+from .curves import report_curves
 from .diagnostics import Matches, report_diagnostics, tag
-from .facts import again_words, alike_once, facts_of, kept_views, published_on
+from .facts import again_words, alike_once, data_words, facts_of, is_drawn, kept_views, published_on
 from .figures import (
-    MOST_BANDS,
     PAPER,
-    bands_figure,
     bars_figure,
     contact_sheet,
     grid_heat,
     heat_figure,
-    losses_figure,
     map_figure,
     marginal_figure,
-    other_scales,
     rarity_figure,
     scatter_figure,
     similarity_figure,
@@ -70,9 +68,10 @@ from .figures import (
 )
 from .findings import compare_variants, findings, images_of, next_words, same_words, summarise, with_failed
 from .leaderboard import report_leaderboard
+from .limits import report_limits
 from .looks import Look
 from .page import ANSWERING, COLUMNS, Page
-from .search import report_search
+from .search_page import report_search
 
 # the report of an experiment
 
@@ -98,6 +97,7 @@ def write_report(
     submitted: str = "",
     again: str = "",
     diagnostics: Page | None = None,
+    synthetic: bool = False,
 ) -> Path:
     """Writes report.md, figures and the self-contained report.html; returns the page's path.
 
@@ -107,7 +107,7 @@ def write_report(
     measured on these data; by_identity as in `report_results`, by_identity_across the same across encounters; facts:
     what was run on what, by headings; refresh: an open page looks again every half minute; failed: runs that failed,
     as "variant/seed"; submitted: the scores of what is submitted; again: a command that makes the experiment again;
-    diagnostics: what the models go by.
+    diagnostics: what the models go by; synthetic: whether the images are drawn.
     """
     page = Page(recipe.name)
     asked = ("question", "hypothesis")
@@ -129,14 +129,14 @@ def write_report(
     for part in analyses:
         page.add(part)
     if len(table):
-        report_results(page, recipe, table, logs, comparable, by_identity, list(failed))
+        report_results(page, recipe, table, logs, comparable, by_identity, list(failed), synthetic)
     elif recipe.published:
         report_published(page, recipe.published, comparable)
+    if extra:
+        page.add(extra)
     if diagnostics:
         page.add(diagnostics)
     report_readings(page, recipe)
-    if extra:
-        page.add(extra)
     if leaderboard := report_leaderboard(recipe):
         page.add(leaderboard)
     if recipe.conclusion.strip():
@@ -177,30 +177,32 @@ def report_results(
     comparable: bool = False,
     by_identity: pd.DataFrame | None = None,
     failed: Sequence[str] = (),
+    synthetic: bool = False,
 ) -> None:
     """Findings, tables and curves of all runs; by_identity: mean AP of each identity (rows) by variant (columns)."""
-    summary = summarise(table, logs, recipe, comparable, failed)
+    summary = over_animals(summarise(table, logs, recipe, comparable, failed), by_identity)
     shown = with_failed(summary, failed, recipe.divergence)
     several = len(summary) > 1 and summary["map"].notna().any()
     compared = compare_variants(table, logs=logs) if several else pd.DataFrame()
     page.heading("Findings")
     trials = recipe.search.trials if recipe.search else 1
     page.bullets([*findings(summary, compared, table, by_identity, trials), *same_words(table, logs)])
-    if following := next_words(summary, compared, table):
-        page.heading("What next", 3)
-        page.bullets(following)
+    page.heading("What next", 3)
+    page.bullets(next_words(summary, compared, table) or ["These numbers ask for no further run of this kind."])
+    report_limits(page, recipe, table, logs, by_identity, synthetic)
     page.heading("Results")
     meanings = [f"{name}: {COLUMNS[name].meaning}" for name in shown if name in COLUMNS and COLUMNS[name].meaning]
     if (rule := recipe.divergence) is not None:
         line = f" and runs whose best mAP up to epoch {rule.epoch} is below {rule.map:g}" if rule.by == "map" else ""
         meanings.append(f"diverged: runs that failed since a loss was no number{line}")
     first = [name for name in ANSWERING if name in shown]
-    page.table(shown[first], "Means over seeds; what columns mean stands with the others.")
+    page.table(shown[first], f"Means over seeds; what columns mean stands with the others. {interval_words(shown)}")
     page.fold("All columns", shown.drop(columns=first[1:]), f"Means over seeds. {'; '.join(meanings)}.")
     if (several or len(table) > 1) and summary["map"].notna().any():
         caption = (
-            "Mean validation mAP, with its 95 % interval where there are several seeds, on a scale that does not begin "
-            "at 0; dots are single runs, upright strokes the plain backbone, without head and training."
+            f"{spread_words(summary)} Mean validation mAP, with its 95 % interval where there are several seeds, on a "
+            "scale that does not begin at 0; dots are single runs, upright strokes the plain backbone, without head "
+            "and training."
         )
         page.figure("map", variants_figure(summary, table), caption)
     if several:
@@ -245,6 +247,36 @@ def report_results(
     page.heading("Runs", 3)
     shown = [name for name, column in COLUMNS.items() if column.of_runs and name in table]
     page.table(table[shown].assign(seed=table.seed.astype(str)), "results.csv has more columns.")
+
+
+def over_animals(summary: pd.DataFrame, by_identity: pd.DataFrame | None) -> pd.DataFrame:
+    """The summary with the 95 % interval over identities of each variant's mAP, where there are enough of them."""
+    own = by_identity if by_identity is not None else pd.DataFrame()
+    ends = [mean_interval(own[name], 0.95, FEWEST) if name in own else (math.nan, math.nan) for name in summary.variant]
+    if all(math.isnan(low) for low, _ in ends):
+        return summary
+    return summary.assign(low_animals=[low for low, _ in ends], high_animals=[high for _, high in ends])
+
+
+def interval_words(shown: pd.DataFrame) -> str:
+    """Which intervals a table of results has, and why it has none."""
+    kinds = {"low": "low to high: 95 % over seeds", "low_animals": "low animals to high animals: 95 % over identities"}
+    told = [words for name, words in kinds.items() if name in shown]
+    why = f"One seed, and fewer than {FEWEST} identities that count: there is no interval."
+    return f"{'; '.join(told)}." if told else why
+
+
+def spread_words(summary: pd.DataFrame) -> str:
+    """The message of the figure of means: how far apart the variants lie."""
+    ranked = summary.dropna(subset=["map"]).sort_values("map", ascending=False)
+    if len(ranked) < 2:
+        return f"The mean is {ranked['map'].iloc[0]:.4f}."
+    best, second, last = ranked.iloc[0], ranked.iloc[1], ranked.iloc[-1]
+    between = f"; the lowest is {last.variant}, {last['map']:.4f}" if len(ranked) > 2 else ""
+    return (
+        f"The highest mean is {best.variant}'s, {best['map']:.4f}, {best['map'] - second['map']:.4f} above "
+        f"{second.variant}'s{between}."
+    )
 
 
 def report_readings(page: Page, recipe: Recipe) -> None:
@@ -339,71 +371,6 @@ def report_published(page: Page, published: Mapping[str, Any], comparable: bool)
     data = "on images of the same number" if comparable else "on other images than these: not to be compared"
     rows = {"published by others": list(published), "value": [str(value) for value in published.values()]}
     page.table(pd.DataFrame(rows), f"Measured by somebody else, {data}; not ours.")
-
-
-def labelled(*names: str) -> list[tuple[str, str]]:
-    """Measures and what axes call them."""
-    return [(name, MEASURES[name].label) for name in names]
-
-
-MOST_CURVES = 12  # variants whose curves are drawn
-
-
-def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFrame]) -> None:
-    """Losses, mAP and what else was measured by epoch, of the control, which is first, and of the best variants."""
-    if max(log.epoch.max() for log in logs.values()) < 1:
-        return  # nothing was trained
-    page.heading("Curves")
-    every_variant = list(table.variant.unique())
-    best = list(table.groupby("variant")["map"].mean().sort_values(ascending=False, kind="stable").index)
-    shown = {every_variant[0], *[name for name in best if name != every_variant[0]][: MOST_CURVES - 1]}
-    table = table[table.variant.isin(shown)]
-    grouped = {
-        variant: {seed: logs[f"{variant}/seed{seed}"] for seed in runs.seed}
-        for variant, runs in table.groupby("variant", sort=False)
-    }
-    caption = "By epoch; epoch 0 is before training."
-    if len(table) > len(grouped):
-        caption = (
-            "By epoch: mean over seeds and the band between lowest and highest, as far as all runs go; thin lines are "
-            f"single runs that went on (both for up to {MOST_BANDS} variants). Epoch 0 is before training."
-        )
-    if len(shown) < len(every_variant):
-        caption += f" The control and the {len(shown) - 1} best of {len(every_variant)} variants."
-    every = pd.concat(log for runs in grouped.values() for log in runs.values())
-    across = (
-        [("map_across", "mAP across encounters")] if "map_across" in every and every.map_across.notna().any() else []
-    )
-    scale = " Both panels have one scale; the second leaves out pairs of one encounter." if across else ""
-    page.figure("curves", bands_figure(grouped, labelled("map") + across, one_scale=True), caption + scale)
-    if alone := other_scales(grouped):
-        note = "Training and validation loss by epoch, each variant on its own axis: their losses do not compare."
-        page.figure("losses", losses_figure({name: grouped[name] for name in alone}), note)
-    else:
-        losses = [("train_loss", "training loss"), *labelled("val_loss")]
-        page.figure("losses", bands_figure(grouped, losses, one_scale=True), "Losses by epoch, on one scale.")
-    rates = [("lr", "learning rate"), ("grad_norm", "norm of the gradient")]
-    page.figure("rates", bands_figure(grouped, rates), "Learning rate (of the head) and mean gradient norm by epoch.")
-    if "hardest_positive" in every and every.hardest_positive.notna().any():
-        mined = [
-            ("hardest_positive", "similarity of the hardest positive"),
-            ("hardest_negative", "of the hardest negative"),
-        ]
-        met = [("hardest_met", "share of hardest positives of one encounter")] if "hardest_met" in every else []
-        mined += met if met and every.hardest_met.notna().any() else []
-        caption = "What batches offer to learn from: means over images that have another of their identity there."
-        page.figure("mining", bands_figure(grouped, mined), caption)
-    inside = {name: runs for name, runs in grouped.items() if "distance_to_rim" in next(iter(runs.values()))}
-    if inside:
-        lying = [("embedding_norm", "mean norm in the ball"), ("distance_to_rim", "outermost embedding to the rim")]
-        page.figure(
-            "ball", bands_figure(inside, lying), "Where validation embeddings lie in the Poincare ball, by epoch."
-        )
-    if "gem_p" in every:
-        with_gem = {name: runs for name, runs in grouped.items() if "gem_p" in next(iter(runs.values()))}
-        page.figure(
-            "gem", bands_figure(with_gem, [("gem_p", "exponent p of GeM")]), "Exponent of the pooling by epoch."
-        )
 
 
 def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
@@ -662,8 +629,10 @@ def tell(
         notes.append(f"the schedule had not changed the rate by the epoch that is kept: {', '.join(idle[:8])}")
     extra = report_search(recipe, folder) if recipe.search else None
     extra = report_ensemble(ensemble) if ensemble is not None else extra
-    used = [images.competition for images in opened.values()] or experiment.competitions.values()
+    used = [images.competition for images in opened.values()] or [*experiment.competitions.values()]
     comparable = all(published_on(competition, recipe.data.competition) for competition in used)
+    facts = facts_of(recipe, specs, opened, folder)
+    facts |= {} if specs or not used else {"Data": data_words(used[0])}
     versions = RunFolder(folder / specs[0].folder).with_log.metrics().get("versions", {}) if specs else {}
     return write_report(
         folder,
@@ -676,13 +645,14 @@ def tell(
         extra,
         comparable,
         by_identity_of(table, specs, folder),
-        facts_of(recipe, specs, opened, folder),
+        facts,
         refresh=going_on,
         failed=failed,
         by_identity_across=by_identity_of(table, specs, folder, opened),
         submitted=submitted,
         again=again_words(recipe, folder, experiment.data, experiment.device.type, versions),
         diagnostics=diagnostics,
+        synthetic=any(is_drawn(competition) for competition in used),
     )
 
 
@@ -692,12 +662,14 @@ def look_at(experiment: Experiment, spec: RunSpec) -> Look:
 
 
 def diagnosed(experiment: Experiment, table: pd.DataFrame, specs: Sequence[RunSpec], looks: Sequence[Look]) -> Page:
-    """What the runs that are shown go by, and what the recipe or the command asks of them and of the other variants."""
+    """What the runs that are shown go by, and what the recipe or the command asks, or earlier ones asked, of all."""
     ranked = [look_at(experiment, specs[row]) for row in median_runs(table)]
     ranked.sort(key=lambda look: look.spec.variant != looks[0].spec.variant)  # the control first
     context = looking.LookContext(looks, ranked, experiment.folder / "analysis")
     asked, page = looking.asked_of(experiment.recipe), Page()
-    found = {part.name: part(context) for part in asked}
+    found, state = {part.name: part(context) for part in asked}, looking.state_of(experiment.folder, specs)
+    looking.keep_looks(experiment.folder, found, state)
+    found |= looking.kept_looks(experiment.folder, state, besides=found)
     report_diagnostics(page, looks, found.pop("scene", None))
     for part in found.values():
         page.add(part)

@@ -1,4 +1,4 @@
-"""Searches: trials drawn by Optuna, resumable, and what a report tells of them."""
+"""Searches: trials drawn by Optuna, resumable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 import yaml
 from jaguar_kit import (
@@ -38,7 +37,6 @@ from jaguar_kit import (
     nested,
     only_one,
     precision_of,
-    read_own_table,
     read_record,
     recipe_from_dict,
     recipe_to_dict,
@@ -49,8 +47,6 @@ from jaguar_kit import (
     write_text,
 )
 
-from .figures import bars_figure, parallel_figure
-from .page import Page
 from .runs import images_for
 from .smoke import check_buildable
 
@@ -412,70 +408,3 @@ def run_trial(
     if math.isnan(told["map"]):
         return states.FAIL, None, "failed: nothing was validated"
     return states.COMPLETE, told["map"], f"mAP {told['map']:.4f}"
-
-
-def report_search(recipe: Recipe, folder: Path) -> Page:
-    """Tables and images of the trials."""
-    page = Page()
-    for title in SEARCHES:
-        space = free_space(recipe, title)
-        if not space:
-            continue
-        try:
-            study = Trials(recipe, title, space, folder).study()
-        except KitError as error:
-            page.note(f"Note: the trials of search.{title} are not shown: {error}")
-            continue
-        if not study.get_trials(deepcopy=False):
-            page.note(f"Note: search.{title} has no trials that could be shown.")
-            continue
-        trials = study.trials_dataframe(attrs=("number", "value", "params", "state"))
-        trials.columns = [c.removeprefix("params_") for c in trials.columns]
-        page.heading(f"Search: {title}")
-        page.table(trials.sort_values("value", ascending=False))
-        page.table(
-            choices_table(trials), "mAP of the trials by each choice, or third of a range: what the search found."
-        )
-        spent = sum(trial_seconds(folder / "trials" / f"{title}{number}") for number in trials.number)
-        page.note(f"{len(trials)} trials took {spent / 3600:.2f} hours of training on this machine.")
-        parallel = parallel_figure(trials)
-        page.figure(f"parallel-{title}", parallel, "Trials as lines through their settings, coloured by mAP.")
-        if importance := importance_of(study):
-            ranked = bars_figure(importance, "share of the variance of mAP")
-            caption = f"Importance of the settings (fANOVA) by {len(trials)} trials; of fewer than fifty it is rough."
-            page.figure(f"importance-{title}", ranked, caption)
-    return page
-
-
-def trial_seconds(folder: Path) -> float:
-    """How long a trial trained, as far as its log tells."""
-    path = folder / "log.csv"
-    return float(read_own_table(path).get("seconds", pd.Series(dtype=float)).sum()) if path.is_file() else 0.0
-
-
-def choices_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """How many trials had each choice of a setting, or a value in each third of its range, and their mAP."""
-    done, rows = trials.dropna(subset=["value"]), []
-    for setting in [c for c in trials if c not in ("number", "state", "value")]:
-        values = done[setting]
-        if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and values.nunique() > 6:
-            thirds = pd.qcut(values.rank(method="first"), 3, labels=False)
-            spans = values.groupby(thirds).agg(["min", "max"])
-            values = thirds.map({k: f"{row['min']:.3g} to {row['max']:.3g}" for k, row in spans.iterrows()})
-            done = done.sort_values(setting)
-        for value, own in done.groupby(values[done.index].astype(str), sort=False).value:
-            rows.append(
-                {"setting": setting, "value": value, "trials": len(own), "mean mAP": own.mean(), "best": own.max()}
-            )
-    return pd.DataFrame(rows)
-
-
-def importance_of(study: Any) -> dict[str, float]:
-    """How much of the variance each setting explains; nothing where there are too few trials, or all are alike."""
-    import optuna
-
-    done = [t for t in study.get_trials(deepcopy=False) if t.state == optuna.trial.TrialState.COMPLETE]
-    if len(done) < 4 or len({t.value for t in done}) < 2:
-        return {}
-    fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return dict(optuna.importance.get_param_importances(study, evaluator=fanova))
