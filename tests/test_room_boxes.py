@@ -148,10 +148,14 @@ def test_the_page_shows_each_animal_and_where_it_is(study):
 
 
 def test_a_person_decides_on_each_animal_of_a_photograph(study, browser, tmp_path):
+    from playwright.sync_api import expect
+
     one = Opened(browser, study.out / "review.html")
     assert one.page.locator(".whole img").count() == 3
-    one.page.wait_for_load_state("networkidle")
-    assert all(one.page.evaluate("[...document.querySelectorAll('.row img')].map(image => image.naturalWidth > 0)"))
+    pictures = one.page.locator(".row img").all()
+    assert pictures
+    for picture in pictures:
+        expect(picture).not_to_have_js_property("naturalWidth", 0)
     one.press("y", "2", "y")  # the first animal is the first candidate, the second the second
     one.wait_for_count("2 of 3 decided")
     one.export(tmp_path / "decisions.csv")
