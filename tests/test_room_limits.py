@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 
 import jaguar_kit
+import numpy as np
 import pandas as pd
 import pytest
 from cases import every
 from jaguar_kit import load_recipe, recipe_from_dict, run_recipe
+from jaguar_kit_tools.experiments.analysis_words import separation
 from jaguar_kit_tools.experiments.limits import animal_limit, choice_limit, confounder_words, limit_words
 from jaguar_kit_tools.experiments.smoke import made_small
+from sklearn.metrics import roc_auc_score
 from test_room_reports import THREE, log_of, logs_of, recipe_of, table_of
 
 MESSAGE = r"!\[(No variant is told from|Told from|The highest mean is|Of \d+ runs|search\.space: the best of)"
@@ -30,8 +33,17 @@ POINTS = {  # what a page must hold, as a pattern
 }
 
 
-def points_missing(told):
-    return [point for point, pattern in POINTS.items() if not re.search(pattern, told, re.MULTILINE)]
+OF_ANALYSES = POINTS | {  # on a page without runs
+    "what varied": r"### What varied\n\n\* \w",
+    "data": r"\*\*Data\.\*\* .*: \d+ images of \d+ identities",
+    "protocol": r"\*\*Protocol\.\*\* \w",
+    "table with an interval": r"\| low \|",
+    "figure with a message": r"!\[\w+ ranks (best|pairs) with AUC ",
+}
+
+
+def points_missing(told, points=POINTS):
+    return [point for point, pattern in points.items() if not re.search(pattern, told, re.MULTILINE)]
 
 
 def test_a_page_without_its_points_is_found_out():
@@ -49,6 +61,31 @@ def test_every_point_is_on_the_page(name, tmp_path):
     assert recipe.intervention.strip() in told
     assert recipe.protocol.strip() in told
     assert "The images are drawn: nothing here is of real animals." in told
+
+
+@pytest.mark.ci
+def test_every_point_is_on_the_page_of_an_analysis(tmp_path):
+    result = run_recipe(made_small(load_recipe("eda03")), out=tmp_path, device="cpu")
+    told = (result.folder / "report.md").read_text()
+    assert points_missing(told, OF_ANALYSES) == []
+    assert "The images are drawn: nothing here is of real animals." in told
+
+
+def test_the_cosine_s_auc_is_that_of_scikit_learn_and_its_interval_goes_over_identities():
+    rng, names = np.random.default_rng(0), np.repeat([f"i{k}" for k in range(12)], 4)
+    vectors = rng.normal(size=(48, 8)) + np.repeat(rng.normal(size=(12, 8)), 4, axis=0)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    (row,) = separation({"m": vectors @ vectors.T}, names).to_dict("records")
+    pairs = [(i, j) for i in range(48) for j in range(i)]
+    assert row["auc"] == roc_auc_score(
+        [names[i] == names[j] for i, j in pairs], [vectors[i] @ vectors[j] for i, j in pairs]
+    )
+    own = []
+    for name in np.unique(names):
+        asked = [(i, j) for i in range(48) for j in range(48) if names[i] == name and i != j]
+        own.append(roc_auc_score([names[j] == name for _, j in asked], [vectors[i] @ vectors[j] for i, j in asked]))
+    assert row["of_an_identity"] == pytest.approx(np.mean(own))
+    assert (row["low"], row["high"]) == pytest.approx(jaguar_kit.mean_interval(own))
 
 
 def test_intervals_over_animals_stand_in_the_table(tmp_path):

@@ -44,6 +44,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import attribution, cards  # noqa: F401 - which register looks
+from .analysis_words import points_of_counts, points_of_curation, points_of_duplicates, separation
 from .figures import (
     Tile,
     collisions_figure,
@@ -464,6 +465,7 @@ def characteristics(context: AnalysisContext, images: Literal["all", "training"]
     described.insert(0, "signal", described.index)
     page.table(described)
     page.table(table.reset_index())
+    page.points = points_of_counts(counts, table["validation share"], bool((signals.foreground < 1).any()))
     return page
 
 
@@ -577,12 +579,24 @@ def duplicates(
         other = context.embeddings_of(with_backbone(context.recipe, against))
         models[against] = (other @ other.T).numpy()
     page.heading("Does the cosine tell identities apart?", 3)
+    apart = separation(models, identities)
+    page.table(
+        apart,
+        "auc: how often a pair of one identity is more alike than one of two, of all pairs; of an identity: the same "
+        "of each identity's images, the mean over identities with its 95 % interval.",
+    )
+    decisions = {model: pair_decisions(values, identities, thresholds) for model, values in models.items()}
     for model, values in models.items():
         page.note(model)
-        page.table(pair_decisions(values, identities, thresholds))
+        page.table(decisions[model])
         caption = f"Cosines of pairs of training images, {model}."
         page.figure(f"pairs-{model}", similarity_figure(values, identities), caption)
-    page.figure("roc", roc_figure(models, identities), "ROC of 'same identity' by cosine, and FDR by threshold.")
+    best = apart.loc[apart.auc.fillna(0).idxmax()]
+    message = f"{best.model} ranks {'best' if len(apart) > 1 else 'pairs'} with AUC {best.auc:.3f}."
+    caption = f"{message} ROC of 'same identity' by cosine, and FDR by threshold."
+    page.figure("roc", roc_figure(models, identities), caption)
+    first = next(iter(decisions.values()))
+    page.points = points_of_duplicates(context.recipe, table, apart, first, len(identities))
     return page
 
 
@@ -659,6 +673,7 @@ def curation(
     best = done.signals.value[ranked].nlargest(24).index
     captions = [f"{context.identities[i]} {done.signals.value[i]:.2f}" for i in best]
     page.image("most-valuable", tiles(context.thumbnails(best), captions), "The most valuable images that stay.")
+    page.points = points_of_curation(context.recipe, done.stages, done.kept, gone)
     return page
 
 

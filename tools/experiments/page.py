@@ -207,6 +207,7 @@ class Page:
         self.lines: list[str] = [f"# {title}"] if title else []
         self.images: dict[str, bytes] = {}  # PNG or JPEG by name
         self.contents: list[str] = []  # headings of the second level
+        self.points: dict[str, list[str]] = {}  # by heading, what the whole page shall say of a part
 
     def add(self, part: Page) -> None:
         self.html += part.html

@@ -40,6 +40,7 @@ from jaguar_kit import (
 from PIL import Image
 
 from . import looking
+from .analysis_words import VARIED, points_of, report_answers, report_reach
 from .answer import (
     control_first,
     control_of,
@@ -120,14 +121,21 @@ def write_report(
             for one in (by_identity, by_identity_across)
         )
         report_answer(page, recipe, table, logs, {"map": by_identity, "map_across": by_identity_across}, submitted)
+    else:
+        report_answers(page, analyses)
     told = {word.capitalize(): getattr(recipe, word) for word in SAID_BEFORE if word not in asked} | dict(facts or {})
     if notes or any(text.strip() for text in told.values()):
         page.heading("What was run")
     page.words(told.items())
     for note in notes:
         page.note(f"Note: {note}")
+    if varied := [] if len(table) else points_of(analyses, VARIED):
+        page.heading(VARIED, 3)
+        page.bullets(varied)
     for part in analyses:
         page.add(part)
+    if not len(table):
+        report_reach(page, recipe, analyses, synthetic)
     if len(table):
         report_results(page, recipe, table, logs, comparable, by_identity, list(failed), synthetic)
     elif recipe.published:
