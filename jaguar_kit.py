@@ -33,7 +33,7 @@ Where it is decided:
     which epoch's weights are kept                 best_epoch
     which post-processing is used                  choose_steps; of auto the first list is first_choice
     what metrics.json and page tell of steps       choose_steps; write_results puts it at "postprocess"
-    what of a run log, tables and page show        MEASURES, of what retrieval_metrics and Trainer.validate find
+    what of a run log, tables and page show        MEASURES, of what retrieval_metrics finds
     when training ends before its time             out_of_patience; SIGTERM, hours: Checkpointer.save_or_stop
     what gives way where memory is short           Trainer.backward_that_fits, to embed in_parts
     whose weights a run begins with                embedder_for, find_backbone_weights
@@ -609,7 +609,7 @@ def checked(function: Callable) -> Callable:
 class Measure:
     """A number that tells of a run, and all that logs, choices, tables and reports need to know of it.
 
-    Its value is what metrics.json has under its name: of `retrieval_metrics`, or of `Trainer.validate` in every epoch.
+    Its value is what `retrieval_metrics` has under its name, or metrics.json; log, tables and page follow.
     """
 
     name: str  # of its column
@@ -617,7 +617,7 @@ class Measure:
     label: str = ""  # on axes
     better: Literal["higher", "lower", ""] = ""
     missing: str = ""  # where it is not measured
-    logged: bool = False  # in every epoch, so that an epoch may be chosen by it
+    logged: bool = False  # whether log.csv has it of every epoch, so that an epoch may be chosen by it
     within: tuple[str, ...] = ()  # keys of metrics.json that lead to it, unless its own name does
     instead: tuple[str, ...] = ()  # others, where these lead nowhere
     folds: Literal["mean", "sum", "first"] = "mean"  # what becomes of the values of several folds
@@ -2811,14 +2811,14 @@ ENCOUNTERS = ("encounter", "sighting", "burst")  # columns that tell encounters
 EXTRA = "jaguar_kit: folder of data.extra"  # a column of the kit's own, whose name no table has
 
 
-def encounters_in(table: pd.DataFrame, column: str) -> np.ndarray:
-    """A number for the encounter of each image (N,), by a column; a date is one of each identity, and each folder of
-    `data.extra` has its own."""
+def told_encounters(table: pd.DataFrame, column: str) -> pd.Series:
+    """What a column tells of each image's encounter (N,), "" for nothing; a date is one of each identity, and each
+    folder of `data.extra` has its own."""
     values = table[column].fillna("").astype(str).str.strip()
     values = values.where(values == "", table.get(EXTRA, pd.Series("", table.index)).fillna("") + "\0" + values)
     if column == "date":  # of images whose animal nobody knows a date tells none
         values = (table.identity + "\0" + values).where((values != "") & table.identity.notna(), "")
-    return column_groups(values)
+    return values
 
 
 def with_encounters(
@@ -2826,17 +2826,18 @@ def with_encounters(
 ) -> Competition:
     """The tables with a column encounter, and a note on what tells it; hashes: (first, count) of the stored images.
 
-    A column of the training table tells it, or else near-duplicates do; so, too, of test images that it does not tell.
+    A column of the training table tells it, or else near-duplicates do; so they do among the test images where that
+    column tells of none of these.
     """
     train, test = competition.train, competition.test
     if asked is not None:
         check_column(train, asked, "data.encounter")
     column = asked or next((c for c in ENCOUNTERS if c in train and train[c].fillna("").astype(str).any()), None)
+    told = pd.Series("", range(len(train) + len(test)))
     if column is not None:  # an encounter may have images in both tables
-        codes = encounters_in(pd.concat([train, test], ignore_index=True), column)
-    else:
-        codes = find_bursts(train, hashes(0, len(train)))
-    untold = len(test) and not (column in test and test[column].fillna("").astype(str).str.strip().any())
+        told = told_encounters(pd.concat([train, test], ignore_index=True), column)
+    codes = column_groups(told) if column else find_bursts(train, hashes(0, len(train)))
+    untold = len(test) and not told[len(train) :].any()
     if untold:
         found = find_bursts(test.assign(identity=""), hashes(len(train), len(test)))
         codes = np.r_[codes[: len(train)], codes.max(initial=0) + 1 + found]
@@ -6672,10 +6673,10 @@ def choose_steps(
 
     embeddings (N, D), or a `Retrieval`, which has more to look at; labels and encounters (N,). Fixed steps are used as
     they are, and measured one after the other. `auto` begins with all evidence that there is, fused, and leaves it for
-    the best of those lists whose gain over it has an interval above 0: Student's, over identities, wider the more
-    candidates there are (Bonferroni). The mAP across encounters decides, or, where fewer than FEWEST identities
-    have one, the usual. What is fitted, such as the posterior's temperature, is fitted on one half of the identities
-    and measured on the other; what is used then is fitted on all. Below FEWEST identities the first list stays.
+    the best of AUTO_CANDIDATES and the like whose gain over it has an interval above 0: Student's, over identities,
+    wider the more candidates there are (Bonferroni). The mAP across encounters decides, or, where fewer than FEWEST
+    identities have one, the usual. What is fitted, such as the posterior's temperature, is fitted on one half of the
+    identities and measured on the other; what is used then is fitted on all. Below FEWEST the first list stays.
 
     >>> choose_steps(["k_reciprocal"], torch.eye(4), np.array(["a", "a", "b", "b"])).parts[0].name
     'k_reciprocal'
@@ -9019,9 +9020,9 @@ def make_task(
 
 
 def kept_for_ensembles(states: Sequence[Retrieval], identities: Sequence[str]) -> dict[str, Any]:
-    """What of a run's states an ensemble asks for, in validation.npz and test.npz: `similarity` (N, N) at the end;
-    `likeness` and the `strength` of spots, before they are fused; `shares` (N, C), how probably each image shows each
-    of the `identities`, and the `form` in which they were compared."""
+    """What of a run's states an ensemble asks for, in validation.npz and test.npz beside embeddings, images and labels:
+    `similarity` (N, N) at the end; `likeness` and the `strength` of spots, before they are fused; `shares` (N, C), how
+    probably each image shows each of the `identities`, and the `form` in which they were compared."""
     final, known = states[-1], next((state for state in reversed(states) if state.evidence), None)
     kept = {"similarity": final.matrix()} if len(states) > 1 else {}
     if known is not None:

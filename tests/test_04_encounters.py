@@ -60,6 +60,16 @@ def test_a_date_is_an_encounter_of_each_identity(other_views):
     assert same_groups(train.encounter, train.identity)
 
 
+def test_dates_of_unknown_animals_tell_nothing_so_that_near_duplicates_are_looked_for(other_views):
+    root = other_views(lambda views: views.assign(date="2024-05-01"))
+    images = opened(root, encounter="date")
+    test, train = images.competition.test, images.competition.train
+    hashes = jaguar_kit.perceptual_hashes(images.store.subset(len(train) + np.arange(len(test))))
+    assert same_groups(test.encounter, jaguar_kit.find_bursts(test.assign(identity=""), hashes))
+    assert test.encounter.duplicated().any()
+    assert any("which are near-duplicates with neighbouring" in note for note in images.competition.notes)
+
+
 def test_an_encounter_may_have_images_in_both_tables(other_views):
     root = other_views(lambda views: views.assign(encounter=views.scene))
     images, views = opened(root).competition, pd.read_csv(root / "views.csv").set_index("path")

@@ -85,7 +85,7 @@ def apart(size: int) -> Call:
 
 def encounters_in(size: int) -> Call:
     table = table_of(size)
-    return lambda: jk.encounters_in(table, "date")
+    return lambda: jk.column_groups(jk.told_encounters(table, "date"))
 
 
 def encounters_of(size: int) -> Call:
