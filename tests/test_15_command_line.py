@@ -15,6 +15,7 @@ import pytest
 import timm
 import torch
 import yaml
+from jaguar_kit_tools.experiments import commands
 from jaguar_kit_tools.experiments import reference as describe
 from jaguar_kit_tools.experiments import smoke as smoke_room
 from jaguar_kit_tools.identify import identify
@@ -193,12 +194,12 @@ def test_unknown_command_is_answered_with_the_nearest(capsys):
 def test_no_command_tells_all_of_them(capsys):
     for argv in ([], ["--help"], ["-h"]):
         text = told(capsys, *argv)
-        for name in ("run", *jaguar_kit.ROOM_OF_COMMAND):
+        for name in ("run", *commands.ROOM_OF_COMMAND):
             assert re.search(rf"^  {name} ", text, re.MULTILINE)
 
 
 def test_every_command_has_help(capsys):
-    for name in ("run", *jaguar_kit.ROOM_OF_COMMAND):
+    for name in ("run", *commands.ROOM_OF_COMMAND):
         with pytest.raises(SystemExit) as ended:
             jaguar_kit.main(argv=[name, "--help"])
         assert ended.value.code == 0
@@ -250,6 +251,8 @@ ONE_AFTER_THE_OTHER = """
 import runpy, sys
 for path, argument in zip(sys.argv[1::2], sys.argv[2::2]):
     sys.argv = [path, argument]
+    for name in [name for name in sys.modules if name.startswith("jaguar_kit")]:
+        del sys.modules[name]  # as in a process of its own
     try:
         runpy.run_path(path, run_name="__main__")
     except SystemExit as ended:

@@ -254,7 +254,7 @@ def test_tables_list_every_recipe_option_bench_and_room():
     files = {name for row in rows(commands) for name in quoted(row[0])}
     assert files == {f"tools/{path.name}" for path in (ROOT / "tools").glob("*.py")}
     named = {name for row in rows(commands) for name in quoted(row[1])}
-    assert named == {"run", *commands.ROOM_OF_COMMAND}
+    assert named == {"run", *ROOM_OF_COMMAND}
     folders = {quoted(name)[0] for name, _ in rows(section("tests/README.md", "Where things are"))}
     assert folders == {"*.py", *(f"{path.parent.name}/" for path in (ROOT / "tools").glob("*/*.py"))}
 

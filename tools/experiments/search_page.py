@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,11 @@ def slice_words(found: Found) -> str:
     )
 
 
+def place_of(choices: Sequence[Any], value: Any) -> int:
+    """Which of the choices a value from a table is, where a whole number may have become 16.0, or a text."""
+    return next(i for i, choice in enumerate(choices) if value in (choice, str(choice)))
+
+
 def slices_figure(found: Found, columns: int = 4) -> Any:
     """mAP of the trials by each setting, a panel for each."""
     names = found.settings
@@ -267,7 +273,7 @@ def slices_figure(found: Found, columns: int = 4) -> Any:
         rule, places = found.space[name], done[name]
         if "choices" in rule:
             known = [str(choice) for choice in rule["choices"]]
-            places = places.map(lambda value, known=known: known.index(str(value)))
+            places = places.map(partial(place_of, rule["choices"]))
             turned = {"rotation": 30, "ha": "right"} if sum(map(len, known)) > 24 else {}
             ax.set_xticks(range(len(known)), [plain_label(text) for text in known], fontsize=8, **turned)
             ax.set_xlim(-0.5, len(known) - 0.5)
