@@ -22,6 +22,7 @@ import pytest
 import yaml
 from cases import every
 from jaguar_kit_tools.experiments import smoke as smoke_room
+from jaguar_kit_tools.experiments.commands import ROOM_OF_COMMAND
 from jaguar_kit_tools.on_kaggle import package as package_tool
 from jaguar_kit_tools.on_kaggle import run as kaggle_run
 from jaguar_kit_tools.on_kaggle import weights as weights_tool
