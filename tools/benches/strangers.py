@@ -31,6 +31,7 @@ from ..identify.confidence import FRESH, SURE
 from ..identify.decisions import Decisions
 from ..identify.encounters import encounters_of
 from ..identify.evidence import chosen
+from ..identify.learned import MODES, NEVER, with_head
 from ..identify.likeness import Likeness, kept_strengths, nearest_pairs, symmetric
 from ..identify.odds import interval_of
 from ..identify.season import Season
@@ -46,18 +47,23 @@ CHOSEN = {**USUAL, "weights": None, "share_new": None}
 Draw = Callable[[int, float], tuple[Season, np.ndarray]]  # of a seed and a share of strangers: a season, and the truth
 
 
-def season_of(known: Album, new: Album, met: np.ndarray, encounters: np.ndarray, spots: Any = None) -> Season:
+def season_of(
+    known: Album, new: Album, met: np.ndarray, encounters: np.ndarray, spots: Any = None, head: str = NEVER
+) -> Season:
     """A season of albums that were embedded, of encounters that are known, and of spots that were matched (N, N)."""
     plain = Likeness(torch.cat([known.embeddings, new.embeddings]), jk.build("geometry", "cosine"))
     matched = None if spots is None else partial(replace, spots=spots, by_query=True)
-    likeness, words = chosen(plain, known.table.identity.to_numpy(str), met, matched)
-    return Season(Shelf((known,)), new, likeness, met, encounters, evidence=words)
+    identity = known.table.identity.to_numpy(str)
+    likeness, words = chosen(plain, identity, met, matched)
+    with jk.quiet():
+        likeness, learned = with_head(likeness, identity, met, head)
+    return Season(Shelf((known,)), new, likeness, met, encounters, evidence=words, learned=learned)
 
 
 # simulated
 
 
-def simulated(noise: float, animals: int = 60, size: int = 64) -> Draw:
+def simulated(noise: float, animals: int = 60, size: int = 64, head: str = NEVER) -> Draw:
     """Features of animals with two flanks, which seven times of ten are as of two animals; two to four encounters each
     in the catalogue, two photographs in each encounter."""
     strangers = animals // 2
@@ -81,7 +87,7 @@ def simulated(noise: float, animals: int = 60, size: int = 64) -> Draw:
             )
             albums.append(Album(table, torch.from_numpy(features).float()))
         met, encounters = (np.repeat(np.arange(len(seen)), 2) for seen in (kept, week))
-        return season_of(*albums, met, encounters), albums[1].table.identity.to_numpy(str)
+        return season_of(*albums, met, encounters, head=head), albums[1].table.identity.to_numpy(str)
 
     return draw
 
@@ -89,7 +95,7 @@ def simulated(noise: float, animals: int = 60, size: int = 64) -> Draw:
 # of photographs
 
 
-def photographed(data: Path, backbone: str, nearest: int | None) -> Draw:
+def photographed(data: Path, backbone: str, nearest: int | None, head: str = NEVER) -> Draw:
     """Weeks of a folder in the competition's layout whose test identities are known; with matching spots of each
     photograph and its `nearest` others, all for 0, none for None."""
     competition, recipe = jk.load_competition(data), model_of(None, backbone)[0]
@@ -107,7 +113,7 @@ def photographed(data: Path, backbone: str, nearest: int | None) -> Draw:
         known, new = album.part(kept), album.part(week)
         rows = np.r_[kept, week]
         spots = None if strength is None else strength[rows][:, rows]
-        return season_of(known, new, met[kept], met[week], spots), new.table.identity.to_numpy(str)
+        return season_of(known, new, met[kept], met[week], spots, head), new.table.identity.to_numpy(str)
 
     return draw
 
@@ -168,6 +174,7 @@ def told_of(season: Season, truth: np.ndarray) -> tuple[dict[str, Any], Calibrat
         "told": bool(not trust.share_told),
         "sure": int(certain.sum()),
         "sure and right": int(right[certain].sum()),
+        "head": int(season.learned.used),
         "new": int(fresh.sum()),
         "new and so": int((~np.isin(truth, season.known.identity))[fresh].sum()),
     }
@@ -186,7 +193,7 @@ def shares_told(draw: Draw, draws: int, shares: Sequence[float] = SHARES) -> pd.
         weeks = [told_of(*draw(seed, share)) for seed in range(draws)]
         found = pd.DataFrame([told for told, _ in weeks])
         total = found[
-            ["photographs", "right", "alone", "expected", "sure", "sure and right", "new", "new and so"]
+            ["photographs", "right", "alone", "expected", "sure", "sure and right", "new", "new and so", "head"]
         ].sum()
         wide = (found.high - found.low).mean()
         means = {"holds": found.holds.sum(), "width": wide, "share": found["share"].mean(), "told": found.told.sum()}
@@ -200,11 +207,12 @@ def shares_told(draw: Draw, draws: int, shares: Sequence[float] = SHARES) -> pd.
 def run(options: argparse.Namespace) -> None:
     if options.data:
         nearest = options.nearest if options.local else None
-        shares_told(photographed(Path(options.data), options.backbone, nearest), options.draws, options.shares)
+        draw = photographed(Path(options.data), options.backbone, nearest, options.head)
+        shares_told(draw, options.draws, options.shares)
         return
     for name, noise in STRENGTHS.items():
         print(f"simulated, {name}:")
-        shares_told(simulated(noise), options.draws, options.shares)
+        shares_told(simulated(noise, head=options.head), options.draws, options.shares)
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -213,5 +221,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--backbone", default="tf_efficientnet_lite0", help="name or safetensors file (tf_efficientnet_lite0)")
     add("--local", action="store_true", help="matching spots as well")
     add("--nearest", type=int, default=60, metavar="N", help="others that each is matched with, 0 for all (60)")
+    add("--head", choices=MODES, default=NEVER, help="learned on the catalogue (never)")
     add("--shares", type=a_share, nargs="+", default=SHARES, metavar="S", help="of strangers in a week (0 0.5 1)")
     add("--draws", type=count, default=40, metavar="N", help="weeks at each share (40)")

@@ -51,6 +51,7 @@ def answer_table(
     flank = flank_of(table, known.iloc[[shown[0][0] for shown in pictures]], answers["class"] == SURE)
     if flank is not None:
         answers["flank"] = flank
+    answers["evidence"] = season.evidence
     answers["score"] = ranked.score[:, 0]
     return answers, pictures
 

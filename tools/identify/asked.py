@@ -10,9 +10,10 @@ from typing import Any
 from jaguar_kit import KitError, Recipe, __version__, known_backbone, load_weights, recipe_from_dict, weights_path
 
 from ..experiments.crops import CONFIDENCE, MARGIN
+from .learned import MODES, NEVER
 
 FOLDERS = ("catalogue", "queries")
-USUAL = {"local": False, "sure": 0.95, "new": 0.75, "box_confidence": CONFIDENCE, "box_margin": MARGIN}
+USUAL = {"local": False, "head": NEVER, "sure": 0.95, "new": 0.75, "box_confidence": CONFIDENCE, "box_margin": MARGIN}
 
 
 def settled(given: Mapping[str, Any], model: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,6 +32,8 @@ def settled(given: Mapping[str, Any], model: Mapping[str, Any], before: Mapping[
     for name, value, most in (("--box-confidence", "box_confidence", 1), ("--box-margin", "box_margin", 2)):
         if not isinstance(chosen[value], float) or not 0 <= chosen[value] <= most:
             raise KitError(f"{name}: {chosen[value]} (expected a number from 0 to {most})")
+    if chosen["head"] not in MODES:
+        raise KitError(f"--head: {chosen['head']!r} (expected {', '.join(MODES)})")
     for folder in FOLDERS:
         if chosen[folder] is None:
             raise KitError(f"--{folder}: is missing (expected a folder of photographs)")
@@ -67,8 +70,12 @@ def check_is_run(folder: Path) -> None:
             raise KitError(f"--weights: {folder}: is an experiment of {len(runs)} runs (expected one of them: {shown})")
 
 
-def settings_to_keep(chosen: Mapping[str, Any], root: Path, earlier: Path | None, week: int) -> dict[str, Any]:
-    """What the next week goes on with: all settings, with folders that hold from anywhere; root: of the photographs."""
+def settings_to_keep(
+    chosen: Mapping[str, Any], root: Path, earlier: Path | None, week: int, learned: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the next week goes on with: all settings, with folders that hold from anywhere; root: of the photographs;
+    learned: what became of the head."""
     paths = {key: None if chosen[key] is None else str(Path(chosen[key]).resolve()) for key in ("weights", *FOLDERS)}
     settings = {"jaguar_kit": __version__, **chosen, **paths, "root": str(root.resolve()), "week": week}
+    settings["learned"] = dict(learned)
     return {**settings, "previous": None if earlier is None else str(earlier.resolve())}

@@ -23,7 +23,7 @@ KINDS = ("yes", "no", "new", "skip", "undo", *NOTHING)
 SETTINGS, HISTORY = "identify.json", "history.csv"
 KINDS_OF_SETTINGS = {"weights": str, "backbone": str, "catalogue": str, "queries": str, "local": bool, "sure": float}
 KINDS_OF_SETTINGS |= {"new": float, "share_new": float, "root": str, "previous": str, "week": int, "closed": bool}
-KINDS_OF_SETTINGS |= {"tables": list, "box_confidence": float, "box_margin": float}
+KINDS_OF_SETTINGS |= {"head": str, "learned": dict, "tables": list, "box_confidence": float, "box_margin": float}
 OWN_TABLES = {f"{name}.csv" for name in ("answers", "catalogue", "captures", "capture_history", "effort", "ledger")}
 OWN_TABLES |= {HISTORY, INDIVIDUALS, "open.csv"}
 

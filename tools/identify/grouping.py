@@ -12,7 +12,7 @@ from jaguar_kit import cut_batches, rows_at_a_time
 
 from .decisions import Decisions
 from .evidence import images_of
-from .likeness import Gallery, Likeness
+from .likeness import CrossFitted, Gallery, Likeness
 from .odds import Tilt
 from .season import Season
 
@@ -29,16 +29,26 @@ class Sameness:
 
     @staticmethod
     def of(season: Season) -> Sameness | None:
-        """As encounters of the catalogue tell; None where no animal has two."""
+        """As encounters of the catalogue tell, those that one likeness asks for as strangers'; None where no animal has
+        two."""
         gallery = Gallery.of(season.known.identity.to_numpy(str), season.known_met)
         some = np.random.default_rng(0).permutation(len(gallery.identity))[:TOLD_BY]
         one, other = np.triu_indices(len(some), 1)
         same = gallery.identity[some[one]] == gallery.identity[some[other]]
         if not same.any() or same.all():
             return None
-        rows, encounters = images_of(gallery, some)
-        alike = between(season.likeness, rows, encounters, gallery, gallery.met[rows])[one, other]
-        return Sameness(Tilt.of(alike, same * 1.0, ~same * 1.0), float(same.mean()))
+        crossed, pairs = CrossFitted.of(season.learned.crossed or season.likeness, len(gallery.identity)), []
+        for group, likeness in enumerate(crossed.strange):
+            own = some[crossed.group[some] == group]
+            if len(own) > 1:
+                rows, encounters = images_of(gallery, own)
+                upper = np.triu_indices(len(own), 1)
+                alike = between(likeness, rows, encounters, gallery, gallery.met[rows])[upper]
+                pairs.append((alike, gallery.identity[own[upper[0]]] == gallery.identity[own[upper[1]]]))
+        if not pairs:
+            return None
+        alike, one_animal = map(np.concatenate, zip(*pairs))
+        return Sameness(Tilt.of(alike, one_animal * 1.0, ~one_animal * 1.0), float(same.mean()))
 
     def among(self, alike: np.ndarray) -> np.ndarray:
         """For all pairs of new encounters (M, M), whose share that shows one animal is told by themselves (EM)."""

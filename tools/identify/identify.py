@@ -7,7 +7,8 @@
     ledger.py        knows those of earlier weeks again (marks.py), and what people said of them (decisions.py) and of
                      individuals (individuals.py), in tables (written.py)
     season.py        reads (reading.py) and embeds them (albums.py), each once (kept.py), finds encounters
-                     (encounters.py), chooses evidence (evidence.py), such as matching spots (likeness.py)
+                     (encounters.py), chooses evidence (evidence.py), such as matching spots (likeness.py), and learns
+                     a head on the catalogue (learned.py)
     answers.py       ranks the animals for each photograph, and groups those that are new (grouping.py)
     trust.py         fits on the catalogue (confidence.py) how probable names and new animals are (odds.py)
     writing.py       writes tables (captures.py), the report, and the page to review (review.py, overview.py)
@@ -45,6 +46,7 @@ from .cards import write_cards
 from .decisions import SETTINGS, Decisions, earlier_settings
 from .exports import Export, export_tables
 from .field_tables import read_cameras
+from .learned import MODES
 from .ledger import Ledger, open_ledger, take_up, weeks_until
 from .photographs import Photographs, find_photographs
 from .season import read_season
@@ -71,15 +73,17 @@ def identify(
     export: Export | None = None,
     boxes: Wanted = ANY,
     cards: int = 0,
+    head: str | None = None,
 ) -> pd.DataFrame:
     """Names the animals on photographs by those of a catalogue; writes answers.csv, review.html and more into `out`.
 
     weights: a run's folder or weights.safetensors; or backbone: a name or a safetensors file, whose features are used
-    as they are. local: matching spots beside the likeness. catalogue: a folder of identity/*.jpg, one in a
-    competition's layout, or a CSV with path and identity. queries: a folder of photographs, or a CSV with path.
-    previous: an earlier folder of answers, whose decisions the catalogue grows by; what is not given is taken from it.
-    cameras: a CSV of where cameras stood and when. export: tables for the field's programs. boxes: where animals are,
-    each of which is named for itself; photographs that show none are set aside. cards: how many to write.
+    as they are, or through a head that is learned on the catalogue (head: auto, never, always). local: matching spots
+    beside the likeness. catalogue: a folder of identity/*.jpg, one in a competition's layout, or a CSV with path and
+    identity. queries: a folder of photographs, or a CSV with path. previous: an earlier folder of answers, whose
+    decisions the catalogue grows by; what is not given is taken from it. cameras: a CSV of where cameras stood and
+    when. export: tables for the field's programs. boxes: where animals are, each of which is named for itself;
+    photographs that show none are set aside. cards: how many to write.
 
     An encounter is asked for once, by the mean over its photographs. So is each of the catalogue, with and without its
     identity there; from that and from the photographs come the share of new animals (or share_new), and how probable a
@@ -91,22 +95,20 @@ def identify(
         refuse_answers(out)
         earlier = Path(previous) if previous is not None else None
         model = {} if weights is None and backbone is None else {"weights": weights, "backbone": backbone}
-        given = {"catalogue": catalogue, "queries": queries, "local": local, "sure": sure, "new": fresh}
+        given = {"catalogue": catalogue, "queries": queries, "local": local, "sure": sure, "new": fresh, "head": head}
         given |= {"share_new": share_new, "box_confidence": boxes.confidence, "box_margin": boxes.margin}
         chosen = settled(given, model, earlier_settings(earlier))
         device, (recipe, identities) = pick_device(device), model_of(chosen["weights"], chosen["backbone"])
         ledger, photographs, notes = known_again(chosen, recipe.data.masks, earlier, decisions, out, boxes, cameras)
-        season = read_season(recipe, photographs, chosen["local"], device, chosen["box_margin"])
-        if season.known.identity.nunique() < 2:
-            only = season.known.identity.iloc[0]
-            raise KitError(f"{chosen['catalogue']}: only {only!r} can be read (expected two identities or more)")
+        season = read_season(recipe, photographs, chosen["local"], device, chosen["box_margin"], chosen["head"])
+        refuse_one_animal(season.known.identity, chosen["catalogue"])
         ranked = rank_animals(season, ledger.decisions)
         trust = trust_in(season, ranked, identities, chosen)
         answers, pictures = answer_table(season, ranked, trust.odds, ledger.decisions, *trust.levels, trust.weak)
         before, ledger = ledger.sure, ledger.with_season(season, answers)
         notes, headline = notes + ledger.notes_since(before), trust.headline(answers)
         claim(out, ANSWERS)
-        settings = settings_to_keep(chosen, photographs.asked[0], earlier, ledger.week)
+        settings = settings_to_keep(chosen, photographs.asked[0], earlier, ledger.week, season.learned.kept)
         keep_cameras(out, cameras, earlier)
         keep_photographs(out, earlier, season, answers)
         written = write_season(out, season, trust, headline, answers, pictures, ledger, settings, notes)
@@ -189,6 +191,11 @@ def refuse_answers(out: Path) -> None:
     refuse_other_contents(out, ANSWERS)
 
 
+def refuse_one_animal(identity: pd.Series, catalogue: str) -> None:
+    if identity.nunique() < 2:
+        raise KitError(f"{catalogue}: only {identity.iloc[0]!r} can be read (expected two identities or more)")
+
+
 # what is told at the end
 
 
@@ -217,6 +224,7 @@ def identify_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", help="a run's folder, such as runs/final/default/seed42")
     parser.add_argument("--backbone", help="features without training: miewid, any name of timm, or a safetensors file")
     parser.add_argument("--local", action="store_true", default=None, help="matching spots beside the likeness; slower")
+    parser.add_argument("--head", choices=MODES, help="a layer learned on the catalogue, auto where it helps (never)")
     parser.add_argument("--catalogue", help="folder of identity/*.jpg, or a CSV with path and identity")
     parser.add_argument("--queries", help="folder of photographs, or a CSV with path")
     parser.add_argument("--out", help="new folder for answers.csv, review.html and report.html")
@@ -278,7 +286,7 @@ def identify_command(argv: Sequence[str] | None = None) -> int:
         given.weights, given.catalogue, given.queries, given.out, given.device, given.backbone, given.local,
         given.sure, given.new, given.share_new, given.previous, given.decisions, given.cameras, export,
         Wanted(given.boxes, given.box_confidence, given.box_margin, given.all),
-        max(0, given.cards),
+        max(0, given.cards), given.head,
     )  # fmt: skip
     return 0
 
@@ -288,7 +296,7 @@ def check_close(given: argparse.Namespace, asked: str) -> None:
     if given.previous is None:
         raise KitError(f"--previous: is missing (expected the last folder of answers with {asked})")
     for name in (
-        *("weights", "backbone", "local", "catalogue", "queries", "sure", "new", "share_new"),
+        *("weights", "backbone", "local", "head", "catalogue", "queries", "sure", "new", "share_new"),
         *("box_confidence", "box_margin"),
     ):
         if getattr(given, name) is not None:

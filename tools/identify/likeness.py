@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,6 +48,32 @@ class Likeness:
     def __call__(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """That of embeddings, float64 (len(rows), len(columns))."""
         return self.parts(rows, columns)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class CrossFitted:
+    """By which likeness each encounter of a catalogue is asked for: by one that was fitted without it, and where it is
+    asked for as a stranger's, without its animal."""
+
+    known: Sequence[Likeness]
+    part: np.ndarray  # of encounters (G,), which of `known` asks for it
+    strange: Sequence[Likeness]
+    group: np.ndarray  # of encounters (G,), which of `strange` asks for it
+
+    @staticmethod
+    def of(likeness: Likeness | CrossFitted, encounters: int) -> CrossFitted:
+        """That of a likeness which nothing was fitted for."""
+        if isinstance(likeness, CrossFitted):
+            return likeness
+        once = np.zeros(encounters, int)
+        return CrossFitted([likeness], once, [likeness], once)
+
+    def asking(self, encounters: np.ndarray) -> Iterator[tuple[Likeness, Likeness, np.ndarray]]:
+        """Those (codes) that two likenesses ask for, as a known animal's and as a stranger's, for all that ask."""
+        both = self.part[encounters] * len(self.strange) + self.group[encounters]
+        for pair in np.unique(both):
+            part, group = divmod(int(pair), len(self.strange))
+            yield self.known[part], self.strange[group], encounters[both == pair]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from ..experiments.spots import LocalFeatures, without_fixed
 from .albums import Album, Shelf, embed_album, spots_of
 from .encounters import Alike, encounters_of, encounters_of_queries
 from .evidence import chosen
+from .learned import NEVER, Learned, with_head
 from .likeness import Likeness, with_spots
 from .photographs import Photographs
 
@@ -42,6 +44,7 @@ class Season:
     features: LocalFeatures | None = None
     aside: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["why", "sure"]))  # that show no animal
     evidence: str = "features"  # by which they are compared, in words
+    learned: Learned = field(default_factory=Learned)
 
     @property
     def known(self) -> pd.DataFrame:
@@ -49,9 +52,15 @@ class Season:
 
 
 def read_season(
-    recipe: Recipe, photographs: Photographs, local: bool, device: torch.device, margin: float = MARGIN
+    recipe: Recipe,
+    photographs: Photographs,
+    local: bool,
+    device: torch.device,
+    margin: float = MARGIN,
+    head: str = NEVER,
 ) -> Season:
-    """Embeds all photographs, finds encounters, and chooses the evidence; matches spots where asked to."""
+    """Embeds all photographs, finds encounters, and chooses the evidence; matches spots where asked to, and learns a
+    head on the catalogue where that helps."""
     check_model(recipe)
     embedder = embedder_for(recipe)[0].to(device, memory_format=memory_format(device)).eval()
     *albums, new = embed_all(recipe, embedder, photographs, device, margin)
@@ -61,15 +70,15 @@ def read_season(
     known_met = encounters_of(table, np.concatenate([album.hashes for album in albums]))
     likeness = Likeness(torch.cat([shelf.embeddings, new.embeddings]), embedder.geometry)
     encounters = encounters_of_queries(new.table, new.hashes, alike_as_known(likeness, identity, known_met))
-    if not local:
-        likeness, words = chosen(likeness, identity, known_met)
-        return Season(shelf, new, likeness, known_met, encounters, None, photographs.aside, words)
-    met = np.r_[known_met, known_met.max(initial=0) + 1 + encounters]
-    features = without_fixed(spots_of([*albums, new], device), met)
-    likeness, words = chosen(
-        likeness, identity, known_met, lambda one: with_spots(one, features, len(identity), met, device)
-    )
-    return Season(shelf, new, likeness, known_met, encounters, features, photographs.aside, words)
+    features, match_spots = None, None
+    if local:
+        met = np.r_[known_met, known_met.max(initial=0) + 1 + encounters]
+        features = without_fixed(spots_of([*albums, new], device), met)
+        match_spots = partial(with_spots, features=features, known=len(identity), met=met, device=device)
+    likeness, words = chosen(likeness, identity, known_met, match_spots)
+    likeness, learned = with_head(likeness, identity, known_met, head)
+    words = f"{words}, through a head that was learned on the catalogue" if learned.used else words
+    return Season(shelf, new, likeness, known_met, encounters, features, photographs.aside, words, learned)
 
 
 def embed_all(

@@ -32,6 +32,7 @@ class Trust:
     shares: np.ndarray  # (draws,): of photographs that show new animals
     asked: float | None = None  # the share, where it was given
     evidence: str = "features"  # in words
+    head: str = ""  # what became of it, a sentence
 
     def headline(self, answers: pd.DataFrame) -> list[str]:
         """How many are sure, to look at, and new, and how many names are to be expected right."""
@@ -79,16 +80,19 @@ class Trust:
 
     def cautions(self) -> list[str]:
         """What a reader must know, in sentences."""
+        head = [self.head] if self.head else []
         if self.single:
-            return ["Each animal of the catalogue has one image, so that nothing tells how sure a match is."]
+            return [*head, "Each animal of the catalogue has one image, so that nothing tells how sure a match is."]
         if self.odds is None:
             return [
-                "No encounter of the catalogue is recognised by the others, so that nothing tells how sure a match is."
+                *head,
+                "No encounter of the catalogue is recognised by the others, so that nothing tells how sure a match is.",
             ]
         known = self.guesses[self.guesses.known]
         right = (known.identity == known.truth).mean()
         said = [
             f"Compared by {self.evidence}, means over the photographs of an encounter.",
+            *head,
             f"Probabilities are fitted on {self.fitted_on}; {self.share_words}. sure: right with probability "
             f"{self.sure:.0%} at least; new: a new animal with {self.fresh:.0%} at least.",
             f"{len(known)} of its encounters, each asked for among the others: the right animal is first "
@@ -111,13 +115,13 @@ def trust_in(season: Season, ranked: Ranked, identities: set[str], chosen: Mappi
     table, asked, scores, ruled_out = season.known, chosen["share_new"], ranked.score[:, 0], ranked.ruled_out
     right, shares = np.zeros((3, 1, len(scores)), bool), np.zeros(1)
     guesses, fitted_on, odds = None, "", None
+    likeness = season.learned.crossed or season.likeness
     if not (single := not table.identity.duplicated().any()):
-        guesses, fitted_on = catalogue_guesses(chosen["weights"], table, season.known_met, season.likeness, identities)
+        guesses, fitted_on = catalogue_guesses(chosen["weights"], table, season.known_met, likeness, identities)
         odds = Odds.of(guesses, ruled_out)
     if odds is not None:
         odds = odds.of_week(scores, season.encounters) if asked is None else odds.at(asked)
         right, shares = drawn_weeks(guesses, scores, season.encounters, asked, ruled_out)
     weak = guesses is not None and too_weak(guesses)
-    return Trust(
-        guesses, fitted_on, weak, single, chosen["sure"], chosen["new"], odds, right, shares, asked, season.evidence
-    )
+    levels, words = (chosen["sure"], chosen["new"]), (season.evidence, season.learned.words)
+    return Trust(guesses, fitted_on, weak, single, *levels, odds, right, shares, asked, *words)
