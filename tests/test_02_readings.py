@@ -269,6 +269,7 @@ def test_the_code_s_reading_of_euclidean_embeddings_ranks_by_the_cosine(capsys):
     assert jaguar_kit.notes_on_settings(jaguar_kit.recipe_from_dict(plain)) == []
 
 
+@pytest.mark.ci
 def test_validation_images_may_be_of_the_stage_and_patience_may_end_the_run(mini, tmp_path):
     told = {}
     for at, ends in (("size", "stage"), ("stage", "run")):

@@ -193,6 +193,7 @@ def test_several_splits_are_a_grid(write_recipe):
     assert [spec.recipe.data.split.name for spec in jaguar_kit.expand(recipe)] == ["stratified", "encounter_safe"]
 
 
+@pytest.mark.ci
 def test_a_run_has_a_twin_of_every_map(mini, tmp_path):
     recipe = recipe_from_dict(
         {

@@ -189,6 +189,7 @@ def test_images_of_rare_identities_are_drawn_by_a_power_of_their_number():
     assert (codes[drawn] == 1).mean() == pytest.approx(expected, abs=0.01)
 
 
+@pytest.mark.ci
 def test_a_run_trains_by_encounters(mini, tmp_path):
     recipe = {
         "name": "encounters",

@@ -640,6 +640,7 @@ def kept_of(result, variant="default", seed=42):
     return set(np.load(result.folder / variant / f"seed{seed}" / "validation.npz")["images"])
 
 
+@pytest.mark.ci
 def test_a_subset_trains_alone_or_changes_the_split_too(mini, tmp_path):
     train = pd.read_csv(mini / "train.csv")
     listed = train.groupby("ground_truth").head(6)
@@ -720,6 +721,7 @@ def searching(trials):
     return recipe_of(search={"trials": trials, "space": SPACE}, **FROZEN)
 
 
+@pytest.mark.ci
 def test_a_second_backbone_is_compared_by_weights_of_its_own(mini, tmp_path, monkeypatch):
     monkeypatch.setenv(jaguar_kit.WEIGHTS_VARIABLE, str(tmp_path))
     for name in ("test_resnet", "test_convnext"):

@@ -62,6 +62,7 @@ def test_every_value_is_valid_alone(value):
     assert jaguar_kit.recipe_from_dict(pairs.settings_of([value]))
 
 
+@pytest.mark.ci
 def test_pairs_are_of_two_sections_and_every_section_meets_every_invariant():
     drawn = pairs.planned(PAIRS)
     assert drawn == pairs.planned.__wrapped__(PAIRS)

@@ -346,6 +346,7 @@ def test_precision_across_encounters_by_identity_has_the_mean_of_the_run(whole, 
     assert np.mean(list(told.values())) == pytest.approx(run.metrics()["map_across"])
 
 
+@pytest.mark.ci
 def test_the_command_of_a_report_makes_the_very_same_again(whole, tmp_path):
     told = (whole.folder / "report.md").read_text()
     command = told.partition("## The same again")[2].partition("```\n")[2].partition("\n```")[0].splitlines()

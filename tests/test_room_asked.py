@@ -173,6 +173,7 @@ def test_variants_that_are_the_same_runs_are_one_result():
     assert same_words(table, logs) == ["The very same runs, one result in all: a, b."]
 
 
+@pytest.mark.ci
 def test_the_top_of_a_report_says_what_ran_and_how_much_it_rests_on(mini, tmp_path):
     small = {"data": {"size": 32}, "model": {"backbone": "test_resnet", "pretrained": False, "input_size": 32}}
     recipe = jaguar_kit.override(recipe_from_dict({"name": "top", **small}), "train.epochs=1", "here")
@@ -364,6 +365,7 @@ def test_methods_are_tried_at_other_thresholds():
     assert (hashes.pairs + hashes.across).is_monotonic_increasing
 
 
+@pytest.mark.ci
 def test_an_analysis_may_look_at_the_training_part_alone(mini, tmp_path):
     counts = {}
     for images in ("all", "training"):

@@ -245,6 +245,7 @@ def test_next_week_boxes_are_remembered_and_only_open_animals_are_asked_for(stud
 # two cameras of a station
 
 
+@pytest.mark.ci
 def test_cameras_of_a_station_that_a_table_tells_meet_one_animal_from_both_sides(study, tmp_path):
     for folder, second, seed in (("west", 0, 1), ("east", 20, 7)):
         photograph(tmp_path / "pair" / folder / "1.jpg", (LEFT, seed), taken=f"2026-05-01 10:00:{second:02d}")
@@ -630,6 +631,7 @@ def test_boxes_of_a_column_and_of_masks_cut_as_a_file_does(cats):
     assert (cut[:, 3] > 127).mean() > (by_file[:, 3] > 127).mean()  # the animal fills its crop
 
 
+@pytest.mark.ci
 @every(
     ("value", "part"),
     [
@@ -644,6 +646,7 @@ def test_boxes_that_are_not_there_are_one_line(value, part, tmp_path):
         stored(data, recipe_with(value))
 
 
+@pytest.mark.ci
 def test_a_run_of_other_boxes_is_another_run(cats, tmp_path, capsys):
     recipe = recipe_with("boxes.csv")
 

@@ -372,6 +372,7 @@ def test_every_report_tells_scene_flanks_encounters_and_errors(trained):
     assert "black: behind the backgrounds" in told, "each variant that is shown has a row"
 
 
+@pytest.mark.ci
 def test_a_report_looks_at_the_scene_when_it_is_asked_to(trained):
     report_command([str(trained.folder), "--look", "scene", "--device", "cpu"])
     page = (trained.folder / "report.md").read_text()
@@ -389,6 +390,7 @@ def scene_of(folder):
     return (folder / "report.md").read_text().partition("### Scene")[2].partition("\n### ")[0]
 
 
+@pytest.mark.ci
 def test_what_a_look_found_stays_when_the_report_is_drawn_again(trained, tmp_path):
     folder = Path(shutil.copytree(trained.folder, tmp_path / "kept"))
     report_command([str(folder), "--look", "scene", "cards", "--device", "cpu"])

@@ -218,6 +218,7 @@ def test_a_whitening_head_follows_its_formula_and_stays_only_where_it_helps():
     torch.testing.assert_close(plain(nothing), jaguar_kit.l2_normalize(nothing))
 
 
+@pytest.mark.ci
 def test_a_run_with_a_whitening_head_trains_its_classes_and_is_told_again(mini, tmp_path):
     head = {"head": {"name": "whiten"}}
     recipe = recipe_of(name="white", model=head, postprocess=["tta", "posterior", "fuse"])

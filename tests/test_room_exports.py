@@ -526,6 +526,7 @@ def test_each_format_keeps_the_rules_that_its_makers_document(occasion, cameras,
 # as a user does it
 
 
+@pytest.mark.ci
 def test_two_weeks_go_out_with_decisions_and_effort_whatever_became_of_the_files(tmp_path, weights, capsys):
     field = Field(tmp_path)
     cards = "".join(f"d{n},card{n},2026-05-01,2026-05-1{n},-16.5,-56.{n}\n" for n in range(3))

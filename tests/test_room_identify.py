@@ -337,6 +337,7 @@ def test_the_flank_is_that_of_the_image_a_sure_one_is_known_by(place, csv_catalo
     assert {"left", "right"} <= set(answers.flank)
 
 
+@pytest.mark.ci
 def test_a_catalogue_in_the_layout_of_an_open_set_is_read_with_its_orientation(place, tmp_path):
     data = make_mini_dataset(tmp_path / "three", identities=6, images=54, layout="animalclef")
     with jaguar_kit.quiet():
@@ -462,6 +463,7 @@ def test_images_without_masks_are_compared_with_a_warning(place, tmp_path, capsy
     assert copies.identity.tolist() == expected
 
 
+@pytest.mark.ci
 def test_of_weights_that_tell_nobody_apart_nothing_is_called_recognised(place, tmp_path, capsys):
     little = {"train": {"epochs": 1, "lr": 1e-6}, "data": {"size": 16}, "model": {"input_size": 32}}
     recipe = recipe_from_dict(jaguar_kit.merge_recipe(RECIPE, {"seeds": [0], **little}))
@@ -614,6 +616,7 @@ def test_answers_are_never_overwritten(place, told, tmp_path, capsys):
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
 
 
+@pytest.mark.ci
 def test_what_was_interrupted_can_be_done_again(place, tmp_path, monkeypatch, capsys):
     options = ["--weights", place.weights, "--catalogue", place.catalogue, "--queries", place.queries]
     options += ["--out", tmp_path / "out", "--device", "cpu"]
@@ -918,6 +921,7 @@ def test_images_of_one_date_are_twins():
     assert told.image_id[told.known].tolist() == ["2.jpg", "3.jpg"]
 
 
+@pytest.mark.ci
 def test_photographs_of_the_catalogue_itself_are_no_queries(place, tmp_path, capsys):
     (tmp_path / "mixed").mkdir()
     shutil.copytree(place.catalogue, tmp_path / "mixed" / "known")
@@ -945,6 +949,7 @@ def test_earlier_answers_are_no_photographs(tmp_path):
     assert facts.load_queries(tmp_path)[1].path.tolist() == ["a.png"]
 
 
+@pytest.mark.ci
 def test_embeddings_are_kept_for_the_next_photographs(place, tmp_path, monkeypatch):
     with jaguar_kit.quiet():
         first = place.identify(tmp_path / "first")
@@ -961,6 +966,7 @@ def test_a_mark_is_that_of_the_file_whatever_a_table_says(tmp_path):
     assert told.tolist() == [facts.mark_of(tmp_path / name) for name in table.path]
 
 
+@pytest.mark.ci
 def test_cards_of_photographs_to_look_at_hold_their_evidence(place, tmp_path):
     out = tmp_path / "out"
     answers = place.identify(out, sure=0.999999, fresh=0.999999, cards=2)

@@ -298,6 +298,7 @@ jaguar_kit.main(jaguar_kit.any_command, sys.argv[1:])
 """
 
 
+@pytest.mark.ci
 def test_what_was_embedded_before_a_kill_is_not_embedded_again(place):
     words = ["identify", "--backbone", place.weights, "--catalogue", place.root / "known", "--queries"]
     words += [place.root / "week", "--out", place.root / "killed", "--device", "cpu"]

@@ -197,6 +197,7 @@ def test_the_ledger_only_grows(season):
         before = now
 
 
+@pytest.mark.ci
 def test_answers_of_an_earlier_version_are_taken_over(weights, tmp_path, monkeypatch):
     field = Season(tmp_path, weights)
     with jaguar_kit.quiet(), monkeypatch.context() as patch:
@@ -223,6 +224,7 @@ def test_answers_of_an_earlier_version_are_taken_over(weights, tmp_path, monkeyp
     assert history(third) == {"Ara": ["01"], "Kudu": ["02"], "Bo": ["03"]}
 
 
+@pytest.mark.ci
 def test_a_renamed_folder_is_found_beside_its_old_name(weights, tmp_path, capsys):
     field = Season(tmp_path, weights)
     with jaguar_kit.quiet():
@@ -239,6 +241,7 @@ def test_a_renamed_folder_is_found_beside_its_old_name(weights, tmp_path, capsys
     assert "w1_1.jpg" in set(table(tmp_path / "answers2" / "catalogue.csv").path)
 
 
+@pytest.mark.ci
 def test_open_photographs_that_are_gone_are_told_with_a_count(weights, tmp_path, capsys):
     field = Season(tmp_path, weights)
     with jaguar_kit.quiet():
@@ -258,6 +261,7 @@ def test_open_photographs_that_are_gone_are_told_with_a_count(weights, tmp_path,
     assert captured(third) == {"w1_1": "Ara", "w2_1": "Bo"}
 
 
+@pytest.mark.ci
 def test_what_a_table_tells_of_a_photograph_goes_with_it(weights, tmp_path):
     field = Season(tmp_path, weights)
     told = pd.DataFrame({"path": [f"w1_{n}.jpg" for n in range(1, 6)], "station": "north", "orientation": "left"})
@@ -273,6 +277,7 @@ def test_what_a_table_tells_of_a_photograph_goes_with_it(weights, tmp_path):
     assert set(answers.flank[answers.index.str.startswith("..")]) == {"left"}
 
 
+@pytest.mark.ci
 def test_a_sure_name_of_the_first_week_is_kept_when_its_photograph_is_not_asked_for(weights, tmp_path, monkeypatch):
     field = Season(tmp_path, weights)
 
@@ -365,6 +370,7 @@ def test_votes_settle_a_photograph(rows, named, disputed, rejected):
     assert told.rejected.get("m", set()) == rejected
 
 
+@pytest.mark.ci
 def test_a_photograph_without_an_animal_is_settled_and_not_asked_for_again(weights, tmp_path):
     field = Season(tmp_path, weights)
     with jaguar_kit.quiet():

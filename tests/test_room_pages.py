@@ -135,6 +135,7 @@ def test_lines_of_epochs_stay_and_each_result_is_told_as_its_run_ends(mini, tmp_
     assert end.count(str(tmp_path)) == 3  # runs, submission, report
 
 
+@pytest.mark.ci
 def test_few_lines_go_where_nobody_looks_on(mini, tmp_path, capsys):
     run_recipe(recipe_from_dict({"name": "quiet", **SMALL}), data=mini, out=tmp_path, device="cpu")
     assert "epoch 1: loss" not in capsys.readouterr().out
@@ -160,6 +161,7 @@ def test_a_report_is_there_when_the_first_run_ends_and_says_that_others_come(min
     assert 'http-equiv="refresh"' not in result.report.read_text(encoding="utf-8")
 
 
+@pytest.mark.ci
 def test_a_report_that_can_not_be_made_ends_no_run(mini, tmp_path, monkeypatch, capsys):
     made = jaguar_kit.write_report
 

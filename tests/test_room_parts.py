@@ -172,6 +172,7 @@ def test_folders_of_other_experiments_are_no_parts(whole, mini, tmp_path):
     assert not (tmp_path / "merged").exists()
 
 
+@pytest.mark.ci
 def test_a_run_that_is_made_elsewhere_is_passed_over(whole, mini, tmp_path, capsys):
     [first, *_] = expand(recipe_of())
     place = tmp_path / whole.name / first.folder

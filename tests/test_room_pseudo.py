@@ -149,6 +149,7 @@ def test_a_weak_model_leaves_the_gate_shut_and_says_the_figure(mini, tmp_path, c
     assert not list(result.folder.glob("pseudo/round*.csv"))
 
 
+@pytest.mark.ci
 def test_without_validation_images_the_gate_asks_runs_that_have_some(labelled, strong, tmp_path):
     everything = {**STRONG, "data": {"split": "all", "unmasked": "keep"}}
     alone = run_recipe(recipe_of(**everything, pseudo=ROUNDS), strong, tmp_path / "a", device="cpu")

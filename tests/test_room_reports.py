@@ -345,6 +345,7 @@ def submitted(*rows):
     return path
 
 
+@pytest.mark.ci
 def test_a_report_shows_scores_beside_the_validation(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = recipe_of().name

@@ -413,6 +413,7 @@ def test_decisions_of_all_weeks_are_corrected_settled_and_asked_again(browser, w
     again.wait_for_count("0 decisions of decisions.csv merged")  # it knows them
 
 
+@pytest.mark.ci
 def test_individuals_are_renamed_merged_split_and_taken_back_on_the_page(browser, weeks, tmp_path):
     out = reviewed(weeks, tmp_path / "review")
     opened = Opened(browser, out / "review.html")
@@ -533,6 +534,7 @@ def test_a_page_over_all_weeks_shows_pictures_whose_originals_are_gone(browser, 
     assert opened.faults == []
 
 
+@pytest.mark.ci
 def test_a_page_over_all_weeks_is_made_without_earlier_pages_and_with_those_of_an_earlier_version(
     browser, weeks, tmp_path
 ):

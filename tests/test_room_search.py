@@ -165,6 +165,7 @@ def test_a_second_search_on_a_folder_is_refused(few, mini):
         search(few, mini, **FEW)
 
 
+@pytest.mark.ci
 def test_a_search_with_other_settings_is_refused_and_force_sets_it_aside(few, mini):
     other = {**FEW, "search": {"trials": 2, "space": {"train.lr": {"low": 1e-3, "high": 1e-2}}}}
     with pytest.raises(

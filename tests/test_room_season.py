@@ -457,6 +457,7 @@ def test_a_file_without_any_decision_is_read(tmp_path):
 # next week
 
 
+@pytest.mark.ci
 def test_the_next_week_goes_on_from_what_was_decided(field, first, tmp_path, capsys):
     out = Path(shutil.copytree(first[0], tmp_path / "answers1"))
     images = first[1].image.tolist()
@@ -493,6 +494,7 @@ def test_the_next_week_goes_on_from_what_was_decided(field, first, tmp_path, cap
     assert len(catalogue) == 19
 
 
+@pytest.mark.ci
 def test_another_photograph_under_an_old_name_is_not_taken_for_it(field, first, tmp_path, weights):
     card = Path(shutil.copytree(field.weeks[0], tmp_path / "card"))
     with jaguar_kit.quiet():
@@ -508,6 +510,7 @@ def test_another_photograph_under_an_old_name_is_not_taken_for_it(field, first, 
     assert len(pd.read_csv(tmp_path / "two" / "catalogue.csv", encoding="utf-8-sig")) == 16
 
 
+@pytest.mark.ci
 def test_settings_go_on_from_week_to_week(field, weights, tmp_path):
     with jaguar_kit.quiet():
         first = {"sure": 0.6, "fresh": 0.7, "share_new": 0.2}
@@ -594,6 +597,7 @@ def test_a_name_that_is_no_text_is_told_in_one_line(field, weights, tmp_path, ca
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.ci
 def test_a_person_decides_reloads_exports_merges_and_goes_on_next_week(browser, field, first, tmp_path):
     out = Path(shutil.copytree(first[0], tmp_path / "answers"))
     one = Opened(browser, out / "review.html")
@@ -731,6 +735,7 @@ def test_a_word_is_taken_back_disputed_and_settled_on_the_page(browser, tmp_path
     assert opened.faults == []
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("width", [1280, 390])
 def test_five_thousand_photographs_stay_fluid(browser, width, tmp_path):
     path = synthetic_page(tmp_path / "page", 5000)
@@ -749,6 +754,7 @@ def test_five_thousand_photographs_stay_fluid(browser, width, tmp_path):
     assert opened.faults == []
 
 
+@pytest.mark.ci
 def test_two_pictures_are_compared_with_their_spots(browser, field, weights, tmp_path, small_squares):
     with jaguar_kit.quiet():
         identify(None, field.catalogue, field.weeks[0], tmp_path / "out", "cpu", str(weights), local=True)
