@@ -19,6 +19,7 @@ from jaguar_kit_tools.experiments.answer import (
     control_first,
     control_of,
     effects,
+    effects_message,
     expected_words,
     scores_words,
     shown_runs,
@@ -375,3 +376,8 @@ def test_a_recipe_of_the_kit_is_made_again_by_its_name(tmp_path):
 def test_again_is_for_one_folder():
     with pytest.raises(jaguar_kit.KitError, match="--again: is for one folder"):
         report_command(["a", "b", "--again", "there"])
+
+
+def test_a_measure_without_any_difference_has_a_message():
+    told = pd.DataFrame({"measure": ["map"], "variant": ["b"], "difference": [float("nan")], "verdict": [""]})
+    assert effects_message(told, "a") == "No variant has a run to pair with a's by this measure."

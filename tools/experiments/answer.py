@@ -421,6 +421,8 @@ def effects_message(told: pd.DataFrame, control: str) -> str:
         names = [f"{row.variant} {row.difference:+.4f}" for row in sure.itertuples()]
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
         return f"Told from {control}: {', '.join(names[:4])}{more}."
+    if own.empty:
+        return f"No variant has a run to pair with {control}'s by this measure."
     most = own.loc[own.difference.abs().idxmax()]
     return f"No variant is told from {control}; {most.variant} differs most, by {most.difference:+.4f}."
 
