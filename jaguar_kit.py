@@ -8638,8 +8638,8 @@ class RunFolder:
     ) -> Literal["make", "done", "failed", "aside", "refuse"]:
         """Decides what becomes of what lies here when `spec` is to be run on data of this fingerprint.
 
-        make: it is begun, or gone on with; done and failed: it stays; aside: it gives way to a new run, by force or
-        where it is of other settings and failed, or they come from other runs; refuse: it is of other settings.
+        make: it is begun, or gone on with; done and failed: it stays; aside: it gives way to a new run, by force, or
+        where its settings are others and it failed, or those of now come from other runs; refuse: they are others.
         """
         changed = not force and self.changed(spec.recipe, data)
         if changed or force:

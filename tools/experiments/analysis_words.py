@@ -20,6 +20,12 @@ def report_answers(page: Page, analyses: Sequence[Page]) -> None:
         page.bullets(answers)
 
 
+def report_varied(page: Page, analyses: Sequence[Page]) -> None:
+    if varied := points_of(analyses, VARIED):
+        page.heading(VARIED, 3)
+        page.bullets(varied)
+
+
 def report_reach(page: Page, recipe: Recipe, analyses: Sequence[Page], synthetic: bool) -> None:
     """The end of a page without runs: what may stand behind its numbers, how far they reach, and what comes next."""
     if not points_of(analyses, LIMITS):

@@ -40,7 +40,7 @@ from jaguar_kit import (
 from PIL import Image
 
 from . import looking
-from .analysis_words import VARIED, points_of, report_answers, report_reach
+from .analysis_words import report_answers, report_reach, report_varied
 from .answer import (
     control_first,
     control_of,
@@ -110,7 +110,7 @@ def write_report(
     as "variant/seed"; submitted: the scores of what is submitted; again: a command that makes the experiment again;
     diagnostics: what the models go by; synthetic: whether the images are drawn.
     """
-    page = Page(recipe.name)
+    page, alone = Page(recipe.name), () if len(table) else analyses  # which tell where no run does
     asked = ("question", "hypothesis")
     page.words((word.capitalize(), getattr(recipe, word)) for word in asked)
     if len(table):
@@ -121,21 +121,17 @@ def write_report(
             for one in (by_identity, by_identity_across)
         )
         report_answer(page, recipe, table, logs, {"map": by_identity, "map_across": by_identity_across}, submitted)
-    else:
-        report_answers(page, analyses)
+    report_answers(page, alone)
     told = {word.capitalize(): getattr(recipe, word) for word in SAID_BEFORE if word not in asked} | dict(facts or {})
     if notes or any(text.strip() for text in told.values()):
         page.heading("What was run")
     page.words(told.items())
     for note in notes:
         page.note(f"Note: {note}")
-    if varied := [] if len(table) else points_of(analyses, VARIED):
-        page.heading(VARIED, 3)
-        page.bullets(varied)
+    report_varied(page, alone)
     for part in analyses:
         page.add(part)
-    if not len(table):
-        report_reach(page, recipe, analyses, synthetic)
+    report_reach(page, recipe, alone, synthetic)
     if len(table):
         report_results(page, recipe, table, logs, comparable, by_identity, list(failed), synthetic)
     elif recipe.published:
