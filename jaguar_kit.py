@@ -6502,10 +6502,15 @@ TEMPERATURES = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 def fit_temperature(logits: Tensor, form: str, labels: np.ndarray, encounters: np.ndarray | None) -> float:
     """Of TEMPERATURES whose mAP is not told from the best one's the nearest to 1; 1 below FEWEST identities."""
     codes = np.unique(labels, return_inverse=True)[1].reshape(-1)
-    found = {t: average_precision(closed_set_posterior(logits, form, t), labels, encounters) for t in TEMPERATURES}
-    means = {t: mean_by_identity(precision, codes) for t, precision in found.items()}
-    if (~np.isnan(means[1.0])).sum() < FEWEST:
+
+    def by_identity(temperature: float) -> np.ndarray:
+        found = average_precision(closed_set_posterior(logits, form, temperature), labels, encounters)
+        return mean_by_identity(found, codes)
+
+    plain = by_identity(1.0)
+    if (~np.isnan(plain)).sum() < FEWEST:
         return 1.0
+    means = {t: plain if t == 1.0 else by_identity(t) for t in TEMPERATURES}
     best = max(means, key=lambda t: mean_or_nan(means[t]))
     alike = [t for t in TEMPERATURES if not mean_interval(means[best] - means[t], fewest=FEWEST)[0] > 0]
     return min(alike, key=lambda t: abs(math.log(t)))

@@ -182,10 +182,11 @@ def test_names_are_as_probable_as_they_are_told_to_be_at_any_share_of_strangers(
         one, truth = week_of(share, "always")
         names, probability, strange = told_of(one, one.learned.crossed)
         right = (names == truth).mean()
-        assert probability.mean() == pytest.approx(right, abs=0.12), share
+        # never too many: a head that lacks a fifth of an animal's encounters names fewer than one that knows them all
+        assert -0.2 < probability.mean() - right < 0.1, share
         assert strange.mean() == pytest.approx(share, abs=0.2), share
-        if share:  # a head that was fitted on all that is asked for is sure of strangers' names
-            assert told_of(one, one.likeness)[1].mean() > probability.mean() + 0.05, share
+        if share < 1:  # beside a head that was fitted on all that is asked for, all that come seem new
+            assert told_of(one, one.likeness)[2].mean() > share + 0.3, share
 
 
 @pytest.mark.ci
@@ -231,7 +232,7 @@ class Field:
 
     def ask(self, out, *more, used=True):
         where = ("--catalogue", self.catalogues[used], "--queries", self.queries, "--out", out, "--device", "cpu")
-        line = ["identify", "--backbone", self.weights, *where, *(more or ("--head", "auto"))]
+        line = ["identify", "--backbone", self.weights, *where, *more]
         assert jaguar_kit.main(jaguar_kit.any_command, list(map(str, line))) == 0
         return json.loads((out / "identify.json").read_text()), (out / "answers.csv").read_bytes()
 
@@ -281,7 +282,7 @@ def test_answers_are_the_same_again_after_a_kill_and_the_next_week(field, by_squ
             field.ask(tmp_path / "killed")
     one, again = (field.ask(tmp_path / name)[1] for name in ("one", "again"))
     assert one == again
-    settings, _ = field.ask(tmp_path / "never", "--cards", 0)  # as usual
+    settings, _ = field.ask(tmp_path / "never", "--head", "never")
     assert settings["learned"] == {
         "used": False,
         "why": "A head learned on the catalogue was not tried (--head never).",

@@ -32,6 +32,7 @@ from jaguar_kit_tools.experiments.figures import (
 )
 from jaguar_kit_tools.experiments.findings import background_column, best_up_to, findings, mean_interval, with_failed
 from jaguar_kit_tools.experiments.page import show_value
+from jaguar_kit_tools.experiments.report import pairs_words, rarity_words, weakest_words
 from jaguar_kit_tools.experiments.search_page import parallel_figure
 from matplotlib.figure import Figure
 from PIL import Image
@@ -552,12 +553,28 @@ def test_curves_of_pairs_tell_the_area_below_them(models):
     rng = np.random.default_rng(0)
     names = rng.integers(0, 3, 12)
     similar = {f"{SIGNS}{i}": rng.random((12, 12)) for i in range(models)}
-    figure = roc_figure(similar, names)
-    assert sum("AUC" in line.get_label() for line in figure.axes[0].lines) == models
+    figure = roc_figure(similar, names, {name: 0.5 + i / 8 for i, name in enumerate(similar)})
+    told = [line.get_label().rpartition(", ")[2] for line in figure.axes[0].lines if "AUC" in line.get_label()]
+    assert told == [f"AUC {0.5 + i / 8:.4f}" for i in range(models)]
     share = figure.axes[1].lines[0].get_ydata()
     same = names[:, None] == names
     assert share[-1] == pytest.approx((~same[np.triu_indices(12, 1)]).mean())
     assert_drawn(figure)
+
+
+def test_figures_of_a_run_say_what_is_to_be_seen():
+    precision = {f"a{i:02d}": i / 20 for i in range(12)}
+    assert weakest_words(precision) == "a00 is found worst, by 0.00; half of 12 identities reach 0.28."
+    rising = {name: 3 + i for i, name in enumerate(precision)}
+    assert "with more images are found better (Spearman's +1.00 over 12" in rarity_words(rising, precision)
+    falling = dict(zip(rising, reversed(rising.values())))
+    assert "with more images are found worse (Spearman's -1.00 over 12" in rarity_words(falling, precision)
+    mixed = dict(zip(rising, [3, 9, 1, 8, 2, 7, 7, 2, 8, 1, 9, 3]))
+    assert "can't be told to be found better or worse" in rarity_words(mixed, precision)
+    assert rarity_words(dict.fromkeys(precision, 4), precision) == ""  # all have as many
+    assert rarity_words(rising, dict(list(precision.items())[:9])) == ""  # nine identities tell nothing
+    assert "90% of the time" in pairs_words({"pair_auc": 0.9})
+    assert pairs_words({}) == pairs_words({"pair_auc": math.nan}) == ""
 
 
 @pytest.mark.parametrize("columns", [1, 3])

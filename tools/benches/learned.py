@@ -26,7 +26,7 @@ from torch import Tensor
 from ..identify.answers import rank_animals
 from ..identify.decisions import Decisions
 from ..identify.evidence import Recognised, recognised
-from ..identify.learned import Fit, figures_of, fitted_without, head, parts_of, recognised_by
+from ..identify.learned import NEVER, Fit, figures_of, fitted_without, head, parts_of, recognised_by, through
 from ..identify.likeness import Gallery
 from ..identify.season import Season
 from .measuring import count
@@ -50,9 +50,9 @@ def whitening(features: Tensor, identity: np.ndarray) -> Callable[[Tensor], Tens
 WAYS: dict[str, Fit] = {"whitened": whitening, "head": head}
 
 
-def mapped(season: Season, change: Callable[[Tensor], Tensor]) -> Season:
-    """The season with other features, compared as before."""
-    return replace(season, likeness=replace(season.likeness, embeddings=change(season.likeness.embeddings)))
+def seen_through(season: Season, change: Callable[[Tensor], Tensor]) -> Season:
+    """The season by a map of its features."""
+    return replace(season, likeness=through(season.likeness, change(season.likeness.embeddings)))
 
 
 def by_parts(season: Season, fit: Fit) -> Recognised:
@@ -79,7 +79,7 @@ def strangers_told(season: Season, truth: np.ndarray) -> dict[str, float]:
     features, identity = season.likeness.embeddings, season.known.identity.to_numpy(str)
     told = {"plain apart": known_apart(season, truth)}
     for name, fit in WAYS.items():
-        told[f"{name} apart"] = known_apart(mapped(season, fit(features[: len(identity)], identity)), truth)
+        told[f"{name} apart"] = known_apart(seen_through(season, fit(features[: len(identity)], identity)), truth)
     return told
 
 
@@ -94,13 +94,13 @@ def measured(season: Season, truth: np.ndarray) -> dict[str, float]:
         there = by_parts(season, fit)
         change = fit(season.likeness.embeddings[: len(met)], identity)
         told |= {f"{name} seconds": time.perf_counter() - begun, f"{name} rank": np.nanmean(there.rank)}
-        told[name] = right_names(mapped(season, change), truth)
+        told[name] = right_names(seen_through(season, change), truth)
         told[f"{name} chosen"] = figures_of(plain, there).get("least", -1.0) > 0
     return told
 
 
 def run(options: argparse.Namespace) -> None:
-    draw, rows = photographed(Path(options.data), options.backbone, None), []
+    draw, rows = photographed(Path(options.data), options.backbone, None, NEVER), []
     for seed in range(options.draws):
         rows.append({**measured(*draw(seed, 0.0)), **strangers_told(*draw(seed, 0.5))})
         print("  ".join(f"{key} {float(value):.4g}" for key, value in rows[-1].items()), flush=True)

@@ -31,7 +31,7 @@ from ..identify.confidence import FRESH, SURE
 from ..identify.decisions import Decisions
 from ..identify.encounters import encounters_of
 from ..identify.evidence import chosen
-from ..identify.learned import MODES, NEVER, with_head
+from ..identify.learned import AUTO, MODES, with_head
 from ..identify.likeness import Likeness, kept_strengths, nearest_pairs, symmetric
 from ..identify.odds import interval_of
 from ..identify.season import Season
@@ -48,7 +48,7 @@ Draw = Callable[[int, float], tuple[Season, np.ndarray]]  # of a seed and a shar
 
 
 def season_of(
-    known: Album, new: Album, met: np.ndarray, encounters: np.ndarray, spots: Any = None, head: str = NEVER
+    known: Album, new: Album, met: np.ndarray, encounters: np.ndarray, spots: Any = None, head: str = AUTO
 ) -> Season:
     """A season of albums that were embedded, of encounters that are known, and of spots that were matched (N, N)."""
     plain = Likeness(torch.cat([known.embeddings, new.embeddings]), jk.build("geometry", "cosine"))
@@ -63,7 +63,7 @@ def season_of(
 # simulated
 
 
-def simulated(noise: float, animals: int = 60, size: int = 64, head: str = NEVER) -> Draw:
+def simulated(noise: float, animals: int = 60, size: int = 64, head: str = AUTO) -> Draw:
     """Features of animals with two flanks, which seven times of ten are as of two animals; two to four encounters each
     in the catalogue, two photographs in each encounter."""
     strangers = animals // 2
@@ -95,7 +95,7 @@ def simulated(noise: float, animals: int = 60, size: int = 64, head: str = NEVER
 # of photographs
 
 
-def photographed(data: Path, backbone: str, nearest: int | None, head: str = NEVER) -> Draw:
+def photographed(data: Path, backbone: str, nearest: int | None, head: str = AUTO) -> Draw:
     """Weeks of a folder in the competition's layout whose test identities are known; with matching spots of each
     photograph and its `nearest` others, all for 0, none for None."""
     competition, recipe = jk.load_competition(data), model_of(None, backbone)[0]
@@ -221,6 +221,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--backbone", default="tf_efficientnet_lite0", help="name or safetensors file (tf_efficientnet_lite0)")
     add("--local", action="store_true", help="matching spots as well")
     add("--nearest", type=int, default=60, metavar="N", help="others that each is matched with, 0 for all (60)")
-    add("--head", choices=MODES, default=NEVER, help="learned on the catalogue (never)")
+    add("--head", choices=MODES, default=AUTO, help="learned on the catalogue (auto)")
     add("--shares", type=a_share, nargs="+", default=SHARES, metavar="S", help="of strangers in a week (0 0.5 1)")
     add("--draws", type=count, default=40, metavar="N", help="weeks at each share (40)")

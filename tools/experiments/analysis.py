@@ -594,7 +594,7 @@ def duplicates(
     best = apart.loc[apart.auc.fillna(0).idxmax()]
     message = f"{best.model} ranks {'best' if len(apart) > 1 else 'pairs'} with AUC {best.auc:.3f}."
     caption = f"{message} ROC of 'same identity' by cosine, and FDR by threshold."
-    page.figure("roc", roc_figure(models, identities), caption)
+    page.figure("roc", roc_figure(models, identities, dict(zip(apart.model, apart.auc))), caption)
     first = next(iter(decisions.values()))
     page.points = points_of_duplicates(context.recipe, table, apart, first, len(identities))
     return page

@@ -247,9 +247,10 @@ def histograms_figure(tables: Mapping[str, pd.DataFrame]) -> Any:
     return figure
 
 
-def roc_figure(models: Mapping[str, np.ndarray], identities: np.ndarray) -> Any:
-    """ROC of "same identity" by similarity, and the share of false pairs above each threshold, for each model."""
-    from sklearn.metrics import roc_auc_score, roc_curve
+def roc_figure(models: Mapping[str, np.ndarray], identities: np.ndarray, areas: Mapping[str, float]) -> Any:
+    """ROC of "same identity" by similarity, whose areas are told, and the share of false pairs above each threshold,
+    for each model."""
+    from sklearn.metrics import roc_curve
 
     figure, (left, right) = new_figure(10, 4, 2)
     upper = np.triu_indices(len(identities), 1)
@@ -257,7 +258,7 @@ def roc_figure(models: Mapping[str, np.ndarray], identities: np.ndarray) -> Any:
     for name, similarity in models.items():
         values = similarity[upper]
         false, true, _ = roc_curve(same, values)
-        left.plot(false, true, label=f"{plain_label(name)}, AUC {roc_auc_score(same, values):.4f}")
+        left.plot(false, true, label=f"{plain_label(name)}, AUC {areas[name]:.4f}")
         order = np.argsort(-values, kind="stable")
         share = np.cumsum(~same[order]) / np.arange(1, len(order) + 1)
         right.plot(values[order], share, label=plain_label(name))

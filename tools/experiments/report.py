@@ -421,21 +421,52 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
             "strongest and the median pair of one identity (of two encounters, where these are told), then the "
             "strongest pair of two identities.",
         )
-    weakest = dict(sorted(detail["metrics"]["per_identity"].items(), key=lambda item: item[1])[:80])
-    by_identity = bars_figure(weakest, "average precision")
-    page.figure(f"{name}-identities", by_identity, "Average precision by identity, weakest on top (at most 80).")
-    if detail.get("counts"):
-        caption = "Average precision of each identity by the number of images that it was learned from."
-        rare = rarity_figure(detail["counts"], detail["metrics"]["per_identity"])
-        page.figure(f"{name}-rarity", rare, caption)
-    page.figure(
-        f"{name}-similarity", similarity_figure(detail["similarity"], labels), "Similarity of validation pairs."
-    )
+    precision = detail["metrics"]["per_identity"]
+    weakest = dict(sorted(precision.items(), key=lambda item: item[1])[:80])
+    caption = f"{weakest_words(precision)} Average precision by identity, weakest on top (at most 80)."
+    page.figure(f"{name}-identities", bars_figure(weakest, "average precision"), caption)
+    if counts := detail.get("counts"):
+        caption = (
+            f"{rarity_words(counts, precision)}Average precision by the number of images that it was learned from."
+        )
+        page.figure(f"{name}-rarity", rarity_figure(counts, precision), caption)
+    caption = f"{pairs_words(detail['metrics'])}Similarity of validation pairs."
+    page.figure(f"{name}-similarity", similarity_figure(detail["similarity"], labels), caption)
     places = map_figure(detail["embeddings"], labels)
     if places is None:
         page.note(f"No map of the {len(labels)} validation embeddings: they are fewer than four, or all alike.")
     else:
-        page.figure(f"{name}-map", places, "Two-dimensional map of the validation embeddings.")
+        caption = "The validation embeddings in two dimensions: near ones are alike, how far others lie tells little."
+        page.figure(f"{name}-map", places, caption)
+
+
+def weakest_words(precision: Mapping[str, float]) -> str:
+    """Who is found worst, beside the usual identity."""
+    name = min(precision, key=precision.__getitem__)
+    usual = np.median(list(precision.values()))
+    return f"{name} is found worst, by {precision[name]:.2f}; half of {len(precision)} identities reach {usual:.2f}."
+
+
+def rarity_words(counts: Mapping[str, int], precision: Mapping[str, float]) -> str:
+    """Whether identities with more training images are found better; "" where too few tell it."""
+    from scipy.stats import spearmanr
+
+    there = [name for name in precision if name in counts]
+    images, found = ([table[name] for name in there] for table in (counts, precision))
+    if len(there) < FEWEST or len(set(images)) == 1 or len(set(found)) == 1:
+        return ""
+    told = spearmanr(images, found)
+    kind = f"are found {'better' if told.statistic > 0 else 'worse'}"
+    words = kind if told.pvalue < 0.05 else "can't be told to be found better or worse"
+    return f"Identities with more images {words} (Spearman's {told.statistic:+.2f} over {len(there)} identities). "
+
+
+def pairs_words(metrics: Mapping[str, Any]) -> str:
+    """How far pairs of one identity stand apart from the others; "" where nothing tells it."""
+    area = metrics.get("pair_auc", math.nan)
+    if math.isnan(area):
+        return ""
+    return f"A pair of one identity is more alike than one of two {area:.0%} of the time (AUC of pairs). "
 
 
 def idle_steps(rows: Sequence[Mapping[str, Any]]) -> list[str]:

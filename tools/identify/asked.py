@@ -10,10 +10,10 @@ from typing import Any
 from jaguar_kit import KitError, Recipe, __version__, known_backbone, load_weights, recipe_from_dict, weights_path
 
 from ..experiments.crops import CONFIDENCE, MARGIN
-from .learned import MODES, NEVER
+from .learned import AUTO, MODES
 
 FOLDERS = ("catalogue", "queries")
-USUAL = {"local": False, "head": NEVER, "sure": 0.95, "new": 0.75, "box_confidence": CONFIDENCE, "box_margin": MARGIN}
+USUAL = {"local": False, "head": AUTO, "sure": 0.95, "new": 0.75, "box_confidence": CONFIDENCE, "box_margin": MARGIN}
 
 
 def settled(given: Mapping[str, Any], model: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

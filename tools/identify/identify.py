@@ -224,7 +224,7 @@ def identify_command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", help="a run's folder, such as runs/final/default/seed42")
     parser.add_argument("--backbone", help="features without training: miewid, any name of timm, or a safetensors file")
     parser.add_argument("--local", action="store_true", default=None, help="matching spots beside the likeness; slower")
-    parser.add_argument("--head", choices=MODES, help="a layer learned on the catalogue, auto where it helps (never)")
+    parser.add_argument("--head", choices=MODES, help="a layer learned on the catalogue, where it helps (auto)")
     parser.add_argument("--catalogue", help="folder of identity/*.jpg, or a CSV with path and identity")
     parser.add_argument("--queries", help="folder of photographs, or a CSV with path")
     parser.add_argument("--out", help="new folder for answers.csv, review.html and report.html")

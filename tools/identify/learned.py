@@ -93,8 +93,9 @@ def with_head(
     why = "" if better else " (--head always)"
     words = f"A head learned on the catalogue is used{why}: {in_words(figures)}."
     change = fit(likeness.embeddings[: len(met)], identity)
-    likeness = replace(likeness, embeddings=change(likeness.embeddings), geometry=build("geometry", "cosine"))
-    return likeness, told(Learned(True, words, CrossFitted(known, part, strange, group), figures))
+    return through(likeness, change(likeness.embeddings)), told(
+        Learned(True, words, CrossFitted(known, part, strange, group), figures)
+    )
 
 
 def told(learned: Learned) -> Learned:
@@ -120,7 +121,13 @@ def mapped(likeness: Likeness, identity: np.ndarray, kept: np.ndarray, fit: Fit)
     """The likeness of the catalogue's images by a map that was fitted on those that are kept, bool (K,)."""
     features = likeness.embeddings[: len(kept)]
     change = fit(features[torch.from_numpy(kept)], identity[kept]) if kept.any() else lambda found: found
-    return replace(likeness, embeddings=change(features), geometry=build("geometry", "cosine"))
+    return through(likeness, change(features))
+
+
+def through(likeness: Likeness, embeddings: Tensor) -> Likeness:
+    """The likeness by embeddings of a head, standardised for each photograph: to a catalogue that a head knows as a
+    whole all new ones are less alike than its own encounters are to what is left of it."""
+    return replace(likeness, embeddings=embeddings, geometry=build("geometry", "cosine"), by_query=True)
 
 
 def recognised_by(known: list[Likeness], part: np.ndarray, gallery: Gallery, asked: np.ndarray) -> Recognised:

@@ -24,7 +24,7 @@ from ..experiments.spots import LocalFeatures, without_fixed
 from .albums import Album, Shelf, embed_album, spots_of
 from .encounters import Alike, encounters_of, encounters_of_queries
 from .evidence import chosen
-from .learned import NEVER, Learned, with_head
+from .learned import AUTO, Learned, with_head
 from .likeness import Likeness, with_spots
 from .photographs import Photographs
 
@@ -57,7 +57,7 @@ def read_season(
     local: bool,
     device: torch.device,
     margin: float = MARGIN,
-    head: str = NEVER,
+    head: str = AUTO,
 ) -> Season:
     """Embeds all photographs, finds encounters, and chooses the evidence; matches spots where asked to, and learns a
     head on the catalogue where that helps."""
