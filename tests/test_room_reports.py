@@ -564,7 +564,8 @@ def test_curves_of_pairs_tell_the_area_below_them(models):
 
 def test_figures_of_a_run_say_what_is_to_be_seen():
     precision = {f"a{i:02d}": i / 20 for i in range(12)}
-    assert weakest_words(precision) == "a00 is found worst, by 0.00; half of 12 identities reach 0.28."
+    assert weakest_words(precision) == "a00 is found worst, by 0.00; half of 12 identities reach 0.28. "
+    assert weakest_words({}) == ""
     rising = {name: 3 + i for i, name in enumerate(precision)}
     assert "with more images are found better (Spearman's +1.00 over 12" in rarity_words(rising, precision)
     falling = dict(zip(rising, reversed(rising.values())))

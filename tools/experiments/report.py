@@ -423,7 +423,7 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
         )
     precision = detail["metrics"]["per_identity"]
     weakest = dict(sorted(precision.items(), key=lambda item: item[1])[:80])
-    caption = f"{weakest_words(precision)} Average precision by identity, weakest on top (at most 80)."
+    caption = f"{weakest_words(precision)}Average precision by identity, weakest on top (at most 80)."
     page.figure(f"{name}-identities", bars_figure(weakest, "average precision"), caption)
     if counts := detail.get("counts"):
         caption = (
@@ -441,10 +441,12 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
 
 
 def weakest_words(precision: Mapping[str, float]) -> str:
-    """Who is found worst, beside the usual identity."""
+    """Who is found worst, beside the usual identity; "" where nobody is asked for."""
+    if not precision:
+        return ""
     name = min(precision, key=precision.__getitem__)
     usual = np.median(list(precision.values()))
-    return f"{name} is found worst, by {precision[name]:.2f}; half of {len(precision)} identities reach {usual:.2f}."
+    return f"{name} is found worst, by {precision[name]:.2f}; half of {len(precision)} identities reach {usual:.2f}. "
 
 
 def rarity_words(counts: Mapping[str, int], precision: Mapping[str, float]) -> str:
