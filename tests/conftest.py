@@ -153,9 +153,9 @@ def write_recipe(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture
-def browser():
-    """Chromium, where it and Playwright are there."""
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser for the tests of a module, where it and Playwright are there."""
     api = pytest.importorskip("playwright.sync_api")
     from browsing import BROWSER  # opens rooms
 
@@ -166,3 +166,11 @@ def browser():
         opened = play.chromium.launch(executable_path=BROWSER, args=quiet)
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def browser(chromium):
+    """The browser, which keeps nothing of a test for the next one."""
+    yield chromium
+    for context in chromium.contexts:
+        context.close()
