@@ -33,11 +33,12 @@ Where it is decided:
     which epoch's weights are kept                 best_epoch
     which post-processing is used                  choose_steps; of auto the first list is first_choice
     what metrics.json and page tell of steps       choose_steps; write_results puts it at "postprocess"
-    what of a run log, tables and page show        MEASURES, of what retrieval_metrics finds
+    where the names of a posterior go              posterior_step, Retrieval.shares, kept_for_ensembles
+    what of a run log, tables and page show        MEASURES, of what Trainer.validate and retrieval_metrics find
     when training ends before its time             out_of_patience; SIGTERM, hours: Checkpointer.save_or_stop
-    what gives way where memory is short           Trainer.backward_that_fits, to embed in_parts
+    what gives way where memory is short           Trainer.backward_that_fits, to embed in_parts; rows_at_a_time
     whose weights a run begins with                embedder_for, find_backbone_weights
-    what is submitted, and kept for ensembles      submission_of, write_submission; kept_for_ensembles
+    what is submitted, and kept for ensembles      submission_of, write_submission; kept_for_ensembles (tools/experiments/ensemble.py)
 
 Sections and what each promises stand in __all__; a section uses only what stands above it.
 """
@@ -2827,7 +2828,7 @@ def with_encounters(
     """The tables with a column encounter, and a note on what tells it; hashes: (first, count) of the stored images.
 
     A column of the training table tells it, or else near-duplicates do; so they do among the test images where that
-    column tells of none of these.
+    column tells of none of these, as a date does of animals that nobody knows.
     """
     train, test = competition.train, competition.test
     if asked is not None:

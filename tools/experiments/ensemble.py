@@ -60,12 +60,16 @@ Fusion = Callable[[Sequence["Evidence"]], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a run knows of N images: (N, N) how alike they are, and whom its classes name."""
+    """What a run knows of N images: (N, N) how alike they are, and whom its classes name.
+
+    Of these mean and rank fuse the similarity, calibrated too (by labels), posterior the shares, and evidence the
+    likeness, with spots and shares of the runs that have them.
+    """
 
     images: np.ndarray  # (N,) file names
     similarity: np.ndarray  # after post-processing
     likeness: np.ndarray  # before any evidence was joined to it
-    spots: np.ndarray | None = None  # what matched of them
+    spots: np.ndarray | None = None  # what the step `local` matched of them, "strength" in the file
     shares: np.ndarray | None = None  # (N, C) probability of each class
     identities: tuple[str, ...] = ()  # of the C classes
     form: str = "hellinger"  # by which two images' probabilities are compared
