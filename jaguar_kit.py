@@ -38,7 +38,7 @@ Where it is decided:
     when training ends before its time             out_of_patience; SIGTERM, hours: Checkpointer.save_or_stop
     what gives way where memory is short           Trainer.backward_that_fits, to embed in_parts; rows_at_a_time
     whose weights a run begins with                embedder_for, find_backbone_weights
-    what is submitted, and kept for ensembles      submission_of, write_submission; kept_for_ensembles (ensemble.py reads it)
+    what is submitted, and kept for ensembles      submission_of, write_submission; kept_for_ensembles (ensemble.py)
 
 Sections and what each promises stand in __all__; a section uses only what stands above it.
 """
