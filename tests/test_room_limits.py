@@ -51,7 +51,7 @@ def test_a_page_without_its_points_is_found_out():
 
 
 @pytest.mark.ci
-@every("name", ["lbe09", "eda02", "lbe10", "evidence"])
+@every("name", ["lbe06a", "lbe09", "eda02", "lbe10", "evidence"])
 def test_every_point_is_on_the_page(name, tmp_path):
     recipe = load_recipe(name)
     result = run_recipe(made_small(recipe), out=tmp_path, device="cpu")

@@ -17,6 +17,7 @@ from jaguar_kit_tools.experiments import report as report_room
 from jaguar_kit_tools.experiments import runs as runs_room
 from jaguar_kit_tools.experiments.figures import new_figure
 from jaguar_kit_tools.experiments.page import MOST_COLUMNS, markdown_html
+from PIL import Image
 
 SMALL = {
     "data": {"size": 32},
@@ -102,6 +103,24 @@ def test_a_wide_table_stands_in_parts_that_a_sheet_holds(tmp_path):
     assert max(map(len, heads)) <= MOST_COLUMNS
     page.table(pd.DataFrame())
     assert "<td" not in page.html[-1]
+
+
+def test_a_printed_page_keeps_the_shape_of_pictures_and_shows_no_marks_to_click(browser, tmp_path):
+    page = Page("A title")
+    page.image("tall", Image.new("RGB", (400, 1600)), "A tall picture.")
+    page.words([("Data", "97 images")])
+    page.fold("All columns", pd.DataFrame({"variant": ["a"], "map": [0.5]}))
+    shown = Opened(browser, page.write(tmp_path), ready="img").page
+    picture = shown.locator("img")
+    assert picture.evaluate("one => [one.getAttribute('width'), one.getAttribute('height')]") == ["400", "1600"]
+    shown.emulate_media(media="print")
+    picture.scroll_into_view_if_needed()
+    assert picture.evaluate("one => one.decode().then(() => true)")
+    size = picture.bounding_box()
+    assert size["height"] < 900  # px, of a sheet
+    assert size["width"] / size["height"] == pytest.approx(400 / 1600, abs=0.01)
+    assert shown.locator("summary").evaluate("one => getComputedStyle(one).listStyleType") == "none"
+    assert shown.locator("dt").evaluate("one => getComputedStyle(one).breakAfter") == "avoid"
 
 
 def test_a_page_runs_no_script_but_its_own(browser, tmp_path):

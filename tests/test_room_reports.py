@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jaguar_kit import Page, compare_variants, recipe_from_dict, summarise, write_report
 from jaguar_kit_tools.experiments import leaderboard
-from jaguar_kit_tools.experiments.answer import changes_table, changes_words
+from jaguar_kit_tools.experiments.analysis import groups_words, hash_words
+from jaguar_kit_tools.experiments.answer import changes_table, changes_words, effects_caption
+from jaguar_kit_tools.experiments.curves import falls_words
 from jaguar_kit_tools.experiments.facts import published_on
 from jaguar_kit_tools.experiments.figures import (
     bands_figure,
@@ -27,12 +29,21 @@ from jaguar_kit_tools.experiments.figures import (
     other_scales,
     roc_figure,
     scatter_figure,
+    similarity_figure,
     tiles,
     variants_figure,
 )
-from jaguar_kit_tools.experiments.findings import background_column, best_up_to, findings, mean_interval, with_failed
+from jaguar_kit_tools.experiments.findings import (
+    background_column,
+    best_up_to,
+    findings,
+    first_of,
+    mean_interval,
+    range_words,
+    with_failed,
+)
 from jaguar_kit_tools.experiments.page import show_value
-from jaguar_kit_tools.experiments.report import pairs_words, rarity_words, weakest_words
+from jaguar_kit_tools.experiments.report import difference_words, pairs_words, rarity_words, weakest_words
 from jaguar_kit_tools.experiments.search_page import parallel_figure
 from matplotlib.figure import Figure
 from PIL import Image
@@ -225,15 +236,15 @@ def test_a_difference_beyond_the_noise_is_told_with_its_interval():
 def test_gains_are_counted_against_the_plain_backbone():
     table = table_of(first={1: 0.5, 2: 0.1, 3: 0.2})
     assert told_of(table)[2] == (
-        "Against the plain backbone, without head and training (mAP 0.2000), mAP is higher in 1 of 3 runs, by +0.0667 "
-        "on average [-0.4504, +0.5838]."
+        "Against the plain backbone, without head and training (mAP 0.2000), mAP is higher in 1 of 3 runs; the mean "
+        "difference is +0.0667 [-0.4504, +0.5838]."
     )
     assert not [line for line in told_of(table.drop(columns="plain")) if "plain" in line]
 
 
 def test_runs_in_which_nothing_learns_are_no_trained_runs():
     table = table_of(none={1: 0.2, 2: 0.2}, head={1: 0.5, 2: 0.6}).assign(learns=[0, 0, 1, 1])
-    assert "mAP is higher in 2 of 2 runs, by +0.3500" in " ".join(told_of(table))
+    assert "mAP is higher in 2 of 2 runs; the mean difference is +0.3500" in " ".join(told_of(table))
 
 
 def test_seeds_that_decide_nothing_are_one_run():
@@ -287,8 +298,8 @@ def test_nothing_is_claimed_when_nothing_was_validated():
 def test_reliance_is_told_beside_chance():
     table = table_of(first=THREE).assign(**{"map@swap": 0.3, "map@background_only": 0.25, "map@chance": 0.2})
     assert told_of(table)[-1] == (
-        "Reliance on background: first has mAP 0.5100, 0.3000 behind the backgrounds of other images, 0.2500 from "
-        "the background alone (chance 0.2000); it loses 0.2100."
+        "Reliance on background: first has mAP 0.5100 on images as they are, 0.3000 behind the backgrounds of other "
+        "images, 0.2500 from the background alone (chance 0.2000); it loses 0.2100."
     )
 
 
@@ -564,8 +575,8 @@ def test_curves_of_pairs_tell_the_area_below_them(models):
 
 def test_figures_of_a_run_say_what_is_to_be_seen():
     precision = {f"a{i:02d}": i / 20 for i in range(12)}
-    assert weakest_words(precision) == "a00 is found worst, by 0.00; half of 12 identities reach 0.28. "
-    assert weakest_words({}) == ""
+    told = weakest_words(precision)
+    assert told == "a00 is found worst, with average precision 0.00; half of 12 identities reach 0.28."
     rising = {name: 3 + i for i, name in enumerate(precision)}
     assert "with more images are found better (Spearman's +1.00 over 12" in rarity_words(rising, precision)
     falling = dict(zip(rising, reversed(rising.values())))
@@ -732,4 +743,78 @@ def test_reliance_needs_the_animals_own_background():
     both = swapped.assign(**{"map@original": 0.45, "map@chance": 0.1})
     summary = summarise(both, logs_of(both), recipe_of())
     assert summary.reliance[0] == pytest.approx(0.15)
-    assert "has mAP 0.4500, 0.3000 behind" in " ".join(findings(summary, pd.DataFrame(columns=["variant"]), both))
+    assert "has mAP 0.4500 on images as they are, 0.3000 behind" in " ".join(
+        findings(summary, pd.DataFrame(columns=["variant"]), both)
+    )
+
+
+def test_numbers_of_a_column_are_written_alike_and_what_no_row_fills_has_no_column(tmp_path):
+    page = Page("A page")
+    rows = [
+        {"steps": "raw", "gain": 0.0054, "low": math.nan, "mended": "", "used": True, "seconds": 0.6882,
+         "train.lr": 1e-4},
+        {"steps": "tta", "gain": -0.000334, "low": math.nan, "mended": "", "used": False, "seconds": 143.2,
+         "train.lr": 2.5e-3},
+    ]  # fmt: skip
+    page.table(pd.DataFrame(rows))
+    assert page.lines[-1].splitlines() == [
+        "| steps | gain | used | seconds | train.lr |",
+        "| --- | --- | --- | --- | --- |",
+        "| raw | 0.0054 | yes | 0.7 | 0.0001 |",
+        "| tta | -0.0003 | no | 143 | 0.0025 |",
+    ]
+    assert "<thead><tr>" in page.html[-1]  # a sheet of paper repeats it
+    assert ">train.<wbr>lr</th>" in page.html[-1]
+
+
+def test_a_table_of_one_seed_has_no_words_for_columns_that_it_lacks():
+    one = table_of(first={1: 0.5}, second={1: 0.6})
+    assert difference_words(compare_variants(one, logs=logs_of(one)), "first") == (
+        "difference: of mAP to first on the same seeds; epochs more: what it takes more."
+    )
+    rising = {seed: value + 0.01 * seed for seed, value in THREE.items()}
+    three = table_of(first=THREE, second=rising, third=rising)
+    told = difference_words(compare_variants(three, logs=logs_of(three)), "first")
+    assert "with its 95 % interval; p: paired t-test; p_holm: corrected" in told
+
+
+def test_what_is_left_out_of_a_list_is_counted():
+    assert first_of(["a", "b"], 2) == "a, b"
+    assert first_of(list("abcde"), 2) == "a, b and 3 more"
+    assert [range_words(pd.Series(values)) for values in ([2, 2], [1, 3])] == ["2", "1 to 3"]
+
+
+def test_curves_say_in_how_many_runs_a_loss_falls():
+    rising, falling = (log_of(0.1, 0.2, 0.3).assign(train_loss=loss, val_loss=2.0) for loss in ([9, 1, 2], [9, 2, 1]))
+    grouped = {"first": {1: rising, 2: falling}, "second": {1: falling}}
+    assert falls_words(grouped, {"train_loss": "training loss", "val_loss": "validation loss"}) == (
+        "Lower in the last epoch than in the first: training loss in 2 of 3 runs, validation loss in 0 of 3 runs."
+    )
+    assert falls_words({"first": {1: rising[:2]}}, {"train_loss": "training loss"}) == ""
+
+
+def test_a_caption_speaks_of_arrows_where_there_are_some():
+    told = pd.DataFrame({"variant": ["a", "b", "c"], "difference": [0.01, 0.02, 0.01], "verdict": "", "measure": "map"})
+    told = told.assign(n=2, low=-0.03, high=[0.03, 0.03, 0.04], identity_low=math.nan, identity_high=math.nan)
+    assert "Arrows" not in effects_caption(told, "first", 1)
+    told["high"] = [0.03, 0.03, 9]
+    assert "Arrows: the interval reaches beyond the scale." in effects_caption(told, "first", 1)
+
+
+def test_the_page_of_near_duplicates_says_what_its_figures_show():
+    names = np.array(["a", "a", "b", "b"])
+    distance = np.full((4, 4), 20)
+    distance[0, 1] = distance[1, 0] = distance[2, 3] = distance[3, 2] = 3
+    assert hash_words(distance, names) == "Where 20 bits may differ, more pairs show two identities than one."
+    assert hash_words(distance[:2, :2], names[:2]).startswith("At no number of bits ")
+    assert groups_words("ssim", np.array([0, 0, 0, 1, 2, 2])).startswith(
+        "ssim finds 2 groups, the largest of 3 images."
+    )
+
+
+def test_the_legend_of_similarities_covers_no_bar():
+    rng = np.random.default_rng(0)
+    figure = similarity_figure(rng.uniform(-1, 1, (20, 20)), np.repeat(["a", "b"], 10))
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1

@@ -10,7 +10,7 @@ import tiny
 from jaguar_kit import Page, recipe_from_dict, run_recipe
 from jaguar_kit_tools.experiments import search_page
 from jaguar_kit_tools.experiments.answer import space_table
-from jaguar_kit_tools.experiments.search import distribution_of
+from jaguar_kit_tools.experiments.search import distribution_of, settings_words
 from jaguar_kit_tools.experiments.search_page import Found
 
 SPACE = {
@@ -144,3 +144,19 @@ def test_a_search_of_which_nothing_ended_says_so():
     found = found_of([0.0] * 3, pruned=(0, 1, 2))
     search_page.put_history(page, [found], math.nan)
     assert "search.space: no trial came to an end." in page.lines[-1]
+
+
+def test_two_trials_have_no_last_third():
+    found = found_of([0.0, 0.3])
+    assert search_page.history_words(found, "search.space") == (
+        f"search.space: the best of 2 trials is number 1, {found.best.value:.4f}."
+    )
+
+
+def test_settings_are_told_in_words_and_whole_numbers_as_such():
+    own = {"loss": {"name": "arcface", "margin": 0.5, "scale": 64.0}, "train.lr": 0.00045674523, "width": 1024}
+    assert settings_words(own) == "loss arcface (margin 0.5, scale 64), train.lr 0.000457, width 1024"
+    trials = pd.DataFrame({"number": [0, 1], "state": "COMPLETE", "value": [0.36, 0.4]})
+    figure = search_page.parallel_figure(trials.assign(**{"head.hidden": [1024.0, 1024.0], "train.lr": [1e-4, 2e-4]}))
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert words == ["1024", "0.0001", "0.0002", "0.3600", "0.4000"]  # what has one value has one mark

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # before anything reads it
-KIT = "952416479685a75a456cbbdfdd157246d02cde55036069267ec782517479c2b2"  # of its jaguar_kit.py and tools/experiments
+KIT = "c0ca9ccf5f74eeeeca3936473fde499f1b6347926550dc68a59a07e8e647d567"  # of its jaguar_kit.py and tools/experiments
 
 mounts = ("*", "*/*", "datasets/*/*")  # /kaggle/input/<slug>, or /kaggle/input/datasets/<owner>/<slug>
 kits = sorted(file.parent for mount in mounts for file in Path("/kaggle/input").glob(f"{mount}/jaguar_kit.py"))

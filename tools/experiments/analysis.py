@@ -569,11 +569,12 @@ def duplicates(
     page.figure(
         "hashes",
         collisions_figure(likeness.hash_distance, identities),
-        "Pairs of images by the bits in which their perceptual hashes differ.",
+        f"{hash_words(likeness.hash_distance, identities)} Pairs of images by the bits in which their perceptual "
+        "hashes differ.",
     )
     for name in ("perceptual_hash", "embedding"):
         if (largest := groups_sheet(context, groups[name])) is not None:
-            page.image(f"groups-{name}", largest, f"The largest groups that {name} finds, a row for each.")
+            page.image(f"groups-{name}", largest, groups_words(name, groups[name]))
     models = {context.recipe.model.backbone: similarity}
     if against is not None:
         other = context.embeddings_of(with_backbone(context.recipe, against))
@@ -589,7 +590,11 @@ def duplicates(
     for model, values in models.items():
         page.note(model)
         page.table(decisions[model])
-        caption = f"Cosines of pairs of training images, {model}."
+        area = apart.set_index("model").auc[model]
+        caption = (
+            f"A pair of one identity is more alike than one of two identities {area:.0%} of the time. Cosines of pairs "
+            f"of training images, {model}."
+        )
         page.figure(f"pairs-{model}", similarity_figure(values, identities), caption)
     best = apart.loc[apart.auc.fillna(0).idxmax()]
     message = f"{best.model} ranks {'best' if len(apart) > 1 else 'pairs'} with AUC {best.auc:.3f}."
@@ -598,6 +603,25 @@ def duplicates(
     first = next(iter(decisions.values()))
     page.points = points_of_duplicates(context.recipe, table, apart, first, len(identities))
     return page
+
+
+def hash_words(distance: np.ndarray, identities: np.ndarray) -> str:
+    """From how many bits on pairs of two identities outnumber those of one."""
+    first, second = np.triu_indices(len(identities), 1)
+    bits, same = distance[first, second], identities[first] == identities[second]
+    one, two = (np.bincount(bits[kind], minlength=65).cumsum() for kind in (same, ~same))
+    more = np.flatnonzero(two > one)
+    if not len(more):
+        return "At no number of bits are more pairs of two identities than of one."
+    return f"Where {more[0]} bits may differ, more pairs show two identities than one."
+
+
+def groups_words(method: str, groups: np.ndarray) -> str:
+    """How many groups a method finds, and how large the largest is."""
+    sizes = np.unique(groups, return_counts=True)[1]
+    several = int((sizes > 1).sum())
+    found = f"{several} group{'' if several == 1 else 's'}"
+    return f"{method} finds {found}, the largest of {sizes.max()} images. The largest groups, a row for each."
 
 
 def thresholds_tried(likeness: PairSimilarity, identities: np.ndarray) -> pd.DataFrame:

@@ -120,7 +120,9 @@ def points_of_duplicates(
     )
     if other:
         steps.append(f"Look at {other} pairs that bear two names (the sheets above): a label may be wrong.")
-    steps.append("Train without them beside all: data.subset: analysis/kept-embedding.csv of this folder.")
+    steps.append(
+        "Train with all images, and without near-duplicates (data.subset: analysis/kept-embedding.csv of this folder)."
+    )
     methods = ", ".join(dict.fromkeys(within.method))
     return {
         ANSWER: answers,

@@ -23,7 +23,7 @@ from jaguar_kit import (
 )
 
 from .figures import effects_figure, scale_of
-from .findings import compare_variants, identity_gain, results_of
+from .findings import compare_variants, first_of, identity_gain, results_of
 from .page import Page
 from .search import SEARCHES, bounds_of, free_space, search_baseline
 
@@ -337,8 +337,7 @@ def changes_words(changes: pd.DataFrame) -> str:
     several = list(changes.variant[changes.note != ""]) if "note" in changes else []
     if not several:
         return "Settings as the recipe has them; everything else is the same."
-    named = ", ".join(several[:6]) + (f" and {len(several) - 6} more" if len(several) > 6 else "")
-    return f"More than one thing differs in {named}: such a difference is of all of it together."
+    return f"More than one thing differs in {first_of(several, 6)}: such a difference is of all of it together."
 
 
 def idle_schedules(specs: Sequence[RunSpec], logs: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -437,6 +436,8 @@ def effects_caption(told: pd.DataFrame, control: str, trials: int) -> str:
         parts.append("Dots: single seeds, paired; thick: 95 % interval over seeds.")
     if told.identity_low.notna().any():
         parts.append(f"Thin: over identities{paid}.")
+    if (told[["low", "high", "identity_low", "identity_high"]].abs() > scale_of(told)).any(axis=None):
+        parts.append("Arrows: the interval reaches beyond the scale.")
     return " ".join([*parts, "Filled: told from the control; hollow: not."])
 
 
@@ -446,9 +447,9 @@ def report_changes(
     """The table of what each variant changes, with what was found of it; folded where it is long."""
     if recipe.search:
         page.heading("What the search varies", 3)
-        page.table(
-            space_table(recipe), "Everything else is the recipe's own; the baseline is what the best is held against."
-        )
+        space = space_table(recipe)
+        space = space.drop(columns="space") if space.space.nunique() == 1 else space
+        page.table(space, "Everything else is the recipe's own; the baseline is what the best is held against.")
         return
     changes = changes_table(recipe, control)
     if changes.empty:

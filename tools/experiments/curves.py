@@ -70,10 +70,10 @@ def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFra
     }
     caption = "By epoch; epoch 0 is before training."
     if len(table) > len(grouped):
-        caption = (
-            "By epoch: mean over seeds and the band between lowest and highest, as far as all runs go; thin lines are "
-            f"single runs that went on (both for up to {MOST_BANDS} variants). Epoch 0 is before training."
-        )
+        bands = len(grouped) <= MOST_BANDS
+        beside = " and the band between lowest and highest" if bands else ""
+        alone = " Thin lines are single runs that went on." if bands else ""
+        caption = f"By epoch: mean over seeds{beside}, as far as all runs go.{alone} Epoch 0 is before training."
     if len(shown) < len(every_variant):
         caption += f" The control and the {len(shown) - 1} best of {len(every_variant)} variants."
     every = pd.concat(log for runs in grouped.values() for log in runs.values())
@@ -85,15 +85,17 @@ def report_curves(page: Page, table: pd.DataFrame, logs: Mapping[str, pd.DataFra
     put_bands(page, "curves", grouped, labelled("map") + across, caption, one_scale=True)
     if alone := other_scales(grouped):
         note = (
-            "Training loss (drawn through) and validation loss (dashed) by epoch, each variant on its own axis: their "
-            "losses do not compare."
+            f"{falls_words(grouped, LOSSES)} Training loss (solid) and validation loss (dashed) by epoch, each variant "
+            "on its own axis: their losses do not compare."
         )
         put_losses(page, grouped, alone, note)
     else:
         losses = [("train_loss", "training loss"), *labelled("val_loss")]
-        put_bands(page, "losses", grouped, losses, "Losses by epoch, on one scale.", one_scale=True)
+        caption = f"{falls_words(grouped, LOSSES)} Losses by epoch, on one scale."
+        put_bands(page, "losses", grouped, losses, caption, one_scale=True)
     rates = [("lr", "learning rate"), ("grad_norm", "norm of the gradient")]
-    put_bands(page, "rates", grouped, rates, "Learning rate (of the head) and mean gradient norm by epoch.")
+    told = falls_words(grouped, dict(rates))
+    put_bands(page, "rates", grouped, rates, f"{told} Learning rate (of the head) and mean gradient norm by epoch.")
     report_rarer_curves(page, grouped, every)
 
 
@@ -111,17 +113,34 @@ def peak_words(grouped: Logs) -> str:
     )
 
 
+LOSSES = {"train_loss": "training loss", "val_loss": "validation loss"}
+
+
+def falls_words(grouped: Logs, columns: Mapping[str, str]) -> str:
+    """In how many runs each of the columns is lower in the last epoch than in the first; "" where one epoch is all."""
+    runs = [log[log.epoch > 0] for own in grouped.values() for log in own.values()]
+    told = []
+    for column, name in columns.items():
+        own = [log[column].dropna() for log in runs if column in log]
+        own = [values for values in own if len(values) > 1]
+        if own:
+            fallen = sum(values.iloc[-1] < values.iloc[0] for values in own)
+            told.append(f"{name} in {fallen} of {len(own)} runs")
+    return f"Lower in the last epoch than in the first: {', '.join(told)}." if told else ""
+
+
 def report_rarer_curves(page: Page, grouped: Logs, every: pd.DataFrame) -> None:
     """Curves that some losses, geometries and poolings have."""
     of = list(grouped)
     if "hardest_positive" in every and every.hardest_positive.notna().any():
         mined = [
             ("hardest_positive", "similarity of the hardest positive"),
-            ("hardest_negative", "of the hardest negative"),
+            ("hardest_negative", "similarity of the hardest negative"),
         ]
         met = [("hardest_met", "share of hardest positives of one encounter")] if "hardest_met" in every else []
         mined += met if met and every.hardest_met.notna().any() else []
-        caption = "What batches offer to learn from: means over images that have another of their identity there."
+        caption = f"{falls_words(grouped, dict(mined))} What batches offer to learn from: means over images that have "
+        caption += "another of their identity there."
         put_bands(page, "mining", grouped, mined, caption)
     if inside := with_column(grouped, "distance_to_rim"):
         lying = [("embedding_norm", "mean norm in the ball"), ("distance_to_rim", "outermost embedding to the rim")]

@@ -368,7 +368,7 @@ def unread(look: Look, seconds: float) -> str:
     except KitError as error:
         return f"its network can't be read here: {error}"
     dear = needed > seconds
-    return f"it takes above {seconds:.0f} s a run (tools/report.py FOLDER --look scene measures it)" if dear else ""
+    return f"it takes more than {seconds:.0f} s a run (tools/report.py FOLDER --look scene measures it)" if dear else ""
 
 
 def report_diagnostics(page: Page, looks: Sequence[Look], scene: Page | None = None) -> None:

@@ -344,7 +344,7 @@ def effects_figure(told: pd.DataFrame, by_seed: pd.DataFrame, names: Sequence[st
         ax.scatter(row.difference, place, s=44, color=colour, edgecolor=EFFECT, zorder=4)
         words = "the same" if row.verdict == "same" else f"{row.difference:+.4f}"
         beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center", "fontsize": 9}
-        ax.annotate(words, (1, place), (4, 0), **beside)
+        ax.annotate(words, (1, place), (8, 0), **beside)  # beside the arrows
     ax.set_yticks(range(len(names)), [plain_label(str(name)) for name in names])
     ax.set(xlabel=label, xlim=(-limit, limit), ylim=(len(names) - 0.5, -0.5))
     ax.grid(axis="y", color="#eeeeee")
@@ -377,10 +377,10 @@ def similarity_figure(similarity: np.ndarray, labels: np.ndarray) -> Any:
     edges = np.linspace(min(similarity.min(), 0), 1, 61)
     kinds = ((~same, "different identities", OTHER, "///"), (same & pairs, "same identity", SAME, ""))
     for mask, name, colour, hatch in (kind for kind in kinds if kind[0].any()):
-        told = {"label": f"{name} ({mask.sum() // 2} pairs)", "hatch": hatch, "edgecolor": "white", "lw": 0}
+        told = {"label": f"{name} ({mask.sum() // 2:,} pairs)", "hatch": hatch, "edgecolor": "white", "lw": 0}
         ax.hist(similarity[mask], edges, density=True, alpha=0.6, color=colour, **told)
     ax.set(xlabel="similarity", ylabel="density")
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)  # above: bars may be anywhere
     return figure
 
 
@@ -526,7 +526,7 @@ def other_scales(logs: Mapping[str, Mapping[str, pd.DataFrame]], times: float = 
 
 
 def losses_figure(logs: Mapping[str, Mapping[str, pd.DataFrame]], columns: int = 3) -> Any:
-    """Training (drawn through) and validation loss (dashed) by epoch, a panel with its own axis for each variant."""
+    """Training (solid) and validation loss (dashed) by epoch, a panel with its own axis for each variant."""
     rows = math.ceil(len(logs) / columns)
     figure, axes = new_figure(11, 2.4 * rows, columns, rows)
     for ax in np.ravel(axes)[len(logs) :]:

@@ -64,7 +64,7 @@ def summarise(
                 **divergence_of(own, recipe.divergence, lost.get(variant, 0)),
                 "best_epoch": runs.best_epoch.mean(),
                 "best_epoch_sd": runs.best_epoch.std(ddof=1),
-                "best_epochs": f"{runs.best_epoch.min():g} to {runs.best_epoch.max():g}" if len(runs) > 1 else "",
+                "best_epochs": range_words(runs.best_epoch) if len(runs) > 1 else "",
                 "epochs": runs.epochs.mean(),
                 **{f"last_{c}": mean_or_nan(np.array([log[c].iloc[-1] for log in own])) for c in LOSSES},
                 "loss_variance": float(np.mean([log.train_loss.iloc[1:].tail(10).var() for log in own])),
@@ -301,8 +301,8 @@ def findings(
         beside = "" if math.isnan(alone) else f", {alone:.4f} from the background alone"
         beside += "" if math.isnan(chance) else f" (chance {chance:.4f})"
         said.append(
-            f"Reliance on background: {row.variant} has mAP {row[swap] + row.reliance:.4f}, {row[swap]:.4f} behind the "
-            f"backgrounds of other images{beside}; it loses {row.reliance:.4f}."
+            f"Reliance on background: {row.variant} has mAP {row[swap] + row.reliance:.4f} on images as they are, "
+            f"{row[swap]:.4f} behind the backgrounds of other images{beside}; it loses {row.reliance:.4f}."
         )
     others = [name for name in table if name.startswith("map@") and name != "map@chance"]
     unseen = [name for name in others if table[name].isna().all()]
@@ -327,6 +327,17 @@ def findings(
     return said
 
 
+def range_words(values: pd.Series) -> str:
+    low, high = values.min(), values.max()
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def first_of(names: Iterable[str], most: int) -> str:
+    """The first of the names, and how many there are beside them."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def learning_runs(table: pd.DataFrame) -> pd.DataFrame:
     """The runs in which something before the embeddings learned: epochs alone do not make a head."""
     learns = table["learns"].fillna(1) if "learns" in table else pd.Series(1, table.index)
@@ -341,14 +352,14 @@ def gain_words(trained: pd.DataFrame) -> list[str]:
     if gains.empty:
         return []
     low, high = mean_interval(gains) if trained.variant.nunique() == 1 else (math.nan, math.nan)
-    said = f"by {gains.mean():+.4f} on average" + ("" if math.isnan(low) else f" [{low:+.4f}, {high:+.4f}]")
+    said = f"the mean difference is {gains.mean():+.4f}" + ("" if math.isnan(low) else f" [{low:+.4f}, {high:+.4f}]")
     both = {"map_across", "plain_across"} <= set(trained)
     if both and (across := (trained.map_across - trained.plain_across).dropna()).size:
-        said += f", across encounters by {across.mean():+.4f}"
+        said += f", across encounters {across.mean():+.4f}"
     start = trained.plain[gains.index].mean()
     return [
         f"Against the plain backbone, without head and training (mAP {start:.4f}), mAP is higher in "
-        f"{int((gains > 0).sum())} of {len(gains)} runs, {said}."
+        f"{int((gains > 0).sum())} of {len(gains)} runs; {said}."
     ]
 
 
@@ -420,9 +431,7 @@ def next_words(summary: pd.DataFrame, compared: pd.DataFrame, table: pd.DataFram
         said.append("Run more seeds (seeds: [1, 2, 3, 4, 5]): one can't tell a gain from noise.")
     late = summary[(summary.epochs > 1) & (summary.best_epoch >= summary.epochs - 0.5)].variant
     if len(late):
-        said.append(
-            f"Train longer: {', '.join(late[:4])} {'was' if len(late) == 1 else 'were'} best in the last epoch."
-        )
+        said.append(f"Train longer: {first_of(late, 4)} {'was' if len(late) == 1 else 'were'} best in the last epoch.")
     unsure = compared[compared.verdict == "not distinguishable"] if len(compared) else compared
     unsure = unsure[(unsure.n > 1) & (unsure.difference.abs() > 1e-4)] if len(unsure) else unsure
     if len(unsure):

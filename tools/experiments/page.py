@@ -52,11 +52,13 @@ td.t { max-width: 32em; overflow-wrap: break-word; } .words { margin: 1em 0; }
   .beside { display: block; } .wide table { width: max-content; max-width: none; }
   .wide th:first-child, .wide td:first-child { position: sticky; left: 0; max-width: 10.5em; overflow-wrap: anywhere; }
   .wide td:first-child { background: var(--paper); } }
-@page { margin: 14mm; }
+@page { margin: 14mm 12mm; }
 @media print { body { max-width: none; margin: 0; font-size: 10pt; } .wide { overflow: visible; }
   figure, tr { break-inside: avoid; }
-  h1, h2, h3, h2 + p, h3 + p { break-after: avoid; } img { max-height: 230mm; }
-  th, td { font-size: 8pt; padding: .1em .3em; }
+  h1, h2, h3, h2 + p, h3 + p, dt, summary, tr:nth-child(-n + 3) { break-after: avoid; }
+  tr:nth-last-child(-n + 3) { break-before: avoid; } img { width: auto; max-height: 230mm; }
+  th, td { font-size: 7.5pt; padding: .1em .25em; } summary { list-style: none; color: inherit; font-weight: 600; }
+  summary::marker { content: ""; }
   details::details-content { content-visibility: visible; display: block; } }
 @media screen and (prefers-color-scheme: dark) { :root { --paper: #16181b; } body { color: #ddd; }
   th, pre { background: #24282d; }
@@ -139,9 +141,9 @@ ANSWERING = (  # the columns that stand first
 
 def markdown_table(table: pd.DataFrame) -> str:
     def cells(values: Iterable[Any]) -> str:
-        return " | ".join(" ".join(show_value(v).replace("|", "\\|").split()) for v in values)
+        return " | ".join(" ".join(str(v).replace("|", "\\|").split()) for v in values)
 
-    rows = [table.columns, ["---"] * table.shape[1], *table.itertuples(index=False)]
+    rows = [table.columns, ["---"] * table.shape[1], *shown_rows(table)]
     return "\n".join(f"| {cells(row)} |" for row in rows)
 
 
@@ -151,17 +153,33 @@ def show_value(value: Any) -> str:
             return ""
         small = 1e-3 <= abs(value) < 1 or not value
         return f"{value:.4f}" if small else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, (int, np.integer)) and value > 9999 else str(value)
 
 
 def show_column(values: pd.Series) -> list[str]:
-    """Values of a column, written alike: whole numbers as such, shares with four digits."""
+    """Values of a column, written alike: whole numbers as such, shares with four digits, seconds with one."""
     numbers = values.dropna() if values.dtype.kind == "f" else values[:0]
     if len(numbers) and (numbers % 1 == 0).all():
         return ["" if math.isnan(v) else f"{v:,.0f}" for v in values]
+    if len(numbers) and values.name == "seconds":
+        return ["" if math.isnan(v) else f"{v:,.1f}" if v < 100 else f"{v:,.0f}" for v in values]
     if len(numbers) and numbers.abs().max() <= 1:
-        return [f"{v:.4f}" if v in (-1, 1) else show_value(v) for v in values]
+        measure = "." not in str(values.name) and numbers.abs().max() >= 1e-3  # and no setting, such as a rate
+        least = 5e-5 if measure else 1e-3
+        return [f"{v:.4f}" if least <= abs(v) <= 1 else show_value(v) for v in values]
     return [show_value(v) for v in values]
+
+
+def shown_rows(table: pd.DataFrame) -> Iterable[tuple[str, ...]]:
+    return zip(*(show_column(table.iloc[:, i]) for i in range(table.shape[1])))
+
+
+def filled(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without columns in which no row says anything."""
+    said = [any(map(str.strip, show_column(table.iloc[:, i]))) for i in range(table.shape[1])]
+    return table.loc[:, said] if len(table) and any(said) else table
 
 
 MOST_COLUMNS = 15  # of a table, that a sheet of paper holds
@@ -181,15 +199,19 @@ def narrow_table(table: pd.DataFrame) -> str:
     words = [' class="t"' if text else "" for text in texts]
     meanings = {name: html.escape(column.meaning) for name, column in COLUMNS.items() if column.meaning}
     head = "".join(
-        f'<th{kind} title="{meanings.get(str(c), "click to sort")}">{html.escape(str(c).replace("_", " "))}</th>'
+        f'<th{kind} title="{meanings.get(str(c), "click to sort")}">{heading_html(str(c))}</th>'
         for kind, c in zip(words, table.columns)
     )
-    shown = zip(*(show_column(table.iloc[:, i]) for i in range(table.shape[1])))
     body = "".join(
         "<tr>" + "".join(f"<td{kind}>{html.escape(text)}</td>" for kind, text in zip(words, row)) + "</tr>"
-        for row in shown
+        for row in shown_rows(table)
     )
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def heading_html(name: str) -> str:
+    """A column's name, which may go on in another line behind the dots of a setting and between words."""
+    return html.escape(name.replace("_", " ")).replace(".", ".<wbr>")
 
 
 # pages
@@ -240,6 +262,8 @@ class Page:
         self.lines.append("\n".join(f"* {item}" for item in items))
 
     def table(self, table: pd.DataFrame, note: str = "") -> None:
+        """A table, without its empty columns, and a note below it."""
+        table = filled(table)
         self.html.append(html_table(table))
         self.lines.append(markdown_table(table))
         if note:
@@ -284,8 +308,9 @@ class Page:
             image = buffer.getvalue()
         self.images[name], kind, words = image, image_type(image), html.escape(caption)
         small = as_shown(image)
-        width, data = Image.open(io.BytesIO(small)).width, base64.b64encode(small).decode()
-        tag = f'<img loading="lazy" alt="{words}" style="--w: {width}px" src="data:image/webp;base64,{data}">'
+        (width, height), data = Image.open(io.BytesIO(small)).size, base64.b64encode(small).decode()
+        size = f'width="{width}" height="{height}" style="--w: {width}px"'  # its place is kept until it is loaded
+        tag = f'<img loading="lazy" alt="{words}" {size} src="data:image/webp;base64,{data}">'
         self.html.append(f'<figure><div class="wide">{tag}</div><figcaption class="note">{words}</figcaption></figure>')
         self.lines.append(f"![{caption}](figures/{name}.{kind})")
 

@@ -67,7 +67,7 @@ from .figures import (
     threshold_figure,
     variants_figure,
 )
-from .findings import compare_variants, findings, images_of, next_words, same_words, summarise, with_failed
+from .findings import compare_variants, findings, first_of, images_of, next_words, same_words, summarise, with_failed
 from .leaderboard import report_leaderboard
 from .limits import report_limits
 from .looks import Look
@@ -211,11 +211,7 @@ def report_results(
         page.figure("map", variants_figure(summary, table), caption)
     if several:
         page.heading("Differences, paired by seed", 3)
-        page.table(
-            compared.dropna(axis=1, how="all"),
-            f"difference: of mAP to {table.variant.iloc[0]} on the same seeds, with its 95 % interval; p: paired "
-            "t-test; p_holm: corrected for the number of variants; epochs and time: what it takes more.",
-        )
+        page.table(compared.dropna(axis=1, how="all"), difference_words(compared, table.variant.iloc[0]))
         if "map_across" in summary:
             across = compare_variants(table.dropna(subset=["map_across"]), "map_across", logs)
             page.table(across.dropna(axis=1, how="all"), "The same of the mAP across encounters.")
@@ -422,9 +418,10 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
             "strongest pair of two identities.",
         )
     precision = detail["metrics"]["per_identity"]
-    weakest = dict(sorted(precision.items(), key=lambda item: item[1])[:80])
-    caption = f"{weakest_words(precision)}Average precision by identity, weakest on top (at most 80)."
-    page.figure(f"{name}-identities", bars_figure(weakest, "average precision"), caption)
+    if precision:
+        weakest = dict(sorted(precision.items(), key=lambda item: item[1])[:80])
+        caption = f"{weakest_words(precision)} Average precision by identity, weakest on top (at most 80)."
+        page.figure(f"{name}-identities", bars_figure(weakest, "average precision"), caption)
     if counts := detail.get("counts"):
         caption = (
             f"{rarity_words(counts, precision)}Average precision by the number of images that it was learned from."
@@ -440,13 +437,26 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
         page.figure(f"{name}-map", places, caption)
 
 
+def difference_words(compared: pd.DataFrame, control: str) -> str:
+    """What the columns of the table of differences mean, those that it has."""
+    there = set(compared.dropna(axis=1, how="all"))
+    interval = ", with its 95 % interval" if "low" in there else ""
+    meanings = [f"difference: of mAP to {control} on the same seeds{interval}"]
+    meanings += ["p: paired t-test"] if "p" in there else []
+    meanings += ["p_holm: corrected for the number of variants"] if "p_holm" in there else []
+    more = [name for name in ("epochs more", "time") if name in there]
+    meanings += [f"{' and '.join(more)}: what it takes more"] if more else []
+    return f"{'; '.join(meanings)}."
+
+
 def weakest_words(precision: Mapping[str, float]) -> str:
-    """Who is found worst, beside the usual identity; "" where nobody is asked for."""
-    if not precision:
-        return ""
+    """Who is found worst, beside the usual identity."""
     name = min(precision, key=precision.__getitem__)
     usual = np.median(list(precision.values()))
-    return f"{name} is found worst, by {precision[name]:.2f}; half of {len(precision)} identities reach {usual:.2f}. "
+    return (
+        f"{name} is found worst, with average precision {precision[name]:.2f}; half of {len(precision)} identities "
+        f"reach {usual:.2f}."
+    )
 
 
 def rarity_words(counts: Mapping[str, int], precision: Mapping[str, float]) -> str:
@@ -468,7 +478,7 @@ def pairs_words(metrics: Mapping[str, Any]) -> str:
     area = metrics.get("pair_auc", math.nan)
     if math.isnan(area):
         return ""
-    return f"A pair of one identity is more alike than one of two {area:.0%} of the time (AUC of pairs). "
+    return f"A pair of one identity is more alike than one of two identities {area:.0%} of the time (AUC of pairs). "
 
 
 def idle_steps(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -663,7 +673,7 @@ def tell(
     diagnostics = None if going_on or not looks else diagnosed(experiment, table, specs, looks)
     notes = notes_on(experiment, failed, going_on) + shown_words(table, control, len(shown), alike)
     if idle := idle_schedules(specs, logs):
-        notes.append(f"the schedule had not changed the rate by the epoch that is kept: {', '.join(idle[:8])}")
+        notes.append(f"the schedule had not changed the rate by the epoch that is kept: {first_of(idle, 8)}")
     extra = report_search(recipe, folder) if recipe.search else None
     extra = report_ensemble(ensemble) if ensemble is not None else extra
     used = [images.competition for images in opened.values()] or [*experiment.competitions.values()]

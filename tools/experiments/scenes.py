@@ -146,7 +146,7 @@ def reliance_words(row: dict[str, float | str]) -> str:
     """One sentence on a run."""
     how = "behind the backgrounds of other images" if "mAP swapped" in row else "with the border hidden"
     value, low, high = (row[name] for name in ("reliance", "low", "high"))
-    told = f"{row['variant']}: {how} it loses {value:.4f} of its mAP {row['mAP original']:.4f}"
+    told = f"{row['variant']}: {how} it loses {value:.4f} of its mAP {row['mAP original']:.4f} on images as they are"
     if math.isnan(low):
         return f"{told}; too few identities for an interval."
     verdict = "it leans on the context" if low > 0 else "no reliance on the context is shown"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
@@ -141,16 +140,30 @@ def run_search(experiment: Experiment, searching: bool = True) -> list[RunSpec]:
             if space:
                 best = search_space(Trials(recipe, title, space, folder), images_of, device, deadline)
                 once = with_settings(recipe, best, recipe.name)
-                specs.append(RunSpec(label, f"{why}: {json.dumps(best)}", once, derived=True))
+                specs.append(RunSpec(label, f"{why}: {settings_words(best)}", once, derived=True))
                 told = without_passwords(recipe_to_dict(replace(once, name=f"{recipe.name}-{label}")))
                 write_text(folder / f"{label}.yaml", yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
     return specs
 
 
+def settings_words(settings: Mapping[str, Any]) -> str:
+    """Settings in a line: loss arcface (margin 0.5, scale 64), train.lr 0.0001."""
+    return ", ".join(f"{name} {setting_text(value)}" for name, value in settings.items())
+
+
+def setting_text(value: Any) -> str:
+    """A setting's value with as many digits as tell it."""
+    if isinstance(value, Mapping):
+        own = [f"{name} {setting_text(one)}" for name, one in value.items() if name != "name"]
+        return f"{value.get('name', '')} ({', '.join(own)})".strip() if own else str(value.get("name", ""))
+    whole = isinstance(value, float) and value % 1 == 0
+    return f"{value:.0f}" if whole else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def search_baseline(recipe: Recipe) -> RunSpec:
     own = recipe.search.baseline
     once = with_settings(recipe, own, f"{recipe.name}: search.baseline")
-    return RunSpec("baseline", f"the baseline: {json.dumps(own)}" if own else "the recipe's own settings", once)
+    return RunSpec("baseline", f"the baseline: {settings_words(own)}" if own else "the recipe's own settings", once)
 
 
 def free_space(recipe: Recipe, title: str) -> dict[str, Any]:

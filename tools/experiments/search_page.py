@@ -15,8 +15,9 @@ from jaguar_kit import FEWEST, KitError, Recipe, RunFolder, read_own_table
 
 from .figures import EFFECT, INK, OTHER, PALETTE, PAPER, bars_figure, new_figure, plain_label
 from .page import Page
-from .search import SEARCHES, Trials, free_space, search_baseline
+from .search import SEARCHES, Trials, free_space, search_baseline, setting_text
 
+STATES = {"COMPLETE": "ended", "PRUNED": "pruned", "FAIL": "failed"}
 TOLD = ("number", "state", "value", "last")  # columns of trials that are no settings
 
 
@@ -111,7 +112,8 @@ def report_space(page: Page, found: Found, folder: Path) -> None:
         page.fold("mAP by choice", table, "mAP of the trials by each choice, or third of a range.")
         caption = "Trials as lines through their settings, coloured by mAP: light is high."
         page.figure(f"parallel-{title}", parallel_figure(trials.drop(columns="last")), caption)
-    page.fold(f"All {len(trials)} trials", trials.drop(columns="last").sort_values("value", ascending=False))
+    listed = trials.drop(columns="last").sort_values("value", ascending=False)
+    page.fold(f"All {len(trials)} trials", listed.assign(state=listed.state.replace(STATES)))
     spent = sum(trial_seconds(folder / "trials" / f"{title}{number}") for number in trials.number)
     took = f"{spent / 3600:.2f} hours" if spent > 360 else f"{spent:.0f} seconds"
     page.note(f"{len(trials)} trials took {took} of training on this machine.")
@@ -135,10 +137,6 @@ def best_words(found: Found) -> list[str]:
             f"second best has {others.max():.4f}"
         )
     return [f"Trial {best.number}, mAP {best.value:.4f}: {settings}.", f"{said}."]
-
-
-def setting_text(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def precision_by_identity(found: Found, folder: Path) -> pd.DataFrame:
@@ -212,7 +210,7 @@ def history_words(found: Found, name: str) -> str:
     if found.best is None:
         return f"{name}: no trial came to an end."
     before = found.done[found.done.number < len(found.trials) * 2 / 3].value.max()
-    gained = found.best.value - before
+    gained = found.best.value - before if len(found.trials) > 2 else math.nan  # two have no last third
     later = (
         "" if math.isnan(gained) else f", by {gained:.4f} in the last third" if gained else ", before the last third"
     )
@@ -303,7 +301,9 @@ def parallel_figure(trials: pd.DataFrame) -> Any:
             codes, known = pd.factorize(values.astype(str), sort=True)
             values, ends_here = pd.Series(codes, trials.index), (known[0], known[-1])
         else:
-            ends_here = (f"{values.min():.3g}", f"{values.max():.3g}")
+            ends_here = tuple(
+                f"{end:.4f}" if column == "value" else setting_text(end) for end in (values.min(), values.max())
+            )
         positive = (values > 0).all() and values.max() > 20 * values.min()
         values = np.log(values) if positive else values
         scaled[column] = (values - values.min()) / max(np.ptp(values), 1e-12)
@@ -314,7 +314,8 @@ def parallel_figure(trials: pd.DataFrame) -> Any:
     for i, (low, high) in enumerate(ends):
         ax.axvline(i, color="#bbbbbb", lw=0.8, zorder=0)
         ax.text(i, -0.04, low, ha="center", va="top", fontsize=8)
-        ax.text(i, 1.04, high, ha="center", va="bottom", fontsize=8)
+        if high != low:
+            ax.text(i, 1.04, high, ha="center", va="bottom", fontsize=8)
     labels = ["mAP" if c == "value" else c.rpartition(".")[2] for c in columns]
     ax.set_xticks(range(len(columns)), labels)
     ax.tick_params(axis="x", pad=16)
@@ -340,7 +341,7 @@ def choices_table(trials: pd.DataFrame) -> pd.DataFrame:
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and values.nunique() > 6:
             thirds = pd.qcut(values.rank(method="first"), 3, labels=False)
             spans = values.groupby(thirds).agg(["min", "max"])
-            values = thirds.map({k: f"{row['min']:.3g} to {row['max']:.3g}" for k, row in spans.iterrows()})
+            values = thirds.map({k: " to ".join(map(setting_text, row)) for k, row in spans.iterrows()})
             done = done.sort_values(setting)
         for value, own in done.groupby(values[done.index].map(setting_text), sort=False).value:
             rows.append(
