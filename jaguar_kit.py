@@ -8938,11 +8938,20 @@ def write_results(
         remove_path(place / "checkpoint.safetensors")
 
 
-def chance_map(labels: np.ndarray, orders: int, encounters: np.ndarray | None = None) -> float:
-    """The mean mAP of so many random orders."""
-    rng, shape = np.random.default_rng(0), (len(labels), len(labels))
-    found = [identity_balanced_map(rng.random(shape), labels, encounters) for _ in range(orders)]
-    return mean_or_nan(np.array(found))
+def chance_precision(compared: Comparison) -> np.ndarray:
+    """The average precision that a random order has on average (Q,), NaN without positives: of R positives among N
+    images it is (H + (R - 1) (N - H) / (N - 1)) / N, where H is the N-th harmonic number (Bestgen 2015)."""
+    positives = compared.sizes()[1]
+    images = len(compared.gallery) - count_codes(*numbered(compared.met, compared.gallery_met)[:2])
+    harmonic = np.r_[0.0, np.cumsum(1 / np.arange(1, len(compared.gallery) + 1))][images]
+    expected = harmonic + (positives - 1) * (images - harmonic) / np.maximum(images - 1, 1)
+    return np.where(positives > 0, expected / np.maximum(images, 1), np.nan)
+
+
+def chance_map(labels: np.ndarray, encounters: np.ndarray | None = None) -> float:
+    """The mAP that a random order has on average."""
+    compared = compare(np.zeros((len(labels), len(labels)), np.float32), labels, encounters)
+    return mean_or_nan(mean_by_identity(chance_precision(compared), compared.labels))
 
 
 def basis_of(labels: np.ndarray, paths: Sequence[str], met: np.ndarray | None) -> dict[str, Any]:
@@ -8952,7 +8961,7 @@ def basis_of(labels: np.ndarray, paths: Sequence[str], met: np.ndarray | None) -
     def counts(encounters: np.ndarray | None) -> dict[str, Any]:
         _, positives = compare(np.zeros((len(labels), len(labels)), np.float32), labels, encounters).sizes()
         found = {"queries": int((positives > 0).sum()), "identities": len(np.unique(labels[positives > 0]))}
-        return {**found, "pairs": int(positives.sum() // 2), "chance": chance_map(labels, 10, encounters)}
+        return {**found, "pairs": int(positives.sum() // 2), "chance": chance_map(labels, encounters)}
 
     across = {} if met is None else {"across": counts(met)}
     return {"images": len(labels), **counts(None), **across, "on": fingerprint(sorted(paths))}

@@ -1,6 +1,7 @@
 """Retrieval metrics against slow loops, scikit-learn, and cases worked out by hand."""
 
 import math
+from itertools import permutations
 
 import jaguar_kit
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from cases import every
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from jaguar_kit import KitError, average_precision, identity_balanced_map, retrieval_metrics
+from jaguar_kit import KitError, average_precision, chance_map, identity_balanced_map, retrieval_metrics
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -90,6 +91,17 @@ def test_pairs_of_one_encounter_count_as_the_slow_loops_leave_them_out(given_set
     expected = slow.retrieval_metrics(similarity, labels, encounters)
     assert_same_metrics(retrieval_metrics(similarity, labels, encounters), expected)
     assert identity_balanced_map(similarity, labels, encounters) == pytest.approx(expected["map"], nan_ok=True)
+
+
+@PROPERTY
+@given(st.lists(st.sampled_from("abc"), min_size=2, max_size=5), st.data())
+def test_chance_is_the_mean_over_all_orders(labels, data):
+    labels = np.array(labels)
+    encounters = data.draw(st.none() | st.lists(st.integers(0, 2), min_size=len(labels), max_size=len(labels)))
+    encounters = None if encounters is None else np.array(encounters)
+    orders = [np.tile(order, (len(labels), 1)) / 8 for order in permutations(range(len(labels)))]
+    by_order = [identity_balanced_map(order, labels, encounters) for order in orders]
+    assert chance_map(labels, encounters) == pytest.approx(np.mean(by_order), nan_ok=True)
 
 
 @PROPERTY

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from jaguar_kit import (
     ImageStore,
     KitError,
     Recipe,
+    chance_precision,
     compare,
     interval_over_identities,
     mean_by_identity,
@@ -90,40 +90,36 @@ class Matches:
 # flanks
 
 
-def scored(matches: Matches, queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision, and whether the first is right, of the queries against a part of the gallery; NaN for what
-    nobody can find."""
-    precision, top = (np.full(len(matches.labels), math.nan) for _ in range(2))
+def scored(matches: Matches, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """Average precision, whether the first is right, and average precision by chance (3, N) of the queries against a
+    part of the gallery; NaN for what nobody can find."""
+    found = np.full((3, len(matches.labels)), math.nan)
     told, met = matches.labels, matches.encounters
     if not np.isin(told[queries], told[gallery]).any():
-        return precision, top
+        return found
     block = matches.similarity[np.ix_(queries, gallery)]
     own = np.array_equal(queries, gallery)
     of_gallery = (None, None) if own else (told[gallery], None if met is None else met[gallery])
-    scores = score_queries(compare(block, told[queries], None if met is None else met[queries], *of_gallery))
-    precision[queries] = scores.precision
-    top[queries] = np.where(np.isnan(scores.first), math.nan, scores.first <= 1)
-    return precision, top
+    compared = compare(block, told[queries], None if met is None else met[queries], *of_gallery)
+    scores = score_queries(compared)
+    first = np.where(np.isnan(scores.first), math.nan, scores.first <= 1)
+    found[:, queries] = scores.precision, first, chance_precision(compared)
+    return found
 
 
-def by_flank(matches: Matches, draws: int = 10) -> pd.DataFrame:
+def by_flank(matches: Matches) -> pd.DataFrame:
     """mAP and top-1 against images of the query's own flank, and against those of other flanks, each with interval.
 
-    Pairs of one encounter are left out where encounters are told. chance: the mAP of a random order.
+    Pairs of one encounter are left out where encounters are told. chance: the mAP that a random order has on average.
     """
     rows, codes = [], np.unique(matches.labels, return_inverse=True)[1]
-    rng, flanks = np.random.default_rng(0), matches.flanks
-    shape, told = matches.similarity.shape, flanks != ""
+    flanks, told = matches.flanks, matches.flanks != ""
     for within, name in ((True, "its own flank"), (False, "another flank")):
-        found = []
-        orders = (Matches(rng.random(shape, np.float32), *told_of(matches)) for _ in range(draws))
-        for one in chain([matches], orders):
-            parts = [
-                scored(one, np.flatnonzero(flanks == flank), np.flatnonzero(told & ((flanks == flank) == within)))
-                for flank in np.unique(flanks[told])
-            ]
-            found.append([np.nan_to_num(np.array(values), nan=-1).max(0) for values in zip(*parts)])
-        (precision, top), *chances = [[np.where(v < 0, math.nan, v) for v in pair] for pair in found]
+        precision, top, chance = np.full((3, len(codes)), math.nan)
+        for flank in np.unique(flanks[told]):
+            queries, gallery = flanks == flank, told & ((flanks == flank) == within)
+            found = scored(matches, np.flatnonzero(queries), np.flatnonzero(gallery))
+            precision[queries], top[queries], chance[queries] = found[:, queries]
         low, high = interval_over_identities(precision, codes)
         counted = ~np.isnan(precision)
         rows.append(
@@ -135,14 +131,10 @@ def by_flank(matches: Matches, draws: int = 10) -> pd.DataFrame:
                 "low": low,
                 "high": high,
                 "top1": mean_or_nan(top),
-                "chance": float(np.mean([mean_or_nan(mean_by_identity(chance, codes)) for chance, _ in chances])),
+                "chance": mean_or_nan(mean_by_identity(chance, codes)),
             }
         )
     return pd.DataFrame(rows)
-
-
-def told_of(matches: Matches) -> tuple[Any, ...]:
-    return matches.labels, matches.flanks, matches.encounters
 
 
 def flank_errors(matches: Matches) -> dict[str, float]:

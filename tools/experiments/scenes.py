@@ -45,7 +45,7 @@ def map_on_backgrounds(trainer: Trainer, labels: np.ndarray) -> dict[str, float]
         embeddings = embed(trainer.network, pixels, task.validation[mixed])[np.argsort(mixed)]
         similarity = similarity_matrix(embeddings, geometry=trainer.embedder.geometry)
         told[part_words(background)] = identity_balanced_map(similarity, labels)
-    told["chance"] = chance_map(labels, 50)
+    told["chance"] = chance_map(labels)
     return told
 
 
@@ -126,7 +126,7 @@ def reliance(look: Look, states: dict[str, Seen] | None = None) -> dict[str, flo
     share = moved[0] / np.maximum(moved[0] + moved[1], 1e-12)
     told = {"variant": look.spec.variant, "reliance": value, "low": low, "high": high}
     told |= {f"mAP {name}": balanced(one.precision, look.labels)[0] for name, one in states.items()}
-    told |= {"chance": chance_map(look.labels, 20), "share of change": balanced(share, look.labels)[0]}
+    told |= {"chance": chance_map(look.labels), "share of change": balanced(share, look.labels)[0]}
     return {**told, "leans more on": leans_on(share, look.labels)}
 
 
