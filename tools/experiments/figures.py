@@ -380,7 +380,8 @@ def similarity_figure(similarity: np.ndarray, labels: np.ndarray) -> Any:
         told = {"label": f"{name} ({mask.sum() // 2:,} pairs)", "hatch": hatch, "edgecolor": "white", "lw": 0}
         ax.hist(similarity[mask], edges, density=True, alpha=0.6, color=colour, **told)
     ax.set(xlabel="similarity", ylabel="density")
-    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)  # above: bars may be anywhere
+    if pairs.any():
+        ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)  # above: bars may be anywhere
     return figure
 
 

@@ -174,8 +174,7 @@ def study_of(photographs: pd.DataFrame, cameras: pd.DataFrame | None) -> Study:
     stations = sorted(set(cameras.station))
     if cameras.empty:
         return Study(cameras, photographs, stations, np.zeros(0, "datetime64[D]"), *[np.zeros((0, 0), bool)] * 2)
-    first, final = (day.to_datetime64().astype("datetime64[D]") for day in (starts.min(), ends.max()))
-    days = np.arange(first, final + 1)
+    days = pd.date_range(starts.min(), ends.max()).to_numpy().astype("datetime64[D]")
     up, worked = np.zeros((2, len(stations), len(days)), bool)
     for camera in cameras.itertuples():
         row = stations.index(camera.station)
