@@ -22,7 +22,6 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-import urllib3
 from jaguar_kit_tools.experiments import session
 from jaguar_kit_tools.on_kaggle import client as kaggle_client
 from jaguar_kit_tools.on_kaggle import run as kaggle_run
@@ -359,6 +358,8 @@ def kaggle_client_module(home: Path) -> ModuleType:
 @contextmanager
 def playing_kaggle(client: ModuleType, folder: Path) -> Iterator[KaggleServer]:
     """A server that the client of this process talks to; its home and scratch lie in the folder."""
+    import urllib3  # comes with the client
+
     home, scratch = folder / "home", folder / "scratch"
     home.mkdir()
     scratch.mkdir()

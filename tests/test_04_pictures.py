@@ -4,6 +4,7 @@ import struct
 
 import jaguar_kit
 import numpy as np
+import PIL
 import pytest
 from cases import every
 from jaguar_kit import open_store, read_image
@@ -50,7 +51,7 @@ ODD_VALUE = struct.pack("<HHIHH", 0x0112, 3, 1, 77, 0)
     ("exif", "turned"),
     [
         (exif_of(ORIENTATION), True),
-        (exif_of(FAR_AWAY, ORIENTATION), True),
+        (exif_of(FAR_AWAY, ORIENTATION), int(PIL.__version__.split(".")[0]) >= 13),  # earlier ones read no further
         (exif_of(ORIENTATION, ODD_TYPE), True),
         (exif_of(ODD_VALUE), False),
         (exif_of(FAR_AWAY), False),

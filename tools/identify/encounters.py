@@ -72,7 +72,7 @@ def encounters_of_queries(table: pd.DataFrame, hashes: np.ndarray, alike: Alike)
 
 
 def seconds_of(taken: pd.Series) -> np.ndarray:
-    """Seconds of a clock (N,), NaN where no time of the day is told; of any year, where nanoseconds end in 2262."""
+    """Seconds of a clock (N,), NaN where no time of the day is told."""
     times = pd.to_datetime(taken.where(taken.str.len() > 10), format="mixed", errors="coerce")
     times = times.to_numpy("datetime64[s]")
     return np.where(np.isnat(times), math.nan, times.astype(np.int64))

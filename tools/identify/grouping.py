@@ -26,6 +26,10 @@ class Sameness:
 
     tilt: Tilt  # pairs of one animal against pairs of two
     share: float  # of pairs that show one, among all that are compared
+    levels: np.ndarray  # how alike the catalogue's pairs are, rising
+    most: (
+        np.ndarray
+    )  # how many times as often pairs from each level on are of one animal as of two, as far as borne out
 
     @staticmethod
     def of(season: Season) -> Sameness | None:
@@ -48,22 +52,33 @@ class Sameness:
         if not pairs:
             return None
         alike, one_animal = map(np.concatenate, zip(*pairs))
-        return Sameness(Tilt.of(alike, one_animal * 1.0, ~one_animal * 1.0), float(same.mean()))
+        return Sameness.fit(alike, one_animal, float(same.mean()))
+
+    @staticmethod
+    def fit(alike: np.ndarray, same: np.ndarray, share: float) -> Sameness:
+        """From how alike pairs (P,) are, and whether they show one animal, bool (P,)."""
+        order = np.argsort(alike, kind="stable")
+        both = np.stack([same[order], ~same[order]])
+        from_on = (np.cumsum(both[:, ::-1], 1)[:, ::-1] + 1) / (both.sum(1, keepdims=True) + 2)  # by Laplace's rule
+        most = np.maximum.accumulate(from_on[0] / from_on[1])
+        return Sameness(Tilt.of(alike, same * 1.0, ~same * 1.0), share, alike[order], most)
 
     def among(self, alike: np.ndarray) -> np.ndarray:
-        """For all pairs of new encounters (M, M), whose share that shows one animal is told by themselves (EM)."""
-        ratio = np.exp(self.tilt(alike))
+        """For all pairs of new encounters (M, M). The share of them that shows one animal is half told by themselves
+        (EM), and half by the catalogue's: they are pairs of few encounters, and what is amiss with one is with many."""
+        place = np.clip(np.searchsorted(self.levels, alike, "right") - 1, 0, None)
+        ratio = np.minimum(np.exp(self.tilt(alike)), self.most[place])
         pairs, share = ratio[np.triu_indices(len(alike), 1)], self.share
         for _ in range(30):
-            told = share * pairs / (share * pairs + 1 - share)
-            share = (told.sum() + len(alike) * self.share) / (len(pairs) + len(alike))
+            share = (np.mean(share * pairs / (share * pairs + 1 - share)) + self.share) / 2
         return share * ratio / (share * ratio + 1 - share)
 
 
 def between(
     likeness: Likeness, rows: np.ndarray, encounters: np.ndarray, gallery: Gallery, met: np.ndarray | None = None
 ) -> np.ndarray:
-    """How alike encounters are (M, M): the mean over all pairs of their images, standardised for both.
+    """How alike encounters are (M, M): the mean over all pairs of their images, standardised for both. No spread counts
+    as less than the median one: to whom nearly nothing of the catalogue is alike, anything that is would seem the same.
 
     rows (R,), encounters (R,): images, and codes from 0 that rise; met (R,): of the catalogue's own images, their
     encounters, which tell nothing of what is usual.
@@ -76,7 +91,11 @@ def between(
             for kind, matrix in enumerate(likeness.parts(rows[part], known)):
                 mean = np.mean(matrix, 1, where=others)
                 usual[kind][:, part] = mean, np.std(matrix, 1, where=others)
-        parts = [(one - mean[:, None]) / np.maximum(spread, 1e-9)[:, None] for one, (mean, spread) in zip(parts, usual)]
+        usual[:, 1] = np.maximum(usual[:, 1], np.median(usual[:, 1], axis=1, keepdims=True))
+        parts = [
+            np.where(spread[:, None] > 1e-9, one - mean[:, None], 0.0) / np.maximum(spread, 1e-9)[:, None]
+            for one, (mean, spread) in zip(parts, usual)
+        ]
     whole = sum(parts)
     sizes, starts = np.bincount(encounters), np.searchsorted(encounters, np.arange(encounters[-1] + 1))
     means = np.add.reduceat(np.add.reduceat(whole, starts, axis=0), starts, axis=1) / np.outer(sizes, sizes)
