@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from importlib.util import find_spec
 
 import jaguar_kit as jk
 import numpy as np
