@@ -55,6 +55,7 @@ def test_a_whole_run_has_three_shapes_at_most(mini, tmp_path, shapes, changes, m
     assert 1 <= len(shapes) <= most, sorted(shapes)
 
 
+@pytest.mark.ci
 def test_one_shape_changes_no_embedding(mini, tmp_path, monkeypatch):
     recipe = recipe_from_dict({**LEARNING, "postprocess": [], "test_backgrounds": [], "train": {"epochs": 1}})
     run_recipe(recipe, data=mini, out=tmp_path / "as they come", device="cpu")

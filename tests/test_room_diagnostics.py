@@ -406,6 +406,7 @@ def test_what_a_look_found_stays_when_the_report_is_drawn_again(trained, tmp_pat
     assert "older state" not in told
 
 
+@pytest.mark.ci
 def test_what_a_look_found_of_other_runs_is_called_older(trained, tmp_path):
     folder = Path(shutil.copytree(trained.folder, tmp_path / "kept"))
     report_command([str(folder), "--look", "scene", "--device", "cpu"])

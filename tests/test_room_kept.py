@@ -250,6 +250,7 @@ def test_a_picture_that_is_turned_by_its_tag_is_another(place):
     assert place.cost["passes"] == 1
 
 
+@pytest.mark.ci
 def test_half_a_cache_gives_the_same_answers(place, cache):
     cold = place.answer("cold", "--local")
     for kind in (cache / "by_image").iterdir():
@@ -259,6 +260,7 @@ def test_half_a_cache_gives_the_same_answers(place, cache):
     assert 0 < place.cost["passes"] < 15
 
 
+@pytest.mark.ci
 def test_a_box_is_a_picture_of_its_own(place):
     place.answer("whole")
     boxes = place.root / "boxes.csv"

@@ -258,6 +258,7 @@ def test_curves_fit_the_window_and_are_large_enough_to_read(width, opened):
     assert min(keys) >= (24 if width > 700 else 36)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_a_whole_report_works_in_a_browser(width, scheme, browser, tmp_path):
     seeds = {1: 0.50, 2: 0.55, 3: 0.48}

@@ -150,6 +150,7 @@ def test_a_merge_that_was_killed_ends_as_one_that_was_not(whole, mini, tmp_path,
     assert_same(tmp_path / "merged", whole)
 
 
+@pytest.mark.ci
 def test_a_run_that_time_stopped_gives_way_to_one_that_is_over(whole, tmp_path):
     """Though both have metrics: of the stopped one there is a checkpoint to go on from."""
     [spec, *_] = expand(recipe_of())

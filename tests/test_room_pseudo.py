@@ -139,6 +139,7 @@ def test_a_kill_in_the_second_round_changes_nothing(labelled, strong, tmp_path, 
     pd.testing.assert_frame_equal(again.table[["variant", "seed", "map"]], labelled.table[["variant", "seed", "map"]])
 
 
+@pytest.mark.ci
 def test_a_weak_model_leaves_the_gate_shut_and_says_the_figure(mini, tmp_path, capsys):
     recipe = recipe_of(pseudo={"least": 0.0, "cap": 100})
     result = run_recipe(recipe, mini, tmp_path, device="cpu")

@@ -371,6 +371,7 @@ def find_and_say(opened: Opened, photo: str, animal: str) -> None:
     opened.press("Enter")
 
 
+@pytest.mark.ci
 def test_decisions_of_all_weeks_are_corrected_settled_and_asked_again(browser, weeks, tmp_path):
     out = reviewed(weeks, tmp_path / "review")
     data = page_data(out)

@@ -78,6 +78,7 @@ def few(finished, tmp_path):
     return Path(shutil.copytree(finished, tmp_path / "few"))
 
 
+@pytest.mark.ci
 def test_a_search_tells_of_every_trial_what_became_of_it(whole):
     assert len(whole) == 8
     assert {told["state"] for told in whole} == {"COMPLETE", "PRUNED"}
