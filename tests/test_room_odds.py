@@ -5,11 +5,16 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from cases import every
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaguar_kit import build
 from jaguar_kit_tools.benches import strangers
+from jaguar_kit_tools.identify.grouping import Sameness, between
+from jaguar_kit_tools.identify.likeness import Gallery, Likeness
 from jaguar_kit_tools.identify.odds import SHARES, Odds, Tilt, Trials, drawn_weeks, interval_of
+from scipy.sparse import csr_matrix
 from scipy.stats import norm
 
 PROPERTY = settings(deadline=None, max_examples=60)
@@ -23,6 +28,45 @@ def guesses_of(rng, count=400, share=0.5):
     truth = [f"{'a' if one else 'b'}{i % 40}" for i, one in enumerate(right)]
     identity = [name if one else "x" for name, one in zip(truth, right)]
     return pd.DataFrame({"identity": identity, "truth": truth, "known": known, "score": score})
+
+
+# groups of new animals
+
+
+def pairs_like(same, rng):
+    """How alike pairs are: those of one animal somewhat more, and two of a hundred of two animals by a bush."""
+    bush = rng.random(len(same)) < 0.02
+    return rng.normal(np.where(same, 1.5, np.where(bush, 6.0, 0.0)), 1.0)
+
+
+def test_pairs_are_no_surer_than_the_pairs_of_the_catalogue_bear_out():
+    rng = np.random.default_rng(0)
+    same = np.arange(8000) < 200
+    found = Sameness.fit(pairs_like(same, rng), same, 0.025)
+    upper, together = np.triu_indices(120, 1), rng.random(7140) < 0.025
+    alike = np.zeros((120, 120))
+    alike[upper] = pairs_like(together, rng)
+    told = found.among(alike + alike.T)[upper]
+    assert told.sum() == pytest.approx(together.sum(), rel=0.4)
+    assert (told > 0.5).mean() <= 0.001, "a bush is no animal"
+    alike[0, 1] = 30.0  # as no pair of the catalogue is
+    assert math.exp(found.tilt(np.array([30.0]))[0]) > 1000, "the straight line alone would be sure"
+    assert found.among(alike + alike.T)[0, 1] < 0.6
+    assert (np.diff(found.most) >= 0).all()
+    assert np.isfinite(found.among(np.array([[1.0]]))).all()  # a single encounter
+
+
+def test_whom_nobody_of_the_catalogue_is_like_is_not_the_same_as_anybody_who_is():
+    rng = np.random.default_rng(0)
+    spots = np.zeros((12, 12))
+    spots[:8, :8] = np.abs(rng.normal(size=(8, 8)))  # of the catalogue
+    spots[8:10, :8] = spots[:8, 8:10].T + np.abs(rng.normal(size=(2, 8)))
+    spots[8, 9] = spots[9, 8] = spots[10, 11] = spots[11, 10] = 0.5  # of the last two nobody's match any but these
+    likeness = Likeness(torch.eye(12), build("geometry", "cosine"), csr_matrix(spots), by_query=True)
+    gallery = Gallery.of(np.array([f"a{i // 2}" for i in range(8)]), np.arange(8))
+    found = between(likeness, np.arange(8, 12), np.arange(4), gallery)
+    assert np.abs(found).max() < 10
+    np.testing.assert_allclose(found, found.T)
 
 
 # ratios of densities

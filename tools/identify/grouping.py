@@ -27,9 +27,7 @@ class Sameness:
     tilt: Tilt  # pairs of one animal against pairs of two
     share: float  # of pairs that show one, among all that are compared
     levels: np.ndarray  # how alike the catalogue's pairs are, rising
-    most: (
-        np.ndarray
-    )  # how many times as often pairs from each level on are of one animal as of two, as far as borne out
+    most: np.ndarray  # share of pairs of one animal that are as alike or more, over that of pairs of two, by level
 
     @staticmethod
     def of(season: Season) -> Sameness | None:
@@ -69,7 +67,7 @@ class Sameness:
         place = np.clip(np.searchsorted(self.levels, alike, "right") - 1, 0, None)
         ratio = np.minimum(np.exp(self.tilt(alike)), self.most[place])
         pairs, share = ratio[np.triu_indices(len(alike), 1)], self.share
-        for _ in range(30):
+        for _ in range(30 if len(pairs) else 0):
             share = (np.mean(share * pairs / (share * pairs + 1 - share)) + self.share) / 2
         return share * ratio / (share * ratio + 1 - share)
 

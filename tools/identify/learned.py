@@ -93,9 +93,8 @@ def with_head(
     why = "" if better else " (--head always)"
     words = f"A head learned on the catalogue is used{why}: {in_words(figures)}."
     change = fit(likeness.embeddings[: len(met)], identity)
-    return through(likeness, change(likeness.embeddings)), told(
-        Learned(True, words, CrossFitted(known, part, strange, group), figures)
-    )
+    learned = Learned(True, words, CrossFitted(known, part, strange, group), figures)
+    return through(likeness, change(likeness.embeddings)), told(learned)
 
 
 def told(learned: Learned) -> Learned:
