@@ -128,8 +128,8 @@ def by_flank(matches: Matches) -> pd.DataFrame:
                 "queries": int(counted.sum()),
                 "identities": len(np.unique(codes[counted])),
                 "map": mean_or_nan(mean_by_identity(precision, codes)),
-                "low": low,
-                "high": high,
+                "low": max(low, 0.0),
+                "high": min(high, 1.0),
                 "top1": mean_or_nan(top),
                 "chance": mean_or_nan(mean_by_identity(chance, codes)),
             }

@@ -124,7 +124,8 @@ def reliance(look: Look, states: dict[str, Seen] | None = None) -> dict[str, flo
     value, low, high = balanced(plain.precision - states[without].precision, look.labels)
     moved = [how_far(look, plain, states[name]) for name in (without, alone)]
     share = moved[0] / np.maximum(moved[0] + moved[1], 1e-12)
-    told = {"variant": look.spec.variant, "reliance": value, "low": low, "high": high}
+    told = {"variant": look.spec.variant, "trained on": part_words(look.spec.recipe.background)}
+    told |= {"reliance": value, "low": low, "high": high}
     told |= {f"mAP {name}": balanced(one.precision, look.labels)[0] for name, one in states.items()}
     told |= {"chance": chance_map(look.labels), "share of change": balanced(share, look.labels)[0]}
     return {**told, "leans more on": leans_on(share, look.labels)}
@@ -146,7 +147,9 @@ def reliance_words(row: dict[str, float | str]) -> str:
     """One sentence on a run."""
     how = "behind the backgrounds of other images" if "mAP swapped" in row else "with the border hidden"
     value, low, high = (row[name] for name in ("reliance", "low", "high"))
+    trained = "" if row["trained on"] == ORIGINAL else f", which it did not train on ({row['trained on']})"
     told = f"{row['variant']}: {how} it loses {value:.4f} of its mAP {row['mAP original']:.4f} on images as they are"
+    told += trained
     if math.isnan(low):
         return f"{told}; too few identities for an interval."
     verdict = "it leans on the context" if low > 0 else "no reliance on the context is shown"
