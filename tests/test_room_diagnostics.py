@@ -108,9 +108,9 @@ def test_few_identities_have_no_interval_and_no_verdict():
     assert math.isnan(told["low"])
     assert told["leans more on"] == "not to be told"
     assert "too few identities" in scenes.reliance_words(told)
-    assert "did not train on" not in scenes.reliance_words(told)
+    assert "trained with" not in scenes.reliance_words(told)
     cut_out = reliance(Stand("coat", images, labels, background="black"))
-    assert "on images as they are, which it did not train on (black)" in scenes.reliance_words(cut_out)
+    assert "on images as they are (it was trained with the background black)" in scenes.reliance_words(cut_out)
 
 
 def test_centre_and_border_are_halves_and_hide_each_other():

@@ -147,14 +147,15 @@ def reliance_words(row: dict[str, float | str]) -> str:
     """One sentence on a run."""
     how = "behind the backgrounds of other images" if "mAP swapped" in row else "with the border hidden"
     value, low, high = (row[name] for name in ("reliance", "low", "high"))
-    trained = "" if row["trained on"] == ORIGINAL else f", which it did not train on ({row['trained on']})"
-    told = f"{row['variant']}: {how} it loses {value:.4f} of its mAP {row['mAP original']:.4f} on images as they are"
-    told += trained
-    if math.isnan(low):
+    few, trained = math.isnan(low), row["trained on"]
+    told = f"{row['variant']}: {how} it loses {value:.4f}" + ("" if few else f" [{low:+.4f}, {high:+.4f}]")
+    told += f" of its mAP {row['mAP original']:.4f} on images as they are"
+    told += "" if trained == ORIGINAL else f" (it was trained with the background {trained})"
+    if few:
         return f"{told}; too few identities for an interval."
     verdict = "it leans on the context" if low > 0 else "no reliance on the context is shown"
     more = "" if row["leans more on"] == "not to be told" else f"; its embeddings hang more on {row['leans more on']}"
-    return f"{told} [{low:+.4f}, {high:+.4f}]: {verdict}{more}."
+    return f"{told}: {verdict}{more}."
 
 
 def report_scene(page: Page, looks: Sequence[Look]) -> None:
