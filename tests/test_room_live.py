@@ -142,6 +142,8 @@ def test_curves_of_nothing_and_of_rates_are_drawn():
 
 def test_the_message_of_the_curves_counts_peaks():
     grouped = {"a": {1: log_of(0.9, 0.1, 0.2, 0.3), 2: log_of(0.1, 0.3, 0.2, 0.1, 0.1)}}
+    one = {"first": dict(list(next(iter(grouped.values())).items())[:1])}
+    assert re.fullmatch(r"Of \d+ epochs number \d+ has the highest mAP\.", peak_words(one))
     assert peak_words(grouped).startswith("Of 2 runs 1 has the highest mAP in the last epoch, 1 in the first half")
 
 

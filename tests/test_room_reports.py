@@ -791,6 +791,8 @@ def test_curves_say_in_how_many_runs_a_loss_falls():
         "Lower in the last epoch than in the first: training loss in 2 of 3 runs, validation loss in 0 of 3 runs."
     )
     assert falls_words({"first": {1: rising[:2]}}, {"train_loss": "training loss"}) == ""
+    alone = falls_words({"first": {1: rising}}, {"train_loss": "training loss"})
+    assert alone == "Lower in the last epoch than in the first: training loss: no."
 
 
 def test_a_caption_speaks_of_arrows_where_there_are_some():

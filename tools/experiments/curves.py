@@ -105,6 +105,9 @@ def peak_words(grouped: Logs) -> str:
     runs = [log for log in runs if len(log) > 1]
     if not runs:
         return ""
+    if len(runs) == 1:
+        [log] = runs
+        return f"Of {log.epoch.max():g} epochs number {log.epoch[log['map'].idxmax()]:g} has the highest mAP."
     last = sum(log["map"].idxmax() == log.index[-1] for log in runs)
     early = sum(log.epoch[log["map"].idxmax()] <= log.epoch.max() / 2 for log in runs)
     return (
@@ -125,7 +128,8 @@ def falls_words(grouped: Logs, columns: Mapping[str, str]) -> str:
         own = [values for values in own if len(values) > 1]
         if own:
             fallen = sum(values.iloc[-1] < values.iloc[0] for values in own)
-            told.append(f"{name} in {fallen} of {len(own)} runs")
+            alone = f"{name}: {'yes' if fallen else 'no'}"
+            told.append(f"{name} in {fallen} of {len(own)} runs" if len(own) > 1 else alone)
     return f"Lower in the last epoch than in the first: {', '.join(told)}." if told else ""
 
 
