@@ -16,7 +16,10 @@ from jaguar_kit_tools.experiments.smoke import made_small
 from sklearn.metrics import roc_auc_score
 from test_room_reports import THREE, log_of, logs_of, recipe_of, table_of
 
-MESSAGE = r"!\[(No variant is told from|Told from|The highest mean is|Of \d+ (runs|epochs number \d+)|search\.space: the best of)"
+MESSAGE = (
+    r"!\[(No variant is told from|Told from|The highest mean is|Of \d+ (runs|epochs number \d+)"
+    r"|search\.space: the best of)"
+)
 POINTS = {  # what a page must hold, as a pattern
     "question": r"\*\*Question\.\*\* \w",
     "intervention": r"\*\*Intervention\.\*\* \w",
