@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from jaguar_kit import Page, compare_variants, recipe_from_dict, summarise, write_report
 from jaguar_kit_tools.experiments import leaderboard
 from jaguar_kit_tools.experiments.analysis import groups_words, hash_words
+from jaguar_kit_tools.experiments.analysis_words import pairs_words
 from jaguar_kit_tools.experiments.answer import changes_table, changes_words, effects_caption
 from jaguar_kit_tools.experiments.curves import falls_words
 from jaguar_kit_tools.experiments.facts import published_on
@@ -43,7 +44,7 @@ from jaguar_kit_tools.experiments.findings import (
     with_failed,
 )
 from jaguar_kit_tools.experiments.page import show_value
-from jaguar_kit_tools.experiments.report import difference_words, pairs_words, rarity_words, weakest_words
+from jaguar_kit_tools.experiments.report import difference_words, rarity_words, weakest_words
 from jaguar_kit_tools.experiments.search_page import parallel_figure
 from matplotlib.figure import Figure
 from PIL import Image
@@ -585,8 +586,8 @@ def test_figures_of_a_run_say_what_is_to_be_seen():
     assert "can't be told to be found better or worse" in rarity_words(mixed, precision)
     assert rarity_words(dict.fromkeys(precision, 4), precision) == ""  # all have as many
     assert rarity_words(rising, dict(list(precision.items())[:9])) == ""  # nine identities tell nothing
-    assert "90% of the time" in pairs_words({"pair_auc": 0.9})
-    assert pairs_words({}) == pairs_words({"pair_auc": math.nan}) == ""
+    assert "90% of the time" in pairs_words(0.9)
+    assert pairs_words(math.nan) == ""
 
 
 @pytest.mark.parametrize("columns", [1, 3])

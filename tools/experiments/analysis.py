@@ -44,7 +44,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import attribution, cards  # noqa: F401 - which register looks
-from .analysis_words import points_of_counts, points_of_curation, points_of_duplicates, separation
+from .analysis_words import pairs_words, points_of_counts, points_of_curation, points_of_duplicates, separation
 from .figures import (
     Tile,
     collisions_figure,
@@ -591,10 +591,7 @@ def duplicates(
         page.note(model)
         page.table(decisions[model])
         area = apart.set_index("model").auc[model]
-        caption = (
-            f"A pair of one identity is more alike than one of two identities {area:.0%} of the time. Cosines of pairs "
-            f"of training images, {model}."
-        )
+        caption = f"{pairs_words(area)}Cosines of pairs of training images, {model}."
         page.figure(f"pairs-{model}", similarity_figure(values, identities), caption)
     best = apart.loc[apart.auc.fillna(0).idxmax()]
     message = f"{best.model} ranks {'best' if len(apart) > 1 else 'pairs'} with AUC {best.auc:.3f}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -74,6 +75,16 @@ def points_of_counts(counts: pd.Series, shares: pd.Series, masked: bool) -> dict
         LIMITS: limits,
         NEXT: steps,
     }
+
+
+# pairs
+
+
+def pairs_words(area: float) -> str:
+    """How far pairs of one identity stand apart from the others, by the AUC of pairs; "" where nothing tells it."""
+    if math.isnan(area):
+        return ""
+    return f"A pair of one identity is more alike than one of two identities {area:.0%} of the time (AUC of pairs). "
 
 
 # near-duplicates

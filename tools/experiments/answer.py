@@ -418,8 +418,7 @@ def effects_message(told: pd.DataFrame, control: str) -> str:
     sure = own[own.verdict.isin(("higher", "lower"))]
     if len(sure):
         names = [f"{row.variant} {row.difference:+.4f}" for row in sure.itertuples()]
-        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-        return f"Told from {control}: {', '.join(names[:4])}{more}."
+        return f"Told from {control}: {first_of(names, 4)}."
     if own.empty:
         return f"No variant has a run to pair with {control}'s by this measure."
     most = own.loc[own.difference.abs().idxmax()]

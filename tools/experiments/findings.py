@@ -332,7 +332,7 @@ def range_words(values: pd.Series) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
-def first_of(names: Iterable[str], most: int) -> str:
+def first_of(names: Iterable[str], most: int = 6) -> str:
     """The first of the names, and how many there are beside them."""
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -8,7 +8,7 @@ import pandas as pd
 from jaguar_kit import FEWEST, Recipe, RunSpec, expand
 
 from .answer import changes_table, few_across, idle_schedules
-from .findings import images_of
+from .findings import first_of, images_of
 from .page import Page
 
 
@@ -51,7 +51,9 @@ def several_things(recipe: Recipe) -> list[str]:
     changes = changes_table(recipe)
     names = list(changes.variant[changes.note != ""]) if "note" in changes else []
     return (
-        [f"More than one thing at once differs in {named(names)}: what it gains or loses is of all."] if names else []
+        [f"More than one thing at once differs in {first_of(names)}: what it gains or loses is of all."]
+        if names
+        else []
     )
 
 
@@ -60,10 +62,10 @@ def unequal_runs(table: pd.DataFrame) -> list[str]:
     said, control = [], table.variant.iloc[0]
     seeds = {name: set(own.seed) for name, own in table.groupby("variant", sort=False)}
     if others := [name for name, own in seeds.items() if own != seeds[control]]:
-        said.append(f"Other seeds than {control}'s: {named(others)}; differences are paired over those in common.")
+        said.append(f"Other seeds than {control}'s: {first_of(others)}; differences are paired over those in common.")
     on = {name: set(zip(own.seed, images_of(own))) for name, own in table.groupby("variant", sort=False)}
     if others := [name for name, own in on.items() if dict(own) != dict(on[control]) and name not in others]:
-        said.append(f"Validated on other images than {control}: {named(others)}; their mAP is not paired.")
+        said.append(f"Validated on other images than {control}: {first_of(others)}; their mAP is not paired.")
     for column, what in (("epochs", "epochs of training"), ("trainable", "parameters that learn")):
         means = table.groupby("variant", sort=False)[column].mean() if column in table else pd.Series(dtype=float)
         if len(means) and means.max() > 1.25 * max(means.min(), 1):
@@ -78,7 +80,7 @@ def idle_words(specs: Sequence[RunSpec], logs: Mapping[str, pd.DataFrame]) -> li
     if not idle or len({str(spec.recipe.train.schedule) for spec in specs}) < 2:
         return []
     return [
-        f"The schedule had not acted when the kept weights were made: {named(idle)}; nothing is learned of it there."
+        f"The schedule had not acted when the kept weights were made: {first_of(idle)}; nothing is learned of it there."
     ]
 
 
@@ -92,10 +94,6 @@ def scene_words(recipe: Recipe, table: pd.DataFrame) -> str:
         return f"{shared}; mAP across encounters leaves them out, but of {few} identities, too few to tell anything."
     more = "" if recipe.data.split.name == "encounter_safe" else " (data.split: encounter_safe keeps encounters whole)"
     return f"{shared}: without a mAP across encounters, how much of it is the scene is not told{more}."
-
-
-def named(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 # limits
@@ -147,5 +145,5 @@ def reach_words(recipe: Recipe) -> str:
     models = [recipe.model] if recipe.search else [spec.recipe.model for spec in expand(recipe)]
     backbones = list(dict.fromkeys(model.backbone for model in models))
     frozen = "frozen" if all(model.freeze for model in models) else "learning"
-    one = f"{named(backbones, 3)}, {frozen}, on images of {recipe.data.size} px"
+    one = f"{first_of(backbones, 3)}, {frozen}, on images of {recipe.data.size} px"
     return f"They are of {one}; other backbones, and other populations, may say otherwise."

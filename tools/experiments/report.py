@@ -40,7 +40,7 @@ from jaguar_kit import (
 from PIL import Image
 
 from . import looking
-from .analysis_words import report_answers, report_reach, report_varied
+from .analysis_words import pairs_words, report_answers, report_reach, report_varied
 from .answer import (
     control_first,
     control_of,
@@ -427,7 +427,7 @@ def report_detail(page: Page, detail: Mapping[str, Any], number: int) -> None:
             f"{rarity_words(counts, precision)}Average precision by the number of images that it was learned from."
         )
         page.figure(f"{name}-rarity", rarity_figure(counts, precision), caption)
-    caption = f"{pairs_words(detail['metrics'])}Similarity of validation pairs."
+    caption = f"{pairs_words(detail['metrics'].get('pair_auc', math.nan))}Similarity of validation pairs."
     page.figure(f"{name}-similarity", similarity_figure(detail["similarity"], labels), caption)
     places = map_figure(detail["embeddings"], labels)
     if places is None:
@@ -471,14 +471,6 @@ def rarity_words(counts: Mapping[str, int], precision: Mapping[str, float]) -> s
     kind = f"are found {'better' if told.statistic > 0 else 'worse'}"
     words = kind if told.pvalue < 0.05 else "can't be told to be found better or worse"
     return f"Identities with more images {words} (Spearman's {told.statistic:+.2f} over {len(there)} identities). "
-
-
-def pairs_words(metrics: Mapping[str, Any]) -> str:
-    """How far pairs of one identity stand apart from the others; "" where nothing tells it."""
-    area = metrics.get("pair_auc", math.nan)
-    if math.isnan(area):
-        return ""
-    return f"A pair of one identity is more alike than one of two identities {area:.0%} of the time (AUC of pairs). "
 
 
 def idle_steps(rows: Sequence[Mapping[str, Any]]) -> list[str]:
